@@ -1,0 +1,1 @@
+"""Lung nodule segmentation on LUNA16, after chapter 13 of "Deep Learning with PyTorch"."""
