@@ -1,0 +1,123 @@
+"""What training reads instead of scans: crops around nodules and the slices that hold nodule, kept on disk."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from p2ch13.candidates import CandidateInfoTuple, get_nodule_info_list
+from p2ch13.config import CROP_WIDTH_IRC, HU_MAX, HU_MIN, MASK_THRESHOLD_HU, Folders
+from p2ch13.ct import Ct
+from p2ch13.scans import find_scans, scan_signature
+from util.coordinates import IrcTuple
+from util.disk import DamagedEntryError, get_cache
+from util.errors import InputError
+
+log = logging.getLogger(__name__)
+
+CACHE_VERSION = 1  # raised when a mask, a crop or the way they are stored changes
+
+
+class CtCache:
+    """The scans of a data folder, and the cache of what was made from them.
+
+    A cached value is found again only while its scan's files, the annotations of its series and the mask's threshold
+    are what they were; otherwise it is made anew.
+
+    Args: folders: where the scans and the CSV files are, and the cache.
+    Attributes: `series_list`, sorted UIDs of the scans on disk; `nodules`, series UID -> its nodules, largest first.
+    Raises: InputError for a folder or CSV file that cannot be used.
+    """
+
+    def __init__(self, folders: Folders) -> None:
+        self.scans = find_scans(folders.data_dir)
+        self.series_list = list(self.scans)
+        self.nodules: defaultdict[str, list[CandidateInfoTuple]] = defaultdict(list)
+        for nodule in get_nodule_info_list(folders.data_dir, self.scans):
+            self.nodules[nodule.series_uid].append(nodule)
+        self._disk = get_cache(folders.cache_dir)
+        self._latest_ct: Ct | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a worker process: without the open scan, whose memory map would be copied as an array."""
+        return {**self.__dict__, "_latest_ct": None}
+
+    def get_ct(self, series_uid: str) -> Ct:
+        """Open a scan. The latest one stays open, because samples come series by series.
+
+        Raises: InputError if there is no such scan or it cannot be read.
+        """
+        if self._latest_ct is None or self._latest_ct.series_uid != series_uid:
+            if series_uid not in self.scans:
+                raise InputError(f"{series_uid}: no scan of this series is on disk; is its subset unpacked?")
+            self._latest_ct = Ct(self.scans[series_uid], self.nodules[series_uid])
+        return self._latest_ct
+
+    def get_ct_raw_candidate(
+        self, series_uid: str, center_xyz: Sequence[float], width_irc: tuple[int, int, int]
+    ) -> tuple[NDArray[np.int16], NDArray[np.bool_], IrcTuple]:
+        """`Ct.get_raw_candidate`, its HU clipped to -1000..1000, from the cache."""
+
+        def compute() -> list[Any]:
+            ct_chunk, pos_chunk, center_irc = self.get_ct(series_uid).get_raw_candidate(center_xyz, width_irc)
+            return [ct_chunk.clip(HU_MIN, HU_MAX), pos_chunk, list(center_irc)]
+
+        ct_chunk, pos_chunk, center_irc = self._memoize(self._candidate_key(series_uid, center_xyz, width_irc), compute)
+        return ct_chunk, pos_chunk, IrcTuple(*center_irc)
+
+    def get_ct_sample_size(self, series_uid: str) -> tuple[int, list[int]]:
+        """The number of slices and the indexes of those that hold nodule, from the cache."""
+
+        def compute() -> list[Any]:
+            ct = self.get_ct(series_uid)
+            return [ct.shape_irc[0], ct.positive_indexes]
+
+        slice_count, positive_indexes = self._memoize(self._sample_size_key(series_uid), compute)
+        return slice_count, positive_indexes
+
+    def is_complete(self, series_uid: str) -> bool:
+        """Whether the cache holds all that training and validation read of a series."""
+        keys = [self._sample_size_key(series_uid)]
+        keys += [self._candidate_key(series_uid, n.center_xyz, CROP_WIDTH_IRC) for n in self.nodules[series_uid]]
+        return all(key in self._disk for key in keys)
+
+    def fill(self, series_uid: str) -> None:
+        """Put into the cache all that training and validation read of a series. Raises: InputError."""
+        self.get_ct_sample_size(series_uid)
+        for nodule in self.nodules[series_uid]:
+            self.get_ct_raw_candidate(series_uid, nodule.center_xyz, CROP_WIDTH_IRC)
+
+    def volume(self) -> int:
+        """The size of the cache on disk, in bytes."""
+        return int(self._disk.volume())
+
+    def _memoize(self, key: str, compute: Callable[[], list[Any]]) -> list[Any]:
+        try:
+            value: list[Any] | None = self._disk.get(key, retry=True)
+        except DamagedEntryError as error:
+            log.warning("A cached value of %s is damaged (%s); it is made anew.", json.loads(key)[1], error)
+            value = None
+        if value is None:
+            value = compute()
+            self._disk.set(key, value, retry=True)
+        return value
+
+    def _sample_size_key(self, series_uid: str) -> str:
+        return self._key("sample size", series_uid)
+
+    def _candidate_key(self, series_uid: str, center_xyz: Sequence[float], width_irc: tuple[int, int, int]) -> str:
+        return self._key("raw candidate", series_uid, list(center_xyz), list(width_irc))
+
+    def _key(self, kind: str, series_uid: str, *details: Any) -> str:
+        """All that the value depends on. A mask depends on where the series' nodules are, not on how large they are."""
+        if series_uid not in self.scans:
+            raise InputError(f"{series_uid}: no scan of this series is on disk; is its subset unpacked?")
+        centers = sorted(nodule.center_xyz for nodule in self.nodules[series_uid])
+        signature = scan_signature(self.scans[series_uid])
+        return json.dumps([kind, series_uid, *details, CACHE_VERSION, MASK_THRESHOLD_HU, signature, centers])

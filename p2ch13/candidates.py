@@ -1,0 +1,145 @@
+"""annotations_with_malignancy.csv (or annotations.csv) and candidates.csv -> a sorted list of candidates."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from util.coordinates import XyzTuple
+from util.errors import InputError
+
+ANNOTATION_FILES = ("annotations_with_malignancy.csv", "annotations.csv")  # the first that is there is used
+CANDIDATES_FILE = "candidates.csv"
+POSITION_COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ")
+
+T = TypeVar("T")
+
+
+class CandidateInfoTuple(NamedTuple):
+    """A place in a scan where somebody, or a program, saw something."""
+
+    is_nodule: bool
+    has_annotation: bool  # outlined and measured by radiologists
+    is_mal: bool | None  # None: not known
+    diameter_mm: float  # 0 where there is no annotation
+    series_uid: str
+    center_xyz: XyzTuple  # mm, patient coordinates
+
+
+def get_candidate_info_list(data_dir: Path, present_on_disk: Collection[str] | None = None) -> list[CandidateInfoTuple]:
+    """All nodules and non-nodules, nodules first, largest first.
+
+    Args:
+        data_dir: the folder of the CSV files.
+        present_on_disk: the series to keep; None keeps all.
+    Raises: InputError, naming file and line, for a missing file or column and for a row that makes no sense.
+    """
+    return sort_candidates(
+        [*read_nodules(data_dir, present_on_disk), *read_non_nodules(data_dir, present_on_disk)],
+    )
+
+
+def get_nodule_info_list(data_dir: Path, present_on_disk: Collection[str] | None = None) -> list[CandidateInfoTuple]:
+    """The nodules at the head of `get_candidate_info_list`, without reading half a million non-nodules."""
+    return sort_candidates(read_nodules(data_dir, present_on_disk))
+
+
+def sort_candidates(candidates: Sequence[CandidateInfoTuple]) -> list[CandidateInfoTuple]:
+    """Nodules first, largest first; series and centre decide between equals, so that the order is always the same."""
+    return sorted(candidates, key=lambda c: (c.is_nodule, c.diameter_mm, c.series_uid, c.center_xyz), reverse=True)
+
+
+def read_nodules(data_dir: Path, present_on_disk: Collection[str] | None) -> list[CandidateInfoTuple]:
+    csv_path = next((data_dir / name for name in ANNOTATION_FILES if (data_dir / name).is_file()), None)
+    if csv_path is None:
+        raise InputError(f"{data_dir / ANNOTATION_FILES[1]}: no such file; LUNA16's annotations belong there")
+    knows_malignancy = csv_path.name == ANNOTATION_FILES[0]
+    columns = (*POSITION_COLUMNS, "diameter_mm", *(("mal_bool",) if knows_malignancy else ()))
+
+    def parse(fields: Sequence[str]) -> CandidateInfoTuple:
+        diameter_mm = parse_number(fields[4])
+        if diameter_mm <= 0:
+            raise ValueError(f"a diameter of {diameter_mm} mm")
+        is_mal = parse_malignancy(fields[5]) if knows_malignancy else None
+        return CandidateInfoTuple(True, True, is_mal, diameter_mm, fields[0], parse_center(fields))
+
+    nodules = [parse_row(csv_path, line, fields, parse) for line, fields in read_rows(csv_path, columns)]
+    return [nodule for nodule in nodules if present_on_disk is None or nodule.series_uid in present_on_disk]
+
+
+def read_non_nodules(data_dir: Path, present_on_disk: Collection[str] | None) -> list[CandidateInfoTuple]:
+    """The rows of class 0. Those of class 1 are the annotated nodules over again, some several times (book, 13.5.3)."""
+    csv_path = data_dir / CANDIDATES_FILE
+
+    def parse(fields: Sequence[str]) -> CandidateInfoTuple | None:
+        if fields[4] not in ("0", "1"):
+            raise ValueError(f"class {fields[4]!r}; it can be 0 or 1")
+        if fields[4] == "1":
+            return None
+        return CandidateInfoTuple(False, False, False, 0.0, fields[0], parse_center(fields))
+
+    parsed = [
+        parse_row(csv_path, line, fields, parse)
+        for line, fields in read_rows(csv_path, (*POSITION_COLUMNS, "class"))
+        # Looked up before the numbers are read: of LUNA16's 551,065 rows most name scans that are not on disk.
+        if present_on_disk is None or fields[0] in present_on_disk
+    ]
+    return [candidate for candidate in parsed if candidate is not None]
+
+
+def read_rows(csv_path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    """Line number and the fields of `columns`, in their order, for every row.
+
+    Raises: InputError if the file or a column is missing, or a row has more or fewer fields than the header.
+    """
+    try:
+        with csv_path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            header = next(reader, [])
+            missing = [column for column in columns if column not in header]
+            if missing:
+                raise InputError(f"{csv_path}: no column {', '.join(missing)}; its first line must name the columns")
+            positions = [header.index(column) for column in columns]
+            for row in reader:
+                if not row:
+                    continue
+                if len(row) != len(header):
+                    raise InputError(
+                        f"{csv_path}, line {reader.line_num}: {len(row)} fields, the header has {len(header)}; "
+                        "correct or remove the row"
+                    )
+                yield reader.line_num, [row[position] for position in positions]
+    except FileNotFoundError:
+        raise InputError(f"{csv_path}: no such file; LUNA16's {csv_path.name} belongs there") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{csv_path}: not a CSV file ({error}); download it again") from None
+
+
+def parse_row(csv_path: Path, line: int, fields: Sequence[str], parse: Callable[[Sequence[str]], T]) -> T:
+    try:
+        return parse(fields)
+    except ValueError as error:
+        raise InputError(f"{csv_path}, line {line}: {error}; correct or remove the row") from None
+
+
+def parse_center(fields: Sequence[str]) -> XyzTuple:
+    return XyzTuple(*(parse_number(text) for text in fields[1:4]))
+
+
+def parse_number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{text!r} is not a number")
+    return value
+
+
+def parse_malignancy(text: str) -> bool:
+    if text not in ("True", "False"):
+        raise ValueError(f"mal_bool is {text!r}; it can be True or False")
+    return text == "True"

@@ -1,0 +1,60 @@
+"""UNetWrapper: from slices in HU to the probability that each pixel is nodule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from p2ch13.config import CONTEXT_SLICES_COUNT
+from util.unet import UNet
+
+# The network of the chapter, and of every .state file that the book published.
+BOOK_MODEL: dict[str, Any] = {
+    "in_channels": 2 * CONTEXT_SLICES_COUNT + 1,
+    "n_classes": 1,
+    "depth": 3,
+    "wf": 4,
+    "padding": True,
+    "batch_norm": True,
+    "up_mode": "upconv",
+}
+
+
+class UNetWrapper(nn.Module):
+    """BatchNorm2d -> UNet -> Sigmoid: takes HU as they are and gives probabilities.
+
+    Keyword arguments are those of `util.unet.UNet`. With `padding=True` the output has the rows and columns of the
+    input, whatever these are; without it the output is smaller, as in the original U-Net (572 -> 388 at depth 5).
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__()
+        self.input_batchnorm = nn.BatchNorm2d(kwargs["in_channels"])
+        self.unet = UNet(**kwargs)
+        self.final = nn.Sigmoid()
+        # Every level but the lowest halves rows and columns, which must come out even for the way back up.
+        self.size_multiple = 2 ** (self.unet.depth - 1) if kwargs.get("padding") else 1
+        self._init_weights()
+
+    def _init_weights(self) -> None:
+        """Kaiming normal, fan_out, for ReLU; He et al. (2015), https://arxiv.org/abs/1502.01852. Biases start at 0."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, input_batch: torch.Tensor) -> torch.Tensor:
+        """(batch, in_channels, row, col) in HU -> (batch, n_classes, row, col), float32, each 0..1."""
+        rows, cols = input_batch.shape[2:]
+        extra_rows, extra_cols = -rows % self.size_multiple, -cols % self.size_multiple
+        x = self.input_batchnorm(input_batch)
+        if extra_rows or extra_cols:
+            x = F.pad(x, (0, extra_cols, 0, extra_rows), mode="replicate")
+        x = self.unet(x)
+        if extra_rows or extra_cols:
+            x = x[:, :, :rows, :cols]
+        return self.final(x.float())  # type: ignore[no-any-return]

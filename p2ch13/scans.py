@@ -1,0 +1,207 @@
+"""Scans on disk: where they are, their headers, and their voxels, read only when touched."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from util.errors import InputError
+
+SCAN_SUFFIXES = (".mhd", ".mha", ".nii.gz", ".nii", ".nrrd")
+INT16 = np.iinfo(np.int16)
+
+
+def find_scans(data_dir: Path) -> dict[str, Path]:
+    """Series UID -> header file, for `data_dir/subset*/<series_uid>.mhd` and `data_dir/<series_uid>.mhd`, sorted.
+
+    The other formats of `SCAN_SUFFIXES` do as well.
+    Raises: InputError if the folder is missing, holds no scan, or holds one series twice.
+    """
+    if not data_dir.is_dir():
+        raise InputError(f"{data_dir}: no such folder; put LUNA16 there, or say where it is with --data-dir")
+    scans: dict[str, Path] = {}
+    for path in sorted([*data_dir.glob("*"), *data_dir.glob("subset*/*")]):
+        suffix = next((suffix for suffix in SCAN_SUFFIXES if path.name.endswith(suffix)), None)
+        if suffix is None or path.name.startswith("."):
+            continue
+        series_uid = path.name.removesuffix(suffix)
+        if series_uid in scans:
+            raise InputError(f"{path}: the same series as {scans[series_uid]}; remove one of the two")
+        scans[series_uid] = path
+    if not scans:
+        raise InputError(f"{data_dir}: no scans (subset*/*.mhd) in this folder; unpack a LUNA16 subset there")
+    return dict(sorted(scans.items()))
+
+
+@dataclass(frozen=True, eq=False)
+class ScanHeader:
+    """Size and position of a scan; see `util.coordinates` for how they map voxels to the patient."""
+
+    path: Path
+    shape_irc: tuple[int, int, int]  # slices, rows, cols
+    origin_xyz: NDArray[np.float64]  # (3,) mm
+    vx_size_xyz: NDArray[np.float64]  # (3,) mm
+    direction: NDArray[np.float64]  # (3, 3)
+    mapped_file: Path | None  # holds nothing but the voxels, as int16
+    byte_order: str = "<"
+
+
+def read_header(path: Path) -> ScanHeader:
+    """Read a scan's geometry, not its voxels.
+
+    Raises: InputError, naming the file, if this is no 3-D scan, its geometry makes no sense or its data file is missing
+    or has the wrong length.
+    """
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise unreadable(path, error) from None
+    if reader.GetDimension() != 3 or reader.GetNumberOfComponents() != 1:
+        raise InputError(
+            f"{path}: {reader.GetDimension()} dimensions, {reader.GetNumberOfComponents()} values a voxel; "
+            "a CT scan has 3 and 1"
+        )
+    vx_size_xyz = np.array(reader.GetSpacing())
+    direction = np.array(reader.GetDirection()).reshape(3, 3)
+    origin_xyz = np.array(reader.GetOrigin())
+    if not np.all(vx_size_xyz > 0) or not np.isfinite([*vx_size_xyz, *origin_xyz, *direction.flat]).all():
+        raise InputError(f"{path}: voxels of {vx_size_xyz.tolist()} mm at {origin_xyz.tolist()}; repair the header")
+    if abs(np.linalg.det(direction)) < 1e-3:
+        raise InputError(f"{path}: the direction matrix {direction.tolist()} is singular; repair the header")
+
+    cols, rows, slices = reader.GetSize()
+    mapped_file, byte_order = None, "<"
+    if path.name.endswith(".mhd"):
+        fields = read_metaimage_fields(path)
+        data_file = metaimage_data_file(path, fields)
+        if data_file is not None and is_plain_int16(fields):
+            mapped_file = data_file
+            byte_order = ">" if is_true(fields, "BinaryDataByteOrderMSB", "ElementByteOrderMSB") else "<"
+            check_length(mapped_file, slices * rows * cols * 2, path)
+    return ScanHeader(path, (slices, rows, cols), origin_xyz, vx_size_xyz, direction, mapped_file, byte_order)
+
+
+def read_voxels(header: ScanHeader) -> NDArray[np.int16]:
+    """The voxels (index, row, col) in HU: a read-only memory map where the file allows it, else decoded at once.
+
+    Raises: InputError, naming the file, if the voxels cannot be decoded or hold NaN.
+    """
+    if header.mapped_file is not None:
+        dtype = np.dtype(f"{header.byte_order}i2")
+        return np.memmap(header.mapped_file, dtype=dtype, mode="r", shape=header.shape_irc)
+    if header.path.name.endswith((".nii", ".nii.gz")):
+        check_nifti_length(header.path)
+    try:
+        voxels = sitk.GetArrayFromImage(sitk.ReadImage(str(header.path)))
+    except RuntimeError as error:
+        raise unreadable(header.path, error) from None
+    if voxels.dtype.kind == "f":
+        if not np.isfinite(voxels).all():
+            raise InputError(f"{header.path}: some voxels are NaN or infinite; export the scan anew")
+        voxels = voxels.round()
+    if voxels.dtype != np.int16:
+        voxels = voxels.clip(INT16.min, INT16.max).astype(np.int16)
+    return voxels
+
+
+def scan_signature(path: Path) -> list[list[str | int]]:
+    """Name, length and time of every file that the scan consists of: it changes when the scan does."""
+    files = [path]
+    if path.name.endswith(".mhd"):
+        data_file = metaimage_data_file(path, read_metaimage_fields(path))
+        files += [data_file] if data_file is not None else []
+    stats = [(file.name, file.stat()) for file in files]
+    return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
+
+
+def unreadable(path: Path, error: Exception) -> InputError:
+    reason = str(error).strip().splitlines()[-1].strip()
+    return InputError(f"{path}: cannot be read as a scan ({reason}); unpack or download it again")
+
+
+# MetaImage, https://itk.org/Wiki/ITK/MetaIO/Documentation
+
+
+def read_metaimage_fields(path: Path) -> dict[str, str]:
+    """The `key = value` lines of an .mhd header. Raises: InputError if the line that names the data is missing."""
+    with path.open("rb") as file:
+        text = file.read(1 << 16).decode("ascii", errors="replace")
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in text.splitlines())}
+    if not fields.get("ElementDataFile"):
+        raise InputError(f"{path}: no ElementDataFile, so this is not a whole header; unpack it again")
+    return fields
+
+
+def metaimage_data_file(path: Path, fields: dict[str, str]) -> Path | None:
+    """The one file that holds the voxels; None if they are in the header itself or in a file for each slice.
+
+    Raises: InputError if the file is missing or not below the header's folder, from where a header must not lead away.
+    """
+    name = fields["ElementDataFile"]
+    if name in ("LOCAL", "LIST") or name.startswith("LIST ") or "%" in name:
+        return None
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise InputError(f"{path}: its data file {name} is outside its own folder; move it there, correct the header")
+    data_file = path.parent / name
+    if not data_file.is_file():
+        raise InputError(f"{path}: its data file {data_file.name} is missing; unpack or download it again")
+    return data_file
+
+
+def is_plain_int16(fields: dict[str, str]) -> bool:
+    return (
+        fields.get("ElementType") == "MET_SHORT"
+        and fields.get("HeaderSize", "0") == "0"
+        and fields.get("BinaryData", "True").lower() == "true"
+        and not is_true(fields, "CompressedData")
+    )
+
+
+def is_true(fields: dict[str, str], *keys: str) -> bool:
+    return any(fields.get(key, "").lower() == "true" for key in keys)
+
+
+def check_length(data_file: Path, expected_bytes: int, header_path: Path) -> None:
+    actual_bytes = data_file.stat().st_size
+    if actual_bytes != expected_bytes:
+        raise InputError(
+            f"{data_file}: {actual_bytes:,} bytes, but {header_path.name} tells of {expected_bytes:,}; "
+            "unpack or download it again"
+        )
+
+
+# NIfTI: SimpleITK reads a file that was cut short without a word.
+
+
+def check_nifti_length(path: Path) -> None:
+    """Raises: InputError if a .nii or .nii.gz ends before its last voxel."""
+    open_file = gzip.open if path.name.endswith(".gz") else open
+    try:
+        with open_file(path, "rb") as file:
+            expected_bytes = nifti_length(file.read(540))
+            actual_bytes = file.seek(0, 2)  # for .gz this decompresses all of it and checks its checksum
+    except (EOFError, gzip.BadGzipFile, OSError, struct.error) as error:
+        raise unreadable(path, error) from None
+    if actual_bytes < expected_bytes:
+        raise InputError(f"{path}: {actual_bytes:,} of {expected_bytes:,} bytes; unpack or download it again")
+
+
+def nifti_length(header: bytes) -> int:
+    """Bytes of the whole file, uncompressed. Source: nifti1.h and nifti2.h, https://nifti.nimh.nih.gov."""
+    order = "<" if header[:4] in (struct.pack("<i", 348), struct.pack("<i", 540)) else ">"
+    if struct.unpack(order + "i", header[:4])[0] == 540:
+        (bits,), shape = struct.unpack_from(order + "h", header, 14), struct.unpack_from(order + "8q", header, 16)
+        (offset,) = struct.unpack_from(order + "q", header, 168)
+    else:
+        (bits,), shape = struct.unpack_from(order + "h", header, 72), struct.unpack_from(order + "8h", header, 40)
+        (offset,) = struct.unpack_from(order + "f", header, 108)
+    voxel_count = int(np.prod(shape[1 : 1 + shape[0]], dtype=np.int64))
+    return int(offset) + voxel_count * int(bits) // 8
