@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 CONTEXT_SLICES_COUNT = 3  # slices on either side of the one that is segmented
 CROP_WIDTH_IRC = (2 * CONTEXT_SLICES_COUNT + 1, 96, 96)  # voxels kept around a nodule
@@ -12,6 +13,10 @@ HU_MIN, HU_MAX = -1000, 1000  # air and dense bone; scanners write anything beyo
 MASK_THRESHOLD_HU = -700  # border between lung and tissue
 NODULE_THRESHOLD = 0.5  # probability from which a pixel counts as nodule
 VAL_STRIDE = 10  # every tenth series is for validation
+VALIDATION_BATCH_SIZE = 4  # whole slices at once; each one is as much work as 64 training crops
+
+# What --augmented turns on, all of it, and --augment-flip and so on one by one; see SegmentationAugmentation.
+AUGMENTATION: dict[str, Any] = {"flip": True, "offset": 0.03, "scale": 0.2, "rotate": True, "noise": 25.0}
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,11 @@ class TrainingConfig:
     runs_dir: str = "runs"
     tb_prefix: str = "p2ch13"
     comment: str = "none"
+
+    @property
+    def augmentation(self) -> dict[str, Any]:
+        """Keyword arguments for SegmentationAugmentation: those that are turned on."""
+        return {name: value for name, value in AUGMENTATION.items() if getattr(self, f"augment_{name}")}
 
     @property
     def folders(self) -> Folders:

@@ -21,6 +21,24 @@ def count_pixels(is_predicted: torch.Tensor, label: torch.Tensor) -> torch.Tenso
     return torch.stack([true_positives, label.sum() - true_positives, is_predicted.sum() - true_positives])
 
 
+class EpochTotals:
+    """Adds up an epoch's losses and counts on the device, and reads them once, at the end."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.loss = torch.zeros((), dtype=torch.float64, device=device)
+        self.counts = torch.zeros(len(COUNT_NAMES), dtype=torch.int64, device=device)
+        self.sample_count = 0
+
+    def add(self, losses: torch.Tensor, counts: torch.Tensor) -> None:
+        """Args: losses of a batch's samples, (batch,); `count_pixels` of the batch."""
+        self.loss += losses.detach().sum()
+        self.counts += counts
+        self.sample_count += len(losses)
+
+    def scores(self) -> Scores:
+        return Scores.from_counts(self.loss.item() / max(self.sample_count, 1), *self.counts.tolist())
+
+
 @dataclass(frozen=True)
 class Scores:
     """An epoch's loss and scores. Without one nodule pixel in the labels, all but the loss are NaN: nothing to find.

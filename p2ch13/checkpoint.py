@@ -1,0 +1,50 @@
+"""Save and load a .state file: plain tensors, numbers and texts, no code."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from p2ch13.model import BOOK_MODEL, UNetWrapper
+from util.errors import InputError
+from util.files import write_whole
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write a .state file; it appears under its name only when it is complete."""
+    with write_whole(path) as file:
+        torch.save(state, file)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a .state file onto the CPU. It can hold data only: a pickle with code in it is refused.
+
+    Raises: InputError if the file is missing, damaged, or not a checkpoint of a segmentation model.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; training writes its .state files below --models-dir")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path}: cannot be read as a checkpoint ({reason}); it is damaged or holds code") from None
+    if not isinstance(state, dict) or "model_state" not in state:
+        raise InputError(f"{path}: no model_state in it; this is not a checkpoint of a segmentation model")
+    return state
+
+
+def load_model(path: Path) -> UNetWrapper:
+    """The model of a .state file, ours or the book's, in evaluation mode on the CPU.
+
+    Raises: InputError if the file cannot be read or its weights do not fit the model that it names.
+    """
+    state = load_checkpoint(path)
+    model = UNetWrapper(**state.get("model_args", BOOK_MODEL))
+    try:
+        model.load_state_dict(state["model_state"], strict=True)
+    except RuntimeError as error:
+        raise InputError(f"{path}: its weights fit no U-Net of the book's shape ({error})") from None
+    return model.eval()

@@ -1,0 +1,207 @@
+"""Luna2dSegmentationDataset (whole slices) and TrainingLuna2dSegmentationDataset (random crops)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from p2ch13.cache import CtCache
+from p2ch13.candidates import CandidateInfoTuple
+from p2ch13.config import CONTEXT_SLICES_COUNT, CROP_WIDTH_IRC, TRAINING_CROP_SIZE, Folders, TrainingConfig
+from util.errors import InputError
+
+# HU, float32 (7, row, col), clipped to -1000..1000; mask, bool (1, row, col); series UID; index of the slice.
+Sample = tuple[torch.Tensor, torch.Tensor, str, int]
+# The same for several samples: (batch, 7, row, col), (batch, 1, row, col), UIDs, (batch,).
+Batch = tuple[torch.Tensor, torch.Tensor, list[str], torch.Tensor]
+
+
+class Luna2dSegmentationDataset(Dataset[Sample]):
+    """Slices between their neighbours, each with the mask of its nodules.
+
+    Args:
+        val_stride: every `val_stride`-th series, from the first on, is for validation; 0 takes all series.
+        is_val_set: True keeps those series, False the others; None, with 0, all.
+        series_uid: this one series only.
+        context_slices_count: neighbours on either side; the first and the last slice are repeated beyond the ends.
+        full_ct: every slice, not only those that hold nodule.
+        folders: where scans, CSV files and the cache are.
+    Attributes: `series_list`; `pos_list`, their nodules, largest first; `sample_list`, series UID and slice of each
+        item.
+    Raises: InputError if a folder, file or scan cannot be used or the split leaves no series.
+    """
+
+    def __init__(
+        self,
+        val_stride: int = 0,
+        is_val_set: bool | None = None,
+        series_uid: str | None = None,
+        context_slices_count: int = CONTEXT_SLICES_COUNT,
+        full_ct: bool = False,
+        *,
+        folders: Folders | None = None,
+    ) -> None:
+        self.context_slices_count = context_slices_count
+        self.full_ct = full_ct
+        self.ct_cache = CtCache(folders or Folders())
+        self.series_list = split_series(self.ct_cache.series_list, val_stride, is_val_set, series_uid)
+        self.pos_list: list[CandidateInfoTuple] = sorted(
+            (nodule for uid in self.series_list for nodule in self.ct_cache.nodules[uid]),
+            key=lambda nodule: nodule.diameter_mm,
+            reverse=True,
+        )
+        self.sample_list = self._find_samples()
+
+    def _find_samples(self) -> list[tuple[str, int]]:
+        samples: list[tuple[str, int]] = []
+        for series_uid in self.series_list:
+            slice_count, positive_indexes = self.ct_cache.get_ct_sample_size(series_uid)
+            samples += [(series_uid, ndx) for ndx in (range(slice_count) if self.full_ct else positive_indexes)]
+        return samples
+
+    def __len__(self) -> int:
+        return len(self.sample_list)
+
+    def __getitem__(self, ndx: int) -> Sample:
+        return self.get_full_slice(*self.sample_list[ndx])
+
+    def get_full_slice(self, series_uid: str, slice_ndx: int) -> Sample:
+        """A whole slice, whether or not it is one of the samples."""
+        ct = self.ct_cache.get_ct(series_uid)
+        hu = torch.from_numpy(ct.get_slice(slice_ndx, self.context_slices_count)).float()
+        mask = torch.from_numpy(ct.get_slice_mask(slice_ndx)).unsqueeze(0)
+        return hu, mask, series_uid, slice_ndx
+
+    def group_by_series(self, batch_size: int) -> list[list[int]]:
+        """Indexes of samples in batches of one series each, for `DataLoader(batch_sampler=...)`.
+
+        Scans differ in rows and cols, so that slices of two of them may not fit into one tensor.
+        """
+        batches: list[list[int]] = []
+        for ndx, (series_uid, _) in enumerate(self.sample_list):
+            if batches and len(batches[-1]) < batch_size and self.sample_list[batches[-1][0]][0] == series_uid:
+                batches[-1].append(ndx)
+            else:
+                batches.append([ndx])
+        return batches
+
+
+class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
+    """Random 64x64 crops out of the 96x96 around each nodule, `samples_per_epoch` of them.
+
+    All crops lie in two tensors on `device` (200 MB for LUNA16), and `batches` hands out whole batches of them. A plain
+    `DataLoader` works as well. Which nodule and where a sample is cut depends on the seed and the number of the shuffle
+    alone: not on the batch size, nor on how many processes read.
+
+    Args: those of `Luna2dSegmentationDataset`, and
+        samples_per_epoch: the length.
+        seed: fixes the samples.
+        device: where the crops are kept and batches come out.
+    Raises: InputError, also if no series has a nodule.
+    """
+
+    def __init__(
+        self,
+        val_stride: int = 0,
+        is_val_set: bool | None = None,
+        series_uid: str | None = None,
+        context_slices_count: int = CONTEXT_SLICES_COUNT,
+        *,
+        samples_per_epoch: int = TrainingConfig.samples_per_epoch,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        folders: Folders | None = None,
+    ) -> None:
+        super().__init__(val_stride, is_val_set, series_uid, context_slices_count, folders=folders)
+        if not self.pos_list:
+            raise InputError("no training series has a nodule; choose another split with --val-stride")
+        self.samples_per_epoch = samples_per_epoch
+        self.seed = seed
+        self.shuffle_count = 0
+        self._read_crops(torch.device(device))
+        self.shuffle_samples()
+
+    def _find_samples(self) -> list[tuple[str, int]]:
+        return []  # a sample is cut around a nodule: none is tied to a slice
+
+    def _read_crops(self, device: torch.device) -> None:
+        width_irc = (2 * self.context_slices_count + 1, *CROP_WIDTH_IRC[1:])
+        crops = torch.empty(len(self.pos_list), *width_irc, dtype=torch.int16)
+        masks = torch.empty(len(self.pos_list), 1, *width_irc[1:], dtype=torch.bool)
+        self.slice_ndxs = torch.empty(len(self.pos_list), dtype=torch.int64)
+        for ndx, nodule in enumerate(self.pos_list):
+            ct_chunk, pos_chunk, center_irc = self.ct_cache.get_ct_raw_candidate(
+                nodule.series_uid, nodule.center_xyz, width_irc
+            )
+            crops[ndx] = torch.tensor(ct_chunk)
+            masks[ndx, 0] = torch.tensor(pos_chunk[self.context_slices_count])
+            self.slice_ndxs[ndx] = center_irc.index
+        # Every place that a 64x64 window can take, as a view: (nodule, channel, row offset, col offset, 64, 64).
+        size = TRAINING_CROP_SIZE
+        self.ct_windows = crops.to(device).unfold(2, size, 1).unfold(3, size, 1)
+        self.mask_windows = masks.to(device).unfold(2, size, 1).unfold(3, size, 1)
+
+    def shuffle_samples(self) -> None:
+        """Draw the next epoch's samples: a new order of the nodules, and where each crop is cut."""
+        self.shuffle_count += 1
+        rng = np.random.default_rng([self.seed, self.shuffle_count])
+        self.nodule_ndxs = np.resize(rng.permutation(len(self.pos_list)), self.samples_per_epoch)
+        offset_counts = self.ct_windows.shape[2:4]
+        offsets = rng.integers(0, offset_counts, size=(self.samples_per_epoch, 2))
+        # (3, sample): nodule, row offset, col offset; on the device, so that cutting a batch does not wait for the CPU.
+        self.places = torch.from_numpy(np.column_stack([self.nodule_ndxs, offsets]).T.copy()).to(self.ct_windows.device)
+
+    def __len__(self) -> int:
+        return self.samples_per_epoch
+
+    def __getitem__(self, ndx: int) -> Sample:
+        if not -len(self) <= ndx < len(self):
+            raise IndexError(f"sample {ndx} of {len(self)}")
+        return self.__getitems__([ndx])[0]
+
+    def __getitems__(self, ndxs: Sequence[int]) -> list[Sample]:
+        """Several samples at once: what a `DataLoader` asks for."""
+        ct_slices, masks, series_uids, slice_ndxs = self._get_batch(np.asarray(ndxs))
+        return list(zip(ct_slices, masks, series_uids, slice_ndxs.tolist(), strict=True))
+
+    def batches(self, batch_size: int) -> Iterator[Batch]:
+        """All samples of the epoch, in whole batches; the last one may be smaller."""
+        for start in range(0, len(self), batch_size):
+            yield self._get_batch(slice(start, start + batch_size))
+
+    def _get_batch(self, samples: slice | NDArray[np.int64]) -> Batch:
+        nodules, row_offsets, col_offsets = self.places[:, samples]
+        nodule_ndxs = self.nodule_ndxs[samples]
+        return (
+            self.ct_windows[nodules, :, row_offsets, col_offsets].float(),  # (batch, 7, 64, 64)
+            self.mask_windows[nodules, :, row_offsets, col_offsets],  # (batch, 1, 64, 64)
+            [self.pos_list[ndx].series_uid for ndx in nodule_ndxs],
+            self.slice_ndxs[nodule_ndxs],
+        )
+
+
+def split_series(
+    series_list: Sequence[str], val_stride: int, is_val_set: bool | None, series_uid: str | None
+) -> list[str]:
+    """The series of one side of the split. Raises: InputError if it is empty, ValueError for a meaningless call."""
+    if is_val_set and val_stride <= 0:
+        raise ValueError("a validation set needs a val_stride of at least 1")
+    chosen = list(series_list)
+    if series_uid is not None:
+        chosen = [uid for uid in chosen if uid == series_uid]
+        if not chosen:
+            raise InputError(f"{series_uid}: no scan of this series is on disk; is its subset unpacked?")
+    if is_val_set:
+        chosen = chosen[::val_stride]
+    elif val_stride > 0:
+        del chosen[::val_stride]
+    if not chosen:
+        raise InputError(
+            f"{len(series_list)} scans and every {val_stride}. for validation leave none for training; "
+            "choose another --val-stride or add scans"
+        )
+    return chosen

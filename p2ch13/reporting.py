@@ -1,0 +1,154 @@
+"""What a person looks at: TensorBoard scalars and overlay pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from p2ch13.datasets import Luna2dSegmentationDataset
+from p2ch13.metrics import Scores
+from util.files import write_whole
+
+PICTURE_SERIES_COUNT = 12
+PICTURE_SLICE_COUNT = 6
+LUNG_WINDOW_HU = (-1350.0, 150.0)  # black and white: level -600, width 1500
+FOUND, MISSED, FALSE_ALARM = (0, 255, 0), (255, 128, 0), (255, 0, 0)  # green, orange, red
+COLOUR_WEIGHT = 0.5
+
+Image = NDArray[np.uint8]  # (row, col, 3)
+# (batch, 7, row, col) in HU -> (batch, 1, row, col), bool: is it nodule?
+Predictor = Callable[[torch.Tensor], torch.Tensor]
+
+
+class TensorBoardReport:
+    """The curves and pictures of a run: one folder for training and one for validation, which TensorBoard overlays.
+
+    Args: run_name: the folders are `<run_name>_trn_seg_<comment>` and `<run_name>_val_seg_<comment>`.
+    """
+
+    def __init__(self, folder: Path, run_name: str, comment: str) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # takes seconds to import, and tests do without
+
+        self.writers = {
+            mode: SummaryWriter(log_dir=str(folder / f"{run_name}_{mode}_seg_{comment}")) for mode in ("trn", "val")
+        }
+
+    def log_scores(self, mode: str, scores: Scores, samples_count: int) -> None:
+        """Scalars under the book's names, over the number of training samples seen so far."""
+        values = {"loss/all": scores.loss}
+        if scores.is_defined:
+            values |= {
+                "percent_all/tp": scores.tp_percent,
+                "percent_all/fn": scores.fn_percent,
+                "percent_all/fp": scores.fp_percent,
+                "pr/precision": scores.precision,
+                "pr/recall": scores.recall,
+                "pr/f1_score": scores.f1,
+            }
+        for name, value in values.items():
+            self.writers[mode].add_scalar(name, value, samples_count)
+
+    def log_pictures(
+        self, mode: str, dataset: Luna2dSegmentationDataset, predict: Predictor, samples_count: int, with_labels: bool
+    ) -> None:
+        """Overlays of 6 slices of each of the first 12 series; with them, if asked for, the labels alone."""
+        writer = self.writers[mode]
+        for series_ndx, series_uid in enumerate(dataset.series_list[:PICTURE_SERIES_COUNT]):
+            slices = choose_slices(*dataset.ct_cache.get_ct_sample_size(series_uid))
+            samples = [dataset.get_full_slice(series_uid, slice_ndx) for slice_ndx in slices]
+            predictions = predict(torch.stack([hu for hu, *_ in samples]))
+            for picture_ndx, ((hu, label, *_), prediction) in enumerate(zip(samples, predictions, strict=True)):
+                ct_slice, label_mask = hu[len(hu) // 2].numpy(), label[0].numpy()
+                pictures = {"prediction": draw_overlay(ct_slice, prediction[0].cpu().numpy(), label_mask)}
+                if with_labels:
+                    pictures["label"] = draw_overlay(ct_slice, label_mask, label_mask)
+                for name, picture in pictures.items():
+                    tag = f"{mode}/{series_ndx}_{name}_{picture_ndx}"
+                    writer.add_image(tag, picture, samples_count, dataformats="HWC")
+        writer.flush()
+
+    def __enter__(self) -> TensorBoardReport:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for writer in self.writers.values():
+            writer.close()
+
+
+def choose_slices(slice_count: int, positive_indexes: Sequence[int], count: int = PICTURE_SLICE_COUNT) -> list[int]:
+    """Every other one of the slices with nodule, so that there is something to find, the rest from the whole scan."""
+    everywhere = spread(range(slice_count), count)
+    with_nodule = spread(positive_indexes, count // 2)
+    others = [ndx for ndx in everywhere if ndx not in with_nodule]
+    return sorted([*with_nodule, *spread(others, count - len(with_nodule))])
+
+
+def spread(values: Sequence[int], count: int) -> list[int]:
+    """At most `count` of the values, evenly spread from the first to the last."""
+    if len(values) <= count:
+        return list(values)
+    return [values[ndx] for ndx in np.linspace(0, len(values) - 1, count).round().astype(int)]
+
+
+def draw_overlay(hu: NDArray[np.floating], is_predicted: NDArray[np.bool_], label: NDArray[np.bool_]) -> Image:
+    """A slice in a lung window: green is nodule that was found, orange was missed, red is a false alarm.
+
+    Args: hu, prediction and label of the slice, each (row, col).
+    """
+    black, white = LUNG_WINDOW_HU
+    grey = ((hu - black) / (white - black)).clip(0, 1) * 255
+    picture = np.repeat(grey[..., np.newaxis], 3, axis=2)
+    for colour, where in (
+        (FOUND, is_predicted & label),
+        (MISSED, ~is_predicted & label),
+        (FALSE_ALARM, is_predicted & ~label),
+    ):
+        picture[where] += COLOUR_WEIGHT * (np.array(colour) - picture[where])
+    return picture.round().astype(np.uint8)
+
+
+def draw_findings(dataset: Luna2dSegmentationDataset, predict: Predictor, series_count: int = 4) -> Image:
+    """The largest nodule of each of the first series that have one, a row each.
+
+    A row shows the slice through the nodule's centre with its overlay, then the nodule alone, enlarged, as the scanner
+    saw it and with its overlay.
+    """
+    rows = []
+    for series_uid in [uid for uid in dataset.series_list if dataset.ct_cache.nodules[uid]][:series_count]:
+        ct = dataset.ct_cache.get_ct(series_uid)
+        center = ct.locate(dataset.ct_cache.nodules[series_uid][0].center_xyz)
+        hu, label, *_ = dataset.get_full_slice(series_uid, center.index)
+        ct_slice, label_mask = hu[len(hu) // 2].numpy(), label[0].numpy()
+        is_predicted = predict(hu.unsqueeze(0))[0, 0].cpu().numpy()
+        overlay = draw_overlay(ct_slice, is_predicted, label_mask)
+        nothing = np.zeros_like(label_mask)
+        plain = draw_overlay(ct_slice, nothing, nothing)
+        rows.append([overlay, *(enlarge(picture, center.row, center.col) for picture in (plain, overlay))])
+    height = max(picture.shape[0] for row in rows for picture in row)
+    width = max(picture.shape[1] for row in rows for picture in row)
+    return np.concatenate(
+        [np.concatenate([fit(picture, height, width) for picture in row], axis=1) for row in rows], axis=0
+    )
+
+
+def enlarge(picture: Image, row: int, col: int, size: int = 128, factor: int = 4) -> Image:
+    """The `size` x `size` pixels around a place, black beyond the picture's edge, each as a square of `factor`."""
+    padded = np.pad(picture, ((size // 2, size // 2), (size // 2, size // 2), (0, 0)))
+    return padded[row : row + size, col : col + size].repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def fit(picture: Image, height: int, width: int) -> Image:
+    """Black below and to the right, up to a size."""
+    return np.pad(picture, ((0, height - picture.shape[0]), (0, width - picture.shape[1]), (0, 0)))
+
+
+def write_png(path: Path, picture: Image) -> None:
+    """Write a picture; it appears under its name only when it is complete."""
+    from PIL import Image as PillowImage  # comes with tensorboard, which draws its pictures with it
+
+    with write_whole(path) as file:
+        PillowImage.fromarray(picture).save(file, format="PNG")

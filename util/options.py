@@ -1,0 +1,30 @@
+"""Types of command line options, for argparse."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def positive_int(text: str) -> int:
+    return int_from(1, text)
+
+
+def non_negative_int(text: str) -> int:
+    return int_from(0, text)
+
+
+def int_from(minimum: int, text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+    if value < minimum:
+        raise argparse.ArgumentTypeError(f"{value} is less than {minimum}")
+    return value
+
+
+def name_part(text: str) -> str:
+    """A text that becomes part of a file's name."""
+    if not text or "/" in text or "\\" in text or text.startswith("."):
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be part of a file name: no slash, no dot in front")
+    return text
