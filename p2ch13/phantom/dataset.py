@@ -1,0 +1,200 @@
+"""Write phantoms as files in the LUNA16 layout, several at a time."""
+
+from __future__ import annotations
+
+import csv
+import io
+import multiprocessing
+import os
+import signal
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from p2ch13.phantom.scan import Phantom, make_phantom
+from util.errors import InputError
+from util.files import write_whole
+from util.progress import progress_bar
+
+SCANS_PER_SUBSET = 10
+CSV_NAMES = ("annotations.csv", "annotations_with_malignancy.csv", "candidates.csv")
+ANNOTATION_COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ", "diameter_mm")
+MALIGNANCY_COLUMNS = (
+    *ANNOTATION_COLUMNS,
+    *("mal_bool", "mal_details"),
+    *("bboxLowX", "bboxLowY", "bboxLowZ", "bboxHighX", "bboxHighY", "bboxHighZ", "len_mal_details"),
+)
+CANDIDATE_COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ", "class")
+SUSPICIOUS = 4  # of 1..5; two readers who say so make a nodule malignant, as in the book's file
+ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+Row = tuple[object, ...]
+
+
+@dataclass(frozen=True)
+class ScanRecord:
+    """What the CSV files say about one scan, and how large it is."""
+
+    nodules: list[Row]  # in MALIGNANCY_COLUMNS
+    candidates: list[Row]  # in CANDIDATE_COLUMNS
+    byte_count: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What was written."""
+
+    scans: int
+    nodules: int
+    megabytes: float
+    seconds: float
+
+
+def series_uid(seed: int, index: int) -> str:
+    """A DICOM UID made from a UUID, under the root 2.25 that the standard sets aside for these."""
+    return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, f'chest phantom, seed {seed}, scan {index}').int}"
+
+
+def write_phantoms(
+    out_dir: Path,
+    scan_count: int,
+    seed: int = 0,
+    num_workers: int = 1,
+    pixels: int | None = None,
+    slice_count: int | None = None,
+) -> Summary:
+    """Write a data set of invented chest CT scans; the files depend on neither `num_workers` nor later scans.
+
+    Args:
+        out_dir: made if need be; must hold neither scans nor CSV files yet.
+        scan_count: at least 1; ten scans to a subset.
+        num_workers: processes at work, at least 1.
+        pixels, slice_count: a fixed size for all scans; None draws sizes as LUNA16 has them.
+    Raises: InputError if the folder is in use.
+    """
+    started = time.monotonic()
+    out_dir = Path(out_dir)
+    check_unused(out_dir)
+    work = partial(write_scan, out_dir, seed, pixels, slice_count)
+    records: dict[int, ScanRecord] = {}
+    with single_threaded(), multiprocessing.get_context("spawn").Pool(num_workers, _ignore_ctrl_c) as pool:
+        try:
+            with progress_bar(scan_count, "Writing phantoms", "scans") as bar:
+                for index, record in pool.imap_unordered(work, range(scan_count)):
+                    records[index] = record
+                    bar.update()
+        except BaseException:
+            pool.terminate()
+            pool.join()
+            for unfinished in out_dir.glob("subset*/.*.tmp"):
+                unfinished.unlink()
+            raise
+    in_order = [records[index] for index in range(scan_count)]
+    nodules = [row for record in in_order for row in record.nodules]
+    write_csv(out_dir / CSV_NAMES[0], ANNOTATION_COLUMNS, [row[: len(ANNOTATION_COLUMNS)] for row in nodules])
+    write_csv(out_dir / CSV_NAMES[1], MALIGNANCY_COLUMNS, nodules)
+    write_csv(out_dir / CSV_NAMES[2], CANDIDATE_COLUMNS, [row for record in in_order for row in record.candidates])
+    megabytes = sum(record.byte_count for record in in_order) / 1e6
+    return Summary(scan_count, len(nodules), megabytes, time.monotonic() - started)
+
+
+def check_unused(out_dir: Path) -> None:
+    """Raises: InputError if the folder holds scans or CSV files, which must not be mixed with new ones."""
+    if out_dir.exists() and not out_dir.is_dir():
+        raise InputError(f"{out_dir}: not a folder; name another one")
+    for pattern in ("*.csv", "*.mhd", "subset*/*.mhd", "subset*/*.raw"):
+        found = next(out_dir.glob(pattern), None)
+        if found is not None:
+            raise InputError(f"{out_dir}: already holds {found.name}; name another folder, or delete this one")
+
+
+def write_scan(
+    out_dir: Path, seed: int, pixels: int | None, slice_count: int | None, index: int
+) -> tuple[int, ScanRecord]:
+    """Make and write one scan, its header last, so that a header always has its voxels."""
+    uid = series_uid(seed, index)
+    phantom = make_phantom(seed, index, pixels, slice_count)
+    folder = out_dir / f"subset{index // SCANS_PER_SUBSET}"
+    with write_whole(folder / f"{uid}.raw") as file:
+        for image in phantom.hu:
+            file.write(image.astype("<i2").tobytes())
+    with write_whole(folder / f"{uid}.mhd") as file:
+        file.write(header_text(phantom, f"{uid}.raw").encode())
+    return index, ScanRecord(nodule_rows(uid, phantom), candidate_rows(uid, phantom), phantom.hu.nbytes)
+
+
+def header_text(phantom: Phantom, data_name: str) -> str:
+    """A MetaImage header as LUNA16's scans have it."""
+    turn = phantom.direction_xy
+    slices, rows, cols = phantom.hu.shape
+    fields = {
+        "ObjectType": "Image",
+        "NDims": 3,
+        "BinaryData": True,
+        "BinaryDataByteOrderMSB": False,
+        "CompressedData": False,
+        "TransformMatrix": f"{turn} 0 0 0 {turn} 0 0 0 1",
+        "Offset": " ".join(f"{value:.9g}" for value in phantom.origin_xyz),
+        "CenterOfRotation": "0 0 0",
+        "AnatomicalOrientation": "RAI" if turn == 1 else "LPI",
+        "ElementSpacing": " ".join(f"{value:.9g}" for value in phantom.spacing_xyz),
+        "DimSize": f"{cols} {rows} {slices}",
+        "ElementType": "MET_SHORT",
+        "ElementDataFile": data_name,
+    }
+    return "".join(f"{name} = {value}\n" for name, value in fields.items())
+
+
+def nodule_rows(uid: str, phantom: Phantom) -> list[Row]:
+    """The rows of annotations_with_malignancy.csv for one scan; the first columns are those of annotations.csv."""
+    rows: list[Row] = []
+    for nodule, center in zip(phantom.nodules, phantom.nodule_xyz, strict=True):
+        half = nodule.diameter_mm / 2
+        malignant = sum(score >= SUSPICIOUS for score in nodule.malignancy) >= 2
+        box = (*np.round(center - half, 4).tolist(), *np.round(center + half, 4).tolist())
+        place = np.round(center, 4).tolist()
+        scores = list(nodule.malignancy)
+        rows.append((uid, *place, round(nodule.diameter_mm, 4), malignant, scores, *box, len(scores)))
+    return rows
+
+
+def candidate_rows(uid: str, phantom: Phantom) -> list[Row]:
+    """The rows of candidates.csv for one scan."""
+    spots = [(xyz, 1) for xyz in phantom.positive_xyz] + [(xyz, 0) for xyz in phantom.negative_xyz]
+    return [(uid, *np.round(xyz, 3).tolist(), is_nodule) for xyz, is_nodule in spots]
+
+
+def write_csv(path: Path, columns: tuple[str, ...], rows: list[Row]) -> None:
+    """Write a CSV file, whole or not at all."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    with write_whole(path) as file:
+        file.write(text.getvalue().encode())
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """Let new processes calculate in one thread each: more would only wait for each other."""
+    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _ignore_ctrl_c() -> None:
+    """Ctrl-C reaches all processes of a terminal; the parent alone answers it, and ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,109 @@
+"""One phantom scan: draw a patient and a protocol, paint the chest, take the picture, list nodules and candidates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from p2ch13.phantom.anatomy import Chest, draw_chest
+from p2ch13.phantom.candidates import draw_hard_negatives, draw_positives
+from p2ch13.phantom.fields import Floats
+from p2ch13.phantom.nodules import Nodule, choose_sites, draw_diameter, draw_nodule, paint_nodule
+from p2ch13.phantom.painting import Grid
+from p2ch13.phantom.scanner import Protocol, Scanner, draw_protocol
+from p2ch13.phantom.tissue import AIR_HU, Look, SlicePainter, draw_look, mix
+from p2ch13.phantom.vessels import Branches, airways_along, grow_vessels, join, paint_branches
+
+THICKEST_LINE_PIXELS = 1.1  # vessels with a larger radius are painted as rods
+SHIFT_MM = 150.0  # patients lie anywhere on the table
+NODULE_COUNTS, NODULE_COUNT_ODDS = (1, 2, 3, 4, 5), (0.4, 0.28, 0.17, 0.1, 0.05)
+AIRWAY_WALL_HU = -60  # thin, so never seen at full density
+
+
+@dataclass(frozen=True)
+class Phantom:
+    """A finished scan, in patient coordinates (mm)."""
+
+    hu: np.ndarray  # int16 (slice, row, col)
+    origin_xyz: Floats  # (3,) centre of the first voxel
+    spacing_xyz: Floats  # (3,)
+    direction_xy: int  # 1, or -1 where x and y run backwards
+    nodules: list[Nodule]
+    nodule_xyz: Floats  # (nodule, 3)
+    positive_xyz: Floats  # (n, 3) on a nodule
+    negative_xyz: Floats  # (n, 3) anywhere else
+
+
+def make_phantom(seed: int, index: int, pixels: int | None = None, slice_count: int | None = None) -> Phantom:
+    """Build scan number `index`; it depends on the arguments alone.
+
+    Args:
+        seed: the same for all scans of a data set.
+        index: number of the scan, from 0.
+        pixels: rows and cols; None draws them as LUNA16 has them.
+        slice_count: None draws it.
+    """
+    patient_rng, vessel_rng, nodule_rng, noise_rng = np.random.default_rng([seed, index]).spawn(4)
+    chest, look = draw_chest(patient_rng), draw_look(patient_rng)
+    drawn_pixels = int(patient_rng.choice([512, 448, 384], p=[0.84, 0.08, 0.08]))
+    drawn_count = int(patient_rng.integers(32, 78))
+    body_mm = chest.half_width_mm(), chest.half_depth_mm()
+    protocol = draw_protocol(patient_rng, pixels or drawn_pixels, slice_count or drawn_count, body_mm)
+    shift_xyz = patient_rng.uniform(-SHIFT_MM, SHIFT_MM, 3).round(1)
+    grid = protocol.grid()
+
+    arteries, veins = grow_vessels(vessel_rng, chest, "artery"), grow_vessels(vessel_rng, chest, "vein")
+    vessels = join([arteries, veins])
+    nodule_count = int(nodule_rng.choice(NODULE_COUNTS, p=NODULE_COUNT_ODDS))
+    diameters = [draw_diameter(nodule_rng) for _ in range(nodule_count)]
+    centers = choose_sites(nodule_rng, chest, grid, vessels, diameters)
+    nodules = [draw_nodule(nodule_rng, center, mm) for center, mm in zip(centers, diameters, strict=True)]
+
+    hu, depth = _paint_chest(chest, look, grid, arteries, vessels)
+    for nodule in nodules:
+        paint_nodule(hu, grid, nodule, nodule_rng)
+    stored = _take_picture(protocol, hu, depth, noise_rng)
+    negatives = draw_hard_negatives(nodule_rng, chest, grid, vessels, nodules)
+    turn = -1 if protocol.flipped else 1
+    return Phantom(
+        hu=stored[:, ::turn, ::turn],
+        origin_xyz=np.array([grid.x[::turn][0], grid.y[::turn][0], grid.z[0]], np.float64) + shift_xyz,
+        spacing_xyz=np.array([protocol.pixel_mm, protocol.pixel_mm, protocol.slice_mm]),
+        direction_xy=turn,
+        nodules=nodules,
+        nodule_xyz=np.stack(centers) + shift_xyz,
+        positive_xyz=draw_positives(nodule_rng, nodules) + shift_xyz,
+        negative_xyz=negatives + shift_xyz,
+    )
+
+
+def _paint_chest(
+    chest: Chest, look: Look, grid: Grid, arteries: Branches, vessels: Branches
+) -> tuple[Floats, list[Floats]]:
+    """True HU (slice, row, col) without nodules, and for each slice the depth under the skin in mm."""
+    painter = SlicePainter(chest, look, grid)
+    line_mm = THICKEST_LINE_PIXELS * float(grid.spacing_xyz[0])
+    blood, wall, lumen = (np.zeros(grid.shape, np.float32) for _ in range(3))
+    paint_branches(blood, grid, vessels, line_mm)
+    bronchi, lumen_radius = airways_along(arteries)
+    paint_branches(wall, grid, bronchi, 0)
+    paint_branches(lumen, grid, Branches(bronchi.start, bronchi.control, bronchi.end, lumen_radius), 0)
+    depths = []
+    for k, z in enumerate(grid.z):
+        hu, lung, depth = painter.paint(float(z))
+        mix(hu, wall[k] * lung, AIRWAY_WALL_HU)
+        mix(hu, blood[k], look.blood_hu)
+        mix(hu, lumen[k] * lung, AIR_HU)
+        depths.append(depth.astype(np.float16))
+        blood[k] = hu  # the volume is reused: a slice of vessels is not needed any more
+    return blood, depths
+
+
+def _take_picture(protocol: Protocol, hu: Floats, depths: list[Floats], rng: np.random.Generator) -> np.ndarray:
+    scanner = Scanner(protocol)
+    stored = np.empty(hu.shape, np.int16)
+    for k, depth in enumerate(depths):
+        scanner.add_table(hu[k])
+        stored[k] = scanner.image(hu[k], depth.astype(np.float32), rng)
+    return stored

@@ -1,0 +1,167 @@
+"""Branching trees of arteries, veins and airways that fill the lungs, ever finer towards the pleura.
+
+A tree is grown from the places that it must feed: the set of places splits in two along its longest direction, a
+branch goes part of the way to each half, and so on until every place has its own twig. A vessel that feeds n twigs has
+a radius in proportion to n^(1/2.7), between the area law (1/2) and Murray's law (1/3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from p2ch13.phantom.anatomy import Chest
+from p2ch13.phantom.fields import Floats
+from p2ch13.phantom.painting import Grid, paint_rod, splat
+
+TWIGS_PER_LITRE = 3000  # of one tree
+TWIG_RADIUS_MM = 0.29
+RADIUS_EXPONENT = 1 / 2.7
+LARGEST_RADIUS_MM = 7.5
+PLEURA_GAP_MM = 4.0  # the finest vessels next to pleura and fissures are too small to be seen
+HILA = {  # standard chest: where the tree of either lung starts
+    ("artery", -1): (-42, 20, -22),
+    ("artery", 1): (46, 28, -14),
+    ("vein", -1): (-38, 14, -48),
+    ("vein", 1): (40, 16, -44),
+}
+
+
+@dataclass(frozen=True)
+class Branches:
+    """Curved branches: each runs from `start` to `end`, leaving in the direction of `control` (quadratic Bezier)."""
+
+    start: Floats  # (branch, 3) mm
+    control: Floats  # (branch, 3) mm
+    end: Floats  # (branch, 3) mm
+    radius: Floats  # (branch,) mm
+
+    def point(self, t: Floats, of: np.ndarray) -> Floats:
+        """Points (n, 3) at parameters `t` (n,) of the branches numbered `of` (n,)."""
+        t = t[:, None]
+        a, b, c = self.start[of], self.control[of], self.end[of]
+        return np.asarray((1 - t) ** 2 * a + 2 * t * (1 - t) * b + t**2 * c, np.float32)
+
+    def select(self, keep: np.ndarray) -> Branches:
+        """The branches chosen by a mask or by numbers."""
+        return Branches(self.start[keep], self.control[keep], self.end[keep], self.radius[keep])
+
+
+def join(parts: list[Branches]) -> Branches:
+    """All branches of several trees."""
+    return Branches(
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in ("start", "control", "end", "radius"))
+    )
+
+
+def draw_targets(rng: np.random.Generator, chest: Chest, side: int, depth_mm: float) -> Floats:
+    """Random places (n, 3) in one lung (-1 right, 1 left) at which twigs end."""
+    low, high = np.array([0, -95, -190]), np.array([145, 115, 105])
+    count = int(TWIGS_PER_LITRE * np.prod(high - low) / 1e6)
+    points = (rng.uniform(low, high, (count, 3)) * [side, 1, 1] * chest.scale_xyz).astype(np.float32)
+    oblique, horizontal = chest.fissure_distances(*points.T)
+    clear = (np.abs(oblique) > PLEURA_GAP_MM) & ((side > 0) | (oblique > 0) | (np.abs(horizontal) > PLEURA_GAP_MM))
+    return points[clear & (chest.lung_depth(*points.T) > depth_mm)]
+
+
+def grow_tree(rng: np.random.Generator, root: Floats, targets: Floats, lobe: np.ndarray) -> Branches:
+    """Branches from `root` (3,) to every target (n, 3); targets of one lobe, numbered by `lobe` (n,), share a trunk."""
+    levels: list[Branches] = []
+    _, group = np.unique(lobe, return_inverse=True)
+    start = np.repeat(root[None].astype(np.float32), group.max(initial=0) + 1, axis=0)
+    heading = np.zeros_like(start)  # the first branches leave straight
+    while len(targets):
+        count = np.bincount(group)
+        center = _group_mean(targets, group, count)
+        level = _grow_level(rng, start, heading, center, count)
+        levels.append(level)
+        half = _split(rng, targets - center[group], group, count)
+        unfinished = count[group] > 1
+        targets = targets[unfinished]
+        keys, group = np.unique((2 * group + half)[unfinished], return_inverse=True)
+        start = level.end[keys // 2]
+        heading = (level.end - level.control)[keys // 2]
+    return join(levels)
+
+
+def _group_mean(values: Floats, group: np.ndarray, count: np.ndarray) -> Floats:
+    sums = [np.bincount(group, values[:, axis], len(count)) for axis in range(3)]
+    return np.asarray(np.stack(sums, axis=1) / count[:, None], np.float32)
+
+
+def _grow_level(
+    rng: np.random.Generator, start: Floats, heading: Floats, center: Floats, count: np.ndarray
+) -> Branches:
+    """One branch from each `start` towards the middle of what it feeds; the last twig goes all the way."""
+    share = np.where(count == 1, 1.0, rng.uniform(0.35, 0.6, len(count)))[:, None]
+    end = start + share * (center - start)
+    length = np.linalg.norm(end - start, axis=1, keepdims=True)
+    onward = heading / (np.linalg.norm(heading, axis=1, keepdims=True) + 1e-6)
+    wander = rng.normal(0, 0.12, start.shape) * length
+    straight = np.linalg.norm(heading, axis=1, keepdims=True) == 0
+    control = np.where(straight, (start + end) / 2, start + 0.4 * length * onward) + wander
+    radius = np.minimum(TWIG_RADIUS_MM * count**RADIUS_EXPONENT, LARGEST_RADIUS_MM)
+    return Branches(start, *(part.astype(np.float32) for part in (control, end, radius)))
+
+
+def _split(rng: np.random.Generator, offsets: Floats, group: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """Halve each group along its longest direction, not quite evenly -> 0 or 1 for each target."""
+    spread = np.zeros((len(count), 3, 3))
+    for i, j in np.ndindex(3, 3):
+        spread[:, i, j] = np.bincount(group, offsets[:, i] * offsets[:, j], len(count))
+    variance, axes = np.linalg.eigh(spread)
+    direction = axes[:, :, 2] + rng.normal(0, 0.25, (len(count), 3))
+    threshold = rng.normal(0, 0.35, len(count)) * np.sqrt(variance[:, 2] / count)
+    return np.asarray((offsets * direction[group]).sum(axis=1) > np.where(count > 3, threshold, 0)[group])
+
+
+def grow_vessels(rng: np.random.Generator, chest: Chest, kind: str) -> Branches:
+    """The arteries or the veins ("artery", "vein") of both lungs."""
+    trees = []
+    for side in (-1, 1):
+        targets = draw_targets(rng, chest, side, PLEURA_GAP_MM)
+        root = np.array(HILA[kind, side]) * chest.scale_xyz
+        trees.append(grow_tree(rng, root, targets, chest.lobe(*targets.T)))
+    return join(trees)
+
+
+def paint_branches(volume: Floats, grid: Grid, branches: Branches, thickest_line_mm: float) -> None:
+    """Raise `volume` (slice, row, col) to the share of each voxel inside the branches.
+
+    Branches with a radius below `thickest_line_mm` are drawn as lines of matter, which the scanner's blur makes round.
+    """
+    length = np.linalg.norm(branches.end - branches.start, axis=1)
+    near = grid.contains((branches.start + branches.end) / 2, float(length.max(initial=0)) / 2 + LARGEST_RADIUS_MM)
+    thin = branches.radius < thickest_line_mm
+    _splat_lines(volume, grid, branches.select(thin & near), length[thin & near])
+    np.minimum(volume, 1, out=volume)
+    thick = branches.select(~thin & near)
+    for piece in range(4):
+        ends = []
+        for t in (piece / 4, (piece + 1) / 4):
+            every = np.arange(len(thick.radius))
+            ends.append(np.column_stack([thick.point(np.full(len(every), t), every), thick.radius]))
+        for start, end in zip(*ends, strict=True):
+            paint_rod(volume, grid, start, end)
+
+
+def _splat_lines(volume: Floats, grid: Grid, branches: Branches, length: Floats) -> None:
+    step_mm = 0.6 * float(grid.spacing_xyz.min())
+    samples = np.ceil(length / step_mm).astype(int) + 1
+    of = np.repeat(np.arange(len(samples)), samples)
+    number = np.arange(len(of)) - np.repeat(np.cumsum(samples) - samples, samples)
+    points = branches.point(((number + 0.5) / samples[of]).astype(np.float32), of)
+    splat(volume, grid, points, np.pi * branches.radius[of] ** 2 * (length / samples)[of])
+
+
+def airways_along(arteries: Branches) -> tuple[Branches, Floats]:
+    """Bronchi beside the larger arteries, as branches with their outer radius, and the radius of their lumen (n,)."""
+    large = arteries.select(arteries.radius > 1.2)
+    heading = large.end - large.start
+    aside = np.cross(heading, np.array([0.3, 0.2, 1.0]))
+    aside /= np.linalg.norm(aside, axis=1, keepdims=True) + 1e-6
+    outer = 0.85 * np.minimum(large.radius, 4.5)
+    shift = (aside * (large.radius + 0.9 * outer)[:, None]).astype(np.float32)
+    bronchi = Branches(large.start + shift, large.control + shift, large.end + shift, outer)
+    return bronchi, outer - np.maximum(0.22 * outer, 0.45)

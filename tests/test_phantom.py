@@ -1,0 +1,233 @@
+"""The invented scans: the files they come in, and what can be read back from them."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from p2ch13.phantom import write_phantoms
+from p2ch13.phantom.dataset import header_text, series_uid
+from p2ch13.phantom.fields import capsule_distance, coverage, draw_waves, ellipse_distance
+from p2ch13.phantom.painting import Grid, splat
+from p2ch13.phantom.scan import make_phantom
+from util.errors import InputError
+
+REPOSITORY = Path(__file__).parents[1]
+SMALL = {"pixels": 96, "slice_count": 12}
+LUNG_HU = (-990, -700)
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def read_bytes(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def place(row: dict[str, str]) -> tuple[float, float, float]:
+    return float(row["coordX"]), float(row["coordY"]), float(row["coordZ"])
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("phantoms") / "data"
+    write_phantoms(folder, scan_count=12, seed=3, num_workers=2, **SMALL)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def images(data_dir: Path) -> dict[str, sitk.Image]:
+    return {path.stem: sitk.ReadImage(str(path)) for path in sorted(data_dir.glob("subset*/*.mhd"))}
+
+
+def test_layout(data_dir, images):
+    assert len(images) == 12
+    assert len(list(data_dir.glob("subset0/*.mhd"))) == 10
+    assert len(list(data_dir.glob("subset1/*.raw"))) == 2
+    assert not list(data_dir.rglob("*.tmp"))
+    for uid, image in images.items():
+        assert uid.startswith("2.25.") and uid[5:].isdigit() and len(uid) <= 64
+        assert image.GetSize() == (96, 96, 12)
+        assert image.GetPixelID() == sitk.sitkInt16
+
+
+def test_csv_columns(data_dir):
+    columns = {name: (data_dir / f"{name}.csv").read_text().splitlines()[0] for name in ("annotations", "candidates")}
+    assert columns["annotations"] == "seriesuid,coordX,coordY,coordZ,diameter_mm"
+    assert columns["candidates"] == "seriesuid,coordX,coordY,coordZ,class"
+    assert (data_dir / "annotations_with_malignancy.csv").read_text().splitlines()[0] == (
+        "seriesuid,coordX,coordY,coordZ,diameter_mm,mal_bool,mal_details,"
+        "bboxLowX,bboxLowY,bboxLowZ,bboxHighX,bboxHighY,bboxHighZ,len_mal_details"
+    )
+
+
+def test_nodules_are_in_their_scans_and_denser_than_lung(data_dir, images):
+    rows = read_rows(data_dir / "annotations.csv")
+    assert {row["seriesuid"] for row in rows} == set(images)  # at least one nodule each
+    dense = []
+    for row in rows:
+        image = images[row["seriesuid"]]
+        index = image.TransformPhysicalPointToIndex(place(row))
+        assert all(0 <= i < size for i, size in zip(index, image.GetSize(), strict=True))
+        assert 3 <= float(row["diameter_mm"]) <= 30
+        dense.append(image[index] > -700)
+    assert np.mean(dense) > 0.9
+
+
+def test_both_annotation_files_agree(data_dir):
+    rows = read_rows(data_dir / "annotations_with_malignancy.csv")
+    plain = read_rows(data_dir / "annotations.csv")
+    for row, short in zip(rows, plain, strict=True):
+        assert all(row[name] == value for name, value in short.items())
+        scores = [int(score) for score in row["mal_details"].strip("[]").split(",")]
+        assert int(row["len_mal_details"]) == len(scores)
+        assert row["mal_bool"] == str(len([score for score in scores if score >= 4]) >= 2)
+        for axis in "XYZ":
+            width = float(row[f"bboxHigh{axis}"]) - float(row[f"bboxLow{axis}"])
+            assert width == pytest.approx(float(row["diameter_mm"]), abs=1e-3)
+
+
+def test_candidates(data_dir, images):
+    nodules, candidates = read_rows(data_dir / "annotations.csv"), read_rows(data_dir / "candidates.csv")
+    for uid, image in images.items():
+        mine = [row for row in candidates if row["seriesuid"] == uid]
+        assert 30 <= sum(row["class"] == "0" for row in mine) <= 150
+        hits = set()
+        for row in mine:
+            index = image.TransformPhysicalPointToIndex(place(row))
+            assert all(0 <= i < size for i, size in zip(index, image.GetSize(), strict=True))
+            near = [
+                number
+                for number, nodule in enumerate(nodules)
+                if nodule["seriesuid"] == uid
+                and np.linalg.norm(np.subtract(place(nodule), place(row))) <= float(nodule["diameter_mm"]) / 2
+            ]
+            assert bool(near) == (row["class"] == "1")
+            hits.update(near)
+        assert len(hits) == sum(nodule["seriesuid"] == uid for nodule in nodules)
+
+
+def test_slices_show_lung_tissue_and_bone(images):
+    for image in images.values():
+        hu = sitk.GetArrayFromImage(image)
+        inside = hu[:, 24:72, 24:72]  # the middle, where there is no air around the patient
+        assert 0.08 < np.mean((inside > LUNG_HU[0]) & (inside < LUNG_HU[1])) < 0.95
+        assert (hu > 300).any()
+        assert hu.max() <= 3071
+
+
+def test_outside_the_field_of_view(images):
+    round_view = 0
+    for image in images.values():
+        hu = sitk.GetArrayFromImage(image)
+        if (hu == -3024).any():
+            round_view += 1
+            rows, cols = np.indices((96, 96)) - 47.5
+            assert ((hu == -3024) == (np.hypot(rows, cols) > 48)).all()
+        else:
+            assert hu.min() >= -1024
+    assert 0 < round_view < len(images)
+
+
+def test_same_seed_same_bytes(tmp_path, data_dir):
+    write_phantoms(tmp_path / "one", scan_count=2, seed=3, num_workers=1, **SMALL)
+    ours, theirs = read_bytes(tmp_path / "one"), read_bytes(data_dir)
+    scans = [name for name in ours if name.startswith("subset")]
+    assert len(scans) == 4
+    assert all(ours[name] == theirs[name] for name in scans)  # neither workers nor later scans change a scan
+    write_phantoms(tmp_path / "two", scan_count=2, seed=3, num_workers=2, **SMALL)
+    assert read_bytes(tmp_path / "two") == ours
+
+
+def test_another_seed_is_another_patient():
+    first, second = make_phantom(0, 0, **SMALL), make_phantom(1, 0, **SMALL)
+    assert series_uid(0, 0) != series_uid(1, 0)
+    assert (first.hu != second.hu).mean() > 0.5
+
+
+def test_a_turned_scan_shows_the_same_places(tmp_path):
+    turned = next(p for p in (make_phantom(5, index, **SMALL) for index in range(60)) if p.direction_xy == -1)
+    (tmp_path / "scan.raw").write_bytes(turned.hu.astype("<i2").tobytes())
+    (tmp_path / "scan.mhd").write_text(header_text(turned, "scan.raw"))
+    image = sitk.ReadImage(str(tmp_path / "scan.mhd"))
+    assert image.GetDirection() == (-1, 0, 0, 0, -1, 0, 0, 0, 1)
+    assert image.GetOrigin() == pytest.approx(tuple(turned.origin_xyz), abs=1e-4)
+    assert image.GetSpacing() == pytest.approx(tuple(turned.spacing_xyz), rel=1e-6)
+    for center in turned.nodule_xyz:
+        assert image[image.TransformPhysicalPointToIndex(center.tolist())] > -700
+
+
+def test_refuses_a_folder_in_use(data_dir):
+    before = read_bytes(data_dir)
+    with pytest.raises(InputError, match="name another folder, or delete this one"):
+        write_phantoms(data_dir, scan_count=1, **SMALL)
+    assert read_bytes(data_dir) == before
+
+
+def run_command_line(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "p2ch13.phantom", *arguments]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("arguments", [("--scans", "0"), ("--num-workers", "0"), ("--seed", "-1")])
+def test_command_line_refuses(tmp_path, arguments):
+    done = run_command_line(str(tmp_path / "new"), *arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {arguments[0]} ") and done.stderr.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_command_line_refuses_a_folder_in_use(data_dir):
+    done = run_command_line(str(data_dir))
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+def test_command_line_writes_a_scan(tmp_path):
+    done = run_command_line(str(tmp_path / "demo"), "--scans", "1", "--seed", "7", "--num-workers", "1")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0].startswith("1 scans with ")
+    assert done.stdout.splitlines()[-1] == f"Next: python precache.py --data-dir {tmp_path / 'demo'}"
+    (header,) = (tmp_path / "demo").glob("subset0/*.mhd")
+    assert sitk.ReadImage(str(header)).GetSize()[0] in (384, 448, 512)
+
+
+def test_waves_agree_between_points_and_slices():
+    waves = draw_waves(np.random.default_rng(0), 5, 50, 2.0)
+    x, y = np.arange(6, dtype=np.float32), np.arange(4, dtype=np.float32) + 10
+    on_slice = waves(x[None, :], y[:, None], 7.0)
+    rows, cols = np.indices((4, 6))
+    at_points = waves(x[cols.ravel()], y[rows.ravel()], np.full(24, 7, np.float32))
+    assert on_slice.shape == (4, 6)
+    np.testing.assert_allclose(on_slice.ravel(), at_points, atol=1e-4)
+
+
+def test_wave_deviation():
+    points = np.random.default_rng(1).uniform(-500, 500, (3, 20000)).astype(np.float32)
+    assert draw_waves(np.random.default_rng(0), 5, 50, 2.0)(*points).std() == pytest.approx(2.0, rel=0.05)
+
+
+def test_distances_by_hand():
+    assert ellipse_distance(np.float32(5), np.float32(0), 3, 3) == pytest.approx(2)
+    assert ellipse_distance(np.float32(0), np.float32(4), 9, 4) == pytest.approx(0, abs=1e-6)
+    rod = ((0, 0, 0, 1), (10, 0, 0, 1))
+    assert capsule_distance(5.0, 3.0, 0.0, *rod) == pytest.approx(2)  # beside it
+    assert capsule_distance(13.0, 4.0, 0.0, *rod) == pytest.approx(4)  # beyond its end: 5 - 1
+    np.testing.assert_allclose(coverage(np.array([-2.0, 0.0, 0.5, 2.0]), 2.0), [1, 0.5, 0.25, 0])
+
+
+def test_splat_keeps_matter():
+    axis = np.arange(5, dtype=np.float32)
+    volume = np.zeros((5, 5, 5), np.float32)
+    points = np.array([[1.25, 2, 3], [9, 9, 9]], np.float32)  # the second one lies outside
+    splat(volume, Grid(axis, axis, axis), points, np.array([0.8, 5.0], np.float32))
+    assert volume[3, 2, 1] == pytest.approx(0.6) and volume[3, 2, 2] == pytest.approx(0.2)
+    assert volume.sum() == pytest.approx(0.8)
