@@ -16,7 +16,7 @@ def get_device() -> torch.device:
 def get_dtype(precision: str, device: torch.device) -> torch.dtype:
     """The format of convolutions and activations.
 
-    `auto` is bfloat16 where the processor calculates in it, else float32: a processor that has to emulate bfloat16 takes
+    `auto` is bfloat16 where the processor calculates in it, else float32: one that has to emulate bfloat16 takes
     ten times as long over it.
     """
     if precision == "auto":

@@ -131,12 +131,23 @@ def unreadable(path: Path, error: Exception) -> InputError:
 
 
 def read_metaimage_fields(path: Path) -> dict[str, str]:
-    """The `key = value` lines of an .mhd header. Raises: InputError if the line that names the data is missing."""
+    """The `key = value` lines of an .mhd header.
+
+    Raises: InputError if the line that names the data is missing, or a place is not given in numbers: ITK takes those
+    that it cannot read for 0.
+    """
     with path.open("rb") as file:
         text = file.read(1 << 16).decode("ascii", errors="replace")
     fields = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in text.splitlines())}
     if not fields.get("ElementDataFile"):
         raise InputError(f"{path}: no ElementDataFile, so this is not a whole header; unpack it again")
+    for key in ("Offset", "Position", "Origin", "TransformMatrix", "ElementSpacing"):
+        try:
+            is_finite = np.isfinite([float(number) for number in fields.get(key, "").split()]).all()
+        except ValueError:
+            is_finite = False
+        if not is_finite:
+            raise InputError(f"{path}: {key} is {fields[key]!r}; repair the header")
     return fields
 
 

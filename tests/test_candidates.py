@@ -1,0 +1,102 @@
+import pytest
+
+from p2ch13.candidates import get_candidate_info_list, get_nodule_info_list
+from tests.conftest import TINY_SCANS, write_csv
+from util.errors import InputError
+
+POSITION = ["seriesuid", "coordX", "coordY", "coordZ"]
+
+
+def test_nodules_first_largest_first(luna_dir):
+    candidates = get_candidate_info_list(luna_dir, TINY_SCANS)
+    # Radii 6, 5, 5, 4, 3, 3 voxels of 0.7 mm; then two non-nodules of each of four scans.
+    assert [c.diameter_mm for c in candidates] == pytest.approx([8.4, 7.0, 7.0, 5.6, 4.2, 4.2] + [0.0] * 8)
+    assert [c.is_nodule for c in candidates] == [True] * 6 + [False] * 8
+    assert candidates[0].series_uid == "1.2.1"
+    # Radius 5 in 1.2.0 and in 1.2.3: the order is fixed all the same.
+    assert [c.series_uid for c in candidates[1:3]] == ["1.2.3", "1.2.0"]
+
+
+def test_nodules_alone_are_the_head_of_the_list(luna_dir):
+    nodules = get_nodule_info_list(luna_dir, TINY_SCANS)
+    assert nodules == get_candidate_info_list(luna_dir, TINY_SCANS)[:6]
+
+
+def test_scans_that_are_not_on_disk_are_left_out_of_both_files(luna_dir):
+    everywhere = get_candidate_info_list(luna_dir)
+    on_disk = get_candidate_info_list(luna_dir, {"1.2.1"})
+    assert sum(c.series_uid == "1.9.9" for c in everywhere) == 3  # a nodule and two non-nodules
+    assert {c.series_uid for c in on_disk} == {"1.2.1"}
+    assert [c.is_nodule for c in on_disk] == [True, False, False]
+
+
+def test_malignancy_is_known_from_one_file_and_unknown_from_the_other(luna_dir):
+    assert {c.is_mal for c in get_nodule_info_list(luna_dir)} == {True, False}
+    (luna_dir / "annotations_with_malignancy.csv").unlink()
+    nodules = get_nodule_info_list(luna_dir)
+    assert {c.is_mal for c in nodules} == {None}
+    assert len(nodules) == 7
+    assert get_candidate_info_list(luna_dir)[0].diameter_mm == pytest.approx(8.4)
+
+
+def test_columns_are_found_by_name(luna_dir):
+    (luna_dir / "annotations_with_malignancy.csv").unlink()
+    header = ["diameter_mm", "extra", "coordZ", "coordY", "coordX", "seriesuid"]
+    write_csv(luna_dir / "annotations.csv", header, [(9.5, "x", 3, 2, 1, "1.2.0")])
+    (nodule,) = get_nodule_info_list(luna_dir)
+    assert (nodule.center_xyz, nodule.diameter_mm, nodule.series_uid) == ((1.0, 2.0, 3.0), 9.5, "1.2.0")
+
+
+def test_dos_line_ends_and_a_byte_order_mark(luna_dir):
+    path = luna_dir / "candidates.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"))
+    assert len(get_candidate_info_list(luna_dir, TINY_SCANS)) == 14
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "message"),
+    [
+        ("annotations_with_malignancy.csv", "1.2.0,1,2,abc,5,True,x", "'abc' is not a number"),
+        ("annotations_with_malignancy.csv", "1.9.8,1,2,nan,5,True,x", "'nan' is not a number"),
+        ("annotations_with_malignancy.csv", "1.2.0,1,2,3,-5,True,x", "a diameter of -5.0 mm"),
+        ("annotations_with_malignancy.csv", "1.2.0,1,2,3,5,maybe,x", "mal_bool is 'maybe'"),
+        ("annotations_with_malignancy.csv", "1.2.0,1,2", "3 fields, the header has 7"),
+        ("candidates.csv", "1.2.0,1,2,3,2", "class '2'"),
+        ("candidates.csv", "1.2.0,1,,3,0", "'' is not a number"),
+        ("candidates.csv", "1.9.8,1,2,3", "4 fields, the header has 5"),
+    ],
+)
+def test_a_malformed_row_names_file_and_line(luna_dir, name, row, message):
+    path = luna_dir / name
+    line_count = len(path.read_text().splitlines())
+    path.write_text(path.read_text() + "\n" + row + "\n")  # after an empty line, which is let pass
+    with pytest.raises(InputError) as error:
+        get_candidate_info_list(luna_dir, TINY_SCANS)
+    assert str(error.value).startswith(f"{path}, line {line_count + 2}: {message}")
+
+
+@pytest.mark.parametrize("name", ["annotations_with_malignancy.csv", "candidates.csv"])
+def test_missing_columns_are_named(luna_dir, name):
+    write_csv(luna_dir / name, ["seriesuid", "coordX", "coordZ"], [])
+    with pytest.raises(InputError, match=rf"{name}: no column coordY, "):
+        get_candidate_info_list(luna_dir)
+
+
+def test_missing_and_unreadable_files(luna_dir):
+    (luna_dir / "candidates.csv").write_bytes(b"seriesuid\xff\xfe\n")
+    with pytest.raises(InputError, match=r"candidates\.csv: not a CSV file"):
+        get_candidate_info_list(luna_dir)
+    (luna_dir / "candidates.csv").unlink()
+    with pytest.raises(InputError, match=r"candidates\.csv: no such file"):
+        get_candidate_info_list(luna_dir)
+    for path in luna_dir.glob("annotations*.csv"):
+        path.unlink()
+    with pytest.raises(InputError, match=r"annotations\.csv: no such file"):
+        get_nodule_info_list(luna_dir)
+
+
+def test_the_official_files(luna_sample):
+    nodules = get_nodule_info_list(luna_sample)
+    assert len(nodules) == 1182 + 7  # the rows of the book's file, and those of the drawn nodules
+    assert nodules[0].diameter_mm == pytest.approx(32.27, abs=0.01)  # the largest of LUNA16
+    assert sum(bool(nodule.is_mal) for nodule in nodules[:1189]) == 378 + 2  # drawn ones: two malignant

@@ -1,0 +1,176 @@
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from p2ch13.config import Folders
+from p2ch13.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset, split_series
+from tests.conftest import TINY_SCANS, Ball, ball_mask, make_hu, write_scan
+from util.errors import InputError
+
+
+@pytest.fixture
+def train_ds(folders):
+    return TrainingLuna2dSegmentationDataset(2, False, samples_per_epoch=40, seed=1, folders=folders)
+
+
+def samples_of(dataset):
+    return torch.stack([dataset[ndx][0] for ndx in range(len(dataset))])
+
+
+def test_the_split_is_by_series():
+    series = [f"1.{ndx}" for ndx in range(23)]
+    val = split_series(series, 10, True, None)
+    assert val == ["1.0", "1.10", "1.20"]
+    assert split_series(series, 10, False, None) == [uid for uid in series if uid not in val]
+    assert split_series(series, 0, None, None) == series
+    assert split_series(series, 0, None, "1.7") == ["1.7"]
+
+
+def test_an_empty_split_is_refused():
+    with pytest.raises(InputError, match=r"2 scans and every 1\. for validation leave none for training"):
+        split_series(["1.0", "1.1"], 1, False, None)
+    with pytest.raises(InputError, match=r"1\.9: no scan"):
+        split_series(["1.0"], 0, None, "1.9")
+    with pytest.raises(ValueError, match="val_stride"):
+        split_series(["1.0"], 0, True, None)
+
+
+def test_validation_takes_the_slices_that_hold_nodule(folders):
+    val_ds = Luna2dSegmentationDataset(2, True, folders=folders)
+    assert val_ds.series_list == ["1.2.0", "1.2.2"]
+    # Radius 5 about slice 8 and radius 3 about slice 4: 1..13; radius 4 about slice 9: 5..13.
+    expected = [("1.2.0", ndx) for ndx in range(1, 14)] + [("1.2.2", ndx) for ndx in range(5, 14)]
+    assert val_ds.sample_list == expected
+    assert len(val_ds) == 22
+
+
+def test_full_ct_takes_every_slice(folders):
+    dataset = Luna2dSegmentationDataset(series_uid="1.2.2", full_ct=True, folders=folders)
+    assert dataset.sample_list == [("1.2.2", ndx) for ndx in range(16)]
+
+
+def test_a_validation_sample(folders):
+    hu, mask, series_uid, slice_ndx = Luna2dSegmentationDataset(2, True, folders=folders)[0]
+    assert (series_uid, slice_ndx) == ("1.2.0", 1)
+    assert (hu.dtype, mask.dtype) == (torch.float32, torch.bool)
+    assert hu.shape == (7, 100, 104)
+    assert mask.shape == (1, 100, 104)
+    scan = make_hu(TINY_SCANS["1.2.0"])
+    np.testing.assert_array_equal(hu, scan[[0, 0, 0, 1, 2, 3, 4]])  # slices -2 and -1 are slice 0
+    np.testing.assert_array_equal(mask[0], ball_mask(TINY_SCANS["1.2.0"][1])[1])
+
+
+def test_context_slices_count(folders):
+    dataset = Luna2dSegmentationDataset(2, True, context_slices_count=1, folders=folders)
+    assert dataset[0][0].shape == (3, 100, 104)
+    assert TrainingLuna2dSegmentationDataset(2, False, context_slices_count=1, samples_per_epoch=4, folders=folders)[0][
+        0
+    ].shape == (3, 64, 64)
+
+
+def test_both_datasets_return_the_same_types(folders, train_ds):
+    val_sample, trn_sample = Luna2dSegmentationDataset(2, True, folders=folders)[0], train_ds[0]
+    for val_item, trn_item in zip(val_sample, trn_sample, strict=True):
+        assert type(val_item) is type(trn_item)
+        if isinstance(val_item, torch.Tensor):
+            assert val_item.dtype == trn_item.dtype
+            assert val_item.ndim == trn_item.ndim
+
+
+def test_training_samples_are_crops_of_the_scan(train_ds):
+    """Each is found again in its scan, with the mask that lies there."""
+    found = set()
+    for ndx in range(len(train_ds)):
+        hu, mask, series_uid, slice_ndx = train_ds[ndx]
+        assert hu.shape == (7, 64, 64)
+        balls = TINY_SCANS[series_uid]
+        scan, scan_mask = make_hu(balls), sum(ball_mask(ball) for ball in balls)
+        places = [
+            (row, col)
+            for row in range(100 - 64 + 1)
+            for col in range(104 - 64 + 1)
+            if np.array_equal(hu[3], scan[slice_ndx, row : row + 64, col : col + 64])
+            and np.array_equal(mask[0], scan_mask[slice_ndx, row : row + 64, col : col + 64])
+        ]
+        assert places or slice_ndx == 1  # the nodule in slice 1 has its window moved up
+        found.update((series_uid, *place) for place in places)
+    assert len(found) > 20
+
+
+def test_every_place_of_the_window_occurs(folders):
+    dataset = TrainingLuna2dSegmentationDataset(2, False, samples_per_epoch=5000, folders=folders)
+    _, row_offsets, col_offsets = dataset.places
+    assert set(row_offsets.tolist()) == set(col_offsets.tolist()) == set(range(33))  # 96 - 64 = 32, and 0
+
+
+def test_every_nodule_is_seen_as_often(folders):
+    dataset = TrainingLuna2dSegmentationDataset(2, False, samples_per_epoch=30, folders=folders)
+    assert len(dataset.pos_list) == 3
+    assert np.bincount(dataset.nodule_ndxs).tolist() == [10, 10, 10]
+
+
+def test_the_same_seed_gives_the_same_samples(folders, train_ds):
+    same = TrainingLuna2dSegmentationDataset(2, False, samples_per_epoch=40, seed=1, folders=folders)
+    other = TrainingLuna2dSegmentationDataset(2, False, samples_per_epoch=40, seed=2, folders=folders)
+    first = samples_of(train_ds)
+    assert torch.equal(first, samples_of(same))
+    assert not torch.equal(first, samples_of(other))
+    for dataset in (train_ds, same):
+        dataset.shuffle_samples()
+    second = samples_of(train_ds)
+    assert not torch.equal(first, second)
+    assert torch.equal(second, samples_of(same))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_plain_data_loader(train_ds, num_workers):
+    loader = DataLoader(train_ds, batch_size=16, num_workers=num_workers)
+    batches = list(loader)
+    assert [len(batch[0]) for batch in batches] == [16, 16, 8]
+    assert torch.equal(torch.cat([batch[0] for batch in batches]), samples_of(train_ds))
+    assert batches[0][1].dtype == torch.bool
+    assert batches[0][2][0] == train_ds[0][2]
+    assert batches[0][3].tolist() == [train_ds[ndx][3] for ndx in range(16)]
+
+
+def test_whole_batches_are_the_samples_in_order(train_ds):
+    batches = list(train_ds.batches(16))
+    assert [len(batch[0]) for batch in batches] == [16, 16, 8]
+    assert torch.equal(torch.cat([batch[0] for batch in batches]), samples_of(train_ds))
+    assert torch.equal(torch.cat([batch[1] for batch in batches])[7], train_ds[7][1])
+    assert [uid for batch in batches for uid in batch[2]] == [train_ds[ndx][2] for ndx in range(40)]
+
+
+def test_beyond_the_end(train_ds):
+    assert len(train_ds) == 40
+    with pytest.raises(IndexError):
+        train_ds[40]
+
+
+def test_slices_of_different_sizes_are_not_in_one_batch(folders):
+    write_scan(folders.data_dir / "subset0" / "1.2.2.mhd", make_hu([Ball((9, 60, 40), 4)], (16, 80, 60)))
+    val_ds = Luna2dSegmentationDataset(2, True, folders=folders)
+    batches = list(DataLoader(val_ds, batch_sampler=val_ds.group_by_series(4)))
+    assert [tuple(hu.shape) for hu, *_ in batches] == [(4, 7, 100, 104)] * 3 + [(1, 7, 100, 104)] + [
+        (4, 7, 80, 60), (4, 7, 80, 60), (1, 7, 80, 60)
+    ]  # fmt: skip
+
+
+def test_no_nodule_for_training(folders):
+    path = folders.data_dir / "annotations_with_malignancy.csv"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(line for line in lines if not line.startswith(("1.2.1", "1.2.3"))))
+    with pytest.raises(InputError, match="no training series has a nodule"):
+        TrainingLuna2dSegmentationDataset(2, False, folders=folders)
+
+
+def test_default_length(folders):
+    assert len(TrainingLuna2dSegmentationDataset(2, False, folders=folders)) == 300_000
+
+
+def test_real_ct(luna_sample, tmp_path):
+    val_ds = Luna2dSegmentationDataset(3, True, folders=Folders(luna_sample, tmp_path))
+    assert len(val_ds.series_list) == 1
+    assert [slice_ndx for _, slice_ndx in val_ds.sample_list] == list(range(2, 13))
+    assert all(val_ds[ndx][1].any() for ndx in range(len(val_ds)))

@@ -1,0 +1,53 @@
+import pytest
+import torch
+
+from p2ch13.losses import dice_loss, segmentation_loss
+
+# (2 * correct + 1) / (predicted + labelled + 1)
+DICE_BY_HAND = [
+    ([1, 1, 0, 0], [1, 1, 0, 0], 0.0),  # same pixels
+    ([0, 0, 0, 0], [0, 0, 0, 0], 0.0),  # nothing to find, nothing found
+    ([1, 0, 0, 0], [1, 1, 0, 0], 1 - 3 / 4),
+    ([0, 0, 1, 1], [1, 1, 0, 0], 1 - 1 / 5),
+    ([0, 0, 1, 0], [0, 0, 0, 0], 1 - 1 / 2),  # a false alarm alone
+    ([0.5, 0.5, 0.5, 0.5], [1, 0, 0, 0], 1 - 2 / 4),
+]
+
+
+def as_slice(values, dtype=torch.float32):
+    return torch.tensor(values, dtype=dtype).reshape(1, 1, 2, 2)
+
+
+@pytest.mark.parametrize(("prob", "label", "expected"), DICE_BY_HAND)
+def test_dice_loss(prob, label, expected):
+    assert dice_loss(as_slice(prob), as_slice(label, torch.bool), epsilon=1).item() == pytest.approx(expected)
+
+
+def test_one_loss_for_each_sample():
+    prob = torch.cat([as_slice(prob) for prob, _, _ in DICE_BY_HAND])
+    label = torch.cat([as_slice(label, torch.bool) for _, label, _ in DICE_BY_HAND])
+    assert dice_loss(prob, label).tolist() == pytest.approx([expected for _, _, expected in DICE_BY_HAND])
+
+
+def test_a_missed_pixel_weighs_eight_times_more():
+    # 1 - 3/4 for all pixels; the false negatives' part is the same here, since nothing is predicted outside.
+    missed = segmentation_loss(as_slice([1, 0, 0, 0]), as_slice([1, 1, 0, 0], torch.bool))
+    assert missed.item() == pytest.approx(0.25 + 8 * 0.25)
+    # 1 - 5/6 for all pixels; without the false alarm nothing is missing.
+    false_alarm = segmentation_loss(as_slice([1, 1, 1, 0]), as_slice([1, 1, 0, 0], torch.bool))
+    assert false_alarm.item() == pytest.approx(1 / 6)
+
+
+def test_sums_of_bfloat16_are_exact():
+    """In bfloat16 itself 256 + 1 is 256, and a slice has 262,144 pixels."""
+    prob = torch.ones(1, 1, 512, 512, dtype=torch.bfloat16)
+    label = torch.zeros(1, 1, 512, 512, dtype=torch.bool)
+    label[..., :100] = True
+    expected = 1 - (2 * 51200 + 1) / (262144 + 51200 + 1)
+    assert dice_loss(prob, label).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_gradient_leads_to_the_label():
+    logits = torch.zeros(1, 1, 2, 2, requires_grad=True)
+    segmentation_loss(logits.sigmoid(), as_slice([1, 0, 0, 0], torch.bool)).sum().backward()
+    assert (logits.grad.flatten() < 0).tolist() == [True, False, False, False]

@@ -1,0 +1,130 @@
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from p2ch13 import precache
+from p2ch13.cache import CtCache
+from p2ch13.config import Folders
+from tests.conftest import TINY_SCANS, Ball, as_nodule, write_luna
+from util.errors import run_command
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def run(folders, *options):
+    """Through `main`, with the exit status that a shell would see."""
+    arguments = ["--data-dir", str(folders.data_dir), "--cache-dir", str(folders.cache_dir), *options]
+    with pytest.raises(SystemExit) as end:
+        run_command(lambda: precache.main(arguments))
+    return end.value.code
+
+
+def run_script(folders, *options):
+    return subprocess.run(
+        [sys.executable, REPOSITORY / "precache.py", "--data-dir", folders.data_dir, "--cache-dir", folders.cache_dir]
+        + list(options),
+        capture_output=True,
+        text=True,
+        cwd=folders.data_dir.parent,
+    )
+
+
+def test_fills_the_cache_once(folders):
+    first = run_script(folders, "--num-workers", "2")
+    assert first.returncode == 0, first.stderr
+    assert "4 scans, 4 of them to be cached; 6 nodules, 8 other candidates." in first.stdout
+    assert "Cached 4 scans, skipped 0." in first.stdout
+    assert " 6 nodules, 1." in first.stdout  # 6 crops of 7 * 96 * 96 * 3 bytes
+    ct_cache = CtCache(folders)
+    assert all(ct_cache.is_complete(series_uid) for series_uid in TINY_SCANS)
+
+    again = run_script(folders)
+    assert again.returncode == 0
+    assert "Nothing to do" in again.stdout
+    assert "holds all 4 scans with 6 nodules" in again.stdout
+
+
+def test_a_single_unreadable_scan_is_named_and_skipped(folders, capsys):
+    (folders.data_dir / "subset0" / "1.2.1.raw").write_bytes(b"short")
+    assert run(folders) == 1
+    output = capsys.readouterr().out
+    assert "Skipped: " in output
+    assert "1.2.1.raw: 5 bytes, but 1.2.1.mhd tells of 332,800" in output
+    assert "Cached 3 scans, skipped 1." in output
+    ct_cache = CtCache(folders)
+    assert [ct_cache.is_complete(uid) for uid in ("1.2.0", "1.2.2", "1.2.3")] == [True] * 3
+
+
+def test_a_nodule_outside_its_scan_is_named(folders, capsys):
+    path = folders.data_dir / "annotations_with_malignancy.csv"
+    nodule = as_nodule("1.2.2", Ball((99, 5, 5), 3))
+    path.write_text(path.read_text() + ",".join(map(str, ["1.2.2", *nodule.center_xyz, 5, True, "x"])) + "\n")
+    assert run(folders) == 1
+    assert "1.2.2.mhd: a nodule at (-26.5, -36.5, 348.5) mm" in capsys.readouterr().out
+
+
+def assert_one_line(capsys, *parts):
+    error = capsys.readouterr().err
+    lines = [line for line in error.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert "Traceback" not in error
+    for part in parts:
+        assert part in lines[0]
+
+
+def test_mistakes_end_in_one_line(folders, tmp_path, capsys):
+    assert run(Folders(tmp_path / "nowhere", folders.cache_dir)) == 2
+    assert_one_line(capsys, "nowhere: no such folder", "--data-dir")
+    (tmp_path / "empty").mkdir()
+    assert run(Folders(tmp_path / "empty", folders.cache_dir)) == 2
+    assert_one_line(capsys, "empty: no scans")
+    (tmp_path / "file").write_text("")
+    assert run(Folders(folders.data_dir, tmp_path / "file")) == 2
+    assert_one_line(capsys, "file: cannot be used as cache", "--cache-dir")
+    assert not folders.cache_dir.exists()
+    (folders.data_dir / "candidates.csv").write_text("seriesuid,coordX,coordY\n")
+    assert run(folders) == 2
+    assert_one_line(capsys, "candidates.csv: no column coordZ, class")
+
+
+def test_nothing_but_unreadable_scans(folders, capsys):
+    for path in (folders.data_dir / "subset0").glob("*.raw"):
+        path.unlink()
+    assert run(folders) == 2
+    assert_one_line(capsys, "its data file 1.2.0.raw is missing")
+
+
+def test_a_mistyped_option(folders, capsys):
+    with pytest.raises(SystemExit) as end:
+        precache.main(["--data-dri", "x"])
+    assert end.value.code == 2
+    assert "unrecognized arguments: --data-dri" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as end:
+        precache.main(["--num-workers", "0"])
+    assert end.value.code == 2
+    assert "0 is less than 1" in capsys.readouterr().err
+
+
+def test_ctrl_c_keeps_what_is_cached(tmp_path):
+    folders = Folders(
+        write_luna(tmp_path / "luna", {f"1.2.{ndx}": [Ball((8, 50, 52), 5)] for ndx in range(300)}), tmp_path / "cache"
+    )
+    process = subprocess.Popen(
+        [sys.executable, REPOSITORY / "precache.py", "--data-dir", folders.data_dir, "--cache-dir", folders.cache_dir],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not list(folders.cache_dir.rglob("*.val")):  # until the first crops are there
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in error
+    assert run(folders) == 0
+    ct_cache = CtCache(folders)
+    assert all(ct_cache.is_complete(series_uid) for series_uid in ct_cache.series_list)

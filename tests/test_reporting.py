@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image as PillowImage
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from p2ch13.datasets import Luna2dSegmentationDataset
+from p2ch13.metrics import Scores
+from p2ch13.reporting import TensorBoardReport, choose_slices, draw_findings, draw_overlay, enlarge, write_png
+
+
+def is_dense(ct_slices: torch.Tensor) -> torch.Tensor:
+    """A predictor that finds every ball of the tiny scans."""
+    return ct_slices[:, 3:4] > -700
+
+
+def test_colours_by_hand():
+    hu = np.array([[-1350.0, -600.0, 150.0, -3024.0], [-600.0, -600.0, -600.0, 3000.0]])
+    predicted = np.array([[0, 0, 0, 0], [1, 0, 1, 0]], dtype=bool)
+    label = np.array([[0, 0, 0, 0], [1, 1, 0, 0]], dtype=bool)
+    picture = draw_overlay(hu, predicted, label)
+    assert picture[0].tolist() == [[0, 0, 0], [128, 128, 128], [255, 255, 255], [0, 0, 0]]
+    # Half way from grey 127.5 to green, orange and red.
+    assert picture[1, :3].tolist() == [[64, 191, 64], [191, 128, 64], [191, 64, 64]]
+    assert picture[1, 3].tolist() == [255, 255, 255]
+
+
+def test_half_of_the_slices_hold_nodule():
+    assert choose_slices(100, [40, 41, 42, 43, 44]) == [0, 40, 42, 44, 59, 99]
+    assert choose_slices(100, []) == [0, 20, 40, 59, 79, 99]
+    assert choose_slices(4, [1, 2]) == [0, 1, 2, 3]
+
+
+def test_enlarge_puts_the_place_in_the_middle():
+    picture = np.zeros((10, 12, 3), dtype=np.uint8)
+    picture[1, 11] = 255
+    enlarged = enlarge(picture, 1, 11, size=8, factor=2)
+    assert enlarged.shape == (16, 16, 3)
+    assert np.argwhere(enlarged[..., 0]).tolist() == [[8, 8], [8, 9], [9, 8], [9, 9]]
+
+
+def test_findings_show_a_nodule_in_each_row(folders):
+    picture = draw_findings(Luna2dSegmentationDataset(2, True, folders=folders), is_dense)
+    # Two validation series; three pictures side by side, the enlarged ones of 512 x 512.
+    assert picture.shape == (2 * 512, 3 * 512, 3)
+    assert picture[256, 512 + 256].tolist() == [230, 230, 230]  # 0 HU is 90% of the way to white
+    assert picture[256, 1024 + 256].tolist() == [115, 242, 115]  # found: half green
+    assert picture[50, 52].tolist() == [115, 242, 115]
+
+
+def test_write_png(tmp_path):
+    picture = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
+    write_png(tmp_path / "pictures" / "a.png", picture)
+    np.testing.assert_array_equal(np.asarray(PillowImage.open(tmp_path / "pictures" / "a.png")), picture)
+
+
+@pytest.fixture
+def report(tmp_path):
+    with TensorBoardReport(tmp_path / "runs", "now", "test") as report:
+        yield report
+
+
+def read_events(tmp_path, mode):
+    events = EventAccumulator(str(tmp_path / "runs" / f"now_{mode}_seg_test"), size_guidance={"images": 0})
+    return events.Reload()
+
+
+def test_scalars_under_the_books_names(tmp_path, report):
+    report.log_scores("val", Scores.from_counts(0.5, 6, 2, 18), 1600)
+    report.log_scores("val", Scores.from_counts(0.4, 0, 0, 18), 3200)  # nothing to find: a loss alone
+    report.writers["val"].flush()
+    events = read_events(tmp_path, "val")
+    values = {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    assert values["loss/all"] == [(1600, 0.5), (3200, pytest.approx(0.4))]
+    assert values["pr/recall"] == [(1600, 0.75)]
+    assert {tag: [value for _, value in points][0] for tag, points in values.items()} == {
+        "loss/all": 0.5, "percent_all/tp": 75.0, "percent_all/fn": 25.0, "percent_all/fp": 225.0,
+        "pr/precision": 0.25, "pr/recall": 0.75, "pr/f1_score": 0.375,
+    }  # fmt: skip
+
+
+def test_pictures_of_every_series(tmp_path, report, folders):
+    dataset = Luna2dSegmentationDataset(2, True, folders=folders)
+    report.log_pictures("val", dataset, is_dense, 1600, with_labels=True)
+    report.log_pictures("val", dataset, is_dense, 3200, with_labels=False)
+    events = read_events(tmp_path, "val")
+    names = {
+        f"val/{series}_{name}_{ndx}" for series in range(2) for name in ("prediction", "label") for ndx in range(6)
+    }
+    assert set(events.Tags()["images"]) == names
+    assert [event.step for event in events.Images("val/0_prediction_0")] == [1600, 3200]
+    assert [event.step for event in events.Images("val/0_label_0")] == [1600]
+    assert (events.Images("val/0_label_0")[0].height, events.Images("val/0_label_0")[0].width) == (100, 104)

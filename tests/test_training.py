@@ -1,0 +1,246 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from p2ch13 import training
+from p2ch13.checkpoint import load_checkpoint, load_model
+from p2ch13.compute import get_dtype, has_bfloat16_arithmetic
+from p2ch13.config import TrainingConfig
+from p2ch13.datasets import Luna2dSegmentationDataset
+from p2ch13.metrics import Scores
+from p2ch13.training import SegmentationTrainingApp, parse_config
+from tests.test_precache import assert_one_line
+from util.errors import run_command
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def options(folders, tmp_path):
+    return [
+        "--data-dir", str(folders.data_dir), "--cache-dir", str(folders.cache_dir),
+        "--models-dir", str(tmp_path / "models"), "--runs-dir", str(tmp_path / "runs"),
+        "--val-stride", "2", "--samples-per-epoch", "64",
+    ]  # fmt: skip
+
+
+def run(*options):
+    """Through `main`, with the exit status that a shell would see."""
+    with pytest.raises(SystemExit) as end:
+        run_command(lambda: training.main(options))
+    return end.value.code
+
+
+def run_script(command, options, cwd):
+    return subprocess.run(
+        [sys.executable, *command, *options],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )
+
+
+def test_two_epochs_for_real(options, tmp_path):
+    done = run_script(["-m", "p2ch13.training"], [*options, "--epochs", "2", "--augmented", "tiny"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert "Training on 2 series with 3 nodules, validation on 2 series with 22 slices that hold nodule." in lines[0]
+    assert "augmentation: flip, offset, scale, rotate, noise." in lines[1]
+    for start in ("E1 trn loss ", "E1 val loss ", "E2 trn loss ", "E2 val loss "):
+        (line,) = [line for line in lines if f" {start}" in line]
+        assert all(name in line for name in ("precision", "recall", "F1", "% tp", "% fn", "% fp"))
+    files = sorted((tmp_path / "models" / "p2ch13").iterdir())
+    assert [file.name.split("_tiny.")[1] for file in files] == ["128.state", "64.state", "best.png", "best.state"]
+    assert [line for line in lines if str(files[-1]) in line]  # the final lines say where the best model is
+    assert "tensorboard --logdir" in lines[-1]
+    assert len(list((tmp_path / "runs" / "p2ch13").iterdir())) == 2
+    state = load_checkpoint(files[0])
+    assert (state["epoch"], state["totalTrainingSamples_count"]) == (2, 128)
+    assert state["model_name"] == "UNetWrapper"
+    assert state["sys_argv"][-1] == "tiny"
+    assert TrainingConfig(**state["config"]).augment_noise
+
+
+def test_the_launcher_is_the_same_program(tmp_path):
+    helps = [
+        run_script(command, ["--help"], tmp_path)
+        for command in (["-m", "p2ch13.training"], [REPOSITORY / "training.py"])
+    ]
+    assert helps[0].returncode == 0
+    assert helps[0].stdout == helps[1].stdout
+    assert "--augment-offset" in helps[0].stdout
+
+
+def test_a_saved_model_predicts_what_the_trained_one_does(options):
+    app = SegmentationTrainingApp([*options, "--epochs", "1"])
+    app.main()
+    (path,) = app.models_dir.glob("*.64.state")
+    ct_slices = torch.randn(1, 7, 64, 64) * 300 - 600
+    app.segmentation_model.eval()
+    with torch.inference_mode():
+        assert torch.allclose(load_model(path)(ct_slices), app.segmentation_model(ct_slices), atol=1e-4)
+
+
+def test_the_same_seed_trains_the_same_model(options):
+    states = []
+    for seed in ("3", "3", "4"):
+        app = SegmentationTrainingApp([*options, "--seed", seed, "--augmented"])
+        app.do_training(1, app.init_train_ds())
+        states.append(app.segmentation_model.state_dict())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert not torch.equal(states[0]["unet.last.weight"], states[2]["unet.last.weight"])
+
+
+def test_training_lowers_the_loss(options):
+    app = SegmentationTrainingApp([*options, "--samples-per-epoch", "320"])
+    train_ds = app.init_train_ds()
+    first, second = app.do_training(1, train_ds), app.do_training(2, train_ds)
+    assert second.loss < 0.7 * first.loss
+
+
+@pytest.mark.parametrize("augmented", [[], ["--augmented"]])
+def test_scores_are_the_same_kind_with_and_without_augmentation(options, augmented):
+    """In the book's code the label is an integer without augmentation, and ~label then is -1 or -2, never false."""
+    app = SegmentationTrainingApp([*options, *augmented])
+    batch = next(app.init_train_ds().batches(16))
+    with torch.no_grad():
+        app.segmentation_model.unet.last.bias.fill_(100.0)  # everything is nodule
+    _, (tp, fn, fp) = app.compute_batch_loss(batch)
+    assert fn == 0
+    assert tp + fp == 16 * 64 * 64
+    assert 0 < tp < 16 * 64 * 64 / 4
+
+
+def test_validation_scores_by_another_way(options, folders):
+    app = SegmentationTrainingApp(options)
+    val_ds = Luna2dSegmentationDataset(2, True, folders=folders)
+    scores = app.do_validation(1, val_ds)
+    predictions = torch.cat([app.predict(hu.unsqueeze(0)) for hu, *_ in (val_ds[ndx] for ndx in range(len(val_ds)))])
+    labels = torch.stack([val_ds[ndx][1] for ndx in range(len(val_ds))])
+    assert scores.recall == pytest.approx(predictions[labels].float().mean().item())
+    assert scores.precision == pytest.approx(labels[predictions].float().mean().item())
+
+
+def test_workers_read_the_same_validation_slices(options, folders):
+    scores = []
+    for workers in ("0", "2"):
+        app = SegmentationTrainingApp([*options, "--num-workers", workers])
+        scores.append(app.do_validation(1, app.init_val_ds()))
+    assert scores[0] == scores[1]
+
+
+def test_epochs_with_a_validation():
+    def validated(*options):
+        app = SegmentationTrainingApp(options)
+        return [epoch for epoch in range(1, app.config.epochs + 1) if app.is_validation_epoch(epoch)]
+
+    assert validated("--epochs", "12") == [1, 5, 10, 12]
+    assert validated("--epochs", "4", "--validation-cadence", "2") == [1, 2, 4]
+
+
+def test_only_a_higher_recall_is_the_best(options):
+    app = SegmentationTrainingApp(options)
+    nothing_to_find = Scores.from_counts(1.0, 0, 0, 5)
+    recalls = [Scores.from_counts(1.0, tp, 10 - tp, 5) for tp in (0, 4, 3, 4, 6)]
+    best_epochs = []
+    for epoch_ndx, scores in enumerate([nothing_to_find, *recalls], start=1):
+        app.total_training_samples_count = epoch_ndx
+        app.save_model(epoch_ndx, scores)
+        best_epochs.append(load_checkpoint(app.best_path)["epoch"] if app.best_path.exists() else None)
+    # Recall NaN and 0 are not the best of anything: in the book's code an epoch with score 0 is.
+    assert best_epochs == [None, None, 3, 3, 3, 6]
+
+
+def test_a_model_that_finds_nothing_is_said_to(options, caplog, monkeypatch):
+    monkeypatch.setattr(training, "NODULE_THRESHOLD", 1.0)
+    app = SegmentationTrainingApp(options)
+    with caplog.at_level("INFO"):
+        app.main()
+    assert "No best model: in no epoch did it find a pixel of a nodule." in caplog.text
+    assert not list(app.models_dir.glob("*best*"))
+    assert len(list(app.models_dir.glob("*.64.state"))) == 1
+
+
+def test_augmentation_options():
+    assert parse_config([]).augmentation == {}
+    assert parse_config(["--augment-flip", "--augment-noise"]).augmentation == {"flip": True, "noise": 25.0}
+    assert list(parse_config(["--augmented"]).augmentation) == ["flip", "offset", "scale", "rotate", "noise"]
+
+
+def test_the_books_options_keep_their_names_and_defaults():
+    config = parse_config([])
+    assert (config.batch_size, config.epochs, config.tb_prefix, config.comment) == (16, 1, "p2ch13", "none")
+    config = parse_config("--batch-size 4 --num-workers 1 --epochs 3 --tb-prefix a --augment-scale w4".split())
+    assert (config.batch_size, config.num_workers, config.epochs, config.tb_prefix) == (4, 1, 3, "a")
+    assert (config.augment_scale, config.comment) == (True, "w4")
+
+
+def test_precision():
+    cpu = torch.device("cpu")
+    assert get_dtype("fp32", cpu) == torch.float32
+    assert get_dtype("bf16", cpu) == torch.bfloat16
+    assert get_dtype("auto", cpu) == (torch.bfloat16 if has_bfloat16_arithmetic(cpu) else torch.float32)
+
+
+def test_bfloat16_scores_are_near_float32(options):
+    scores = []
+    for precision in ("fp32", "bf16"):
+        app = SegmentationTrainingApp([*options, "--precision", precision])
+        app.do_training(1, app.init_train_ds())
+        scores.append(app.do_validation(1, app.init_val_ds()))
+    assert scores[1].loss == pytest.approx(scores[0].loss, rel=0.1)
+
+
+def test_mistakes_end_in_one_line(options, folders, tmp_path, capsys):
+    assert run(*options, "--val-stride", "1") == 2
+    assert_one_line(capsys, "4 scans and every 1. for validation leave none for training", "--val-stride")
+    assert run(*options, "--data-dir", str(tmp_path / "nowhere")) == 2
+    assert_one_line(capsys, "nowhere: no such folder")
+    (tmp_path / "file").write_text("")
+    assert run(*options, "--models-dir", str(tmp_path / "file")) == 2
+    assert_one_line(capsys, "file/p2ch13: cannot be written", "--models-dir")
+    annotations = folders.data_dir / "annotations_with_malignancy.csv"
+    lines = annotations.read_text().splitlines()
+    annotations.write_text("\n".join(line for line in lines if not line.startswith(("1.2.0", "1.2.2"))))
+    assert run(*options) == 2
+    assert_one_line(capsys, "none of the 2 validation series has a nodule", "--val-stride")
+    (folders.data_dir / "subset0" / "1.2.1.raw").write_bytes(b"short")
+    assert run(*options) == 2
+    assert_one_line(capsys, "1.2.1.raw: 5 bytes", "download it again")
+    assert not (tmp_path / "models").exists()
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("mistyped", "message"),
+    [
+        (["--epoch-count", "3"], "unrecognized arguments: --epoch-count"),
+        (["--epochs", "0"], "0 is less than 1"),
+        (["--epochs", "many"], "'many' is not a whole number"),
+        (["--precision", "fp8"], "invalid choice: 'fp8'"),
+        (["../comment"], "cannot be part of a file name"),
+    ],
+)
+def test_mistyped_options(capsys, mistyped, message):
+    assert run(*mistyped) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_real_ct(luna_sample, options, tmp_path):
+    app = SegmentationTrainingApp([*options, "--data-dir", str(luna_sample), "--val-stride", "3", "--augmented"])
+    train_ds, val_ds = app.init_train_ds(), app.init_val_ds()
+    assert (len(train_ds.pos_list), len(val_ds)) == (7, 11)
+    scores = app.do_training(1, train_ds)
+    assert 0 < scores.recall <= 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_crops_live_on_the_gpu(options):
+    app = SegmentationTrainingApp(options)
+    batch = next(app.init_train_ds().batches(16))
+    assert batch[0].is_cuda and batch[1].is_cuda

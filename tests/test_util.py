@@ -1,0 +1,100 @@
+"""Error lines, files, options and the progress bar."""
+
+import argparse
+import logging
+import os
+
+import pytest
+
+from util.errors import InputError, run_command
+from util.files import make_writable_folder, write_whole
+from util.logconf import set_up_logging
+from util.options import name_part, non_negative_int, positive_int
+from util.progress import progress_bar
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (InputError("a.csv: no column\n  coordX"), 2, "error: a.csv: no column coordX\n"),
+        (PermissionError(13, "Permission denied", "/models/a.state"), 2, "error: /models/a.state: Permission denied\n"),
+        (OSError("disk on fire"), 2, "error: disk on fire\n"),
+        (KeyboardInterrupt(), 130, "\nStopped by Ctrl-C.\n"),
+    ],
+)
+def test_a_mistake_is_one_line(capsys, error, status, message):
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        run_command(main)
+    assert end.value.code == status
+    assert capsys.readouterr().err == message
+
+
+def test_a_bug_keeps_its_traceback():
+    def main():
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_command(main)
+
+
+@pytest.mark.parametrize(("returned", "status"), [(None, 0), (0, 0), (1, 1)])
+def test_exit_status(returned, status):
+    with pytest.raises(SystemExit) as end:
+        run_command(lambda: returned)
+    assert end.value.code == status
+
+
+def test_a_file_is_whole_or_not_there(tmp_path):
+    path = tmp_path / "new" / "file"
+    with pytest.raises(RuntimeError), write_whole(path) as file:
+        file.write(b"half")
+        raise RuntimeError
+    assert list(path.parent.iterdir()) == []
+    with write_whole(path) as file:
+        file.write(b"whole")
+        assert not path.exists()
+    assert path.read_bytes() == b"whole"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    make_writable_folder(tmp_path / "a" / "b", "--runs-dir")
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"file/runs: cannot be written .* --runs-dir"):
+        make_writable_folder(tmp_path / "file" / "runs", "--runs-dir")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission(tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    with pytest.raises(InputError, match="locked: cannot be written"):
+        make_writable_folder(tmp_path / "locked", "--runs-dir")
+
+
+def test_options():
+    assert positive_int("3") == 3
+    assert non_negative_int("0") == 0
+    assert name_part("w4-adam_2") == "w4-adam_2"
+    for option, text in [(positive_int, "0"), (non_negative_int, "-1"), (positive_int, "3.5"), (positive_int, "many")]:
+        with pytest.raises(argparse.ArgumentTypeError):
+            option(text)
+    for text in ("a/b", "..", "", ".hidden", "a\\b"):
+        with pytest.raises(argparse.ArgumentTypeError, match="file name"):
+            name_part(text)
+
+
+def test_progress_bar_counts_up(capsys):
+    with progress_bar(4, "Caching", "scan") as bar:
+        bar.update(3)
+        assert (bar.n, bar.total) == (3, 4)
+    assert "Caching" in capsys.readouterr().err
+
+
+def test_log_lines_go_to_stdout(capsys):
+    set_up_logging()
+    logging.getLogger("p2ch13.test").info("hello")
+    assert capsys.readouterr().out.endswith(" hello\n")
