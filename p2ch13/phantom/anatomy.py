@@ -70,6 +70,7 @@ class Chest:
     wall_waves: WaveField  # unevenness of the pleura
     body_waves: WaveField  # unevenness of the skin
     fissure_waves: WaveField
+    plaques: WaveField  # where high, the pleura is thickened
 
     def half_width_mm(self) -> float:
         """Half the width of the body at its widest below the shoulders, in patient mm."""
@@ -92,8 +93,8 @@ class Chest:
 
     def _cage_distance(self, x: Coordinate, y: Coordinate, z: Coordinate) -> Floats:
         profile = self.cage_profile(z)
-        u = np.abs(x) / (132 * profile)
         dy = y - CAGE_Y - 14 * (1 - profile)
+        u = np.abs(x) / (132 * profile * (1 - 0.09 * np.clip(-dy / 90, 0, 1) ** 2))  # narrower in front
         v = np.abs(dy) / (np.where(dy < 0, 88.0, 94.0).astype(np.float32) * self.depth * profile)
         level = (u * u * np.sqrt(u) + v * v * np.sqrt(v)) ** np.float32(0.4)
         return np.asarray(np.sqrt(x * x + dy * dy) * (1 - 1 / np.maximum(level, 0.05)), np.float32)
@@ -122,7 +123,8 @@ class Chest:
 
     def spine_distance(self, x: Coordinate, y: Coordinate, z: Coordinate) -> Floats:
         """Distance to the soft tissue around the vertebrae."""
-        return ellipse_distance(x, y - 84 + 6 * (1 - self.cage_profile(z)), 27, 37)
+        back = y + 6 * (1 - self.cage_profile(z))
+        return smooth_union(ellipse_distance(x, back - 64, 20, 19), ellipse_distance(x, back - 104, 46, 21), 14)
 
     def mediastinum_distance(self, x: Coordinate, y: Coordinate, z: Coordinate) -> Floats:
         """Distance to everything between the lungs: vessels, heart, spine and the fat around them."""
@@ -142,12 +144,16 @@ class Chest:
 
     def cage_distance(self, x: Coordinate, y: Coordinate, z: Coordinate) -> Floats:
         """Distance from the parietal pleura, negative inside the rib cage."""
-        distance: Floats = self._cage_distance(*self.standard(x, y, z)) + self.wall_waves(x, y, z)
-        return distance
+        distance = self._cage_distance(*self.standard(x, y, z)) + self._unevenness(x, y, z)
+        return np.asarray(distance, np.float32)
+
+    def _unevenness(self, x: Coordinate, y: Coordinate, z: Coordinate) -> Floats:
+        """How far the pleura stands further in than a smooth one, in mm."""
+        return np.asarray(self.wall_waves(x, y, z) + 3 * np.clip(self.plaques(x, y, z) - 1.7, 0, 1), np.float32)
 
     def lung_depth(self, x: Coordinate, y: Coordinate, z: Coordinate) -> Floats:
         """How deep in lung a point lies, in mm from the nearest border; negative outside the lungs."""
-        waves = self.wall_waves(x, y, z)
+        waves = self._unevenness(x, y, z)
         x, y, z = self.standard(x, y, z)
         depth = np.minimum(-self._cage_distance(x, y, z), self.mediastinum_distance(x, y, z)) - waves
         return np.asarray(np.minimum(depth, 0.6 * (z - self.dome_height(x, y))), np.float32)
@@ -195,10 +201,11 @@ def draw_chest(rng: np.random.Generator) -> Chest:
         breast_mm=float(rng.uniform(8, 30)) if female else 0.0,
         dome_z=(right_dome, right_dome - rng.uniform(0, 18)),
         heart_size=rng.uniform(0.88, 1.12),
-        depth=rng.uniform(0.88, 1.12),
+        depth=rng.uniform(0.92, 1.15),
         bend_x=draw_waves(rng, 70, 220, 3.0),
         bend_y=draw_waves(rng, 70, 220, 3.0),
         wall_waves=draw_waves(rng, 14, 90, 1.1, 32),
         body_waves=draw_waves(rng, 90, 300, 2.5),
         fissure_waves=draw_waves(rng, 60, 180, 4.0),
+        plaques=draw_waves(rng, 25, 80, float(rng.choice([0, 1])), 24),
     )

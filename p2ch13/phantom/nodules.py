@@ -43,9 +43,9 @@ def draw_diameter(rng: np.random.Generator) -> float:
 
 def draw_nodule(rng: np.random.Generator, center_xyz: Floats, diameter_mm: float) -> Nodule:
     """A nodule of a given size and place."""
-    texture = str(rng.choice(TEXTURES, p=[0.76, 0.11, 0.13] if diameter_mm > 5 else [0.9, 0.02, 0.08]))
+    texture = str(rng.choice(TEXTURES, p=[0.74, 0.12, 0.14] if diameter_mm > 5 else [0.9, 0.02, 0.08]))
     stretch = np.exp(rng.normal(0, 0.13, 3))
-    spiky = texture != "ground-glass" and rng.random() < np.clip((diameter_mm - 5) / 16, 0.05, 0.75)
+    spiky = texture != "ground-glass" and rng.random() < np.clip((diameter_mm - 3) / 14, 0.05, 0.8)
     spike_count = int(rng.integers(6, 22)) if spiky else 0
     directions = rng.normal(size=(spike_count, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True) + 1e-6
@@ -60,7 +60,7 @@ def draw_nodule(rng: np.random.Generator, center_xyz: Floats, diameter_mm: float
         hu=float(rng.uniform(300, 900) if calcified else rng.normal(25, 35)),
         glass_hu=float(rng.uniform(-590, -380)),
         edge_mm=float(rng.uniform(0.7, 1.4) if texture == "solid" else rng.uniform(1.5, 3.0)),
-        outline=draw_waves(rng, 1.0, 4.0, float(rng.uniform(0.05, 0.16)), 20),
+        outline=draw_waves(rng, 0.6, 3.0, float(rng.uniform(0.06, 0.2)), 24),
         grain=draw_waves(rng, 1.5, 8, 1.0, 40),
         spikes=np.hstack([directions, lengths]).astype(np.float32),
         calcified=calcified,
@@ -113,9 +113,9 @@ def _spikes(
 ) -> Floats:
     """Share of each voxel of a box that the spikes fill: thin strands that taper away from the nodule."""
     volume = np.zeros(shape, np.float32)
-    part = Grid(grid.x[box[2]], grid.y[box[1]], grid.z[box[0]])
     if min(shape) < 2:
         return volume
+    part = grid.part(box)
     step_mm = 0.3
     for *direction, length in nodule.spikes:
         reach = np.arange(0.8 * nodule.diameter_mm / 2, nodule.diameter_mm / 2 + length, step_mm)

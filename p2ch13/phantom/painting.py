@@ -46,6 +46,10 @@ class Grid:
         x, y, z = (slice(max(a, 0), max(b, 0)) for a, b in zip(first, last, strict=True))
         return z, y, x
 
+    def part(self, box: tuple[slice, slice, slice]) -> Grid:
+        """The grid of some voxels (slice, row, col); at least two along each axis."""
+        return Grid(self.x[box[2]], self.y[box[1]], self.z[box[0]])
+
     def planes(self, slices: slice) -> tuple[Floats, int]:
         """Heights to sample within some slices, and how many belong to each slice."""
         thickness = float(self.spacing_xyz[2])

@@ -8,6 +8,7 @@ import numpy as np
 
 from p2ch13.phantom.anatomy import Chest, draw_chest
 from p2ch13.phantom.candidates import draw_hard_negatives, draw_positives
+from p2ch13.phantom.distractors import paint_lymph_nodes, paint_scars, paint_specks
 from p2ch13.phantom.fields import Floats
 from p2ch13.phantom.nodules import Nodule, choose_sites, draw_diameter, draw_nodule, paint_nodule
 from p2ch13.phantom.painting import Grid
@@ -15,10 +16,10 @@ from p2ch13.phantom.scanner import Protocol, Scanner, draw_protocol
 from p2ch13.phantom.tissue import AIR_HU, Look, SlicePainter, draw_look, mix
 from p2ch13.phantom.vessels import Branches, airways_along, grow_vessels, join, paint_branches
 
-THICKEST_LINE_PIXELS = 1.1  # vessels with a larger radius are painted as rods
+THICKEST_LINE_PIXELS = 1.3  # vessels with a larger radius are painted as rods
 SHIFT_MM = 150.0  # patients lie anywhere on the table
 NODULE_COUNTS, NODULE_COUNT_ODDS = (1, 2, 3, 4, 5), (0.4, 0.28, 0.17, 0.1, 0.05)
-AIRWAY_WALL_HU = -60  # thin, so never seen at full density
+SOFT_HU = -100  # airway walls, scars, specks
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ def make_phantom(seed: int, index: int, pixels: int | None = None, slice_count: 
     centers = choose_sites(nodule_rng, chest, grid, vessels, diameters)
     nodules = [draw_nodule(nodule_rng, center, mm) for center, mm in zip(centers, diameters, strict=True)]
 
-    hu, depth = _paint_chest(chest, look, grid, arteries, vessels)
+    hu, depth = _paint_chest(chest, look, grid, arteries, vessels, vessel_rng)
+    paint_lymph_nodes(hu, grid, chest, vessel_rng)
     for nodule in nodules:
         paint_nodule(hu, grid, nodule, nodule_rng)
     stored = _take_picture(protocol, hu, depth, noise_rng)
@@ -79,20 +81,22 @@ def make_phantom(seed: int, index: int, pixels: int | None = None, slice_count: 
 
 
 def _paint_chest(
-    chest: Chest, look: Look, grid: Grid, arteries: Branches, vessels: Branches
+    chest: Chest, look: Look, grid: Grid, arteries: Branches, vessels: Branches, rng: np.random.Generator
 ) -> tuple[Floats, list[Floats]]:
     """True HU (slice, row, col) without nodules, and for each slice the depth under the skin in mm."""
     painter = SlicePainter(chest, look, grid)
     line_mm = THICKEST_LINE_PIXELS * float(grid.spacing_xyz[0])
-    blood, wall, lumen = (np.zeros(grid.shape, np.float32) for _ in range(3))
+    blood, soft, lumen = (np.zeros(grid.shape, np.float32) for _ in range(3))
     paint_branches(blood, grid, vessels, line_mm)
-    bronchi, lumen_radius = airways_along(arteries)
-    paint_branches(wall, grid, bronchi, 0)
+    bronchi, lumen_radius = airways_along(rng, arteries)
+    paint_scars(soft, grid, chest, rng)
+    paint_branches(soft, grid, bronchi, 0)
+    paint_specks(soft, grid, chest, rng)
     paint_branches(lumen, grid, Branches(bronchi.start, bronchi.control, bronchi.end, lumen_radius), 0)
     depths = []
     for k, z in enumerate(grid.z):
         hu, lung, depth = painter.paint(float(z))
-        mix(hu, wall[k] * lung, AIRWAY_WALL_HU)
+        mix(hu, soft[k] * lung, SOFT_HU)
         mix(hu, blood[k], look.blood_hu)
         mix(hu, lumen[k] * lung, AIR_HU)
         depths.append(depth.astype(np.float16))

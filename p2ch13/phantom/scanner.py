@@ -48,7 +48,7 @@ def draw_protocol(rng: np.random.Generator, pixels: int, slice_count: int, body_
     slice_mm = float(rng.choice([0.625, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0], p=[0.08, 0.14, 0.24, 0.12, 0.16, 0.2, 0.06]))
     height = slice_mm * slice_count
     sharpness = rng.random()  # 0 a soft kernel, 1 a sharp one
-    dose_noise = float(np.exp(rng.normal(np.log(17), 0.45)))
+    dose_noise = float(np.exp(rng.normal(np.log(24), 0.45)))
     return Protocol(
         pixels=pixels,
         pixel_mm=pixel_mm,
@@ -58,7 +58,7 @@ def draw_protocol(rng: np.random.Generator, pixels: int, slice_count: int, body_
         center_xy=(float(rng.normal(0, 8)), float(rng.normal(10, 10))),
         blur_mm=float(0.75 - 0.33 * sharpness),
         sharpening=float(0.9 * max(sharpness - 0.35, 0)),
-        noise_hu=dose_noise * (0.6 + 1.7 * sharpness**1.5) / np.sqrt(max(slice_mm, 1) / 1.5),
+        noise_hu=dose_noise * (0.7 + 1.6 * sharpness**1.5) / np.sqrt(max(slice_mm, 1) / 1.5),
         noise_cutoff=float(0.2 + 0.22 * sharpness),
         streaks=float(rng.uniform(0.15, 0.6)),
         round_view=bool(rng.random() < 0.45),
@@ -106,7 +106,7 @@ class Scanner:
         """
         protocol = self.protocol
         shape = (protocol.pixels, protocol.pixels)
-        strength = protocol.noise_hu * (0.45 + 0.55 * np.clip((depth + 10) / 60, 0, 1)).astype(np.float32)
+        strength = protocol.noise_hu * (0.6 + 0.4 * np.clip((depth + 10) / 60, 0, 1.8)).astype(np.float32)
         even = rng.standard_normal(shape, np.float32)
         spectrum = np.fft.rfft2(even) * self.noise_transfer
         noise = np.fft.irfft2(spectrum, shape)

@@ -60,7 +60,7 @@ def draw_look(rng: np.random.Generator) -> Look:
         rib_offset_mm=float(rng.uniform(0, RIB_PITCH_MM)),
         fissure_hu=float(rng.uniform(60, 220)),
         coarse_lung=draw_waves(rng, 20, 80, 12.0, 24),
-        fine_lung=draw_waves(rng, 2.5, 9, 22.0, 220),
+        fine_lung=draw_waves(rng, 2.5, 9, 17.0, 220),
         fat_strands=draw_waves(rng, 5, 30, 1.0, 48),
         muscle_planes=draw_waves(rng, 30, 90, 1.0, 32),
         bone_grain=draw_waves(rng, 2.5, 8, 1.0, 64),
@@ -120,7 +120,7 @@ class SlicePainter:
         mix(hu, muscle, MUSCLE_HU + 8 * strands)
         if self.chest.breast_mm:
             glands = (depth < 0) & (self.y < CAGE_Y - 40) & (-body > 6)
-            mix(hu, glands * coverage(1.3 - strands - planes, 0.5), 30)
+            mix(hu, glands * coverage(1.1 - 0.3 * strands - 1.2 * planes, 0.6), 30)
         mix(hu, coverage(np.abs(body + 1) - 1, 0.8), SKIN_HU)
 
     def _paint_bones(self, hu: Floats, place: tuple[Coordinate, ...]) -> None:
@@ -138,7 +138,7 @@ class SlicePainter:
 
     def _bone_hu(self, depth: Floats, grain: Floats) -> Floats:
         shell = np.clip(1.6 - depth, 0, 1)
-        return np.asarray(self.look.spongy_hu + 60 * grain + (CORTEX_HU - self.look.spongy_hu) * shell, np.float32)
+        return np.asarray(self.look.spongy_hu + 35 * grain + (CORTEX_HU - self.look.spongy_hu) * shell, np.float32)
 
     def _ribs(self, cage: Floats, x: Floats, y: Floats, z: Floats) -> tuple[Floats, Floats]:
         """Depth inside the nearest rib in mm, and the share of it that is cartilage."""
@@ -170,8 +170,10 @@ class SlicePainter:
         if level < -85 or level > 80:
             nearest = nearest + 40
         if level > -35:
-            blade_end = (152, 48 - 0.1 * level, 0, 4.0)
-            blade = capsule_distance(np.abs(x), y, 0, (92 + 0.15 * level, 94 - 0.1 * level, 0, 2.5), blade_end)
+            tip, bend, neck = (88 + 0.15 * level, 97, 0, 2.0), (122, 80 - 0.1 * level, 0, 1.8), (150, 46, 0, 5.0)
+            blade = np.minimum(
+                capsule_distance(np.abs(x), y, 0, tip, bend), capsule_distance(np.abs(x), y, 0, bend, neck)
+            )
             ridge_start, ridge_end = (126, 72, 0, 2.0), (142, 88, 0, 3.0)
             nearest = np.minimum(nearest, blade)
             if level > 25:
@@ -186,7 +188,9 @@ class SlicePainter:
         look, (x, y, z) = self.look, self.chest.standard(*place)
         inside = np.maximum(self.chest.cage_distance(*place) + 2, 8 - self.chest.spine_distance(x, y, z))
         strands = self.refine(look.fat_strands(*place))
-        mix(hu, coverage(self.refine(inside), 3), FAT_HU + 20 + 18 * strands)
+        region = coverage(self.refine(inside), 3)
+        mix(hu, region, FAT_HU + 15 + 18 * strands)
+        mix(hu, region * coverage(1.3 - strands, 0.6), 40)  # lymph nodes and small vessels
         heart = self.refine(self.chest.heart_distance(x, y, z))
         mix(hu, coverage(heart, 1.5), 45 + 6 * strands)
         chambers = self.refine(look.muscle_planes(*(0.6 * axis for axis in place)))
@@ -244,7 +248,11 @@ class SlicePainter:
 
 def mix(hu: Floats, share: Floats, tissue: Floats | float) -> None:
     """Replace a share (0..1) of what is in each voxel by a tissue."""
-    hu += share * (tissue - hu)
+    rows = np.flatnonzero(share.any(axis=1))
+    if len(rows):
+        touched = slice(rows[0], rows[-1] + 1)
+        here = tissue[touched] if isinstance(tissue, np.ndarray) else tissue
+        hu[touched] += share[touched] * (here - hu[touched])
 
 
 def _stretch(values: Floats, count: int) -> Floats:

@@ -2,7 +2,7 @@
 
 A tree is grown from the places that it must feed: the set of places splits in two along its longest direction, a
 branch goes part of the way to each half, and so on until every place has its own twig. A vessel that feeds n twigs has
-a radius in proportion to n^(1/2.7), between the area law (1/2) and Murray's law (1/3).
+a radius in proportion to n^(1/2.85), between the area law (1/2) and Murray's law (1/3).
 """
 
 from __future__ import annotations
@@ -17,9 +17,12 @@ from p2ch13.phantom.painting import Grid, paint_rod, splat
 
 TWIGS_PER_LITRE = 3000  # of one tree
 TWIG_RADIUS_MM = 0.29
-RADIUS_EXPONENT = 1 / 2.7
+RADIUS_EXPONENT = 1 / 2.85
 LARGEST_RADIUS_MM = 7.5
-PLEURA_GAP_MM = 4.0  # the finest vessels next to pleura and fissures are too small to be seen
+ALONG_DISCOUNT = 0.45  # how much less the length of a group counts than its width when it splits
+PLEURA_GAP_MM = 2.5  # the finest vessels next to pleura and fissures are too small to be seen
+PLUGGED_SHARE = 0.02  # of the bronchi are full of mucus
+PIECES = 3  # straight rods for a curved branch
 HILA = {  # standard chest: where the tree of either lung starts
     ("artery", -1): (-42, 20, -22),
     ("artery", 1): (46, 28, -14),
@@ -58,8 +61,12 @@ def join(parts: list[Branches]) -> Branches:
 def draw_targets(rng: np.random.Generator, chest: Chest, side: int, depth_mm: float) -> Floats:
     """Random places (n, 3) in one lung (-1 right, 1 left) at which twigs end."""
     low, high = np.array([0, -95, -190]), np.array([145, 115, 105])
-    count = int(TWIGS_PER_LITRE * np.prod(high - low) / 1e6)
-    points = (rng.uniform(low, high, (count, 3)) * [side, 1, 1] * chest.scale_xyz).astype(np.float32)
+    cell_mm = 100 / TWIGS_PER_LITRE ** (1 / 3)
+    cells = np.stack(np.meshgrid(*(np.arange(*ends, cell_mm) for ends in zip(low, high, strict=True))), -1).reshape(
+        -1, 3
+    )
+    places = cells + rng.uniform(0, cell_mm, cells.shape)  # more even than places drawn one by one
+    points = (places * [side, 1, 1] * chest.scale_xyz).astype(np.float32)
     oblique, horizontal = chest.fissure_distances(*points.T)
     clear = (np.abs(oblique) > PLEURA_GAP_MM) & ((side > 0) | (oblique > 0) | (np.abs(horizontal) > PLEURA_GAP_MM))
     return points[clear & (chest.lung_depth(*points.T) > depth_mm)]
@@ -76,7 +83,7 @@ def grow_tree(rng: np.random.Generator, root: Floats, targets: Floats, lobe: np.
         center = _group_mean(targets, group, count)
         level = _grow_level(rng, start, heading, center, count)
         levels.append(level)
-        half = _split(rng, targets - center[group], group, count)
+        half = _split(rng, targets - center[group], group, count, level.end - level.control)
         unfinished = count[group] > 1
         targets = targets[unfinished]
         keys, group = np.unique((2 * group + half)[unfinished], return_inverse=True)
@@ -94,26 +101,34 @@ def _grow_level(
     rng: np.random.Generator, start: Floats, heading: Floats, center: Floats, count: np.ndarray
 ) -> Branches:
     """One branch from each `start` towards the middle of what it feeds; the last twig goes all the way."""
-    share = np.where(count == 1, 1.0, rng.uniform(0.35, 0.6, len(count)))[:, None]
+    share = np.where(count == 1, 1.0, rng.uniform(0.25, 0.5, len(count)))[:, None]
     end = start + share * (center - start)
     length = np.linalg.norm(end - start, axis=1, keepdims=True)
     onward = heading / (np.linalg.norm(heading, axis=1, keepdims=True) + 1e-6)
-    wander = rng.normal(0, 0.12, start.shape) * length
+    wander = rng.normal(0, 0.07, start.shape) * length
     straight = np.linalg.norm(heading, axis=1, keepdims=True) == 0
-    control = np.where(straight, (start + end) / 2, start + 0.4 * length * onward) + wander
+    control = np.where(straight, (start + end) / 2, start + 0.33 * length * onward) + wander
     radius = np.minimum(TWIG_RADIUS_MM * count**RADIUS_EXPONENT, LARGEST_RADIUS_MM)
     return Branches(start, *(part.astype(np.float32) for part in (control, end, radius)))
 
 
-def _split(rng: np.random.Generator, offsets: Floats, group: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """Halve each group along its longest direction, not quite evenly -> 0 or 1 for each target."""
+def _split(
+    rng: np.random.Generator, offsets: Floats, group: np.ndarray, count: np.ndarray, heading: Floats
+) -> np.ndarray:
+    """Halve each group, seldom evenly, mostly across the way its branch came -> 0 or 1 for each target.
+
+    Halves that lie side by side let the branches go on at an acute angle, as vessels do.
+    """
+    length = np.linalg.norm(heading, axis=1, keepdims=True) + 1e-6
+    onward = (heading / length)[group]
+    sideways = offsets - ALONG_DISCOUNT * (offsets * onward).sum(axis=1, keepdims=True) * onward
     spread = np.zeros((len(count), 3, 3))
     for i, j in np.ndindex(3, 3):
-        spread[:, i, j] = np.bincount(group, offsets[:, i] * offsets[:, j], len(count))
+        spread[:, i, j] = np.bincount(group, sideways[:, i] * sideways[:, j], len(count))
     variance, axes = np.linalg.eigh(spread)
-    direction = axes[:, :, 2] + rng.normal(0, 0.25, (len(count), 3))
-    threshold = rng.normal(0, 0.35, len(count)) * np.sqrt(variance[:, 2] / count)
-    return np.asarray((offsets * direction[group]).sum(axis=1) > np.where(count > 3, threshold, 0)[group])
+    direction = axes[:, :, 2] + rng.normal(0, 0.2, (len(count), 3))
+    threshold = rng.normal(0, 0.6, len(count)) * np.sqrt(variance[:, 2] / count)
+    return np.asarray((sideways * direction[group]).sum(axis=1) > np.where(count > 3, threshold, 0)[group])
 
 
 def grow_vessels(rng: np.random.Generator, chest: Chest, kind: str) -> Branches:
@@ -137,9 +152,9 @@ def paint_branches(volume: Floats, grid: Grid, branches: Branches, thickest_line
     _splat_lines(volume, grid, branches.select(thin & near), length[thin & near])
     np.minimum(volume, 1, out=volume)
     thick = branches.select(~thin & near)
-    for piece in range(4):
+    for piece in range(PIECES):
         ends = []
-        for t in (piece / 4, (piece + 1) / 4):
+        for t in (piece / PIECES, (piece + 1) / PIECES):
             every = np.arange(len(thick.radius))
             ends.append(np.column_stack([thick.point(np.full(len(every), t), every), thick.radius]))
         for start, end in zip(*ends, strict=True):
@@ -155,13 +170,14 @@ def _splat_lines(volume: Floats, grid: Grid, branches: Branches, length: Floats)
     splat(volume, grid, points, np.pi * branches.radius[of] ** 2 * (length / samples)[of])
 
 
-def airways_along(arteries: Branches) -> tuple[Branches, Floats]:
+def airways_along(rng: np.random.Generator, arteries: Branches) -> tuple[Branches, Floats]:
     """Bronchi beside the larger arteries, as branches with their outer radius, and the radius of their lumen (n,)."""
-    large = arteries.select(arteries.radius > 1.2)
+    large = arteries.select(arteries.radius > 1.9)
     heading = large.end - large.start
     aside = np.cross(heading, np.array([0.3, 0.2, 1.0]))
     aside /= np.linalg.norm(aside, axis=1, keepdims=True) + 1e-6
     outer = 0.85 * np.minimum(large.radius, 4.5)
     shift = (aside * (large.radius + 0.9 * outer)[:, None]).astype(np.float32)
     bronchi = Branches(large.start + shift, large.control + shift, large.end + shift, outer)
-    return bronchi, outer - np.maximum(0.22 * outer, 0.45)
+    open_ = rng.random(len(outer)) > PLUGGED_SHARE
+    return bronchi, np.where(open_, outer - np.maximum(0.17 * outer, 0.4), 0)
