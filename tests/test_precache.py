@@ -23,14 +23,13 @@ def run(folders, *options):
     return end.value.code
 
 
+def script(folders, *options):
+    command = [sys.executable, str(REPOSITORY / "precache.py")]
+    return [*command, "--data-dir", str(folders.data_dir), "--cache-dir", str(folders.cache_dir), *options]
+
+
 def run_script(folders, *options):
-    return subprocess.run(
-        [sys.executable, REPOSITORY / "precache.py", "--data-dir", folders.data_dir, "--cache-dir", folders.cache_dir]
-        + list(options),
-        capture_output=True,
-        text=True,
-        cwd=folders.data_dir.parent,
-    )
+    return subprocess.run(script(folders, *options), capture_output=True, text=True, cwd=folders.data_dir.parent)
 
 
 def test_fills_the_cache_once(folders):
@@ -113,12 +112,7 @@ def test_ctrl_c_keeps_what_is_cached(tmp_path):
     folders = Folders(
         write_luna(tmp_path / "luna", {f"1.2.{ndx}": [Ball((8, 50, 52), 5)] for ndx in range(300)}), tmp_path / "cache"
     )
-    process = subprocess.Popen(
-        [sys.executable, REPOSITORY / "precache.py", "--data-dir", folders.data_dir, "--cache-dir", folders.cache_dir],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = subprocess.Popen(script(folders), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not list(folders.cache_dir.rglob("*.val")):  # until the first crops are there
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)

@@ -73,7 +73,7 @@ def test_scalars_under_the_books_names(tmp_path, report):
     values = {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
     assert values["loss/all"] == [(1600, 0.5), (3200, pytest.approx(0.4))]
     assert values["pr/recall"] == [(1600, 0.75)]
-    assert {tag: [value for _, value in points][0] for tag, points in values.items()} == {
+    assert {tag: points[0][1] for tag, points in values.items()} == {
         "loss/all": 0.5, "percent_all/tp": 75.0, "percent_all/fn": 25.0, "percent_all/fp": 225.0,
         "pr/precision": 0.25, "pr/recall": 0.75, "pr/f1_score": 0.375,
     }  # fmt: skip

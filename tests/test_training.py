@@ -175,7 +175,7 @@ def test_augmentation_options():
 def test_the_books_options_keep_their_names_and_defaults():
     config = parse_config([])
     assert (config.batch_size, config.epochs, config.tb_prefix, config.comment) == (16, 1, "p2ch13", "none")
-    config = parse_config("--batch-size 4 --num-workers 1 --epochs 3 --tb-prefix a --augment-scale w4".split())
+    config = parse_config(["--batch-size=4", "--num-workers=1", "--epochs=3", "--tb-prefix=a", "--augment-scale", "w4"])
     assert (config.batch_size, config.num_workers, config.epochs, config.tb_prefix) == (4, 1, 3, "a")
     assert (config.augment_scale, config.comment) == (True, "w4")
 
