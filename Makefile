@@ -1,0 +1,37 @@
+# make demo: see it work on invented scans. make test: run the tests. Both install into .venv first.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+DEMO_DIR := data/demo
+DEMO_OPTIONS := --data-dir $(DEMO_DIR) --cache-dir data/demo-cache
+
+.PHONY: demo test check clean
+
+demo: $(VENV)/installed $(DEMO_DIR)/candidates.csv
+	$(VENV)/bin/python precache.py $(DEMO_OPTIONS)
+	$(VENV)/bin/python -m p2ch13.training $(DEMO_OPTIONS) --tb-prefix demo --val-stride 4 \
+		--epochs 3 --samples-per-epoch 4000 --augmented
+
+test: $(VENV)/installed-dev
+	$(VENV)/bin/python -m pytest -q
+
+check: $(VENV)/installed-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy p2ch13 util
+
+clean:
+	rm -rf $(DEMO_DIR) data/demo-cache
+
+$(DEMO_DIR)/candidates.csv: | $(VENV)/installed
+	rm -rf $(DEMO_DIR)
+	$(VENV)/bin/python -m p2ch13.phantom $(DEMO_DIR) --scans 16
+
+$(VENV)/installed: requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+$(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@

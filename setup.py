@@ -1,0 +1,20 @@
+"""Install with `pip install .`; the tools' settings are in pyproject.toml."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="p2ch13",
+    version="0.1.0",
+    description='Lung nodule segmentation on LUNA16, after chapter 13 of "Deep Learning with PyTorch"',
+    packages=find_packages(include=["p2ch13", "p2ch13.*", "util"]),
+    python_requires=">=3.10",
+    install_requires=[
+        "torch>=2.4",
+        "numpy>=1.26",
+        "SimpleITK>=2.3",
+        "diskcache>=5.6.3",
+        "tensorboard>=2.15",
+        "pillow>=10",
+        "tqdm>=4.66",
+    ],
+)
