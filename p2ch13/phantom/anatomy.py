@@ -118,13 +118,14 @@ class Chest:
             cut = np.sqrt(np.maximum(1 - ((z - center_z) / c) ** 2, 1e-4))  # this slice's share of the ellipsoid
             dx, dy = x - center_x, y - center_y
             along, across = 0.9 * dx + 0.44 * dy, 0.9 * dy - 0.44 * dx  # the heart's axis points left and forward
-            nearest = smooth_union(nearest, ellipse_distance(along, across, a * cut, b * cut), 10)
+            beyond = np.maximum(np.abs(z - center_z) - c, 0)  # above and below it, an ellipse would shrink to a dot
+            nearest = smooth_union(nearest, ellipse_distance(along, across, a * cut, b * cut) + beyond, 10)
         return nearest
 
     def spine_distance(self, x: Coordinate, y: Coordinate, z: Coordinate) -> Floats:
         """Distance to the soft tissue around the vertebrae."""
         back = y + 6 * (1 - self.cage_profile(z))
-        return smooth_union(ellipse_distance(x, back - 64, 20, 19), ellipse_distance(x, back - 104, 46, 21), 14)
+        return smooth_union(ellipse_distance(x, back - 64, 20, 19), ellipse_distance(x, back - 108, 29, 24), 14)
 
     def mediastinum_distance(self, x: Coordinate, y: Coordinate, z: Coordinate) -> Floats:
         """Distance to everything between the lungs: vessels, heart, spine and the fat around them."""
@@ -155,7 +156,7 @@ class Chest:
         """How deep in lung a point lies, in mm from the nearest border; negative outside the lungs."""
         waves = self._unevenness(x, y, z)
         x, y, z = self.standard(x, y, z)
-        depth = np.minimum(-self._cage_distance(x, y, z), self.mediastinum_distance(x, y, z)) - waves
+        depth = smooth_union(-self._cage_distance(x, y, z), self.mediastinum_distance(x, y, z), 9) - waves
         return np.asarray(np.minimum(depth, 0.6 * (z - self.dome_height(x, y))), np.float32)
 
     def fissure_distances(self, x: Coordinate, y: Coordinate, z: Coordinate) -> tuple[Floats, Floats]:

@@ -26,8 +26,7 @@ def draw_hard_negatives(
     rng: np.random.Generator, chest: Chest, grid: Grid, vessels: Branches, nodules: list[Nodule]
 ) -> Floats:
     """Spots (n, 3) away from nodules: where vessels branch or are cut across, at the pleura, at the hilum, in lung."""
-    low, high = grid.origin_xyz, np.array([grid.x[-1], grid.y[-1], grid.z[-1]])
-    anywhere = rng.uniform(low, high, (20000, 3)).astype(np.float32)
+    anywhere = grid.draw_places(rng, 20000)
     depth = chest.lung_depth(*anywhere.T)
     tips = vessels.end[grid.contains(vessels.end)]
     radius = vessels.radius[grid.contains(vessels.end)]

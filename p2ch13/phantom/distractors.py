@@ -18,8 +18,7 @@ def draw_lung_places(
     rng: np.random.Generator, chest: Chest, grid: Grid, nearest_mm: float, farthest_mm: float
 ) -> Floats:
     """Random places (n, 3) of this scan, at some depth in lung."""
-    low, high = grid.origin_xyz, np.array([grid.x[-1], grid.y[-1], grid.z[-1]])
-    places = rng.uniform(low, high, (6000, 3)).astype(np.float32)
+    places = grid.draw_places(rng, 6000)
     depth = chest.lung_depth(*places.T)
     return places[(depth > nearest_mm) & (depth < farthest_mm)]
 

@@ -30,14 +30,23 @@ class Grid:
         return np.array([self.x[0], self.y[0], self.z[0]], np.float32)
 
     @property
+    def last_xyz(self) -> Floats:
+        """Centre of the last voxel in mm."""
+        return np.array([self.x[-1], self.y[-1], self.z[-1]], np.float32)
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """(slice, row, col)."""
         return len(self.z), len(self.y), len(self.x)
 
     def contains(self, points: Floats, margin_mm: float = 0) -> np.ndarray:
         """Which of some points (n, 3) in mm lie inside the scan -> bool (n,)."""
-        low, high = self.origin_xyz - margin_mm, np.array([self.x[-1], self.y[-1], self.z[-1]]) + margin_mm
+        low, high = self.origin_xyz - margin_mm, self.last_xyz + margin_mm
         return np.asarray(((points >= low) & (points <= high)).all(axis=1))
+
+    def draw_places(self, rng: np.random.Generator, count: int) -> Floats:
+        """Places (count, 3) in mm anywhere in the scan, at random."""
+        return rng.uniform(self.origin_xyz, self.last_xyz, (count, 3)).astype(np.float32)
 
     def box(self, low_xyz: Floats, high_xyz: Floats) -> tuple[slice, slice, slice]:
         """The voxels (slice, row, col) between two corners in mm, clipped to the scan; it may be empty."""

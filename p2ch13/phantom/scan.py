@@ -48,7 +48,7 @@ def make_phantom(seed: int, index: int, pixels: int | None = None, slice_count: 
     patient_rng, vessel_rng, nodule_rng, noise_rng = np.random.default_rng([seed, index]).spawn(4)
     chest, look = draw_chest(patient_rng), draw_look(patient_rng)
     drawn_pixels = int(patient_rng.choice([512, 448, 384], p=[0.84, 0.08, 0.08]))
-    drawn_count = int(patient_rng.integers(32, 78))
+    drawn_count = int(patient_rng.integers(32, 73))
     body_mm = chest.half_width_mm(), chest.half_depth_mm()
     protocol = draw_protocol(patient_rng, pixels or drawn_pixels, slice_count or drawn_count, body_mm)
     shift_xyz = patient_rng.uniform(-SHIFT_MM, SHIFT_MM, 3).round(1)
