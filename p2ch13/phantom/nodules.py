@@ -12,7 +12,11 @@ from p2ch13.phantom.painting import Grid, splat
 from p2ch13.phantom.vessels import Branches
 
 MIN_DIAMETER_MM, MAX_DIAMETER_MM = 3.2, 30.0
-SITES = ("isolated", "vessel", "pleura")
+SITES, SITE_ODDS = ("isolated", "vessel", "pleura"), (0.45, 0.3, 0.25)
+APART_MM = 35.0  # between the centres of two nodules
+PLACES = 8000  # tried for a nodule
+SPIKE_STEP_MM = 0.3
+CAVITY_HU = -900
 TEXTURES = ("solid", "part-solid", "ground-glass")
 
 
@@ -24,13 +28,12 @@ class Nodule:
     diameter_mm: float
     stretch_xyz: Floats  # (3,) relative half axes, their product is 1
     texture: str
-    hu: float  # of the solid part; of ground glass where there is none
-    glass_hu: float
+    solid_hu: float
+    glass_hu: float  # ground glass: lung that still holds some air
     edge_mm: float
     outline: WaveField  # lobes, in units of the radius, over the unit sphere
     grain: WaveField
     spikes: Floats  # (spike, 4) direction and length in mm
-    calcified: bool
     cavity: float  # radius of a hole relative to the nodule's, 0 for none
     malignancy: tuple[int, ...]  # what four readers would say, 1..5
 
@@ -50,20 +53,20 @@ def draw_nodule(rng: np.random.Generator, center_xyz: Floats, diameter_mm: float
     directions /= np.linalg.norm(directions, axis=1, keepdims=True) + 1e-6
     lengths = diameter_mm * rng.uniform(0.15, 0.6, (spike_count, 1)) + 1
     calcified = texture == "solid" and not spiky and rng.random() < 0.12
+    hollow = texture == "solid" and diameter_mm > 12 and rng.random() < 0.08
     suspicion = 1.6 + diameter_mm / 9 + 0.8 * spiky - 1.5 * calcified
     return Nodule(
         center_xyz=center_xyz,
         diameter_mm=diameter_mm,
         stretch_xyz=(stretch / np.prod(stretch) ** (1 / 3)).astype(np.float32),
         texture=texture,
-        hu=float(rng.uniform(300, 900) if calcified else rng.normal(25, 35)),
+        solid_hu=float(rng.uniform(300, 900) if calcified else rng.normal(25, 35)),
         glass_hu=float(rng.uniform(-590, -380)),
         edge_mm=float(rng.uniform(0.7, 1.4) if texture == "solid" else rng.uniform(1.5, 3.0)),
-        outline=draw_waves(rng, 0.6, 3.0, float(rng.uniform(0.06, 0.2)), 24),
+        outline=draw_waves(rng, 0.35, 3.0, float(rng.uniform(0.06, 0.2)), 32),
         grain=draw_waves(rng, 1.5, 8, 1.0, 40),
         spikes=np.hstack([directions, lengths]).astype(np.float32),
-        calcified=calcified,
-        cavity=float(rng.uniform(0.3, 0.5)) if texture == "solid" and diameter_mm > 12 and rng.random() < 0.08 else 0.0,
+        cavity=float(rng.uniform(0.3, 0.5)) if hollow else 0.0,
         malignancy=tuple(int(v) for v in np.clip(np.rint(suspicion + rng.normal(0, 0.7, 4)), 1, 5)),
     )
 
@@ -71,57 +74,56 @@ def draw_nodule(rng: np.random.Generator, center_xyz: Floats, diameter_mm: float
 def paint_nodule(hu: Floats, grid: Grid, nodule: Nodule, rng: np.random.Generator) -> None:
     """Put a nodule into a volume of HU (slice, row, col); what is denser there, a vessel or a rib, stays."""
     radius = nodule.diameter_mm / 2
-    spike_reach = float(nodule.spikes[:, 3].max(initial=0))
-    reach = (1.6 * radius + spike_reach + 2 * nodule.edge_mm) * np.ones(3, np.float32)
+    reach = 1.6 * radius + float(nodule.spikes[:, 3].max(initial=0)) + 2 * nodule.edge_mm
     box = grid.box(nodule.center_xyz - reach, nodule.center_xyz + reach)
     part = hu[box]
     if part.size == 0:
         return
     planes, count = grid.planes(box[0])
-    x, y, z = (
-        axis - middle for axis, middle in zip((grid.x[box[2]], grid.y[box[1]], planes), nodule.center_xyz, strict=True)
-    )
-    offsets = np.stack(np.meshgrid(z, y, x, indexing="ij")[::-1], axis=-1)  # (plane, row, col, xyz)
-    shape = offsets.shape[:3]
+    z, y, x = np.meshgrid(planes, grid.y[box[1]], grid.x[box[2]], indexing="ij")
+    offsets = np.stack([x, y, z], axis=-1) - nodule.center_xyz  # (plane, row, col, xyz)
     away = np.linalg.norm(offsets / nodule.stretch_xyz, axis=-1)
-    unit = (offsets / np.maximum(np.linalg.norm(offsets, axis=-1, keepdims=True), 1e-3)).reshape(-1, 3)
-    distance = away - radius * (1 + nodule.outline(*unit.T).reshape(shape))
-    body = coverage(distance, nodule.edge_mm)
-    core = coverage(away - 0.5 * radius, 2.0) if nodule.texture == "part-solid" else np.ones(1, np.float32)
+    on_sphere = offsets / np.maximum(np.linalg.norm(offsets, axis=-1, keepdims=True), 1e-3)
+    distance = away - radius * (1 + _values(nodule.outline, on_sphere))
 
     def by_slice(values: Floats) -> Floats:
-        return np.asarray(values.reshape(-1, count, *shape[1:]).mean(axis=1), np.float32)
+        return np.asarray(values.reshape(-1, count, *part.shape[1:]).mean(axis=1), np.float32)
 
-    filled = by_slice(body)
-    grain = by_slice(nodule.grain(*offsets.reshape(-1, 3).T).reshape(shape))
+    filled = by_slice(coverage(distance, nodule.edge_mm))
+    tissue = by_slice(_tissue_hu(nodule, away, distance, _values(nodule.grain, offsets)))
+    if len(nodule.spikes) and min(part.shape) > 1:
+        filled = np.maximum(filled, np.minimum(_spikes(grid.part(box), nodule, rng), 1))
+    np.maximum(part, part + filled * (tissue - part), out=part)
+
+
+def _values(field: WaveField, points: Floats) -> Floats:
+    """A field at points (..., 3) -> (...)."""
+    return field(*points.reshape(-1, 3).T).reshape(points.shape[:-1])
+
+
+def _tissue_hu(nodule: Nodule, away: Floats, distance: Floats, grain: Floats) -> Floats:
+    """What a nodule is made of, in HU: ground glass, solid tissue, or one around the other, and perhaps a hole."""
+    glass = nodule.glass_hu + 45 * grain
     if nodule.texture == "ground-glass":
-        target = nodule.glass_hu + 45 * grain
-    else:
-        solid = by_slice(core * np.ones(shape, np.float32))
-        target = solid * (nodule.hu + 15 * grain) + (1 - solid) * (nodule.glass_hu + 45 * grain)
-    if len(nodule.spikes) and nodule.texture != "ground-glass":
-        filled = np.maximum(filled, np.minimum(_spikes(grid, nodule, rng, part.shape, box), 1))
+        return np.asarray(glass)
+    radius = nodule.diameter_mm / 2
+    solid = coverage(away - 0.5 * radius, 2.0) if nodule.texture == "part-solid" else np.ones_like(away)
+    hu = glass + solid * (nodule.solid_hu + 15 * grain - glass)
     if nodule.cavity:
-        hole = by_slice(coverage(distance + (1 - nodule.cavity) * radius, 1.0))
-        target = target + hole * (-900 - target)
-    np.maximum(part, part + filled * (target - part), out=part)
+        hu += coverage(distance + (1 - nodule.cavity) * radius, 1.0) * (CAVITY_HU - hu)
+    return np.asarray(hu)
 
 
-def _spikes(
-    grid: Grid, nodule: Nodule, rng: np.random.Generator, shape: tuple[int, ...], box: tuple[slice, slice, slice]
-) -> Floats:
-    """Share of each voxel of a box that the spikes fill: thin strands that taper away from the nodule."""
-    volume = np.zeros(shape, np.float32)
-    if min(shape) < 2:
-        return volume
-    part = grid.part(box)
-    step_mm = 0.3
+def _spikes(grid: Grid, nodule: Nodule, rng: np.random.Generator) -> Floats:
+    """Share of each voxel that the spikes fill: thin strands that taper away from the nodule."""
+    volume = np.zeros(grid.shape, np.float32)
     for *direction, length in nodule.spikes:
-        reach = np.arange(0.8 * nodule.diameter_mm / 2, nodule.diameter_mm / 2 + length, step_mm)
-        bent = np.cumsum(rng.normal(0, 0.05, (len(reach), 3)), axis=0)
-        points = nodule.center_xyz + reach[:, None] * np.array(direction) + bent
-        taper = 0.6 * (1 - np.linspace(0, 1, len(reach))) + 0.15
-        splat(volume, part, points.astype(np.float32), np.pi * taper**2 * step_mm)
+        radius = nodule.diameter_mm / 2
+        reach = np.arange(0.8 * radius, radius + length, SPIKE_STEP_MM)
+        bend = np.cumsum(rng.normal(0, 0.05, (len(reach), 3)), axis=0)
+        points = nodule.center_xyz + reach[:, None] * np.array(direction) + bend
+        thickness = np.linspace(0.75, 0.15, len(reach))  # radius in mm
+        splat(volume, grid, points.astype(np.float32), np.pi * thickness**2 * SPIKE_STEP_MM)
     return volume
 
 
@@ -129,19 +131,21 @@ def choose_sites(
     rng: np.random.Generator, chest: Chest, grid: Grid, vessels: Branches, diameters: list[float]
 ) -> list[Floats]:
     """A centre (3,) for each nodule, in the lung of this scan, apart from each other."""
+    places = grid.draw_places(rng, PLACES)
+    depths = chest.lung_depth(*places.T)
+    forks = vessels.end[(vessels.radius > 0.5) & grid.contains(vessels.end)]
     centers: list[Floats] = []
     for diameter in diameters:
-        site = str(rng.choice(SITES, p=[0.45, 0.3, 0.25]))
-        pool = vessels.end[vessels.radius > 0.5] if site == "vessel" else grid.draw_places(rng, 8000)
-        pool = pool[grid.contains(pool, -1.0)]
-        if site == "vessel":
-            pool = pool[rng.permutation(len(pool))[:4000]] + rng.normal(0, 0.2 * diameter, (min(len(pool), 4000), 3))
-            pool = pool[grid.contains(pool, -1.0)].astype(np.float32)
-        depth = chest.lung_depth(*pool.T)
+        site = str(rng.choice(SITES, p=SITE_ODDS))
+        pool, depth = places, depths
+        if site == "vessel" and len(forks):
+            pool = forks[rng.integers(len(forks), size=PLACES)] + rng.normal(0, 0.2 * diameter, (PLACES, 3))
+            pool = pool[grid.contains(pool)].astype(np.float32)
+            depth = chest.lung_depth(*pool.T)
         nearest, farthest = (0.2, 0.5) if site == "pleura" else (0.65, np.inf)  # from the pleura, in diameters
         fits = (depth > nearest * diameter) & (depth < farthest * diameter)
         for center in centers:
-            fits &= np.linalg.norm(pool - center, axis=1) > 35
-        chosen = pool[fits] if fits.any() else pool[np.argsort(-depth)[:1]]
-        centers.append(chosen[int(rng.integers(len(chosen)))])
+            fits &= np.linalg.norm(pool - center, axis=1) > APART_MM
+        # In a scan with too little lung for it, a nodule takes the middle of what there is.
+        centers.append(pool[rng.choice(np.flatnonzero(fits))] if fits.any() else places[np.argmax(depths)])
     return centers

@@ -88,11 +88,11 @@ def _paint_chest(
     line_mm = THICKEST_LINE_PIXELS * float(grid.spacing_xyz[0])
     blood, soft, lumen = (np.zeros(grid.shape, np.float32) for _ in range(3))
     paint_branches(blood, grid, vessels, line_mm)
-    bronchi, lumen_radius = airways_along(rng, arteries)
+    bronchi, air = airways_along(rng, arteries)
     paint_scars(soft, grid, chest, rng)
     paint_branches(soft, grid, bronchi, 0)
     paint_specks(soft, grid, chest, rng)
-    paint_branches(lumen, grid, Branches(bronchi.start, bronchi.control, bronchi.end, lumen_radius), 0)
+    paint_branches(lumen, grid, air, 0)
     depths = []
     for k, z in enumerate(grid.z):
         hu, lung, depth = painter.paint(float(z))

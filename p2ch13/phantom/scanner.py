@@ -10,6 +10,8 @@ from p2ch13.phantom.fields import Floats, coverage
 from p2ch13.phantom.painting import Grid
 
 OUTSIDE_HU = -3024  # what some scanners write where they measured nothing
+LOWEST_Z, HIGHEST_Z = -135.0, 100.0  # heights of the chest that scans lie between, mm
+LAST_START_Z = 55.0  # above it, there is little lung left
 HU_RANGE = (-1024, 3071)
 
 
@@ -54,7 +56,7 @@ def draw_protocol(rng: np.random.Generator, pixels: int, slice_count: int, body_
         pixel_mm=pixel_mm,
         slice_mm=slice_mm,
         slice_count=slice_count,
-        lowest_z=float(rng.uniform(-135, max(100 - height, -125))),
+        lowest_z=float(rng.uniform(LOWEST_Z, max(min(HIGHEST_Z - height, LAST_START_Z), LOWEST_Z + 10))),
         center_xy=(float(rng.normal(0, 8)), float(rng.normal(10, 10))),
         blur_mm=float(0.75 - 0.33 * sharpness),
         sharpening=float(0.9 * max(sharpness - 0.35, 0)),
@@ -108,12 +110,10 @@ class Scanner:
         shape = (protocol.pixels, protocol.pixels)
         strength = protocol.noise_hu * (0.6 + 0.4 * np.clip((depth + 10) / 60, 0, 1.8)).astype(np.float32)
         even = rng.standard_normal(shape, np.float32)
-        spectrum = np.fft.rfft2(even) * self.noise_transfer
-        noise = np.fft.irfft2(spectrum, shape)
-        if protocol.streaks > 0.1:
-            streaky = np.fft.irfft2(np.fft.rfft2(even.T) * self.streak_transfer, shape)
-            share = protocol.streaks * np.clip(np.abs(self.x) / 120, 0.2, 1)
-            noise = np.sqrt(1 - share) * noise + np.sqrt(share) * streaky
+        noise = np.fft.irfft2(np.fft.rfft2(even) * self.noise_transfer, shape)
+        streaky = np.fft.irfft2(np.fft.rfft2(even.T) * self.streak_transfer, shape)
+        share = protocol.streaks * np.clip(np.abs(self.x) / 120, 0.2, 1)  # most where rays cross the whole width
+        noise = np.sqrt(1 - share) * noise + np.sqrt(share) * streaky
         seen = np.fft.irfft2(np.fft.rfft2(hu) * self.transfer, shape) + noise * strength
         stored = np.clip(np.rint(seen), *HU_RANGE).astype(np.int16)
         if self.unseen is not None:

@@ -21,8 +21,10 @@ RADIUS_EXPONENT = 1 / 2.85
 LARGEST_RADIUS_MM = 7.5
 ALONG_DISCOUNT = 0.45  # how much less the length of a group counts than its width when it splits
 PLEURA_GAP_MM = 2.5  # the finest vessels next to pleura and fissures are too small to be seen
+SMALLEST_PAIRED_MM = 1.9  # radius of the smallest artery whose bronchus can be seen
 PLUGGED_SHARE = 0.02  # of the bronchi are full of mucus
 PIECES = 3  # straight rods for a curved branch
+LUNG_BOX = ((0, 145), (-95, 115), (-190, 105))  # ends of the left lung along x, y and z, standard chest
 HILA = {  # standard chest: where the tree of either lung starts
     ("artery", -1): (-42, 20, -22),
     ("artery", 1): (46, 28, -14),
@@ -58,18 +60,16 @@ def join(parts: list[Branches]) -> Branches:
     )
 
 
-def draw_targets(rng: np.random.Generator, chest: Chest, side: int, depth_mm: float) -> Floats:
+def draw_targets(rng: np.random.Generator, chest: Chest, side: int) -> Floats:
     """Random places (n, 3) in one lung (-1 right, 1 left) at which twigs end."""
-    low, high = np.array([0, -95, -190]), np.array([145, 115, 105])
     cell_mm = 100 / TWIGS_PER_LITRE ** (1 / 3)
-    cells = np.stack(np.meshgrid(*(np.arange(*ends, cell_mm) for ends in zip(low, high, strict=True))), -1).reshape(
-        -1, 3
-    )
+    axes = np.meshgrid(*(np.arange(low, high, cell_mm) for low, high in LUNG_BOX))
+    cells = np.stack(axes, axis=-1).reshape(-1, 3)
     places = cells + rng.uniform(0, cell_mm, cells.shape)  # more even than places drawn one by one
     points = (places * [side, 1, 1] * chest.scale_xyz).astype(np.float32)
     oblique, horizontal = chest.fissure_distances(*points.T)
     clear = (np.abs(oblique) > PLEURA_GAP_MM) & ((side > 0) | (oblique > 0) | (np.abs(horizontal) > PLEURA_GAP_MM))
-    return points[clear & (chest.lung_depth(*points.T) > depth_mm)]
+    return points[clear & (chest.lung_depth(*points.T) > PLEURA_GAP_MM)]
 
 
 def grow_tree(rng: np.random.Generator, root: Floats, targets: Floats, lobe: np.ndarray) -> Branches:
@@ -135,7 +135,7 @@ def grow_vessels(rng: np.random.Generator, chest: Chest, kind: str) -> Branches:
     """The arteries or the veins ("artery", "vein") of both lungs."""
     trees = []
     for side in (-1, 1):
-        targets = draw_targets(rng, chest, side, PLEURA_GAP_MM)
+        targets = draw_targets(rng, chest, side)
         root = np.array(HILA[kind, side]) * chest.scale_xyz
         trees.append(grow_tree(rng, root, targets, chest.lobe(*targets.T)))
     return join(trees)
@@ -170,14 +170,14 @@ def _splat_lines(volume: Floats, grid: Grid, branches: Branches, length: Floats)
     splat(volume, grid, points, np.pi * branches.radius[of] ** 2 * (length / samples)[of])
 
 
-def airways_along(rng: np.random.Generator, arteries: Branches) -> tuple[Branches, Floats]:
-    """Bronchi beside the larger arteries, as branches with their outer radius, and the radius of their lumen (n,)."""
-    large = arteries.select(arteries.radius > 1.9)
-    heading = large.end - large.start
-    aside = np.cross(heading, np.array([0.3, 0.2, 1.0]))
-    aside /= np.linalg.norm(aside, axis=1, keepdims=True) + 1e-6
+def airways_along(rng: np.random.Generator, arteries: Branches) -> tuple[Branches, Branches]:
+    """Bronchi beside the larger arteries, twice: with their walls, and the air inside; a few hold mucus instead."""
+    large = arteries.select(arteries.radius > SMALLEST_PAIRED_MM)
     outer = 0.85 * np.minimum(large.radius, 4.5)
+    aside = np.cross(large.end - large.start, np.array([0.3, 0.2, 1.0]))  # any fixed direction keeps neighbours in line
+    aside /= np.linalg.norm(aside, axis=1, keepdims=True) + 1e-6
     shift = (aside * (large.radius + 0.9 * outer)[:, None]).astype(np.float32)
     bronchi = Branches(large.start + shift, large.control + shift, large.end + shift, outer)
-    open_ = rng.random(len(outer)) > PLUGGED_SHARE
-    return bronchi, np.where(open_, outer - np.maximum(0.17 * outer, 0.4), 0)
+    inner = outer - np.maximum(0.17 * outer, 0.4)
+    clear = rng.random(len(outer)) > PLUGGED_SHARE
+    return bronchi, Branches(bronchi.start, bronchi.control, bronchi.end, inner).select(clear)
