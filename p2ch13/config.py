@@ -13,7 +13,6 @@ HU_MIN, HU_MAX = -1000, 1000  # air and dense bone; scanners write anything beyo
 MASK_THRESHOLD_HU = -700  # border between lung and tissue
 NODULE_THRESHOLD = 0.5  # probability from which a pixel counts as nodule
 VAL_STRIDE = 10  # every tenth series is for validation
-VALIDATION_BATCH_SIZE = 4  # whole slices at once; each one is as much work as 64 training crops
 
 # What --augmented turns on, all of it, and --augment-flip and so on one by one; see SegmentationAugmentation.
 AUGMENTATION: dict[str, Any] = {"flip": True, "offset": 0.03, "scale": 0.2, "rotate": True, "noise": 25.0}

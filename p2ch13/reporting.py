@@ -59,13 +59,11 @@ class TensorBoardReport:
         writer = self.writers[mode]
         for series_ndx, series_uid in enumerate(dataset.series_list[:PICTURE_SERIES_COUNT]):
             slices = choose_slices(*dataset.ct_cache.get_ct_sample_size(series_uid))
-            samples = [dataset.get_full_slice(series_uid, slice_ndx) for slice_ndx in slices]
-            predictions = predict(torch.stack([hu for hu, *_ in samples]))
-            for picture_ndx, ((hu, label, *_), prediction) in enumerate(zip(samples, predictions, strict=True)):
-                ct_slice, label_mask = hu[len(hu) // 2].numpy(), label[0].numpy()
-                pictures = {"prediction": draw_overlay(ct_slice, prediction[0].cpu().numpy(), label_mask)}
+            for picture_ndx, slice_ndx in enumerate(slices):
+                ct_slice, is_predicted, label = predict_slice(dataset, predict, series_uid, slice_ndx)
+                pictures = {"prediction": draw_overlay(ct_slice, is_predicted, label)}
                 if with_labels:
-                    pictures["label"] = draw_overlay(ct_slice, label_mask, label_mask)
+                    pictures["label"] = draw_overlay(ct_slice, label, label)
                 for name, picture in pictures.items():
                     tag = f"{mode}/{series_ndx}_{name}_{picture_ndx}"
                     writer.add_image(tag, picture, samples_count, dataformats="HWC")
@@ -77,6 +75,14 @@ class TensorBoardReport:
     def __exit__(self, *exception: object) -> None:
         for writer in self.writers.values():
             writer.close()
+
+
+def predict_slice(
+    dataset: Luna2dSegmentationDataset, predict: Predictor, series_uid: str, slice_ndx: int
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
+    """HU, prediction and label of a slice, each (row, col)."""
+    hu, label, *_ = dataset.get_full_slice(series_uid, slice_ndx)
+    return hu[len(hu) // 2].numpy(), predict(hu.unsqueeze(0))[0, 0].cpu().numpy(), label[0].numpy()
 
 
 def choose_slices(slice_count: int, positive_indexes: Sequence[int], count: int = PICTURE_SLICE_COUNT) -> list[int]:
@@ -121,11 +127,9 @@ def draw_findings(dataset: Luna2dSegmentationDataset, predict: Predictor, series
     for series_uid in [uid for uid in dataset.series_list if dataset.ct_cache.nodules[uid]][:series_count]:
         ct = dataset.ct_cache.get_ct(series_uid)
         center = ct.locate(dataset.ct_cache.nodules[series_uid][0].center_xyz)
-        hu, label, *_ = dataset.get_full_slice(series_uid, center.index)
-        ct_slice, label_mask = hu[len(hu) // 2].numpy(), label[0].numpy()
-        is_predicted = predict(hu.unsqueeze(0))[0, 0].cpu().numpy()
-        overlay = draw_overlay(ct_slice, is_predicted, label_mask)
-        nothing = np.zeros_like(label_mask)
+        ct_slice, is_predicted, label = predict_slice(dataset, predict, series_uid, center.index)
+        overlay = draw_overlay(ct_slice, is_predicted, label)
+        nothing = np.zeros_like(label)
         plain = draw_overlay(ct_slice, nothing, nothing)
         rows.append([overlay, *(enlarge(picture, center.row, center.col) for picture in (plain, overlay))])
     height = max(picture.shape[0] for row in rows for picture in row)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,11 +143,7 @@ def read_metaimage_fields(path: Path) -> dict[str, str]:
     if not fields.get("ElementDataFile"):
         raise InputError(f"{path}: no ElementDataFile, so this is not a whole header; unpack it again")
     for key in ("Offset", "Position", "Origin", "TransformMatrix", "ElementSpacing"):
-        try:
-            is_finite = np.isfinite([float(number) for number in fields.get(key, "").split()]).all()
-        except ValueError:
-            is_finite = False
-        if not is_finite:
+        if not all(is_finite(number) for number in fields.get(key, "").split()):
             raise InputError(f"{path}: {key} is {fields[key]!r}; repair the header")
     return fields
 
@@ -174,6 +171,13 @@ def is_plain_int16(fields: dict[str, str]) -> bool:
         and fields.get("BinaryData", "True").lower() == "true"
         and not is_true(fields, "CompressedData")
     )
+
+
+def is_finite(number: str) -> bool:
+    try:
+        return math.isfinite(float(number))
+    except ValueError:
+        return False
 
 
 def is_true(fields: dict[str, str], *keys: str) -> bool:

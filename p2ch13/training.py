@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader
 
 from p2ch13.augmentation import SegmentationAugmentation
 from p2ch13.checkpoint import load_checkpoint, save_checkpoint
-from p2ch13.compute import PRECISIONS, autocast, get_device, get_dtype
-from p2ch13.config import AUGMENTATION, NODULE_THRESHOLD, VALIDATION_BATCH_SIZE, TrainingConfig
+from p2ch13.compute import PRECISIONS, autocast, get_device, get_dtype, get_slice_batch_size
+from p2ch13.config import AUGMENTATION, NODULE_THRESHOLD, TrainingConfig
 from p2ch13.datasets import Batch, Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
 from p2ch13.losses import segmentation_loss
 from p2ch13.metrics import EpochTotals, Scores, count_pixels
@@ -82,7 +82,7 @@ class SegmentationTrainingApp:
     def init_val_dl(self, val_ds: Luna2dSegmentationDataset) -> DataLoader[Any]:
         return DataLoader(
             val_ds,
-            batch_sampler=val_ds.group_by_series(VALIDATION_BATCH_SIZE),
+            batch_sampler=val_ds.group_by_series(get_slice_batch_size(self.device)),
             num_workers=self.config.num_workers,
             pin_memory=self.device.type == "cuda",
         )

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +17,8 @@ import SimpleITK as sitk
 from p2ch13.phantom import write_phantoms
 from p2ch13.phantom.dataset import header_text, series_uid
 from p2ch13.phantom.fields import capsule_distance, coverage, draw_waves, ellipse_distance
-from p2ch13.phantom.painting import Grid, splat
+from p2ch13.phantom.nodules import draw_diameter, draw_nodule, paint_nodule
+from p2ch13.phantom.painting import Grid, paint_rod, splat
 from p2ch13.phantom.scan import make_phantom
 from util.errors import InputError
 
@@ -198,6 +202,62 @@ def test_command_line_writes_a_scan(tmp_path):
     assert done.stdout.splitlines()[-1] == f"Next: python precache.py --data-dir {tmp_path / 'demo'}"
     (header,) = (tmp_path / "demo").glob("subset0/*.mhd")
     assert sitk.ReadImage(str(header)).GetSize()[0] in (384, 448, 512)
+
+
+def test_ctrl_c_leaves_only_whole_scans(tmp_path):
+    program = (
+        "import pathlib, sys; from p2ch13.phantom import write_phantoms; from util.errors import run_command; "
+        "run_command(lambda: write_phantoms(pathlib.Path(sys.argv[1]), 500, 0, 2, pixels=96, slice_count=12))"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "demo")]
+    process = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "demo").glob("subset0/*.mhd")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the parent and to its workers
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    headers = list((tmp_path / "demo").glob("subset*/*.mhd"))
+    assert headers and all(header.with_suffix(".raw").stat().st_size == 96 * 96 * 12 * 2 for header in headers)
+    assert not list((tmp_path / "demo").rglob("*.tmp")) and not list((tmp_path / "demo").glob("*.csv"))
+
+
+def test_diameters_are_distributed_as_in_luna16():
+    rng = np.random.default_rng(0)
+    diameters = [draw_diameter(rng) for _ in range(4000)]
+    assert min(diameters) >= 3 and max(diameters) <= 30
+    np.testing.assert_allclose(np.percentile(diameters, [25, 50, 75, 90]), [5.1, 6.4, 9.7, 15.5], rtol=0.08)
+
+
+def test_a_nodule_has_its_diameter():
+    axis = np.arange(-20, 20.5, 0.5, dtype=np.float32)
+    grid, rng = Grid(axis, axis, axis), np.random.default_rng(2)
+    volumes = []
+    while len(volumes) < 8:
+        nodule = draw_nodule(rng, np.zeros(3), 12.0)
+        if nodule.texture != "solid" or nodule.cavity or len(nodule.spikes):
+            continue
+        hu = np.full(grid.shape, -850, np.float32)
+        paint_nodule(hu, grid, nodule, rng)
+        volumes.append(float((hu > -400).sum() * 0.5**3))
+    assert np.mean(volumes) == pytest.approx(np.pi / 6 * 12**3, rel=0.15)
+
+
+def test_a_nodule_leaves_what_is_denser():
+    axis = np.arange(-10, 11, dtype=np.float32)
+    hu = np.full((21, 21, 21), 1500, np.float32)
+    paint_nodule(
+        hu, Grid(axis, axis, axis), draw_nodule(np.random.default_rng(0), np.zeros(3), 8.0), np.random.default_rng(0)
+    )
+    assert (hu == 1500).all()
+
+
+def test_a_rod_fills_its_volume():
+    axis = np.arange(-10, 10.5, 0.5, dtype=np.float32)
+    volume = np.zeros((41, 41, 41), np.float32)
+    paint_rod(volume, Grid(axis, axis, axis), np.array([-5.0, 0, 0, 2]), np.array([5.0, 0, 0, 2]))
+    assert volume.sum() * 0.5**3 == pytest.approx(np.pi * 2**2 * 10 + 4 / 3 * np.pi * 2**3, rel=0.03)
 
 
 def test_waves_agree_between_points_and_slices():
