@@ -236,7 +236,7 @@ class SegmentationTrainingApp:
 def parse_config(sys_argv: Sequence[str]) -> TrainingConfig:
     """The options of a command line. `--augmented` stands for all five `--augment-...`."""
     options = vars(build_parser().parse_args(sys_argv))
-    if options.pop("augmented"):
+    if options.pop("augmented", False):
         options |= {f"augment_{name}": True for name in AUGMENTATION}
     return TrainingConfig(**options)
 
@@ -277,9 +277,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=non_negative_int, default=default.seed, help="fixes weights and samples")
 
     augmentation = parser.add_argument_group("augmentation of the training crops, drawn anew for each one")
-    augmentation.add_argument("--augmented", action="store_true", help="all of these")
-    for name, help_text in AUGMENTATION_HELP.items():
-        augmentation.add_argument(f"--augment-{name}", action="store_true", help=help_text)
+    for option, help_text in {"augmented": "all of these", **AUGMENTATION_HELP}.items():
+        augmentation.add_argument(f"--{option}", action="store_true", default=argparse.SUPPRESS, help=help_text)
 
     folders = parser.add_argument_group("folders")
     folders.add_argument("--data-dir", default=default.data_dir, help="LUNA16's subset*/ and CSV files")
@@ -296,11 +295,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 AUGMENTATION_HELP = {
-    "flip": "mirror rows and columns, each one time in two",
-    "offset": f"move by up to {AUGMENTATION['offset']:.0%}% of half the crop's size",
-    "scale": f"shrink or enlarge by up to {AUGMENTATION['scale']:.0%}%",
-    "rotate": "turn by any angle about the head-foot axis",
-    "noise": f"add noise with a standard deviation of {AUGMENTATION['noise']:.0f} HU",
+    "augment-flip": "mirror rows and columns, each one time in two",
+    "augment-offset": f"move by up to {AUGMENTATION['offset']:.0%}% of half the crop's size",
+    "augment-scale": f"shrink or enlarge by up to {AUGMENTATION['scale']:.0%}%",
+    "augment-rotate": "turn by any angle about the head-foot axis",
+    "augment-noise": f"add noise with a standard deviation of {AUGMENTATION['noise']:.0f} HU",
 }
 
 
