@@ -20,9 +20,11 @@ TWIG_RADIUS_MM = 0.29
 RADIUS_EXPONENT = 1 / 2.85
 LARGEST_RADIUS_MM = 7.5
 ALONG_DISCOUNT = 0.45  # how much less the length of a group counts than its width when it splits
+STRAIGHTNESS = 0.7  # weight of a branch's heading beside the direction of what it feeds
 PLEURA_GAP_MM = 2.5  # the finest vessels next to pleura and fissures are too small to be seen
 SMALLEST_PAIRED_MM = 1.9  # radius of the smallest artery whose bronchus can be seen
 PLUGGED_SHARE = 0.02  # of the bronchi are full of mucus
+TAPER = 0.25  # of the radius, along a branch
 PIECES = 3  # straight rods for a curved branch
 LUNG_BOX = ((0, 145), (-95, 115), (-190, 105))  # ends of the left lung along x, y and z, standard chest
 HILA = {  # standard chest: where the tree of either lung starts
@@ -101,10 +103,13 @@ def _grow_level(
     rng: np.random.Generator, start: Floats, heading: Floats, center: Floats, count: np.ndarray
 ) -> Branches:
     """One branch from each `start` towards the middle of what it feeds; the last twig goes all the way."""
-    share = np.where(count == 1, 1.0, rng.uniform(0.25, 0.5, len(count)))[:, None]
-    end = start + share * (center - start)
-    length = np.linalg.norm(end - start, axis=1, keepdims=True)
     onward = heading / (np.linalg.norm(heading, axis=1, keepdims=True) + 1e-6)
+    distance = np.linalg.norm(center - start, axis=1, keepdims=True)
+    course = (center - start) / (distance + 1e-6) + STRAIGHTNESS * onward
+    course /= np.linalg.norm(course, axis=1, keepdims=True) + 1e-6
+    last = (count == 1)[:, None]
+    end = np.where(last, center, start + rng.uniform(0.25, 0.5, last.shape) * distance * course)
+    length = np.linalg.norm(end - start, axis=1, keepdims=True)
     wander = rng.normal(0, 0.07, start.shape) * length
     straight = np.linalg.norm(heading, axis=1, keepdims=True) == 0
     control = np.where(straight, (start + end) / 2, start + 0.33 * length * onward) + wander
@@ -156,7 +161,8 @@ def paint_branches(volume: Floats, grid: Grid, branches: Branches, thickest_line
         ends = []
         for t in (piece / PIECES, (piece + 1) / PIECES):
             every = np.arange(len(thick.radius))
-            ends.append(np.column_stack([thick.point(np.full(len(every), t), every), thick.radius]))
+            tapered = thick.radius * (1 + TAPER * (0.5 - t))
+            ends.append(np.column_stack([thick.point(np.full(len(every), t), every), tapered]))
         for start, end in zip(*ends, strict=True):
             paint_rod(volume, grid, start, end)
 
