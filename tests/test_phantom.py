@@ -165,8 +165,17 @@ def test_a_turned_scan_shows_the_same_places(tmp_path):
     assert image.GetDirection() == (-1, 0, 0, 0, -1, 0, 0, 0, 1)
     assert image.GetOrigin() == pytest.approx(tuple(turned.origin_xyz), abs=1e-4)
     assert image.GetSpacing() == pytest.approx(tuple(turned.spacing_xyz), rel=1e-6)
+    hu = sitk.GetArrayFromImage(image)
+
+    def middle_y(voxels: np.ndarray) -> float:
+        middle_row = int(np.nonzero(voxels)[1].mean())
+        return image.TransformIndexToPhysicalPoint((0, middle_row, 0))[1]
+
+    assert middle_y(hu > 400) > middle_y((hu > LUNG_HU[0]) & (hu < LUNG_HU[1])) + 5  # most bone is in the back
     for center in turned.nodule_xyz:
-        assert image[image.TransformPhysicalPointToIndex(center.tolist())] > -700
+        col, row, slice_ndx = image.TransformPhysicalPointToIndex(center.tolist())
+        around = hu[max(slice_ndx - 1, 0) : slice_ndx + 2, row - 1 : row + 2, col - 1 : col + 2]
+        assert around.max() > -700  # the voxels of so small a scan are as large as the nodule
 
 
 def test_refuses_a_folder_in_use(data_dir):
