@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -82,9 +83,16 @@ class CtCache:
         return slice_count, positive_indexes
 
     def is_complete(self, series_uid: str) -> bool:
-        """Whether the cache holds all that training and validation read of a series."""
-        keys = [self._sample_size_key(series_uid)]
-        keys += [self._candidate_key(series_uid, n.center_xyz, CROP_WIDTH_IRC) for n in self.nodules[series_uid]]
+        """Whether the cache holds all that training and validation read of a series.
+
+        Of a scan that cannot be read it does not, and `fill` says why.
+        """
+        centers = [nodule.center_xyz for nodule in self.nodules[series_uid]]
+        try:
+            keys = [self._sample_size_key(series_uid)]
+            keys += [self._candidate_key(series_uid, center_xyz, CROP_WIDTH_IRC) for center_xyz in centers]
+        except InputError:
+            return False
         return all(key in self._disk for key in keys)
 
     def fill(self, series_uid: str) -> None:
@@ -99,13 +107,16 @@ class CtCache:
 
     def _memoize(self, key: str, compute: Callable[[], list[Any]]) -> list[Any]:
         try:
-            value: list[Any] | None = self._disk.get(key, retry=True)
-        except DamagedEntryError as error:
-            log.warning("A cached value of %s is damaged (%s); it is made anew.", json.loads(key)[1], error)
-            value = None
-        if value is None:
-            value = compute()
-            self._disk.set(key, value, retry=True)
+            try:
+                value: list[Any] | None = self._disk.get(key, retry=True)
+            except DamagedEntryError as error:
+                log.warning(f"A cached value of {json.loads(key)[1]} is damaged ({error}); it is made anew.")
+                value = None
+            if value is None:
+                value = compute()
+                self._disk.set(key, value, retry=True)
+        except sqlite3.Error as error:
+            raise OSError(f"{self._disk.directory}: the cache cannot be used ({error})") from None
         return value
 
     def _sample_size_key(self, series_uid: str) -> str:

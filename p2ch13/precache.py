@@ -5,11 +5,8 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import signal
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
 from pathlib import Path
 
 from p2ch13.cache import CtCache
@@ -18,7 +15,7 @@ from p2ch13.config import Folders
 from util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line, run_command
 from util.logconf import set_up_logging
 from util.options import positive_int
-from util.progress import progress_bar
+from util.processes import map_in_processes
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +45,11 @@ def main(sys_argv: Sequence[str] | None = None) -> int:
         f"{folders.data_dir}: {len(ct_cache.series_list)} scans, {len(to_do)} of them to be cached; "
         f"{nodule_count} nodules, {len(candidates) - nodule_count} other candidates."
     )
-    errors = list(fill(ct_cache, to_do, min(args.num_workers, len(to_do))))
+    try:
+        errors = fill(folders, to_do, min(args.num_workers, len(to_do)))
+    except KeyboardInterrupt:
+        log.info("What is cached by now stays; start again to go on.")
+        raise
     if len(errors) == len(ct_cache.series_list):
         raise errors[0]
     for error in errors:
@@ -70,36 +71,21 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def fill(ct_cache: CtCache, series_list: Sequence[str], worker_count: int) -> Iterator[InputError]:
-    """Cache the series in worker processes; yields an error for each one that cannot be read.
-
-    Raises: InputError if a worker dies. What was cached by then stays, as it does after Ctrl-C.
-    """
-    executor = ProcessPoolExecutor(worker_count, initializer=start_worker, initargs=(ct_cache,))
-    try:
-        futures = [executor.submit(fill_series, series_uid) for series_uid in series_list]
-        with progress_bar(len(futures), "Caching", "scan") as bar:
-            future: Future[None]
-            for future in as_completed(futures):
-                error = future.exception()
-                if isinstance(error, InputError):
-                    yield error
-                elif isinstance(error, BrokenProcessPool):
-                    raise InputError(
-                        "a worker process was killed; run again, with fewer --num-workers if memory ran out"
-                    )
-                elif error is not None:
-                    raise error
-                bar.update()
-    finally:
-        executor.shutdown(cancel_futures=True)
+def fill(folders: Folders, series_list: Sequence[str], worker_count: int) -> list[InputError]:
+    """Cache the series in worker processes. Returns: an error for each one that cannot be read."""
+    errors: list[InputError] = []
+    futures = map_in_processes(fill_series, series_list, worker_count, "Caching", "scan", start_worker, (folders,))
+    for future in futures:
+        try:
+            future.result()
+        except InputError as error:
+            errors.append(error)
+    return errors
 
 
-def start_worker(ct_cache: CtCache) -> None:
-    """Ctrl-C goes to all processes of a terminal; the parent alone reacts, and lets the workers end their scan."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def start_worker(folders: Folders) -> None:
     global worker_cache
-    worker_cache = ct_cache
+    worker_cache = CtCache(folders)
 
 
 def fill_series(series_uid: str) -> None:

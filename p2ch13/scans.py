@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import math
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,10 +63,8 @@ def read_header(path: Path) -> ScanHeader:
     """
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
-    try:
+    with errors_naming(path):
         reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise unreadable(path, error) from None
     if reader.GetDimension() != 3 or reader.GetNumberOfComponents() != 1:
         raise InputError(
             f"{path}: {reader.GetDimension()} dimensions, {reader.GetNumberOfComponents()} values a voxel; "
@@ -96,14 +96,13 @@ def read_voxels(header: ScanHeader) -> NDArray[np.int16]:
     Raises: InputError, naming the file, if the voxels cannot be decoded or hold NaN.
     """
     if header.mapped_file is not None:
-        dtype = np.dtype(f"{header.byte_order}i2")
-        return np.memmap(header.mapped_file, dtype=dtype, mode="r", shape=header.shape_irc)
+        with errors_naming(header.mapped_file):
+            dtype = np.dtype(f"{header.byte_order}i2")
+            return np.memmap(header.mapped_file, dtype=dtype, mode="r", shape=header.shape_irc)
     if header.path.name.endswith((".nii", ".nii.gz")):
         check_nifti_length(header.path)
-    try:
+    with errors_naming(header.path):
         voxels = sitk.GetArrayFromImage(sitk.ReadImage(str(header.path)))
-    except RuntimeError as error:
-        raise unreadable(header.path, error) from None
     if voxels.dtype.kind == "f":
         if not np.isfinite(voxels).all():
             raise InputError(f"{header.path}: some voxels are NaN or infinite; export the scan anew")
@@ -123,9 +122,18 @@ def scan_signature(path: Path) -> list[list[str | int]]:
     return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
 
 
-def unreadable(path: Path, error: Exception) -> InputError:
-    reason = str(error).strip().splitlines()[-1].strip()
-    return InputError(f"{path}: cannot be read as a scan ({reason}); unpack or download it again")
+@contextmanager
+def errors_naming(path: Path) -> Iterator[None]:
+    """Turn what SimpleITK, gzip and the file system raise into an InputError that names the file."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (RuntimeError, EOFError, OSError, struct.error) as error:
+        reason = (
+            error.strerror if isinstance(error, OSError) and error.strerror else str(error).strip().splitlines()[-1]
+        )
+        raise InputError(f"{path}: cannot be read as a scan ({reason.strip()}); unpack or download it again") from None
 
 
 # MetaImage, https://itk.org/Wiki/ITK/MetaIO/Documentation
@@ -137,7 +145,7 @@ def read_metaimage_fields(path: Path) -> dict[str, str]:
     Raises: InputError if the line that names the data is missing, or a place is not given in numbers: ITK takes those
     that it cannot read for 0.
     """
-    with path.open("rb") as file:
+    with errors_naming(path), path.open("rb") as file:
         text = file.read(1 << 16).decode("ascii", errors="replace")
     fields = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in text.splitlines())}
     if not fields.get("ElementDataFile"):
@@ -199,12 +207,9 @@ def check_length(data_file: Path, expected_bytes: int, header_path: Path) -> Non
 def check_nifti_length(path: Path) -> None:
     """Raises: InputError if a .nii or .nii.gz ends before its last voxel."""
     open_file = gzip.open if path.name.endswith(".gz") else open
-    try:
-        with open_file(path, "rb") as file:
-            expected_bytes = nifti_length(file.read(540))
-            actual_bytes = file.seek(0, 2)  # for .gz this decompresses all of it and checks its checksum
-    except (EOFError, gzip.BadGzipFile, OSError, struct.error) as error:
-        raise unreadable(path, error) from None
+    with errors_naming(path), open_file(path, "rb") as file:
+        expected_bytes = nifti_length(file.read(540))
+        actual_bytes = file.seek(0, 2)  # for .gz this decompresses all of it and checks its checksum
     if actual_bytes < expected_bytes:
         raise InputError(f"{path}: {actual_bytes:,} of {expected_bytes:,} bytes; unpack or download it again")
 

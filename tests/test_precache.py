@@ -58,6 +58,14 @@ def test_a_single_unreadable_scan_is_named_and_skipped(folders, capsys):
     assert [ct_cache.is_complete(uid) for uid in ("1.2.0", "1.2.2", "1.2.3")] == [True] * 3
 
 
+def test_a_single_scan_without_voxels_is_named_and_skipped(folders, capsys):
+    (folders.data_dir / "subset0" / "1.2.1.raw").unlink()
+    assert run(folders) == 1
+    assert "1.2.1.mhd: its data file 1.2.1.raw is missing" in capsys.readouterr().out
+    assert run(folders) == 1  # it is still missing, and said so again
+    assert "3 scans" not in capsys.readouterr().out
+
+
 def test_a_nodule_outside_its_scan_is_named(folders, capsys):
     path = folders.data_dir / "annotations_with_malignancy.csv"
     nodule = as_nodule("1.2.2", Ball((99, 5, 5), 3))

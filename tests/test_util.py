@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import signal
 
 import pytest
 
@@ -10,6 +11,7 @@ from util.errors import InputError, run_command
 from util.files import make_writable_folder, write_whole
 from util.logconf import set_up_logging
 from util.options import name_part, non_negative_int, positive_int
+from util.processes import map_in_processes
 from util.progress import progress_bar
 
 
@@ -92,6 +94,41 @@ def test_progress_bar_counts_up(capsys):
         bar.update(3)
         assert (bar.n, bar.total) == (3, 4)
     assert "Caching" in capsys.readouterr().err
+
+
+def double(number):
+    return 2 * number
+
+
+def die(_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def set_offset(offset):
+    global started_with
+    started_with = offset
+
+
+def add_offset(number):
+    return number + started_with
+
+
+def test_work_in_processes():
+    assert sorted(future.result() for future in map_in_processes(double, range(5), 2, "Doubling", "number")) == [
+        0, 2, 4, 6, 8
+    ]  # fmt: skip
+    futures = map_in_processes(add_offset, range(3), 2, "Adding", "number", set_offset, (10,))
+    assert sorted(future.result() for future in futures) == [10, 11, 12]
+
+
+def test_an_error_in_a_process_is_the_callers():
+    (future,) = map_in_processes(double, [None], 1, "Doubling", "number")
+    assert isinstance(future.exception(), TypeError)
+
+
+def test_a_killed_process_does_not_hang():
+    with pytest.raises(InputError, match="a worker process was killed"):
+        list(map_in_processes(die, range(3), 2, "Dying", "process"))
 
 
 def test_log_lines_go_to_stdout(capsys):

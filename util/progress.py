@@ -19,5 +19,4 @@ def progress_bar(total: int, description: str, unit: str) -> tqdm[Any]:
         unit=f" {unit}",
         mininterval=0.5 if sys.stderr.isatty() else 30.0,
         dynamic_ncols=True,
-        leave=False,
     )

@@ -1,0 +1,55 @@
+"""Work spread over processes, with a progress bar, that ends cleanly on Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+from util.errors import InputError
+from util.progress import progress_bar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def map_in_processes(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    worker_count: int,
+    description: str,
+    unit: str,
+    start_worker: Callable[..., None] | None = None,
+    start_arguments: tuple[Any, ...] = (),
+) -> Iterator[Future[Result]]:
+    """Call a function with each item in one of several processes; yields each call's future when it has ended.
+
+    Args:
+        function, start_worker: of a module, so that a process can find them by name; `start_worker` is called once in
+            each process.
+        description, unit: for the progress bar.
+    Raises: InputError if a process is killed. After that, after Ctrl-C, and when the caller stops asking, calls under way
+        are ended and no other is begun.
+    """
+    executor = ProcessPoolExecutor(worker_count, initializer=_start, initargs=(start_worker, start_arguments))
+    try:
+        futures = [executor.submit(function, item) for item in items]
+        with progress_bar(len(futures), description, unit) as bar:
+            for future in as_completed(futures):
+                if isinstance(future.exception(), BrokenProcessPool):
+                    raise InputError(
+                        "a worker process was killed; try again, with fewer --num-workers if memory ran out"
+                    )
+                bar.update()
+                yield future
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _start(start_worker: Callable[..., None] | None, start_arguments: tuple[Any, ...]) -> None:
+    """Ctrl-C goes to all processes of a terminal: the parent alone reacts, and lets its workers end what they are at."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if start_worker is not None:
+        start_worker(*start_arguments)
