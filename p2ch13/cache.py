@@ -107,16 +107,20 @@ class CtCache:
 
     def _memoize(self, key: str, compute: Callable[[], list[Any]]) -> list[Any]:
         try:
-            try:
-                value: list[Any] | None = self._disk.get(key, retry=True)
-            except DamagedEntryError as error:
-                log.warning(f"A cached value of {json.loads(key)[1]} is damaged ({error}); it is made anew.")
-                value = None
+            value = self._look_up(key)
             if value is None:
                 value = compute()
                 self._disk.set(key, value, retry=True)
         except sqlite3.Error as error:
             raise OSError(f"{self._disk.directory}: the cache cannot be used ({error})") from None
+        return value
+
+    def _look_up(self, key: str) -> list[Any] | None:
+        try:
+            value: list[Any] | None = self._disk.get(key, retry=True)
+        except DamagedEntryError as error:
+            log.warning(f"A cached value of {json.loads(key)[1]} is damaged ({error}); it is made anew.")
+            return None
         return value
 
     def _sample_size_key(self, series_uid: str) -> str:

@@ -130,10 +130,8 @@ def errors_naming(path: Path) -> Iterator[None]:
     except InputError:
         raise
     except (RuntimeError, EOFError, OSError, struct.error) as error:
-        reason = (
-            error.strerror if isinstance(error, OSError) and error.strerror else str(error).strip().splitlines()[-1]
-        )
-        raise InputError(f"{path}: cannot be read as a scan ({reason.strip()}); unpack or download it again") from None
+        reason = getattr(error, "strerror", None) or str(error).strip().splitlines()[-1].strip()
+        raise InputError(f"{path}: cannot be read as a scan ({reason}); unpack or download it again") from None
 
 
 # MetaImage, https://itk.org/Wiki/ITK/MetaIO/Documentation

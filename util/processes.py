@@ -30,8 +30,8 @@ def map_in_processes(
         function, start_worker: of a module, so that a process can find them by name; `start_worker` is called once in
             each process.
         description, unit: for the progress bar.
-    Raises: InputError if a process is killed. After that, after Ctrl-C, and when the caller stops asking, calls under way
-        are ended and no other is begun.
+    Raises: InputError if a process is killed. After that, after Ctrl-C, and when the caller stops asking, what is under
+        way comes to its end and nothing else is begun.
     """
     executor = ProcessPoolExecutor(worker_count, initializer=_start, initargs=(start_worker, start_arguments))
     try:
@@ -49,7 +49,7 @@ def map_in_processes(
 
 
 def _start(start_worker: Callable[..., None] | None, start_arguments: tuple[Any, ...]) -> None:
-    """Ctrl-C goes to all processes of a terminal: the parent alone reacts, and lets its workers end what they are at."""
+    """Ctrl-C goes to all processes of a terminal: the parent alone reacts, and lets the others end what they are at."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if start_worker is not None:
         start_worker(*start_arguments)
