@@ -40,7 +40,7 @@ class CtCache:
         self.scans = find_scans(folders.data_dir)
         self.series_list = list(self.scans)
         self.nodules: defaultdict[str, list[CandidateInfoTuple]] = defaultdict(list)
-        for nodule in get_nodule_info_list(folders.data_dir, self.scans):
+        for nodule in get_nodule_info_list(folders.data_dir):
             self.nodules[nodule.series_uid].append(nodule)
         self._disk = get_cache(folders.cache_dir)
         self._latest_ct: Ct | None = None

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from p2ch13.scans import find_scans
 from util.coordinates import XyzTuple
 from util.errors import InputError
 
@@ -29,22 +30,22 @@ class CandidateInfoTuple(NamedTuple):
     center_xyz: XyzTuple  # mm, patient coordinates
 
 
-def get_candidate_info_list(data_dir: Path, present_on_disk: Collection[str] | None = None) -> list[CandidateInfoTuple]:
+def get_candidate_info_list(data_dir: Path, require_on_disk: bool = True) -> list[CandidateInfoTuple]:
     """All nodules and non-nodules, nodules first, largest first.
 
     Args:
-        data_dir: the folder of the CSV files.
-        present_on_disk: the series to keep; None keeps all.
-    Raises: InputError, naming file and line, for a missing file or column and for a row that makes no sense.
+        data_dir: the folder of the CSV files and the scans.
+        require_on_disk: leave out what is in scans that are not there.
+    Raises: InputError, naming file and line, for a missing file or column and for a row that makes no sense; and if
+        scans are required and there are none.
     """
-    return sort_candidates(
-        [*read_nodules(data_dir, present_on_disk), *read_non_nodules(data_dir, present_on_disk)],
-    )
+    present_on_disk = find_scans(data_dir) if require_on_disk else None
+    return sort_candidates([*read_nodules(data_dir, present_on_disk), *read_non_nodules(data_dir, present_on_disk)])
 
 
-def get_nodule_info_list(data_dir: Path, present_on_disk: Collection[str] | None = None) -> list[CandidateInfoTuple]:
+def get_nodule_info_list(data_dir: Path, require_on_disk: bool = True) -> list[CandidateInfoTuple]:
     """The nodules at the head of `get_candidate_info_list`, without reading half a million non-nodules."""
-    return sort_candidates(read_nodules(data_dir, present_on_disk))
+    return sort_candidates(read_nodules(data_dir, find_scans(data_dir) if require_on_disk else None))
 
 
 def sort_candidates(candidates: Sequence[CandidateInfoTuple]) -> list[CandidateInfoTuple]:

@@ -40,7 +40,7 @@ def main(sys_argv: Sequence[str] | None = None) -> int:
         )
         return EXIT_DONE
 
-    candidates = get_candidate_info_list(folders.data_dir, ct_cache.scans)
+    candidates = get_candidate_info_list(folders.data_dir)
     log.info(
         f"{folders.data_dir}: {len(ct_cache.series_list)} scans, {len(to_do)} of them to be cached; "
         f"{nodule_count} nodules, {len(candidates) - nodule_count} other candidates."
