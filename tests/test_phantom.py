@@ -76,14 +76,12 @@ def test_csv_columns(data_dir):
 def test_nodules_are_in_their_scans_and_denser_than_lung(data_dir, images):
     rows = read_rows(data_dir / "annotations.csv")
     assert {row["seriesuid"] for row in rows} == set(images)  # at least one nodule each
-    dense = []
     for row in rows:
         image = images[row["seriesuid"]]
         index = image.TransformPhysicalPointToIndex(place(row))
         assert all(0 <= i < size for i, size in zip(index, image.GetSize(), strict=True))
-        assert 3 <= float(row["diameter_mm"]) <= 30
-        dense.append(image[index] > -700)
-    assert np.mean(dense) > 0.9
+        assert 3 <= float(row["diameter_mm"]) <= 32
+        assert image[index] > -700
 
 
 def test_both_annotation_files_agree(data_dir):
@@ -158,7 +156,7 @@ def test_another_seed_is_another_patient():
 
 
 def test_a_turned_scan_shows_the_same_places(tmp_path):
-    turned = make_phantom(5, 10, **SMALL)  # one of the few that are
+    turned = make_phantom(3, 3, **SMALL)  # one of the few that are
     (tmp_path / "scan.raw").write_bytes(turned.hu.astype("<i2").tobytes())
     (tmp_path / "scan.mhd").write_text(header_text(turned, "scan.raw"))
     image = sitk.ReadImage(str(tmp_path / "scan.mhd"))
@@ -235,7 +233,7 @@ def test_ctrl_c_leaves_only_whole_scans(tmp_path):
 def test_diameters_are_distributed_as_in_luna16():
     rng = np.random.default_rng(0)
     diameters = [draw_diameter(rng) for _ in range(4000)]
-    assert min(diameters) >= 3 and max(diameters) <= 30
+    assert min(diameters) >= 3 and max(diameters) <= 32
     np.testing.assert_allclose(np.percentile(diameters, [25, 50, 75, 90]), [5.1, 6.4, 9.7, 15.5], rtol=0.08)
 
 

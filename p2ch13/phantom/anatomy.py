@@ -24,6 +24,7 @@ from p2ch13.phantom.fields import (
 APEX_Z = 104.0
 CAGE_WIDEST_Z = -60.0
 CAGE_Y = 5.0  # the middle of the rib cage, front to back
+DOME_X = (-58.0, 58.0)  # tops of the right and left half of the diaphragm
 
 # Rods (x, y, z, radius) along the large vessels that carry blood.
 BLOOD_RODS = (
@@ -92,12 +93,17 @@ class Chest:
         return bent_x, bent_y, z / self.scale_xyz[2] + np.zeros_like(bent_x)
 
     def _cage_distance(self, x: Coordinate, y: Coordinate, z: Coordinate) -> Floats:
+        """The cage is two ovals side by side: it bulges beside the breastbone, and far back beside the spine."""
         profile = self.cage_profile(z)
         dy = y - CAGE_Y - 14 * (1 - profile)
-        u = np.abs(x) / (132 * profile * (1 - 0.09 * np.clip(-dy / 90, 0, 1) ** 2))  # narrower in front
-        v = np.abs(dy) / (np.where(dy < 0, 88.0, 94.0).astype(np.float32) * self.depth * profile)
-        level = (u * u * np.sqrt(u) + v * v * np.sqrt(v)) ** np.float32(0.4)
-        return np.asarray(np.sqrt(x * x + dy * dy) * (1 - 1 / np.maximum(level, 0.05)), np.float32)
+        backward = dy / (90 * self.depth)
+        middle = (40 + 12 * np.clip(backward, -1, 1)) * profile  # of either oval, from the midplane
+        dx = np.abs(x) - middle
+        outward = 132 * profile * (1 - 0.05 * np.clip(-backward, 0, 1) ** 2) - middle
+        u = np.abs(dx) / np.where(dx > 0, outward, middle + (52 - 12 * np.clip(backward, -1, 1)) * profile)
+        v = np.abs(dy) / (np.where(dy < 0, 92.0, 98.0).astype(np.float32) * self.depth * profile)
+        level = np.sqrt(u * u + v * v)
+        return np.asarray(np.sqrt(dx * dx + dy * dy) * (1 - 1 / np.maximum(level, 0.05)), np.float32)
 
     def rod_distance(
         self, rods: tuple[tuple[tuple[float, ...], ...], ...], x: Coordinate, y: Coordinate, z: Coordinate
@@ -138,10 +144,11 @@ class Chest:
 
     def dome_height(self, x: Coordinate, y: Coordinate) -> Floats:
         """Height z of the diaphragm above a point; it falls off towards the ribs."""
-        right, left = self.dome_z
-        right_dome = right - 75 * ((x + 62) / 72) ** 2 - 70 * ((y + 5) / 85) ** 2
-        left_dome = left - 75 * ((x - 66) / 72) ** 2 - 70 * ((y + 5) / 85) ** 2
-        return np.asarray(np.maximum(right_dome, left_dome), np.float32)
+        domes = []
+        for top, center_x in zip(self.dome_z, DOME_X, strict=True):
+            away = ((x - center_x) / 72) ** 2 + ((y - 4) / 85) ** 2
+            domes.append(top - away * (32 + 42 * away))  # flat on top, steep at the ribs
+        return np.asarray(np.maximum(*domes), np.float32)
 
     def cage_distance(self, x: Coordinate, y: Coordinate, z: Coordinate) -> Floats:
         """Distance from the parietal pleura, negative inside the rib cage."""
@@ -157,7 +164,7 @@ class Chest:
         waves = self._unevenness(x, y, z)
         x, y, z = self.standard(x, y, z)
         depth = smooth_union(-self._cage_distance(x, y, z), self.mediastinum_distance(x, y, z), 9) - waves
-        return np.asarray(np.minimum(depth, 0.6 * (z - self.dome_height(x, y))), np.float32)
+        return smooth_union(depth, 0.6 * (z - self.dome_height(x, y)), 8)
 
     def fissure_distances(self, x: Coordinate, y: Coordinate, z: Coordinate) -> tuple[Floats, Floats]:
         """Signed distance from the oblique fissure (positive: lower lobe) and from the right horizontal fissure."""
@@ -195,17 +202,17 @@ def draw_chest(rng: np.random.Generator) -> Chest:
     """A patient drawn at random."""
     size = rng.uniform(0.88, 1.1)
     female = rng.random() < 0.5
-    right_dome = rng.uniform(-105, -75)
+    right_dome = rng.uniform(-118, -88)
     return Chest(
         scale_xyz=(size * rng.uniform(0.95, 1.06), size * rng.uniform(0.95, 1.06), size * rng.uniform(0.92, 1.08)),
         fat_mm=float(rng.gamma(3, 4.5) + 4),
         breast_mm=float(rng.uniform(8, 30)) if female else 0.0,
-        dome_z=(right_dome, right_dome - rng.uniform(0, 18)),
+        dome_z=(right_dome, right_dome - rng.uniform(3, 22)),
         heart_size=rng.uniform(0.88, 1.12),
         depth=rng.uniform(0.92, 1.15),
         bend_x=draw_waves(rng, 70, 220, 3.0),
         bend_y=draw_waves(rng, 70, 220, 3.0),
-        wall_waves=draw_waves(rng, 14, 90, 1.1, 32),
+        wall_waves=draw_waves(rng, 20, 90, 0.7, 32),
         body_waves=draw_waves(rng, 90, 300, 2.5),
         fissure_waves=draw_waves(rng, 60, 180, 4.0),
         plaques=draw_waves(rng, 25, 80, float(rng.choice([0, 1])), 24),

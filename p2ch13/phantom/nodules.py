@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,12 +11,13 @@ from p2ch13.phantom.fields import Floats, WaveField, coverage, draw_waves
 from p2ch13.phantom.painting import Grid, splat
 from p2ch13.phantom.vessels import Branches
 
-MIN_DIAMETER_MM, MAX_DIAMETER_MM = 3.2, 30.0
-SITES, SITE_ODDS = ("isolated", "vessel", "pleura"), (0.45, 0.3, 0.25)
-APART_MM = 35.0  # between the centres of two nodules
+MIN_DIAMETER_MM, MAX_DIAMETER_MM = 3.2, 32.0
+SITES, SITE_ODDS = ("isolated", "vessel", "pleura", "fissure"), (0.34, 0.3, 0.28, 0.08)
+APART_MM = 25.0  # between the centres of two nodules
 PLACES = 8000  # tried for a nodule
 SPIKE_STEP_MM = 0.3
 CAVITY_HU = -900
+CENTER_HU = -650  # at least, in the picture, where a nodule is annotated
 TEXTURES = ("solid", "part-solid", "ground-glass")
 
 
@@ -45,7 +46,7 @@ def draw_diameter(rng: np.random.Generator) -> float:
 
 def draw_nodule(rng: np.random.Generator, center_xyz: Floats, diameter_mm: float) -> Nodule:
     """A nodule of a given size and place."""
-    texture = str(rng.choice(TEXTURES, p=[0.74, 0.12, 0.14] if diameter_mm > 5 else [0.9, 0.02, 0.08]))
+    texture = str(rng.choice(TEXTURES, p=[0.76, 0.11, 0.13] if diameter_mm > 5 else [0.9, 0.02, 0.08]))
     stretch = np.exp(rng.normal(0, 0.13, 3))
     spiky = texture != "ground-glass" and rng.random() < np.clip((diameter_mm - 3) / 14, 0.05, 0.8)
     spike_count = int(rng.integers(6, 22)) if spiky else 0
@@ -127,12 +128,29 @@ def _spikes(grid: Grid, nodule: Nodule, rng: np.random.Generator) -> Floats:
     return volume
 
 
+def center_on_tissue(hu: np.ndarray, grid: Grid, nodule: Nodule) -> Nodule:
+    """The nodule with its centre moved to the nearest voxel of the picture that is tissue, if it shows as lung there.
+
+    Noise, thick slices and the air in ground glass may hide a centre; a mask grown from it would stay empty.
+    """
+    reach = np.maximum(nodule.diameter_mm / 4, grid.spacing_xyz)
+    box = grid.box(nodule.center_xyz - reach, nodule.center_xyz + reach)
+    places = np.stack(np.meshgrid(grid.z[box[0]], grid.y[box[1]], grid.x[box[2]], indexing="ij"), axis=-1)[..., ::-1]
+    away = np.linalg.norm(places - nodule.center_xyz, axis=-1)
+    at_center, tissue = np.unravel_index(away.argmin(), away.shape), hu[box] > CENTER_HU
+    if tissue[at_center]:
+        return nodule
+    chosen = np.where(tissue, away, np.inf).argmin() if tissue.any() else hu[box].argmax()
+    return replace(nodule, center_xyz=places.reshape(-1, 3)[chosen])
+
+
 def choose_sites(
     rng: np.random.Generator, chest: Chest, grid: Grid, vessels: Branches, diameters: list[float]
 ) -> list[Floats]:
     """A centre (3,) for each nodule, in the lung of this scan, apart from each other."""
     places = grid.draw_places(rng, PLACES)
     depths = chest.lung_depth(*places.T)
+    oblique, _ = chest.fissure_distances(*places.T)
     forks = vessels.end[(vessels.radius > 0.5) & grid.contains(vessels.end)]
     centers: list[Floats] = []
     for diameter in diameters:
@@ -144,6 +162,8 @@ def choose_sites(
             depth = chest.lung_depth(*pool.T)
         nearest, farthest = (0.2, 0.5) if site == "pleura" else (0.65, np.inf)  # from the pleura, in diameters
         fits = (depth > nearest * diameter) & (depth < farthest * diameter)
+        if site == "fissure":
+            fits &= np.abs(oblique) < 0.3 * diameter
         for center in centers:
             fits &= np.linalg.norm(pool - center, axis=1) > APART_MM
         # In a scan with too little lung for it, a nodule takes the middle of what there is.

@@ -10,7 +10,7 @@ from p2ch13.phantom.anatomy import Chest, draw_chest
 from p2ch13.phantom.candidates import draw_hard_negatives, draw_positives
 from p2ch13.phantom.distractors import paint_lymph_nodes, paint_scars, paint_specks
 from p2ch13.phantom.fields import Floats
-from p2ch13.phantom.nodules import Nodule, choose_sites, draw_diameter, draw_nodule, paint_nodule
+from p2ch13.phantom.nodules import Nodule, center_on_tissue, choose_sites, draw_diameter, draw_nodule, paint_nodule
 from p2ch13.phantom.painting import Grid
 from p2ch13.phantom.scanner import Protocol, Scanner, draw_protocol
 from p2ch13.phantom.tissue import AIR_HU, Look, SlicePainter, draw_look, mix
@@ -18,7 +18,7 @@ from p2ch13.phantom.vessels import Branches, airways_along, grow_vessels, join, 
 
 THICKEST_LINE_PIXELS = 1.3  # vessels with a larger radius are painted as rods
 SHIFT_MM = 150.0  # patients lie anywhere on the table
-NODULE_COUNTS, NODULE_COUNT_ODDS = (1, 2, 3, 4, 5), (0.4, 0.28, 0.17, 0.1, 0.05)
+NODULE_COUNTS, NODULE_COUNT_ODDS = (2, 3, 4, 5, 6, 7, 8), (0.12, 0.2, 0.22, 0.19, 0.13, 0.09, 0.05)
 SOFT_HU = -100  # airway walls, scars, specks
 
 
@@ -66,6 +66,7 @@ def make_phantom(seed: int, index: int, pixels: int | None = None, slice_count: 
     for nodule in nodules:
         paint_nodule(hu, grid, nodule, nodule_rng)
     stored = _take_picture(protocol, hu, depth, noise_rng)
+    nodules = [center_on_tissue(stored, grid, nodule) for nodule in nodules]
     negatives = draw_hard_negatives(nodule_rng, chest, grid, vessels, nodules)
     turn = -1 if protocol.flipped else 1
     return Phantom(
@@ -74,7 +75,7 @@ def make_phantom(seed: int, index: int, pixels: int | None = None, slice_count: 
         spacing_xyz=np.array([protocol.pixel_mm, protocol.pixel_mm, protocol.slice_mm]),
         direction_xy=turn,
         nodules=nodules,
-        nodule_xyz=np.stack(centers) + shift_xyz,
+        nodule_xyz=np.stack([nodule.center_xyz for nodule in nodules]) + shift_xyz,
         positive_xyz=draw_positives(nodule_rng, nodules) + shift_xyz,
         negative_xyz=negatives + shift_xyz,
     )

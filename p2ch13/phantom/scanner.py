@@ -10,7 +10,7 @@ from p2ch13.phantom.fields import Floats, coverage
 from p2ch13.phantom.painting import Grid
 
 OUTSIDE_HU = -3024  # what some scanners write where they measured nothing
-LOWEST_Z, HIGHEST_Z = -135.0, 100.0  # heights of the chest that scans lie between, mm
+LOWEST_Z, HIGHEST_Z = -128.0, 100.0  # heights of the chest that scans lie between, mm
 LAST_START_Z = 55.0  # above it, there is little lung left
 HU_RANGE = (-1024, 3071)
 
@@ -30,6 +30,7 @@ class Protocol:
     noise_hu: float  # standard deviation in the middle of the body
     noise_cutoff: float  # of the noise spectrum, in cycles per pixel
     streaks: float  # share of noise that runs along the broad side of the body, 0..1
+    overlap: float  # correlation of the noise in neighbouring slices, 0..1
     round_view: bool  # nothing measured outside a circle
     flipped: bool  # stored from left to right and from front to back the other way round
     table_y: float  # height of the table, chest coordinates, mm
@@ -62,7 +63,8 @@ def draw_protocol(rng: np.random.Generator, pixels: int, slice_count: int, body_
         sharpening=float(0.9 * max(sharpness - 0.35, 0)),
         noise_hu=dose_noise * (0.7 + 1.6 * sharpness**1.5) / np.sqrt(max(slice_mm, 1) / 1.5),
         noise_cutoff=float(0.2 + 0.22 * sharpness),
-        streaks=float(rng.uniform(0.15, 0.6)),
+        streaks=float(rng.uniform(0.05, 0.5)),
+        overlap=float(max(rng.uniform(-0.5, 0.6), 0)),
         round_view=bool(rng.random() < 0.45),
         flipped=bool(rng.random() < 0.08),
         table_y=half_depth + 15 + float(rng.uniform(2, 12)),
@@ -87,6 +89,7 @@ class Scanner:
         grid = protocol.grid()
         self.x, self.y = grid.x[None, :], grid.y[:, None]
         radius = np.hypot(self.x - protocol.center_xy[0], self.y - protocol.center_xy[1])
+        self.noise = np.zeros((protocol.pixels, protocol.pixels), np.float32)  # of the last slice, white
         self.unseen = radius > protocol.pixels * protocol.pixel_mm / 2 if protocol.round_view else None
 
     def add_table(self, hu: Floats) -> None:
@@ -109,10 +112,12 @@ class Scanner:
         protocol = self.protocol
         shape = (protocol.pixels, protocol.pixels)
         strength = protocol.noise_hu * (0.6 + 0.4 * np.clip((depth + 10) / 60, 0, 1.8)).astype(np.float32)
-        even = rng.standard_normal(shape, np.float32)
+        fresh = rng.standard_normal(shape, np.float32)
+        self.noise = even = protocol.overlap * self.noise + np.float32(np.sqrt(1 - protocol.overlap**2)) * fresh
         noise = np.fft.irfft2(np.fft.rfft2(even) * self.noise_transfer, shape)
         streaky = np.fft.irfft2(np.fft.rfft2(even.T) * self.streak_transfer, shape)
-        share = protocol.streaks * np.clip(np.abs(self.x) / 120, 0.2, 1)  # most where rays cross the whole width
+        width_mm = (depth > 0).any(axis=0).sum() * protocol.pixel_mm  # at the shoulders, rays cross the most tissue
+        share = np.clip(protocol.streaks * (width_mm - 200) / 150 * np.clip(np.abs(self.x) / 120, 0.2, 1), 0, 0.9)
         noise = np.sqrt(1 - share) * noise + np.sqrt(share) * streaky
         seen = np.fft.irfft2(np.fft.rfft2(hu) * self.transfer, shape) + noise * strength
         stored = np.clip(np.rint(seen), *HU_RANGE).astype(np.int16)

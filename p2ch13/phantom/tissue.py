@@ -17,6 +17,7 @@ from p2ch13.phantom.fields import (
     ellipse_distance,
     smooth_union,
 )
+from p2ch13.phantom.muscles import muscle_distance
 from p2ch13.phantom.painting import Grid
 
 AIR_HU, FAT_HU, MUSCLE_HU, CORTEX_HU, SKIN_HU = -1000, -105, 55, 750, 10
@@ -34,7 +35,8 @@ class Look:
     lung_slope: float  # HU per mm from front to back
     dependent_hu: float  # added where blood and collapse gather at the back, next to the pleura
     emphysema: float  # share of the lung that is destroyed, roughly
-    muscle_share: float
+    muscle_mm: float  # how much thicker than the thinnest muscles are
+    marbling: float  # where the strands of fat in muscle begin, in deviations
     spongy_hu: float  # inside of bones
     rib_offset_mm: float
     fissure_hu: float
@@ -51,12 +53,13 @@ def draw_look(rng: np.random.Generator) -> Look:
     with_contrast = rng.random() < 0.55
     return Look(
         blood_hu=float(rng.uniform(110, 330)) if with_contrast else float(rng.uniform(35, 55)),
-        lung_hu=float(rng.normal(-872, 18)),
+        lung_hu=float(rng.normal(-878, 16)),
         lung_slope=float(rng.uniform(0.1, 0.4)),
         dependent_hu=float(rng.choice([0, 60, 160]) * rng.uniform(0.5, 1.5)),
         emphysema=float(rng.choice([0.0, 0.0, 0.0, 0.5, 1.0])),
-        muscle_share=float(rng.uniform(-0.3, 0.5)),
-        spongy_hu=float(rng.uniform(110, 240)),
+        muscle_mm=float(rng.uniform(0, 4)),
+        marbling=float(rng.uniform(0.2, 1.8)),
+        spongy_hu=float(rng.uniform(40, 190)),
         rib_offset_mm=float(rng.uniform(0, RIB_PITCH_MM)),
         fissure_hu=float(rng.uniform(60, 220)),
         coarse_lung=draw_waves(rng, 20, 80, 12.0, 24),
@@ -114,12 +117,13 @@ class SlicePainter:
         strands = look.fat_strands(self.x, self.y, place[2])
         planes = self.refine(look.muscle_planes(*place))
         mix(hu, coverage(body, 1.0), FAT_HU + 12 * strands)
-        depth = -body - self.chest.fat_mm * (1 + 0.25 * planes)
-        between = 22 * (np.abs(planes + 0.04 * strands) - 0.12 + 0.15 * look.muscle_share)  # fat lies between muscles
-        muscle = coverage(-np.minimum(depth, between), 2)
-        mix(hu, muscle, MUSCLE_HU + 8 * strands)
+        x, y, z = self.chest.standard(*place)
+        muscle = self.refine(muscle_distance(self.chest.cage_distance(*place), x, y, float(z.mean())))
+        muscle = np.maximum(muscle + 1.5 * planes + 0.5 * strands + 2 - look.muscle_mm, body + 3)
+        marbling = np.clip(strands - look.marbling, 0, 1.5)  # fat between the fibres
+        mix(hu, coverage(muscle, 1.5), MUSCLE_HU + 6 * strands - 70 * marbling)
         if self.chest.breast_mm:
-            glands = (depth < 0) & (self.y < CAGE_Y - 40) & (-body > 6)
+            glands = (muscle > 3) & (self.y < CAGE_Y - 40) & (body < -6)
             mix(hu, glands * coverage(1.1 - 0.3 * strands - 1.2 * planes, 0.6), 30)
         mix(hu, coverage(np.abs(body + 1) - 1, 0.8), SKIN_HU)
 
@@ -128,7 +132,7 @@ class SlicePainter:
         x, y, z = self.chest.standard(*place)
         grain = self.look.bone_grain(self.x, self.y, place[2])
         cage = self.refine(self.chest.cage_distance(*place))
-        mix(hu, coverage(np.abs(cage - 5) - 4, 1.5), MUSCLE_HU)  # between the ribs
+        mix(hu, coverage(np.abs(cage - 3.8) - 2.8 - 0.8 * grain, 1.5), MUSCLE_HU - 15)  # between the ribs
         rib, cartilage = self._ribs(cage, x, y, z)
         mix(hu, coverage(-rib, EDGE_MM), cartilage * 95 + (1 - cartilage) * self._bone_hu(rib, grain))
         for bone in (self.refine(self._girdle(x, y, z)), self.refine(self._spine(x, y, z))):
@@ -143,9 +147,10 @@ class SlicePainter:
     def _ribs(self, cage: Floats, x: Floats, y: Floats, z: Floats) -> tuple[Floats, Floats]:
         """Depth inside the nearest rib in mm, and the share of it that is cartilage."""
         turn = np.arctan2(np.abs(x), y - CAGE_Y - 14 * (1 - self.chest.cage_profile(z)))  # 0 at the back, pi in front
-        along = self.refine(z + 42 * (1 - np.cos(0.9 * turn)) + self.look.rib_offset_mm)  # ribs slope down to the front
+        drop = 14 * turn + 55 * (1 - np.cos(0.88 * turn))  # ribs slope down to the front
+        along = self.refine(z + drop + self.look.rib_offset_mm)
         across = np.abs(np.mod(along, RIB_PITCH_MM) - RIB_PITCH_MM / 2)
-        depth = 3.8 * (1 - np.sqrt((across / 6.5) ** 2 + ((cage - 5.2) / 3.8) ** 2))
+        depth = 3.3 * (1 - np.sqrt((across / 6) ** 2 + ((cage - 4.8) / 3.3) ** 2))
         return depth, self.refine(np.clip((turn - 2.3) / 0.15, 0, 1).astype(np.float32))
 
     def _spine(self, x: Floats, y: Floats, z: Floats) -> Floats:
@@ -165,8 +170,8 @@ class SlicePainter:
         """Distance to sternum, shoulder blades and collar bones."""
         level = float(z.mean())
         profile = self.chest.cage_profile(level)
-        front = CAGE_Y + 14 * (1 - profile) - 88 * self.chest.depth * profile
-        nearest = ellipse_distance(x, y - front + 11, 17 + 6 * float(level > 35), 6)
+        front = CAGE_Y + 14 * (1 - profile) - 85 * self.chest.depth * profile
+        nearest = ellipse_distance(x, y - front + 3, 16 + 6 * float(level > 35), 6)
         if level < -85 or level > 80:
             nearest = nearest + 40
         if level > -35:
@@ -240,9 +245,9 @@ class SlicePainter:
         x, _, _ = self.chest.standard(*place)
         oblique, horizontal = self.chest.fissure_distances(*place)
         only_right = np.where((x < 0) & (oblique < 0), horizontal, np.float32(40))
-        for fissure in (oblique, only_right):
+        for fissure, share in ((oblique, 1.0), (only_right, 0.4)):  # the slice meets the second at a flat angle
             distance = self.refine(np.clip(fissure, -40, 40))
-            hu += look.fissure_hu * coverage(np.abs(distance) - 0.3, 1.0)
+            hu += share * look.fissure_hu * coverage(np.abs(distance) - 0.3, 1.0)
         return hu
 
 

@@ -15,15 +15,18 @@ from p2ch13.phantom.anatomy import Chest
 from p2ch13.phantom.fields import Floats
 from p2ch13.phantom.painting import Grid, paint_rod, splat
 
-TWIGS_PER_LITRE = 3000  # of one tree
-TWIG_RADIUS_MM = 0.29
-RADIUS_EXPONENT = 1 / 2.85
+TWIGS_PER_LITRE = 1300  # of one tree
+TWIG_RADIUS_MM = 0.4
+RADIUS_EXPONENT = 1 / 3.1
 LARGEST_RADIUS_MM = 7.5
-ALONG_DISCOUNT = 0.45  # how much less the length of a group counts than its width when it splits
-STRAIGHTNESS = 0.7  # weight of a branch's heading beside the direction of what it feeds
+ALONG_DISCOUNT = 0.7  # how much less the length of a group counts than its width when it splits
+UNEVENNESS = 1.0  # how far from the middle a group splits, in deviations
+STRAIGHTNESS = 0.8  # weight of a branch's heading beside the direction of what it feeds
 PLEURA_GAP_MM = 2.5  # the finest vessels next to pleura and fissures are too small to be seen
 SMALLEST_PAIRED_MM = 1.9  # radius of the smallest artery whose bronchus can be seen
 PLUGGED_SHARE = 0.02  # of the bronchi are full of mucus
+ADVANCE = 0.78  # share of the way to what it feeds that a branch goes
+EARLIER_FORKS = 0.09  # how much smaller that is with each e-fold of twigs
 TAPER = 0.25  # of the radius, along a branch
 PIECES = 3  # straight rods for a curved branch
 LUNG_BOX = ((0, 145), (-95, 115), (-190, 105))  # ends of the left lung along x, y and z, standard chest
@@ -85,7 +88,7 @@ def grow_tree(rng: np.random.Generator, root: Floats, targets: Floats, lobe: np.
         center = _group_mean(targets, group, count)
         level = _grow_level(rng, start, heading, center, count)
         levels.append(level)
-        half = _split(rng, targets - center[group], group, count, level.end - level.control)
+        half = _split(rng, targets - center[group], group, count, center - root)
         unfinished = count[group] > 1
         targets = targets[unfinished]
         keys, group = np.unique((2 * group + half)[unfinished], return_inverse=True)
@@ -108,9 +111,10 @@ def _grow_level(
     course = (center - start) / (distance + 1e-6) + STRAIGHTNESS * onward
     course /= np.linalg.norm(course, axis=1, keepdims=True) + 1e-6
     last = (count == 1)[:, None]
-    end = np.where(last, center, start + rng.uniform(0.25, 0.5, last.shape) * distance * course)
+    advance = np.maximum(ADVANCE - EARLIER_FORKS * np.log(count), 0.08)[:, None] * rng.uniform(0.7, 1.3, last.shape)
+    end = np.where(last, center, start + advance * distance * course)
     length = np.linalg.norm(end - start, axis=1, keepdims=True)
-    wander = rng.normal(0, 0.07, start.shape) * length
+    wander = rng.normal(0, 0.04, start.shape) * length
     straight = np.linalg.norm(heading, axis=1, keepdims=True) == 0
     control = np.where(straight, (start + end) / 2, start + 0.33 * length * onward) + wander
     radius = np.minimum(TWIG_RADIUS_MM * count**RADIUS_EXPONENT, LARGEST_RADIUS_MM)
@@ -118,21 +122,20 @@ def _grow_level(
 
 
 def _split(
-    rng: np.random.Generator, offsets: Floats, group: np.ndarray, count: np.ndarray, heading: Floats
+    rng: np.random.Generator, offsets: Floats, group: np.ndarray, count: np.ndarray, outward: Floats
 ) -> np.ndarray:
-    """Halve each group, seldom evenly, mostly across the way its branch came -> 0 or 1 for each target.
+    """Halve each group, seldom evenly, mostly across its way from the hilum -> 0 or 1 for each target.
 
-    Halves that lie side by side let the branches go on at an acute angle, as vessels do.
+    Halves that lie side by side let the branches go on at an acute angle and fan out from the hilum, as vessels do.
     """
-    length = np.linalg.norm(heading, axis=1, keepdims=True) + 1e-6
-    onward = (heading / length)[group]
+    onward = (outward / (np.linalg.norm(outward, axis=1, keepdims=True) + 1e-6))[group]
     sideways = offsets - ALONG_DISCOUNT * (offsets * onward).sum(axis=1, keepdims=True) * onward
     spread = np.zeros((len(count), 3, 3))
     for i, j in np.ndindex(3, 3):
         spread[:, i, j] = np.bincount(group, sideways[:, i] * sideways[:, j], len(count))
     variance, axes = np.linalg.eigh(spread)
     direction = axes[:, :, 2] + rng.normal(0, 0.2, (len(count), 3))
-    threshold = rng.normal(0, 0.6, len(count)) * np.sqrt(variance[:, 2] / count)
+    threshold = rng.normal(0, UNEVENNESS, len(count)) * np.sqrt(variance[:, 2] / count)
     return np.asarray((sideways * direction[group]).sum(axis=1) > np.where(count > 3, threshold, 0)[group])
 
 
