@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,14 @@ import pytest
 import SimpleITK as sitk
 
 from p2ch13.phantom import write_phantoms
+from p2ch13.phantom.anatomy import draw_chest
 from p2ch13.phantom.dataset import header_text, series_uid
 from p2ch13.phantom.fields import capsule_distance, coverage, draw_waves, ellipse_distance
-from p2ch13.phantom.nodules import draw_diameter, draw_nodule, paint_nodule
+from p2ch13.phantom.muscles import muscle_distance
+from p2ch13.phantom.nodules import center_on_tissue, draw_diameter, draw_nodule, paint_nodule
 from p2ch13.phantom.painting import Grid, paint_rod, splat
 from p2ch13.phantom.scan import make_phantom
+from p2ch13.phantom.scanner import Scanner, draw_protocol
 from util.errors import InputError
 
 REPOSITORY = Path(__file__).parents[1]
@@ -82,6 +86,12 @@ def test_nodules_are_in_their_scans_and_denser_than_lung(data_dir, images):
         assert all(0 <= i < size for i, size in zip(index, image.GetSize(), strict=True))
         assert 3 <= float(row["diameter_mm"]) <= 32
         assert image[index] > -700
+
+
+def test_nodule_counts(data_dir, images):
+    rows = read_rows(data_dir / "annotations.csv")
+    counts = [sum(row["seriesuid"] == uid for row in rows) for uid in images]
+    assert min(counts) >= 2 and max(counts) <= 8
 
 
 def test_both_annotation_files_agree(data_dir):
@@ -156,7 +166,7 @@ def test_another_seed_is_another_patient():
 
 
 def test_a_turned_scan_shows_the_same_places(tmp_path):
-    turned = make_phantom(3, 3, **SMALL)  # one of the few that are
+    turned = make_phantom(3, 0, **SMALL)  # one of the few that are
     (tmp_path / "scan.raw").write_bytes(turned.hu.astype("<i2").tobytes())
     (tmp_path / "scan.mhd").write_text(header_text(turned, "scan.raw"))
     image = sitk.ReadImage(str(tmp_path / "scan.mhd"))
@@ -249,6 +259,46 @@ def test_a_nodule_has_its_diameter():
         paint_nodule(hu, grid, nodule, rng)
         volumes.append(float((hu > -400).sum() * 0.5**3))
     assert np.mean(volumes) == pytest.approx(np.pi / 6 * 12**3, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("tissue_col", "center_col"),
+    [
+        (10, 10),  # the centre shows tissue: it stays
+        (12, 12),  # it does not: the nearest tissue within reach
+        (18, 9),  # nothing shows tissue: the densest voxel within reach, here just beside it
+    ],
+)
+def test_a_center_moves_to_tissue(tissue_col, center_col):
+    axis = np.arange(21, dtype=np.float32)
+    hu = np.full((21, 21, 21), -900)
+    hu[10, 10, 9] = -800
+    hu[10, 10, tissue_col] = -100
+    nodule = draw_nodule(np.random.default_rng(0), np.full(3, 10.0), 12.0)
+    moved = center_on_tissue(hu, Grid(axis, axis, axis), nodule)
+    np.testing.assert_allclose(moved.center_xyz, [center_col, 10, 10])
+
+
+def test_noise_goes_on_in_overlapping_slices():
+    def likeness(overlap: float) -> float:
+        protocol = draw_protocol(np.random.default_rng(0), 64, 4, (180.0, 120.0))
+        scanner, rng = Scanner(replace(protocol, overlap=overlap, round_view=False)), np.random.default_rng(1)
+        flat = np.zeros((64, 64), np.float32)
+        first, second = (scanner.image(flat, flat, rng) for _ in range(2))
+        return float(np.corrcoef(first.ravel(), second.ravel())[0, 1])
+
+    assert likeness(0.0) == pytest.approx(0, abs=0.1)
+    assert likeness(0.5) == pytest.approx(0.5, abs=0.1)
+
+
+def test_muscles_lie_outside_the_ribs():
+    x, y = np.arange(-180, 181, 4, dtype=np.float32)[None, :], np.arange(-130, 151, 4, dtype=np.float32)[:, None]
+    chest = draw_chest(np.random.default_rng(0))
+    for z in (-60.0, 40.0):
+        cage = chest.cage_distance(x, y, np.float32(z))
+        muscle = muscle_distance(cage, x, y, z) < 0
+        assert 0.05 < muscle[cage > 10].mean() < 0.9  # with fat between them
+        assert muscle[(cage > -60) & (cage < 5) & (y < 60)].mean() < 0.01
 
 
 def test_a_nodule_leaves_what_is_denser():

@@ -65,6 +65,7 @@ class Chest:
     breast_mm: float  # how far the breasts reach forward; 0 for none
     dome_z: tuple[float, float]  # top of the right and left half of the diaphragm
     heart_size: float  # 1 is standard
+    septum_mm: float  # half of what lies between the lungs' front tips
     depth: float  # depth of the chest relative to the standard
     bend_x: WaveField
     bend_y: WaveField
@@ -100,7 +101,7 @@ class Chest:
         middle = (40 + 12 * np.clip(backward, -1, 1)) * profile  # of either oval, from the midplane
         dx = np.abs(x) - middle
         outward = 132 * profile * (1 - 0.05 * np.clip(-backward, 0, 1) ** 2) - middle
-        u = np.abs(dx) / np.where(dx > 0, outward, middle + (52 - 12 * np.clip(backward, -1, 1)) * profile)
+        u = np.abs(dx) / np.where(dx > 0, outward, middle + (34 + 10 * np.clip(backward, -1, 1)) * profile)
         v = np.abs(dy) / (np.where(dy < 0, 92.0, 98.0).astype(np.float32) * self.depth * profile)
         level = np.sqrt(u * u + v * v)
         return np.asarray(np.sqrt(dx * dx + dy * dy) * (1 - 1 / np.maximum(level, 0.05)), np.float32)
@@ -136,7 +137,7 @@ class Chest:
     def mediastinum_distance(self, x: Coordinate, y: Coordinate, z: Coordinate) -> Floats:
         """Distance to everything between the lungs: vessels, heart, spine and the fat around them."""
         apical = np.clip((z - 25) / 70, 0, 1)
-        band = np.abs(x + 2) - (3 + 9 * np.clip((y + 60) / 60, 0, 1) + 22 * apical)
+        band = np.abs(x + 2) - (self.septum_mm + 9 * np.clip((y + 60) / 60, 0, 1) + 22 * apical)
         organs = smooth_union(self.rod_distance(BLOOD_RODS, x, y, z), self.rod_distance(AIRWAY_RODS, x, y, z) - 2, 8)
         organs = smooth_union(organs, self.heart_distance(x, y, z) - 3, 12)
         organs = smooth_union(organs - 1.5, np.asarray(band, np.float32), 10)
@@ -208,7 +209,8 @@ def draw_chest(rng: np.random.Generator) -> Chest:
         fat_mm=float(rng.gamma(3, 4.5) + 4),
         breast_mm=float(rng.uniform(8, 30)) if female else 0.0,
         dome_z=(right_dome, right_dome - rng.uniform(3, 22)),
-        heart_size=rng.uniform(0.88, 1.12),
+        heart_size=rng.uniform(0.82, 1.12),
+        septum_mm=float(rng.uniform(0.5, 9)),
         depth=rng.uniform(0.92, 1.15),
         bend_x=draw_waves(rng, 70, 220, 3.0),
         bend_y=draw_waves(rng, 70, 220, 3.0),

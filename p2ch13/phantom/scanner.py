@@ -123,7 +123,7 @@ class Scanner:
         stored = np.clip(np.rint(seen), *HU_RANGE).astype(np.int16)
         if self.unseen is not None:
             stored[self.unseen] = OUTSIDE_HU
-        return stored
+        return np.asarray(stored)
 
 
 def _unit_noise(amplitude: Floats) -> Floats:

@@ -170,8 +170,8 @@ class SlicePainter:
         """Distance to sternum, shoulder blades and collar bones."""
         level = float(z.mean())
         profile = self.chest.cage_profile(level)
-        front = CAGE_Y + 14 * (1 - profile) - 85 * self.chest.depth * profile
-        nearest = ellipse_distance(x, y - front + 3, 16 + 6 * float(level > 35), 6)
+        front = CAGE_Y + 14 * (1 - profile) - 77 * self.chest.depth * profile
+        nearest = ellipse_distance(x, y - front + 7, 16 + 6 * float(level > 35), 6)
         if level < -85 or level > 80:
             nearest = nearest + 40
         if level > -35:

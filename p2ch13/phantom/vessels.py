@@ -2,7 +2,7 @@
 
 A tree is grown from the places that it must feed: the set of places splits in two along its longest direction, a
 branch goes part of the way to each half, and so on until every place has its own twig. A vessel that feeds n twigs has
-a radius in proportion to n^(1/2.85), between the area law (1/2) and Murray's law (1/3).
+a radius in proportion to n^(1/3.2), near Murray's law (1/3).
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from p2ch13.phantom.anatomy import Chest
 from p2ch13.phantom.fields import Floats
 from p2ch13.phantom.painting import Grid, paint_rod, splat
 
-TWIGS_PER_LITRE = 1300  # of one tree
+TWIGS_PER_LITRE = 1700  # of one tree
 TWIG_RADIUS_MM = 0.4
-RADIUS_EXPONENT = 1 / 3.1
+RADIUS_EXPONENT = 1 / 3.2
 LARGEST_RADIUS_MM = 7.5
 ALONG_DISCOUNT = 0.7  # how much less the length of a group counts than its width when it splits
-UNEVENNESS = 1.0  # how far from the middle a group splits, in deviations
-STRAIGHTNESS = 0.8  # weight of a branch's heading beside the direction of what it feeds
+UNEVENNESS = 1.3  # how far from the middle a group splits, in deviations
+STRAIGHTNESS = 1.3  # weight of a branch's heading beside the direction of what it feeds
 PLEURA_GAP_MM = 2.5  # the finest vessels next to pleura and fissures are too small to be seen
 SMALLEST_PAIRED_MM = 1.9  # radius of the smallest artery whose bronchus can be seen
 PLUGGED_SHARE = 0.02  # of the bronchi are full of mucus
-ADVANCE = 0.78  # share of the way to what it feeds that a branch goes
-EARLIER_FORKS = 0.09  # how much smaller that is with each e-fold of twigs
+ADVANCE = 0.68  # share of the way to what it feeds that a branch goes
+EARLIER_FORKS = 0.075  # how much smaller that is with each e-fold of twigs
 TAPER = 0.25  # of the radius, along a branch
 PIECES = 3  # straight rods for a curved branch
 LUNG_BOX = ((0, 145), (-95, 115), (-190, 105))  # ends of the left lung along x, y and z, standard chest
@@ -108,7 +108,10 @@ def _grow_level(
     """One branch from each `start` towards the middle of what it feeds; the last twig goes all the way."""
     onward = heading / (np.linalg.norm(heading, axis=1, keepdims=True) + 1e-6)
     distance = np.linalg.norm(center - start, axis=1, keepdims=True)
-    course = (center - start) / (distance + 1e-6) + STRAIGHTNESS * onward
+    course = (center - start) / (distance + 1e-6)
+    agreement = np.maximum((course * onward).sum(axis=1, keepdims=True), 0)
+    leaving = agreement * onward + (1 - agreement) * course  # what lies to the side is reached without a loop
+    course += STRAIGHTNESS * agreement * onward
     course /= np.linalg.norm(course, axis=1, keepdims=True) + 1e-6
     last = (count == 1)[:, None]
     advance = np.maximum(ADVANCE - EARLIER_FORKS * np.log(count), 0.08)[:, None] * rng.uniform(0.7, 1.3, last.shape)
@@ -116,7 +119,7 @@ def _grow_level(
     length = np.linalg.norm(end - start, axis=1, keepdims=True)
     wander = rng.normal(0, 0.04, start.shape) * length
     straight = np.linalg.norm(heading, axis=1, keepdims=True) == 0
-    control = np.where(straight, (start + end) / 2, start + 0.33 * length * onward) + wander
+    control = np.where(straight, (start + end) / 2, start + 0.33 * length * leaving) + wander
     radius = np.minimum(TWIG_RADIUS_MM * count**RADIUS_EXPONENT, LARGEST_RADIUS_MM)
     return Branches(start, *(part.astype(np.float32) for part in (control, end, radius)))
 
