@@ -137,7 +137,8 @@ class Chest:
     def mediastinum_distance(self, x: Coordinate, y: Coordinate, z: Coordinate) -> Floats:
         """Distance to everything between the lungs: vessels, heart, spine and the fat around them."""
         apical = np.clip((z - 25) / 70, 0, 1)
-        band = np.abs(x + 2) - (self.septum_mm + 9 * np.clip((y + 60) / 60, 0, 1) + 22 * apical)
+        upper = apical * (9 + 24 * np.clip((20 - y) / 50, 0, 1))  # the great vessels lie in front of the windpipe
+        band = np.abs(x + 2) - (self.septum_mm + 9 * np.clip((y + 60) / 60, 0, 1) + upper)
         organs = smooth_union(self.rod_distance(BLOOD_RODS, x, y, z), self.rod_distance(AIRWAY_RODS, x, y, z) - 2, 8)
         organs = smooth_union(organs, self.heart_distance(x, y, z) - 3, 12)
         organs = smooth_union(organs - 1.5, np.asarray(band, np.float32), 10)

@@ -54,7 +54,7 @@ def draw_nodule(rng: np.random.Generator, center_xyz: Floats, diameter_mm: float
     directions /= np.linalg.norm(directions, axis=1, keepdims=True) + 1e-6
     lengths = diameter_mm * rng.uniform(0.15, 0.6, (spike_count, 1)) + 1
     calcified = texture == "solid" and not spiky and rng.random() < 0.12
-    hollow = texture == "solid" and diameter_mm > 12 and rng.random() < 0.08
+    hollow = texture == "solid" and diameter_mm > 12 and rng.random() < 0.06
     suspicion = 1.6 + diameter_mm / 9 + 0.8 * spiky - 1.5 * calcified
     return Nodule(
         center_xyz=center_xyz,
@@ -64,7 +64,7 @@ def draw_nodule(rng: np.random.Generator, center_xyz: Floats, diameter_mm: float
         solid_hu=float(rng.uniform(300, 900) if calcified else rng.normal(25, 35)),
         glass_hu=float(rng.uniform(-590, -380)),
         edge_mm=float(rng.uniform(0.7, 1.4) if texture == "solid" else rng.uniform(1.5, 3.0)),
-        outline=draw_waves(rng, 0.35, 3.0, float(rng.uniform(0.06, 0.2)), 32),
+        outline=draw_waves(rng, 0.5, 3.0, float(rng.uniform(0.04, 0.14)), 32),
         grain=draw_waves(rng, 1.5, 8, 1.0, 40),
         spikes=np.hstack([directions, lengths]).astype(np.float32),
         cavity=float(rng.uniform(0.3, 0.5)) if hollow else 0.0,
@@ -91,7 +91,7 @@ def paint_nodule(hu: Floats, grid: Grid, nodule: Nodule, rng: np.random.Generato
         return np.asarray(values.reshape(-1, count, *part.shape[1:]).mean(axis=1), np.float32)
 
     filled = by_slice(coverage(distance, nodule.edge_mm))
-    tissue = by_slice(_tissue_hu(nodule, away, distance, _values(nodule.grain, offsets)))
+    tissue = by_slice(_tissue_hu(nodule, away, _values(nodule.grain, offsets)))
     if len(nodule.spikes) and min(part.shape) > 1:
         filled = np.maximum(filled, np.minimum(_spikes(grid.part(box), nodule, rng), 1))
     np.maximum(part, part + filled * (tissue - part), out=part)
@@ -102,7 +102,7 @@ def _values(field: WaveField, points: Floats) -> Floats:
     return field(*points.reshape(-1, 3).T).reshape(points.shape[:-1])
 
 
-def _tissue_hu(nodule: Nodule, away: Floats, distance: Floats, grain: Floats) -> Floats:
+def _tissue_hu(nodule: Nodule, away: Floats, grain: Floats) -> Floats:
     """What a nodule is made of, in HU: ground glass, solid tissue, or one around the other, and perhaps a hole."""
     glass = nodule.glass_hu + 45 * grain
     if nodule.texture == "ground-glass":
@@ -111,7 +111,7 @@ def _tissue_hu(nodule: Nodule, away: Floats, distance: Floats, grain: Floats) ->
     solid = coverage(away - 0.5 * radius, 2.0) if nodule.texture == "part-solid" else np.ones_like(away)
     hu = glass + solid * (nodule.solid_hu + 15 * grain - glass)
     if nodule.cavity:
-        hu += coverage(distance + (1 - nodule.cavity) * radius, 1.0) * (CAVITY_HU - hu)
+        hu += coverage(away - nodule.cavity * radius, 1.0) * (CAVITY_HU - hu)
     return np.asarray(hu)
 
 

@@ -34,6 +34,7 @@ class Protocol:
     round_view: bool  # nothing measured outside a circle
     flipped: bool  # stored from left to right and from front to back the other way round
     table_y: float  # height of the table, chest coordinates, mm
+    table_density: float  # of its shell, relative to water
 
     def grid(self) -> Grid:
         """Voxel centres in the chest's coordinates."""
@@ -68,6 +69,7 @@ def draw_protocol(rng: np.random.Generator, pixels: int, slice_count: int, body_
         round_view=bool(rng.random() < 0.45),
         flipped=bool(rng.random() < 0.08),
         table_y=half_depth + 15 + float(rng.uniform(2, 12)),
+        table_density=float(rng.uniform(0.4, 1.3)),
     )
 
 
@@ -95,11 +97,10 @@ class Scanner:
     def add_table(self, hu: Floats) -> None:
         """A hollow table under the patient, and its lower shell."""
         sag = (self.x / 40) ** 2
-        shells = ((0, 0.6), (7, 0.45), (26, 0.5))
-        for below, density in shells:
+        for below, share in ((0, 1.0), (7, 0.6), (26, 0.8)):
             line = coverage(np.abs(self.y - self.protocol.table_y - below + sag * (1 - below / 60)) - 0.6, 1.0)
             line *= np.abs(self.x) < 215
-            hu += density * line * 1000 * (hu < -500)
+            hu += share * self.protocol.table_density * line * 1000 * (hu < -500)
 
     def image(self, hu: Floats, depth: Floats, rng: np.random.Generator) -> np.ndarray:
         """Blur one slice and add noise.

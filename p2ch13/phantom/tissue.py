@@ -107,7 +107,7 @@ class SlicePainter:
 
     def _outside(self, body: Floats, z: float) -> Floats:
         hu = np.full(body.shape, AIR_HU, np.float32)
-        clothes = self.look.fat_strands(self.x * 0.2, self.y * 0.2, z * 0.2)
+        clothes = self.refine(self.look.fat_strands(self.coarse_x * 0.2, self.coarse_y * 0.2, z * 0.2))
         mix(hu, 0.25 * coverage(np.abs(body - 6 - 5 * clothes) - 0.5, 1.0), FAT_HU)
         return hu
 

@@ -18,10 +18,10 @@ from p2ch13.phantom.painting import Grid, paint_rod, splat
 TWIGS_PER_LITRE = 1700  # of one tree
 TWIG_RADIUS_MM = 0.4
 RADIUS_EXPONENT = 1 / 3.2
-LARGEST_RADIUS_MM = 7.5
-ALONG_DISCOUNT = 0.7  # how much less the length of a group counts than its width when it splits
-UNEVENNESS = 1.3  # how far from the middle a group splits, in deviations
-STRAIGHTNESS = 1.3  # weight of a branch's heading beside the direction of what it feeds
+LARGEST_RADIUS_MM = 6.0
+ALONG_DISCOUNT = 0.85  # how much less the length of a group counts than its width when it splits
+UNEVENNESS = 0.8  # how far from the middle a group splits, in deviations
+STRAIGHTNESS = 1.0  # weight of a branch's heading beside the direction of what it feeds
 PLEURA_GAP_MM = 2.5  # the finest vessels next to pleura and fissures are too small to be seen
 SMALLEST_PAIRED_MM = 1.9  # radius of the smallest artery whose bronchus can be seen
 PLUGGED_SHARE = 0.02  # of the bronchi are full of mucus
