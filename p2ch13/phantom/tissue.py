@@ -94,12 +94,13 @@ class SlicePainter:
         """
         place = (self.coarse_x, self.coarse_y, np.float32(z))
         body = self.refine(self.chest.body_distance(*place))
+        cage = self.chest.cage_distance(*place)
         lung_depth = self.refine(self.chest.lung_depth(*place))
         hu = self._outside(body, z)
-        self._paint_wall(hu, body, place)
-        self._paint_bones(hu, place)
-        self._paint_mediastinum(hu, place)
-        self._paint_abdomen(hu, place)
+        self._paint_wall(hu, body, cage, place)
+        self._paint_bones(hu, cage, place)
+        self._paint_mediastinum(hu, cage, place)
+        self._paint_abdomen(hu, cage, place)
         lung = coverage(-lung_depth, EDGE_MM)
         mix(hu, lung, self._lung(lung_depth, place))
         self._paint_airways(hu, place)
@@ -111,14 +112,14 @@ class SlicePainter:
         mix(hu, 0.25 * coverage(np.abs(body - 6 - 5 * clothes) - 0.5, 1.0), FAT_HU)
         return hu
 
-    def _paint_wall(self, hu: Floats, body: Floats, place: tuple[Coordinate, ...]) -> None:
+    def _paint_wall(self, hu: Floats, body: Floats, cage: Floats, place: tuple[Coordinate, ...]) -> None:
         """Skin, fat and the muscles of the chest wall."""
         look = self.look
         strands = look.fat_strands(self.x, self.y, place[2])
         planes = self.refine(look.muscle_planes(*place))
         mix(hu, coverage(body, 1.0), FAT_HU + 12 * strands)
         x, y, z = self.chest.standard(*place)
-        muscle = self.refine(muscle_distance(self.chest.cage_distance(*place), x, y, float(z.mean())))
+        muscle = self.refine(muscle_distance(cage, x, y, float(z.mean())))
         muscle = np.maximum(muscle + 1.5 * planes + 0.5 * strands + 2 - look.muscle_mm, body + 3)
         marbling = np.clip(strands - look.marbling, 0, 1.5)  # fat between the fibres
         mix(hu, coverage(muscle, 1.5), MUSCLE_HU + 6 * strands - 70 * marbling)
@@ -127,11 +128,11 @@ class SlicePainter:
             mix(hu, glands * coverage(1.1 - 0.3 * strands - 1.2 * planes, 0.6), 30)
         mix(hu, coverage(np.abs(body + 1) - 1, 0.8), SKIN_HU)
 
-    def _paint_bones(self, hu: Floats, place: tuple[Coordinate, ...]) -> None:
+    def _paint_bones(self, hu: Floats, cage: Floats, place: tuple[Coordinate, ...]) -> None:
         """Ribs, spine, sternum, shoulder blades and collar bones: a hard shell around a spongy inside."""
         x, y, z = self.chest.standard(*place)
         grain = self.look.bone_grain(self.x, self.y, place[2])
-        cage = self.refine(self.chest.cage_distance(*place))
+        cage = self.refine(cage)
         mix(hu, coverage(np.abs(cage - 3.8) - 2.8 - 0.8 * grain, 1.5), MUSCLE_HU - 15)  # between the ribs
         rib, cartilage = self._ribs(cage, x, y, z)
         mix(hu, coverage(-rib, EDGE_MM), cartilage * 95 + (1 - cartilage) * self._bone_hu(rib, grain))
@@ -188,10 +189,10 @@ class SlicePainter:
             nearest = np.minimum(nearest, collar_bone)
         return np.asarray(nearest, np.float32)
 
-    def _paint_mediastinum(self, hu: Floats, place: tuple[Coordinate, ...]) -> None:
+    def _paint_mediastinum(self, hu: Floats, cage: Floats, place: tuple[Coordinate, ...]) -> None:
         """Fat, heart, large vessels and gullet, wherever they lie between the lungs."""
         look, (x, y, z) = self.look, self.chest.standard(*place)
-        inside = np.maximum(self.chest.cage_distance(*place) + 2, 8 - self.chest.spine_distance(x, y, z))
+        inside = np.maximum(cage + 2, 8 - self.chest.spine_distance(x, y, z))
         strands = self.refine(look.fat_strands(*place))
         region = coverage(self.refine(inside), 3)
         mix(hu, region, FAT_HU + 15 + 18 * strands)
@@ -211,10 +212,10 @@ class SlicePainter:
         mix(hu, coverage(airway - 1.3, EDGE_MM), 30)
         mix(hu, coverage(airway, EDGE_MM), AIR_HU + 10)
 
-    def _paint_abdomen(self, hu: Floats, place: tuple[Coordinate, ...]) -> None:
+    def _paint_abdomen(self, hu: Floats, cage: Floats, place: tuple[Coordinate, ...]) -> None:
         """Liver, stomach and spleen under the diaphragm."""
         x, y, z = self.chest.standard(*place)
-        below = np.minimum(self.chest.dome_height(x, y) - z, -self.chest.cage_distance(*place) - 1)
+        below = np.minimum(self.chest.dome_height(x, y) - z, -cage - 1)
         if below.max() < 0:
             return
         contrast = 0.4 * max(self.look.blood_hu - 50, 0)
