@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from p2ch13.phantom import write_phantoms
-from util.errors import InputError, run_command
+from util.errors import run_command
+from util.options import non_negative_int, positive_int
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -17,20 +19,17 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("out_dir", type=Path, help="folder to write to; must not hold scans yet")
-    parser.add_argument("--scans", type=int, default=20, help="how many; a scan takes some 30 MB")
-    parser.add_argument("--seed", type=int, default=0, help="another seed gives other patients")
-    parser.add_argument("--num-workers", type=int, default=2, help="processes at work; the files do not depend on it")
+    parser.add_argument("--scans", type=positive_int, default=20, help="how many; a scan takes some 30 MB")
+    parser.add_argument("--seed", type=non_negative_int, default=0, help="another seed gives other patients")
+    parser.add_argument(
+        "--num-workers", type=positive_int, default=os.cpu_count() or 1, help="processes; the files do not depend on it"
+    )
     return parser
 
 
 def main(sys_argv: list[str] | None = None) -> None:
     """Write the data set and say what to do with it."""
     options = build_parser().parse_args(sys_argv)
-    for name in ("scans", "num_workers"):
-        if getattr(options, name) < 1:
-            raise InputError(f"--{name.replace('_', '-')} {getattr(options, name)}: must be at least 1")
-    if options.seed < 0:
-        raise InputError(f"--seed {options.seed}: must not be negative")
     done = write_phantoms(options.out_dir, options.scans, options.seed, options.num_workers)
     print(f"{done.scans} scans with {done.nodules} nodules, {done.megabytes:.0f} MB, in {done.seconds:.0f} s")
     print(f"Next: python precache.py --data-dir {options.out_dir}")

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-import multiprocessing
-import os
-import signal
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +15,7 @@ import numpy as np
 from p2ch13.phantom.scan import Phantom, make_phantom
 from util.errors import InputError
 from util.files import write_whole
-from util.progress import progress_bar
+from util.processes import map_in_processes
 
 SCANS_PER_SUBSET = 10
 CSV_NAMES = ("annotations.csv", "annotations_with_malignancy.csv", "candidates.csv")
@@ -32,7 +27,6 @@ MALIGNANCY_COLUMNS = (
 )
 CANDIDATE_COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ", "class")
 SUSPICIOUS = 4  # of 1..5; two readers who say so make a nodule malignant, as in the book's file
-ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 Row = tuple[object, ...]
 
@@ -82,19 +76,8 @@ def write_phantoms(
     out_dir = Path(out_dir)
     check_unused(out_dir)
     work = partial(write_scan, out_dir, seed, pixels, slice_count)
-    records: dict[int, ScanRecord] = {}
-    with single_threaded(), multiprocessing.get_context("spawn").Pool(num_workers, _ignore_ctrl_c) as pool:
-        try:
-            with progress_bar(scan_count, "Writing phantoms", "scans") as bar:
-                for index, record in pool.imap_unordered(work, range(scan_count)):
-                    records[index] = record
-                    bar.update()
-        except BaseException:
-            pool.terminate()
-            pool.join()
-            for unfinished in out_dir.glob("subset*/.*.tmp"):
-                unfinished.unlink()
-            raise
+    futures = map_in_processes(work, range(scan_count), min(num_workers, scan_count), "Writing phantoms", "scan")
+    records = dict(future.result() for future in futures)
     in_order = [records[index] for index in range(scan_count)]
     nodules = [row for record in in_order for row in record.nodules]
     write_csv(out_dir / CSV_NAMES[0], ANNOTATION_COLUMNS, [row[: len(ANNOTATION_COLUMNS)] for row in nodules])
@@ -178,23 +161,3 @@ def write_csv(path: Path, columns: tuple[str, ...], rows: list[Row]) -> None:
     writer.writerows(rows)
     with write_whole(path) as file:
         file.write(text.getvalue().encode())
-
-
-@contextmanager
-def single_threaded() -> Iterator[None]:
-    """Let new processes calculate in one thread each: more would only wait for each other."""
-    before = {name: os.environ.get(name) for name in ONE_THREAD}
-    os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-def _ignore_ctrl_c() -> None:
-    """Ctrl-C reaches all processes of a terminal; the parent alone answers it, and ends its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
