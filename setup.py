@@ -16,5 +16,6 @@ setup(
         "tensorboard>=2.15",
         "pillow>=10",
         "tqdm>=4.66",
+        "threadpoolctl>=3.1",
     ],
 )

@@ -106,15 +106,15 @@ def draw_overlay(hu: NDArray[np.floating], is_predicted: NDArray[np.bool_], labe
     Args: hu, prediction and label of the slice, each (row, col).
     """
     black, white = LUNG_WINDOW_HU
-    grey = ((hu - black) / (white - black)).clip(0, 1) * 255
+    grey = ((hu - black) * (255 / (white - black))).clip(0, 255).round().astype(np.uint8)
     picture = np.repeat(grey[..., np.newaxis], 3, axis=2)
     for colour, where in (
         (FOUND, is_predicted & label),
         (MISSED, ~is_predicted & label),
         (FALSE_ALARM, is_predicted & ~label),
     ):
-        picture[where] += COLOUR_WEIGHT * (np.array(colour) - picture[where])
-    return picture.round().astype(np.uint8)
+        picture[where] = ((1 - COLOUR_WEIGHT) * picture[where] + COLOUR_WEIGHT * np.array(colour)).round()
+    return picture
 
 
 def draw_findings(dataset: Luna2dSegmentationDataset, predict: Predictor, series_count: int = 4) -> Image:

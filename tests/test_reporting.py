@@ -20,8 +20,8 @@ def test_colours_by_hand():
     label = np.array([[0, 0, 0, 0], [1, 1, 0, 0]], dtype=bool)
     picture = draw_overlay(hu, predicted, label)
     assert picture[0].tolist() == [[0, 0, 0], [128, 128, 128], [255, 255, 255], [0, 0, 0]]
-    # Half way from grey 127.5 to green, orange and red.
-    assert picture[1, :3].tolist() == [[64, 191, 64], [191, 128, 64], [191, 64, 64]]
+    # Half way from grey 128 to green, orange and red.
+    assert picture[1, :3].tolist() == [[64, 192, 64], [192, 128, 64], [192, 64, 64]]
     assert picture[1, 3].tolist() == [255, 255, 255]
 
 

@@ -8,6 +8,8 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
+from threadpoolctl import threadpool_limits
+
 from util.errors import InputError
 from util.progress import progress_bar
 
@@ -51,5 +53,6 @@ def map_in_processes(
 def _start(start_worker: Callable[..., None] | None, start_arguments: tuple[Any, ...]) -> None:
     """Ctrl-C goes to all processes of a terminal: the parent alone reacts, and lets the others end what they are at."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threadpool_limits(1)  # as many processes as cores are at work already; their threads would wait for each other
     if start_worker is not None:
         start_worker(*start_arguments)
