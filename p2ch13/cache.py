@@ -7,6 +7,7 @@ import logging
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from p2ch13.candidates import CandidateInfoTuple, get_nodule_info_list
 from p2ch13.config import CROP_WIDTH_IRC, HU_MAX, HU_MIN, MASK_THRESHOLD_HU, Folders
 from p2ch13.ct import Ct
-from p2ch13.scans import find_scans, scan_signature
+from p2ch13.scans import find_scans, no_such_series, scan_signature
 from util.coordinates import IrcTuple
 from util.disk import DamagedEntryError, get_cache
 from util.errors import InputError
@@ -55,9 +56,7 @@ class CtCache:
         Raises: InputError if there is no such scan or it cannot be read.
         """
         if self._latest_ct is None or self._latest_ct.series_uid != series_uid:
-            if series_uid not in self.scans:
-                raise InputError(f"{series_uid}: no scan of this series is on disk; is its subset unpacked?")
-            self._latest_ct = Ct(self.scans[series_uid], self.nodules[series_uid])
+            self._latest_ct = Ct(self._find_scan(series_uid), self.nodules[series_uid])
         return self._latest_ct
 
     def get_ct_raw_candidate(
@@ -105,6 +104,11 @@ class CtCache:
         """The size of the cache on disk, in bytes."""
         return int(self._disk.volume())
 
+    def _find_scan(self, series_uid: str) -> Path:
+        if series_uid not in self.scans:
+            raise no_such_series(series_uid)
+        return self.scans[series_uid]
+
     def _memoize(self, key: str, compute: Callable[[], list[Any]]) -> list[Any]:
         try:
             value = self._look_up(key)
@@ -131,8 +135,6 @@ class CtCache:
 
     def _key(self, kind: str, series_uid: str, *details: Any) -> str:
         """All that the value depends on. A mask depends on where the series' nodules are, not on how large they are."""
-        if series_uid not in self.scans:
-            raise InputError(f"{series_uid}: no scan of this series is on disk; is its subset unpacked?")
+        signature = scan_signature(self._find_scan(series_uid))
         centers = sorted(nodule.center_xyz for nodule in self.nodules[series_uid])
-        signature = scan_signature(self.scans[series_uid])
         return json.dumps([kind, series_uid, *details, CACHE_VERSION, MASK_THRESHOLD_HU, signature, centers])

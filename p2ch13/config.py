@@ -12,7 +12,6 @@ TRAINING_CROP_SIZE = 64  # rows and cols that training cuts out of these
 HU_MIN, HU_MAX = -1000, 1000  # air and dense bone; scanners write anything beyond
 MASK_THRESHOLD_HU = -700  # border between lung and tissue
 NODULE_THRESHOLD = 0.5  # probability from which a pixel counts as nodule
-VAL_STRIDE = 10  # every tenth series is for validation
 
 # What --augmented turns on, all of it, and --augment-flip and so on one by one; see SegmentationAugmentation.
 AUGMENTATION: dict[str, Any] = {"flip": True, "offset": 0.03, "scale": 0.2, "rotate": True, "noise": 25.0}
@@ -34,7 +33,7 @@ class TrainingConfig:
     batch_size: int = 16  # crops per optimizer step
     samples_per_epoch: int = 300_000
     validation_cadence: int = 5  # epochs from one validation to the next
-    val_stride: int = VAL_STRIDE
+    val_stride: int = 10  # every tenth series is for validation
     num_workers: int = 0  # processes that read validation slices ahead
     precision: str = "auto"
     seed: int = 0

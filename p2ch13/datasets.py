@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from p2ch13.cache import CtCache
-from p2ch13.candidates import CandidateInfoTuple
+from p2ch13.candidates import sort_candidates
 from p2ch13.config import CONTEXT_SLICES_COUNT, CROP_WIDTH_IRC, TRAINING_CROP_SIZE, Folders, TrainingConfig
+from p2ch13.scans import no_such_series
 from util.errors import InputError
 
 # HU, float32 (7, row, col), clipped to -1000..1000; mask, bool (1, row, col); series UID; index of the slice.
@@ -49,11 +50,7 @@ class Luna2dSegmentationDataset(Dataset[Sample]):
         self.full_ct = full_ct
         self.ct_cache = CtCache(folders or Folders())
         self.series_list = split_series(self.ct_cache.series_list, val_stride, is_val_set, series_uid)
-        self.pos_list: list[CandidateInfoTuple] = sorted(
-            (nodule for uid in self.series_list for nodule in self.ct_cache.nodules[uid]),
-            key=lambda nodule: nodule.diameter_mm,
-            reverse=True,
-        )
+        self.pos_list = sort_candidates([n for uid in self.series_list for n in self.ct_cache.nodules[uid]])
         self.sample_list = self._find_samples()
 
     def _find_samples(self) -> list[tuple[str, int]]:
@@ -194,7 +191,7 @@ def split_series(
     if series_uid is not None:
         chosen = [uid for uid in chosen if uid == series_uid]
         if not chosen:
-            raise InputError(f"{series_uid}: no scan of this series is on disk; is its subset unpacked?")
+            raise no_such_series(series_uid)
     if is_val_set:
         chosen = chosen[::val_stride]
     elif val_stride > 0:

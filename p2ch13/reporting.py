@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image as PillowImage
 
 from p2ch13.datasets import Luna2dSegmentationDataset
 from p2ch13.metrics import Scores
@@ -31,7 +32,7 @@ class TensorBoardReport:
     """
 
     def __init__(self, folder: Path, run_name: str, comment: str) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # takes seconds to import, and tests do without
+        from torch.utils.tensorboard import SummaryWriter  # takes seconds to import: not for --help
 
         self.writers = {
             mode: SummaryWriter(log_dir=str(folder / f"{run_name}_{mode}_seg_{comment}")) for mode in ("trn", "val")
@@ -152,7 +153,5 @@ def fit(picture: Image, height: int, width: int) -> Image:
 
 def write_png(path: Path, picture: Image) -> None:
     """Write a picture; it appears under its name only when it is complete."""
-    from PIL import Image as PillowImage  # comes with tensorboard, which draws its pictures with it
-
     with write_whole(path) as file:
         PillowImage.fromarray(picture).save(file, format="PNG")

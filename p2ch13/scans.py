@@ -42,6 +42,10 @@ def find_scans(data_dir: Path) -> dict[str, Path]:
     return dict(sorted(scans.items()))
 
 
+def no_such_series(series_uid: str) -> InputError:
+    return InputError(f"{series_uid}: no scan of this series is on disk; is its subset unpacked?")
+
+
 @dataclass(frozen=True, eq=False)
 class ScanHeader:
     """Size and position of a scan; see `util.coordinates` for how they map voxels to the patient."""
@@ -127,10 +131,10 @@ def errors_naming(path: Path) -> Iterator[None]:
     """Turn what SimpleITK, gzip and the file system raise into an InputError that names the file."""
     try:
         yield
-    except InputError:
-        raise
     except (RuntimeError, EOFError, OSError, struct.error) as error:
-        reason = getattr(error, "strerror", None) or str(error).strip().splitlines()[-1].strip()
+        reason = (
+            getattr(error, "strerror", None) or (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
+        )
         raise InputError(f"{path}: cannot be read as a scan ({reason}); unpack or download it again") from None
 
 

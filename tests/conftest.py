@@ -34,6 +34,16 @@ class Ball(NamedTuple):
         return 2 * self.radius * VX_SIZE_XYZ[0]
 
 
+class Intruder:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str, str]]:
+        return open, (str(self.path), "w")
+
+
 def ball_mask(ball: Ball, shape_irc: Sequence[int] = SHAPE_IRC) -> np.ndarray:
     grid = np.ogrid[tuple(slice(0, size) for size in shape_irc)]
     return sum((axis - center) ** 2 for axis, center in zip(grid, ball.center_irc, strict=True)) <= ball.radius**2

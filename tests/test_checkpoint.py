@@ -5,6 +5,7 @@ import torch
 
 from p2ch13.checkpoint import load_checkpoint, load_model, save_checkpoint
 from p2ch13.model import BOOK_MODEL, UNetWrapper
+from tests.conftest import Intruder
 from util.errors import InputError
 
 
@@ -39,14 +40,6 @@ def test_a_failed_save_leaves_the_previous_one(tmp_path, model):
         save_checkpoint(path, {"model_state": model.state_dict(), "epoch": 2, "code": lambda: None})
     assert load_checkpoint(path)["epoch"] == 1
     assert len(list(tmp_path.iterdir())) == 1
-
-
-class Intruder:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return open, (str(self.path), "w")
 
 
 def test_code_in_a_checkpoint_does_not_run(tmp_path):

@@ -4,6 +4,7 @@ import sqlite3
 import numpy as np
 import pytest
 
+from tests.conftest import Intruder
 from util.disk import DamagedEntryError, decode, encode, get_cache
 from util.errors import InputError
 
@@ -50,16 +51,6 @@ def test_every_flipped_bit_is_noticed():
 def test_arrays_of_python_objects_are_not_made():
     with pytest.raises(DamagedEntryError):
         decode(encode([{"dtype": "|O", "shape": [1]}, "0" * 64]))
-
-
-class Intruder:
-    """Makes a file when it is unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return open, (str(self.path), "w")
 
 
 def test_a_planted_pickle_does_not_run(tmp_path):

@@ -73,7 +73,6 @@ def write_phantoms(
     Raises: InputError if the folder is in use.
     """
     started = time.monotonic()
-    out_dir = Path(out_dir)
     check_unused(out_dir)
     work = partial(write_scan, out_dir, seed, pixels, slice_count)
     futures = map_in_processes(work, range(scan_count), min(num_workers, scan_count), "Writing phantoms", "scan")
