@@ -72,7 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def fill(folders: Folders, series_list: Sequence[str], worker_count: int) -> list[InputError]:
-    """Cache the series in worker processes. Returns: an error for each one that cannot be read."""
+    """Cache the series in worker processes. Returns: an error for each one that cannot be read, sorted by its file."""
     errors: list[InputError] = []
     futures = map_in_processes(fill_series, series_list, worker_count, "Caching", "scan", start_worker, (folders,))
     for future in futures:
@@ -80,7 +80,7 @@ def fill(folders: Folders, series_list: Sequence[str], worker_count: int) -> lis
             future.result()
         except InputError as error:
             errors.append(error)
-    return errors
+    return sorted(errors, key=str)  # not by which process was first
 
 
 def start_worker(folders: Folders) -> None:
