@@ -60,7 +60,7 @@ class SegmentationAugmentation(nn.Module):
 
         factors = torch.ones(batch_size, 2, device=device)
         if self.flip:
-            factors = factors.where(draw(2) < 0, -1.0)
+            factors = factors.copysign(draw(2))
         if self.scale:
             factors = factors * (1 + self.scale * draw(1))
         transform = torch.zeros(batch_size, 2, 3, device=device)

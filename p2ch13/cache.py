@@ -33,7 +33,8 @@ class CtCache:
     are what they were; otherwise it is made anew.
 
     Args: folders: where the scans and the CSV files are, and the cache.
-    Attributes: `series_list`, sorted UIDs of the scans on disk; `nodules`, series UID -> its nodules, largest first.
+    Attributes: `series_list`, sorted UIDs of the scans on disk; `nodules`, series UID -> its nodules, largest first;
+        `folder`, the cache's.
     Raises: InputError for a folder or CSV file that cannot be used.
     """
 
@@ -43,6 +44,7 @@ class CtCache:
         self.nodules: defaultdict[str, list[CandidateInfoTuple]] = defaultdict(list)
         for nodule in get_nodule_info_list(folders.data_dir):
             self.nodules[nodule.series_uid].append(nodule)
+        self.folder = folders.cache_dir
         self._disk = get_cache(folders.cache_dir)
         self._latest_ct: Ct | None = None
 

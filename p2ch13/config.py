@@ -11,6 +11,8 @@ CROP_WIDTH_IRC = (2 * CONTEXT_SLICES_COUNT + 1, 96, 96)  # voxels kept around a 
 TRAINING_CROP_SIZE = 64  # rows and cols that training cuts out of these
 HU_MIN, HU_MAX = -1000, 1000  # air and dense bone; scanners write anything beyond
 MASK_THRESHOLD_HU = -700  # border between lung and tissue
+PRECISIONS = ("auto", "fp32", "bf16")
+COMPILE_CHOICES = ("auto", "yes", "no")
 NODULE_THRESHOLD = 0.5  # probability from which a pixel counts as nodule
 
 # What --augmented turns on, all of it, and --augment-flip and so on one by one; see SegmentationAugmentation.
@@ -30,12 +32,14 @@ class TrainingConfig:
     """Options of one run; every checkpoint holds them as a plain dict."""
 
     epochs: int = 1
-    batch_size: int = 16  # crops per optimizer step
+    batch_size: int = 16  # crops per optimizer step, in each process
     samples_per_epoch: int = 300_000
     validation_cadence: int = 5  # epochs from one validation to the next
     val_stride: int = 10  # every tenth series is for validation
     num_workers: int = 0  # processes that read validation slices ahead
     precision: str = "auto"
+    compile: str = "auto"
+    sync_batchnorm: bool = False
     seed: int = 0
     augment_flip: bool = False
     augment_offset: bool = False

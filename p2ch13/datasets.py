@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -14,6 +17,11 @@ from p2ch13.candidates import sort_candidates
 from p2ch13.config import CONTEXT_SLICES_COUNT, CROP_WIDTH_IRC, TRAINING_CROP_SIZE, Folders, TrainingConfig
 from p2ch13.scans import no_such_series
 from util.errors import InputError
+from util.launch import Launch
+from util.memory import DiskTensor
+
+CROPS_IN_MEMORY_BYTES = 2**29  # three times what LUNA16 needs; a larger set stays on disk
+RELEASE_AFTER_SAMPLES = 512  # whose crops, mapped into memory, take 70 MB
 
 # HU, float32 (7, row, col), clipped to -1000..1000; mask, bool (1, row, col); series UID; index of the slice.
 Sample = tuple[torch.Tensor, torch.Tensor, str, int]
@@ -73,26 +81,29 @@ class Luna2dSegmentationDataset(Dataset[Sample]):
         mask = torch.from_numpy(ct.get_slice_mask(slice_ndx)).unsqueeze(0)
         return hu, mask, series_uid, slice_ndx
 
-    def group_by_series(self, batch_size: int) -> list[list[int]]:
+    def group_by_series(self, batch_size: int, launch: Launch | None = None) -> list[list[int]]:
         """Indexes of samples in batches of one series each, for `DataLoader(batch_sampler=...)`.
 
-        Scans differ in rows and cols, so that slices of two of them may not fit into one tensor.
+        Scans differ in rows and cols, so that slices of two of them may not fit into one tensor. Of several processes
+        each gets every so many-th series, so that a scan is read by one of them only.
         """
-        batches: list[list[int]] = []
+        series: defaultdict[str, list[int]] = defaultdict(list)
         for ndx, (series_uid, _) in enumerate(self.sample_list):
-            if batches and len(batches[-1]) < batch_size and self.sample_list[batches[-1][0]][0] == series_uid:
-                batches[-1].append(ndx)
-            else:
-                batches.append([ndx])
-        return batches
+            series[series_uid].append(ndx)
+        return [
+            ndxs[start : start + batch_size]
+            for ndxs in (launch or Launch()).share(list(series.values()))
+            for start in range(0, len(ndxs), batch_size)
+        ]
 
 
 class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
     """Random 64x64 crops out of the 96x96 around each nodule, `samples_per_epoch` of them.
 
-    All crops lie in two tensors on `device` (200 MB for LUNA16), and `batches` hands out whole batches of them. A plain
-    `DataLoader` works as well. Which nodule and where a sample is cut depends on the seed and the number of the shuffle
-    alone: not on the batch size, nor on how many processes read.
+    All crops lie in two tensors on `device` (200 MB for LUNA16), and `batches` hands out whole batches of them. Where a
+    CPU's memory should not hold them, they lie in a file in the cache's folder. A plain `DataLoader` works as well.
+    Which nodule and where a sample is cut depends on the seed and the number of the epoch alone: not on the batch size,
+    nor on how many processes read.
 
     Args: those of `Luna2dSegmentationDataset`, and
         samples_per_epoch: the length.
@@ -118,7 +129,9 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
             raise InputError("no training series has a nodule; choose another split with --val-stride")
         self.samples_per_epoch = samples_per_epoch
         self.seed = seed
-        self.shuffle_count = 0
+        self.epoch_ndx = 0
+        self.disk_tensors: list[DiskTensor] = []
+        self.samples_until_release = RELEASE_AFTER_SAMPLES
         self._read_crops(torch.device(device))
         self.shuffle_samples()
 
@@ -127,9 +140,11 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
 
     def _read_crops(self, device: torch.device) -> None:
         width_irc = (2 * self.context_slices_count + 1, *CROP_WIDTH_IRC[1:])
-        crops = torch.empty(len(self.pos_list), *width_irc, dtype=torch.int16)
-        masks = torch.empty(len(self.pos_list), 1, *width_irc[1:], dtype=torch.bool)
-        self.slice_ndxs = torch.empty(len(self.pos_list), dtype=torch.int64)
+        crop_count = len(self.pos_list)
+        on_disk = device.type == "cpu" and crop_count * math.prod(width_irc) * 2 > CROPS_IN_MEMORY_BYTES
+        crops = self._allocate((crop_count, *width_irc), torch.int16, on_disk)
+        masks = self._allocate((crop_count, 1, *width_irc[1:]), torch.bool, on_disk)
+        self.slice_ndxs = torch.empty(crop_count, dtype=torch.int64)
         for ndx, nodule in enumerate(self.pos_list):
             ct_chunk, pos_chunk, center_irc = self.ct_cache.get_ct_raw_candidate(
                 nodule.series_uid, nodule.center_xyz, width_irc
@@ -137,15 +152,30 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
             crops[ndx] = torch.tensor(ct_chunk)
             masks[ndx, 0] = torch.tensor(pos_chunk[self.context_slices_count])
             self.slice_ndxs[ndx] = center_irc.index
+            self._release_memory(1)
         # Every place that a 64x64 window can take, as a view: (nodule, channel, row offset, col offset, 64, 64).
         size = TRAINING_CROP_SIZE
         self.ct_windows = crops.to(device).unfold(2, size, 1).unfold(3, size, 1)
         self.mask_windows = masks.to(device).unfold(2, size, 1).unfold(3, size, 1)
 
-    def shuffle_samples(self) -> None:
-        """Draw the next epoch's samples: a new order of the nodules, and where each crop is cut."""
-        self.shuffle_count += 1
-        rng = np.random.default_rng([self.seed, self.shuffle_count])
+    def _allocate(self, shape: tuple[int, ...], dtype: torch.dtype, on_disk: bool) -> torch.Tensor:
+        if not on_disk:
+            return torch.empty(shape, dtype=dtype)
+        self.disk_tensors.append(DiskTensor(self.ct_cache.folder, shape, dtype))
+        return self.disk_tensors[-1].tensor
+
+    def _release_memory(self, sample_count: int) -> None:
+        """Every so many samples, let go of the crops on disk that were mapped into memory for them."""
+        self.samples_until_release -= sample_count
+        if self.samples_until_release <= 0:
+            self.samples_until_release = RELEASE_AFTER_SAMPLES
+            for disk_tensor in self.disk_tensors:
+                disk_tensor.release()
+
+    def shuffle_samples(self, epoch_ndx: int | None = None) -> None:
+        """Draw the samples of an epoch, the next one if none is named: an order of the nodules, where crops are cut."""
+        self.epoch_ndx = self.epoch_ndx + 1 if epoch_ndx is None else epoch_ndx
+        rng = np.random.default_rng([self.seed, self.epoch_ndx])
         self.nodule_ndxs = np.resize(rng.permutation(len(self.pos_list)), self.samples_per_epoch)
         offset_counts = self.ct_windows.shape[2:4]
         offsets = rng.integers(0, offset_counts, size=(self.samples_per_epoch, 2))
@@ -165,20 +195,42 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
         ct_slices, masks, series_uids, slice_ndxs = self._get_batch(np.asarray(ndxs))
         return list(zip(ct_slices, masks, series_uids, slice_ndxs.tolist(), strict=True))
 
-    def batches(self, batch_size: int) -> Iterator[Batch]:
-        """All samples of the epoch, in whole batches; the last one may be smaller."""
-        for start in range(0, len(self), batch_size):
-            yield self._get_batch(slice(start, start + batch_size))
+    def batches(self, batch_size: int, launch: Launch | None = None) -> Iterator[Batch]:
+        """All samples of the epoch, in whole batches; the last one may be smaller.
+
+        Of several processes each gets its part of every step's samples: `batch_size` of them, and in the last step as
+        many as the others or one more or less. There must be as many samples as processes.
+        """
+        launch = launch or Launch()
+        bounds = find_steps(len(self), batch_size, launch.world_size)
+        for start, stop in pairwise(bounds):
+            first, last = (
+                start + (stop - start) * rank // launch.world_size for rank in (launch.rank, launch.rank + 1)
+            )
+            yield self._get_batch(slice(first, last))
 
     def _get_batch(self, samples: slice | NDArray[np.int64]) -> Batch:
         nodules, row_offsets, col_offsets = self.places[:, samples]
         nodule_ndxs = self.nodule_ndxs[samples]
-        return (
+        batch = (
             self.ct_windows[nodules, :, row_offsets, col_offsets].float(),  # (batch, 7, 64, 64)
             self.mask_windows[nodules, :, row_offsets, col_offsets],  # (batch, 1, 64, 64)
             [self.pos_list[ndx].series_uid for ndx in nodule_ndxs],
             self.slice_ndxs[nodule_ndxs],
         )
+        self._release_memory(len(nodule_ndxs))
+        return batch
+
+
+def find_steps(sample_count: int, batch_size: int, process_count: int) -> list[int]:
+    """The samples with which steps begin, and the end. All processes take every step together.
+
+    A rest of fewer samples than processes is taken along in the step before.
+    """
+    bounds = [*range(0, sample_count, batch_size * process_count), sample_count]
+    if len(bounds) > 2 and bounds[-1] - bounds[-2] < process_count:
+        del bounds[-2]
+    return bounds
 
 
 def split_series(

@@ -22,21 +22,24 @@ def count_pixels(is_predicted: torch.Tensor, label: torch.Tensor) -> torch.Tenso
 
 
 class EpochTotals:
-    """Adds up an epoch's losses and counts on the device, and reads them once, at the end."""
+    """Adds up an epoch's losses and counts on the device, and reads them once, at the end.
+
+    Attributes: `values`, (5,) float64: loss, number of samples, and the counts of `COUNT_NAMES`. One tensor, which is
+        summed over the processes of a run at once; whole numbers are exact in it up to 2**53.
+    """
 
     def __init__(self, device: torch.device) -> None:
-        self.loss = torch.zeros((), dtype=torch.float64, device=device)
-        self.counts = torch.zeros(len(COUNT_NAMES), dtype=torch.int64, device=device)
-        self.sample_count = 0
+        self.values = torch.zeros(2 + len(COUNT_NAMES), dtype=torch.float64, device=device)
 
     def add(self, losses: torch.Tensor, counts: torch.Tensor) -> None:
         """Args: losses of a batch's samples, (batch,); `count_pixels` of the batch."""
-        self.loss += losses.detach().sum()
-        self.counts += counts
-        self.sample_count += len(losses)
+        self.values[0] += losses.detach().sum()
+        self.values[1] += len(losses)
+        self.values[2:] += counts
 
     def scores(self) -> Scores:
-        return Scores.from_counts(self.loss.item() / max(self.sample_count, 1), *self.counts.tolist())
+        loss, sample_count, *counts = self.values.tolist()
+        return Scores.from_counts(loss / max(sample_count, 1), *(int(count) for count in counts))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
+from torch.utils.tensorboard import SummaryWriter
 
 from p2ch13.datasets import Luna2dSegmentationDataset
 from p2ch13.metrics import Scores
@@ -28,14 +29,15 @@ Predictor = Callable[[torch.Tensor], torch.Tensor]
 class TensorBoardReport:
     """The curves and pictures of a run: one folder for training and one for validation, which TensorBoard overlays.
 
-    Args: run_name: the folders are `<run_name>_trn_seg_<comment>` and `<run_name>_val_seg_<comment>`.
+    Args:
+        run_name, comment: the folders are `<run_name>_trn_seg_<comment>` and `<run_name>_val_seg_<comment>`.
+        first_step: what an interrupted run has left there of this number of samples, or of more, is not shown.
     """
 
-    def __init__(self, folder: Path, run_name: str, comment: str) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # takes seconds to import: not for --help
-
+    def __init__(self, folder: Path, run_name: str, comment: str, first_step: int = 1) -> None:
         self.writers = {
-            mode: SummaryWriter(log_dir=str(folder / f"{run_name}_{mode}_seg_{comment}")) for mode in ("trn", "val")
+            mode: SummaryWriter(log_dir=str(folder / f"{run_name}_{mode}_seg_{comment}"), purge_step=first_step)
+            for mode in ("trn", "val")
         }
 
     def log_scores(self, mode: str, scores: Scores, samples_count: int) -> None:

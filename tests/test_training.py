@@ -6,13 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from p2ch13 import training
 from p2ch13.checkpoint import load_checkpoint, load_model
 from p2ch13.compute import get_dtype, has_bfloat16_arithmetic
 from p2ch13.config import TrainingConfig
 from p2ch13.datasets import Luna2dSegmentationDataset
 from p2ch13.metrics import Scores
-from p2ch13.training import SegmentationTrainingApp, parse_config
+from p2ch13.training import app as training_app
+from p2ch13.training.__main__ import main
+from p2ch13.training.app import SegmentationTrainingApp
+from p2ch13.training.options import parse_config
 from tests.test_precache import assert_one_line
 from util.errors import run_command
 
@@ -31,7 +33,7 @@ def options(folders, tmp_path):
 def run(*options):
     """Through `main`, with the exit status that a shell would see."""
     with pytest.raises(SystemExit) as end:
-        run_command(lambda: training.main(options))
+        run_command(lambda: main(options))
     return end.value.code
 
 
@@ -55,8 +57,9 @@ def test_two_epochs_for_real(options, tmp_path):
         (line,) = [line for line in lines if f" {start}" in line]
         assert all(name in line for name in ("precision", "recall", "F1", "% tp", "% fn", "% fp"))
     files = sorted((tmp_path / "models" / "p2ch13").iterdir())
-    assert [file.name.split("_tiny.")[1] for file in files] == ["128.state", "64.state", "best.png", "best.state"]
-    assert [line for line in lines if str(files[-1]) in line]  # the final lines say where the best model is
+    endings = [file.name.split("_tiny.")[1] for file in files]
+    assert endings == ["128.state", "64.state", "best.png", "best.state", "last.state"]
+    assert [line for line in lines if str(files[3]) in line]  # the final lines say where the best model is
     assert "tensorboard --logdir" in lines[-1]
     assert len(list((tmp_path / "runs" / "p2ch13").iterdir())) == 2
     state = load_checkpoint(files[0])
@@ -110,7 +113,7 @@ def test_scores_are_the_same_kind_with_and_without_augmentation(options, augment
     batch = next(app.init_train_ds().batches(16))
     with torch.no_grad():
         app.segmentation_model.unet.last.bias.fill_(100.0)  # everything is nodule
-    _, (tp, fn, fp) = app.compute_batch_loss(batch)
+    _, (tp, fn, fp) = app.compute_batch_loss(*batch[:2])
     assert fn == 0
     assert tp + fp == 16 * 64 * 64
     assert 0 < tp < 16 * 64 * 64 / 4
@@ -157,7 +160,7 @@ def test_only_a_higher_recall_is_the_best(options):
 
 
 def test_a_model_that_finds_nothing_is_said_to(options, caplog, monkeypatch):
-    monkeypatch.setattr(training, "NODULE_THRESHOLD", 1.0)
+    monkeypatch.setattr(training_app, "NODULE_THRESHOLD", 1.0)
     app = SegmentationTrainingApp(options)
     with caplog.at_level("INFO"):
         app.main()

@@ -5,9 +5,15 @@ from __future__ import annotations
 import logging
 import sys
 
+from util.launch import Launch
+
 
 def set_up_logging() -> None:
-    """Everything from INFO on to stdout, a line each, with the time of day."""
+    """Everything from INFO on to stdout, a line each, with the time of day.
+
+    Of the processes that torchrun has started, all but the first one say no more than warnings.
+    """
+    level = logging.INFO if Launch.from_environment().is_first else logging.WARNING
     logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout, force=True
+        level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout, force=True
     )

@@ -7,11 +7,14 @@ from typing import Any
 
 from tqdm import tqdm
 
+from util.launch import Launch
+
 
 def progress_bar(total: int, description: str, unit: str) -> tqdm[Any]:
     """A bar on stderr with the rate in `unit`s per second and the time left; call `update(count)` on it.
 
-    A terminal sees it move twice a second; a log file gets a line every half minute.
+    A terminal sees it move twice a second; a log file gets a line every half minute. Of the processes that torchrun has
+    started the first one alone shows it.
     """
     return tqdm(
         total=total,
@@ -19,4 +22,5 @@ def progress_bar(total: int, description: str, unit: str) -> tqdm[Any]:
         unit=f" {unit}",
         mininterval=0.5 if sys.stderr.isatty() else 30.0,
         dynamic_ncols=True,
+        disable=not Launch.from_environment().is_first,
     )

@@ -1,0 +1,1 @@
+"""Training: `options`, the command line, and `app`, the loop."""

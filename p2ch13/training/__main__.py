@@ -1,0 +1,22 @@
+"""`python -m p2ch13.training`"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from p2ch13.training.options import parse_config
+from util.errors import run_command
+from util.logconf import set_up_logging
+
+
+def main(sys_argv: Sequence[str] | None = None) -> None:
+    """Train as a command line says. Raises: SystemExit for --help and a mistyped option, else see the app's `main`."""
+    parse_config(sys_argv)  # before torch is imported, which takes seconds
+    from p2ch13.training.app import SegmentationTrainingApp
+
+    set_up_logging()
+    SegmentationTrainingApp(sys_argv).main()
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,350 @@
+"""SegmentationTrainingApp: the loop of chapter 13."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import logging
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import nn
+from torch.optim import Adam, Optimizer
+from torch.utils.data import DataLoader
+
+from p2ch13.augmentation import SegmentationAugmentation
+from p2ch13.checkpoint import load_checkpoint, save_checkpoint
+from p2ch13.compute import (
+    CapturedStep,
+    autocast,
+    check_compiler,
+    get_device,
+    get_dtype,
+    get_slice_batch_size,
+    keep_freed_memory,
+    should_compile,
+)
+from p2ch13.config import NODULE_THRESHOLD
+from p2ch13.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
+from p2ch13.distributed import (
+    copy_buffers_from_first,
+    copy_from_first,
+    data_parallel,
+    process_group,
+    sum_over_processes,
+    sync_batchnorm,
+)
+from p2ch13.losses import segmentation_loss
+from p2ch13.metrics import EpochTotals, Scores, count_pixels
+from p2ch13.model import BOOK_MODEL, UNetWrapper
+from p2ch13.reporting import TensorBoardReport, draw_findings, write_png
+from p2ch13.training.options import parse_config
+from util.errors import InputError
+from util.files import make_writable_folder
+from util.launch import Launch
+from util.progress import progress_bar
+
+log = logging.getLogger(__name__)
+
+LAST = "last.state"
+
+
+class SegmentationTrainingApp:
+    """One training run, from the options of a command line to its best model.
+
+    Started by torchrun, it is one of the processes that train one model together: each with its own part of every
+    step's samples and of the validation series. The first one writes for all of them.
+
+    Args: sys_argv: the command line's arguments; None takes those of the process.
+    """
+
+    def __init__(self, sys_argv: Sequence[str] | None = None) -> None:
+        self.sys_argv = list(sys.argv[1:] if sys_argv is None else sys_argv)
+        self.config = parse_config(self.sys_argv)
+        self.launch = Launch.from_environment()
+        self.time_str = datetime.datetime.now().strftime("%Y-%m-%d_%H.%M.%S")
+        self.total_training_samples_count = 0
+        self.best_recall = 0.0  # a model that finds nothing is not the best of anything
+        torch.manual_seed(self.config.seed)
+        self.device = get_device(self.launch)
+        self.dtype = get_dtype(self.config.precision, self.device)
+        self.segmentation_model, self.augmentation_model = self.init_model()
+        self.optimizer = self.init_optimizer()
+        self.training_model, self.train_step = self.init_training()
+
+    def init_model(self) -> tuple[UNetWrapper, SegmentationAugmentation]:
+        segmentation_model = UNetWrapper(**BOOK_MODEL)
+        if self.config.sync_batchnorm:
+            segmentation_model = sync_batchnorm(segmentation_model, self.device)
+        segmentation_model.to(self.device)
+        segmentation_model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # what convolutions are fastest in
+        return segmentation_model, SegmentationAugmentation(**self.config.augmentation)
+
+    def init_optimizer(self) -> Optimizer:
+        return Adam(self.segmentation_model.parameters(), fused=True, capturable=self.device.type == "cuda")
+
+    def init_training(self) -> tuple[nn.Module, Callable[..., tuple[torch.Tensor, torch.Tensor]]]:
+        """The model as it is trained, and the function that takes a step with it; weights are those of the model.
+
+        Called again by `main`, when the processes of the run can talk to each other.
+        """
+        model = data_parallel(self.segmentation_model, self.device)
+        if not should_compile(self.config.compile, self.device, self.config.epochs * self.config.samples_per_epoch):
+            return model, self.compute_step
+        check_compiler()
+        can_capture = self.device.type == "cuda" and self.launch.is_alone
+        compiled = cast("nn.Module", torch.compile(model))
+        return compiled, CapturedStep(self.compute_step) if can_capture else self.compute_step
+
+    def init_train_ds(self) -> TrainingLuna2dSegmentationDataset:
+        if self.config.samples_per_epoch < self.launch.world_size:
+            raise InputError(
+                f"{self.config.samples_per_epoch} samples an epoch for {self.launch.world_size} processes; "
+                "raise --samples-per-epoch"
+            )
+        return TrainingLuna2dSegmentationDataset(
+            self.config.val_stride,
+            is_val_set=False,
+            samples_per_epoch=self.config.samples_per_epoch,
+            seed=self.config.seed,
+            device=self.device,
+            folders=self.config.folders,
+        )
+
+    def init_val_ds(self) -> Luna2dSegmentationDataset:
+        val_ds = Luna2dSegmentationDataset(self.config.val_stride, is_val_set=True, folders=self.config.folders)
+        if not val_ds.sample_list:
+            raise InputError(
+                f"none of the {len(val_ds.series_list)} validation series has a nodule, so that there is nothing to "
+                "score; choose another split with --val-stride"
+            )
+        return val_ds
+
+    def init_val_dl(self, val_ds: Luna2dSegmentationDataset, batches: list[list[int]]) -> DataLoader[Any]:
+        return DataLoader(
+            val_ds,
+            batch_sampler=batches,
+            num_workers=self.config.num_workers,
+            pin_memory=self.device.type == "cuda",
+        )
+
+    def main(self) -> None:
+        """Train, validate, save. Raises: InputError for data, folders or options that cannot be used."""
+        keep_freed_memory()
+        with process_group(self.launch):
+            self.training_model, self.train_step = self.init_training()
+            train_ds, val_ds = self.init_train_ds(), self.init_val_ds()
+            if self.launch.is_first:
+                make_writable_folder(self.models_dir, "--models-dir")
+                make_writable_folder(self.runs_dir, "--runs-dir")
+            self.log_start(train_ds, val_ds)
+            first_epoch_ndx = self.go_on_after_restart()
+            with self.init_report() as report:
+                for epoch_ndx in range(first_epoch_ndx, self.config.epochs + 1):
+                    self.log_metrics(report, epoch_ndx, "trn", self.do_training(epoch_ndx, train_ds))
+                    scores = None
+                    if self.is_validation_epoch(epoch_ndx):
+                        scores = self.log_metrics(report, epoch_ndx, "val", self.do_validation(epoch_ndx, val_ds))
+                        self.log_pictures(report, epoch_ndx, {"trn": train_ds, "val": val_ds})
+                    self.save_model(epoch_ndx, scores)
+            self.log_end(val_ds)
+
+    def is_validation_epoch(self, epoch_ndx: int) -> bool:
+        """The first, every `validation_cadence`-th, and the last, whose model would otherwise never be saved."""
+        return epoch_ndx in (1, self.config.epochs) or epoch_ndx % self.config.validation_cadence == 0
+
+    def do_training(self, epoch_ndx: int, train_ds: TrainingLuna2dSegmentationDataset) -> Scores:
+        self.training_model.train()
+        self.seed_epoch(epoch_ndx)
+        train_ds.shuffle_samples(epoch_ndx)
+        totals = EpochTotals(self.device)
+        with progress_bar(len(train_ds), f"E{epoch_ndx} training", "sample") as bar:
+            for ct_slices, label_mask, *_ in train_ds.batches(self.config.batch_size, self.launch):
+                losses, counts = self.train_step(ct_slices, label_mask)
+                totals.add(losses, counts)
+                bar.update(len(losses) * self.launch.world_size)
+        self.total_training_samples_count += len(train_ds)
+        sum_over_processes(totals.values)
+        return totals.scores()
+
+    def seed_epoch(self, epoch_ndx: int) -> None:
+        """An epoch's random numbers depend on the seed, the epoch and the process alone: not on the epochs before."""
+        torch.manual_seed(np.random.SeedSequence([self.config.seed, epoch_ndx, self.launch.rank]).generate_state(1)[0])
+
+    def compute_step(self, ct_slices: torch.Tensor, label_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """One step of the optimizer on a batch. Returns: what `compute_batch_loss` does."""
+        self.optimizer.zero_grad()
+        losses, counts = self.compute_batch_loss(ct_slices, label_mask)
+        losses.mean().backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return losses.detach(), counts
+
+    def do_validation(self, epoch_ndx: int, val_ds: Luna2dSegmentationDataset) -> Scores:
+        self.segmentation_model.eval()
+        copy_buffers_from_first(self.segmentation_model)
+        totals = EpochTotals(self.device)
+        batches = val_ds.group_by_series(get_slice_batch_size(self.device), self.launch)
+        slice_count = sum(map(len, batches))
+        with torch.inference_mode(), progress_bar(slice_count, f"E{epoch_ndx} validation", "slice") as bar:
+            for ct_slices, label_mask, *_ in self.init_val_dl(val_ds, batches):
+                losses, counts = self.compute_batch_loss(ct_slices, label_mask)
+                totals.add(losses, counts)
+                bar.update(len(losses))
+        sum_over_processes(totals.values)
+        return totals.scores()
+
+    def compute_batch_loss(
+        self, ct_slices: torch.Tensor, label_mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The loss of each sample, (batch,), and the batch's pixel counts; both stay on the device.
+
+        Args: (batch, 7, row, col) in HU and (batch, 1, row, col) bool, on any device.
+        """
+        ct_slices, label_mask = (x.to(self.device, non_blocking=True) for x in (ct_slices, label_mask))
+        model: nn.Module = self.segmentation_model
+        if model.training:
+            model = self.training_model
+            ct_slices, label_mask = self.augmentation_model(ct_slices, label_mask)
+        with autocast(self.device, self.dtype):
+            nodule_prob = model(ct_slices)  # (batch, 1, row, col), each 0..1
+        return segmentation_loss(nodule_prob, label_mask), count_pixels(nodule_prob > NODULE_THRESHOLD, label_mask)
+
+    @torch.inference_mode()
+    def predict(self, ct_slices: torch.Tensor) -> torch.Tensor:
+        """(batch, 7, row, col) in HU -> (batch, 1, row, col), bool, with the model as it is in use."""
+        self.segmentation_model.eval()
+        with autocast(self.device, self.dtype):
+            nodule_prob: torch.Tensor = self.segmentation_model(ct_slices.to(self.device))
+        return nodule_prob > NODULE_THRESHOLD
+
+    def init_report(self) -> AbstractContextManager[TensorBoardReport | None]:
+        """The run's TensorBoard folders; None in all processes but the first."""
+        if not self.launch.is_first:
+            return nullcontext()
+        first_step = self.total_training_samples_count + 1
+        return TensorBoardReport(self.runs_dir, self.time_str, self.config.comment, first_step)
+
+    def log_metrics(self, report: TensorBoardReport | None, epoch_ndx: int, mode: str, scores: Scores) -> Scores:
+        log.info(f"E{epoch_ndx} {mode} {scores}")
+        if not math.isfinite(scores.loss):
+            raise InputError(f"the {mode} loss of epoch {epoch_ndx} is {scores.loss}; try --precision fp32")
+        if report:
+            report.log_scores(mode, scores, self.total_training_samples_count)
+        return scores
+
+    def log_pictures(
+        self, report: TensorBoardReport | None, epoch_ndx: int, datasets: Mapping[str, Luna2dSegmentationDataset]
+    ) -> None:
+        if report:
+            for mode, dataset in datasets.items():
+                report.log_pictures(
+                    mode, dataset, self.predict, self.total_training_samples_count, with_labels=epoch_ndx == 1
+                )
+
+    @property
+    def models_dir(self) -> Path:
+        return Path(self.config.models_dir) / self.config.tb_prefix
+
+    @property
+    def runs_dir(self) -> Path:
+        return Path(self.config.runs_dir) / self.config.tb_prefix
+
+    @property
+    def best_path(self) -> Path:
+        return self.model_path("best.state")
+
+    def model_path(self, ending: str) -> Path:
+        return self.models_dir / f"seg_{self.time_str}_{self.config.comment}.{ending}"
+
+    def save_model(self, epoch_ndx: int, scores: Scores | None) -> None:
+        """Write the last .state file anew; after a validation this epoch's, and the best if its recall is the highest.
+
+        Keys are the book's, with `model_args`, `config`, `scores` and what a restart needs added.
+        """
+        if not self.launch.is_first:
+            return
+        is_best = scores is not None and scores.recall > self.best_recall
+        if scores and is_best:
+            self.best_recall = scores.recall
+        state = {
+            "sys_argv": self.sys_argv,
+            "time": str(datetime.datetime.now()),
+            "model_state": self.segmentation_model.state_dict(),
+            "model_name": type(self.segmentation_model).__name__,
+            "model_args": BOOK_MODEL,
+            "optimizer_state": self.optimizer.state_dict(),
+            "optimizer_name": type(self.optimizer).__name__,
+            "epoch": epoch_ndx,
+            "totalTrainingSamples_count": self.total_training_samples_count,
+            "config": dataclasses.asdict(self.config),
+            "scores": dataclasses.asdict(scores) if scores else None,
+            "best_recall": self.best_recall,
+            "time_str": self.time_str,
+            "launch_id": self.launch.launch_id,
+        }
+        if scores:
+            path = self.model_path(f"{self.total_training_samples_count}.state")
+            save_checkpoint(path, state)
+            log.info(f"E{epoch_ndx} saved {path}")
+        if is_best:
+            save_checkpoint(self.best_path, state)
+        save_checkpoint(self.model_path(LAST), state)  # when the others are there: a restart goes on from it
+
+    def go_on_after_restart(self) -> int:
+        """Take up the run's last state, if torchrun has started its processes anew because one of them died.
+
+        Returns: the epoch to begin with.
+        """
+        state = copy_from_first(self.find_last_state() if self.launch.is_first else None)
+        if state is None:
+            return 1
+        self.segmentation_model.load_state_dict(state["model_state"])
+        self.optimizer.load_state_dict(state["optimizer_state"])
+        self.total_training_samples_count = state["totalTrainingSamples_count"]
+        self.best_recall = state["best_recall"]
+        self.time_str = state["time_str"]
+        log.info(f"Started again by torchrun; going on after epoch {state['epoch']} of {self.model_path(LAST)}")
+        return int(state["epoch"]) + 1
+
+    def find_last_state(self) -> dict[str, Any] | None:
+        """What an earlier start of the same torchrun has saved last."""
+        if self.launch.restart_count == 0:
+            return None
+        paths = self.models_dir.glob(f"seg_*_{self.config.comment}.{LAST}")
+        states = (load_checkpoint(path) for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True))
+        return next((state for state in states if state["launch_id"] == self.launch.launch_id), None)
+
+    def log_start(self, train_ds: TrainingLuna2dSegmentationDataset, val_ds: Luna2dSegmentationDataset) -> None:
+        config = self.config
+        log.info(
+            f"Training on {len(train_ds.series_list)} series with {len(train_ds.pos_list)} nodules, validation on "
+            f"{len(val_ds.series_list)} series with {len(val_ds)} slices that hold nodule."
+        )
+        log.info(
+            f"{config.epochs} epochs of {config.samples_per_epoch:,} samples in batches of {config.batch_size}"
+            f"{'' if self.launch.is_alone else f' in each of {self.launch.world_size} processes'}; "
+            f"{str(self.dtype).removeprefix('torch.')} on {self.device.type}; "
+            f"augmentation: {', '.join(config.augmentation) or 'none'}."
+        )
+
+    def log_end(self, val_ds: Luna2dSegmentationDataset) -> None:
+        """Say where everything is, and draw what the best model finds."""
+        if not self.launch.is_first:
+            return
+        if self.best_recall == 0:
+            log.info("No best model: in no epoch did it find a pixel of a nodule. More samples or epochs may help.")
+        else:
+            best = load_checkpoint(self.best_path)
+            self.segmentation_model.load_state_dict(best["model_state"])
+            picture_path = self.model_path("best.png")
+            write_png(picture_path, draw_findings(val_ds, self.predict))
+            log.info(f"Best model, by recall: {self.best_path}")
+            log.info(f"Its scores, epoch {best['epoch']}: {Scores(**best['scores'])}")
+            log.info(f"Picture (green: found, orange: missed, red: false alarm): {picture_path}")
+        log.info(f"Curves and pictures: tensorboard --logdir {self.config.runs_dir}")
