@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -43,7 +44,7 @@ class SegmentationAugmentation(nn.Module):
         What comes in from beyond the crop's edge repeats the edge.
         """
         if self.flip or self.offset or self.scale or self.rotate:
-            transform = self._draw_transforms(ct_slices.shape[0], ct_slices.device)
+            transform = self._draw_transforms(ct_slices)
             both = torch.cat([ct_slices, label_mask.to(ct_slices.dtype)], dim=1)
             grid = F.affine_grid(transform, list(both.shape), align_corners=False)
             both = F.grid_sample(both, grid, padding_mode="border", align_corners=False)
@@ -52,18 +53,21 @@ class SegmentationAugmentation(nn.Module):
             ct_slices = ct_slices + self.noise * torch.randn_like(ct_slices)
         return ct_slices, label_mask
 
-    def _draw_transforms(self, batch_size: int, device: torch.device) -> torch.Tensor:
+    def _draw_transforms(self, ct_slices: torch.Tensor) -> torch.Tensor:
         """(batch, 2, 3): from a pixel of the new crop to its place in the old one, both as -1..1 (x, then y)."""
 
-        def draw(*shape: int) -> torch.Tensor:
-            return 2 * torch.rand(batch_size, *shape, device=device) - 1  # -1..1
+        batch_size = ct_slices.shape[0]
+        like: dict[str, Any] = {"dtype": ct_slices.dtype, "device": ct_slices.device}
 
-        factors = torch.ones(batch_size, 2, device=device)
+        def draw(*shape: int) -> torch.Tensor:
+            return 2 * torch.rand(batch_size, *shape, **like) - 1  # -1..1
+
+        factors = torch.ones(batch_size, 2, **like)
         if self.flip:
             factors = factors.copysign(draw(2))
         if self.scale:
             factors = factors * (1 + self.scale * draw(1))
-        transform = torch.zeros(batch_size, 2, 3, device=device)
+        transform = torch.zeros(batch_size, 2, 3, **like)
         transform[:, :, :2] = torch.diag_embed(factors)
         if self.rotate:
             angle = math.pi * draw()

@@ -13,6 +13,7 @@ from p2ch13.cache import CtCache
 from p2ch13.candidates import get_candidate_info_list
 from p2ch13.config import Folders
 from util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line, run_command
+from util.launch import Launch
 from util.logconf import set_up_logging
 from util.options import positive_int
 from util.processes import map_in_processes
@@ -23,42 +24,49 @@ log = logging.getLogger(__name__)
 def main(sys_argv: Sequence[str] | None = None) -> int:
     """Cache what training and validation read of every scan on disk; what is there already is left alone.
 
+    The processes of a torchrun share out the scans, and each one speaks of its own part.
     Returns: the exit status, 1 if a scan was skipped because it cannot be read.
     Raises: InputError if nothing can be cached.
     """
     start = time.monotonic()
     args = build_parser().parse_args(sys_argv)
-    set_up_logging()
+    launch = Launch.from_environment()
+    set_up_logging(Launch())
     folders = Folders(args.data_dir, args.cache_dir)
     ct_cache = CtCache(folders)
-    nodule_count = sum(len(ct_cache.nodules[series_uid]) for series_uid in ct_cache.series_list)
-    to_do = [series_uid for series_uid in ct_cache.series_list if not ct_cache.is_complete(series_uid)]
+    series_list = launch.share(ct_cache.series_list)
+    nodule_count = sum(len(ct_cache.nodules[series_uid]) for series_uid in series_list)
+    to_do = [series_uid for series_uid in series_list if not ct_cache.is_complete(series_uid)]
+    process = "" if launch.is_alone else f"Process {launch.rank + 1} of {launch.world_size}: "
     if not to_do:
         log.info(
-            f"Nothing to do: {folders.cache_dir} holds all {len(ct_cache.series_list)} scans with {nodule_count} "
+            f"{process}Nothing to do: {folders.cache_dir} holds all {len(series_list)} scans with {nodule_count} "
             f"nodules ({ct_cache.volume() / 1e6:.1f} MB). {time.monotonic() - start:.1f} s."
         )
         return EXIT_DONE
 
-    candidates = get_candidate_info_list(folders.data_dir)
+    own = set(series_list)
+    candidate_count = sum(candidate.series_uid in own for candidate in get_candidate_info_list(folders.data_dir))
     log.info(
-        f"{folders.data_dir}: {len(ct_cache.series_list)} scans, {len(to_do)} of them to be cached; "
-        f"{nodule_count} nodules, {len(candidates) - nodule_count} other candidates."
+        f"{process}{folders.data_dir}: {len(series_list)} scans, {len(to_do)} of them to be cached; "
+        f"{nodule_count} nodules, {candidate_count - nodule_count} other candidates."
     )
+    worker_count = max(1, args.num_workers // launch.local_world_size)
     try:
-        errors = fill(folders, to_do, min(args.num_workers, len(to_do)))
+        errors = fill(folders, to_do, min(worker_count, len(to_do)))
     except KeyboardInterrupt:
         log.info("What is cached by now stays; start again to go on.")
         raise
-    if len(errors) == len(ct_cache.series_list):
+    if len(errors) == len(series_list) and launch.is_alone:
         raise errors[0]
     for error in errors:
         log.warning(f"Skipped: {one_line(error)}")
     log.info(
-        f"Cached {len(to_do) - len(errors)} scans, skipped {len(errors)}. {folders.cache_dir}: {nodule_count} nodules, "
-        f"{ct_cache.volume() / 1e6:.1f} MB. {time.monotonic() - start:.1f} s."
+        f"{process}Cached {len(to_do) - len(errors)} scans, skipped {len(errors)}. {folders.cache_dir}: "
+        f"{nodule_count} nodules, {ct_cache.volume() / 1e6:.1f} MB. {time.monotonic() - start:.1f} s."
     )
-    return EXIT_SKIPPED if errors else EXIT_DONE
+    # torchrun takes any other status for a failure and ends all processes, those that are still at work too.
+    return EXIT_SKIPPED if errors and launch.is_alone else EXIT_DONE
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -67,7 +75,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--data-dir", type=Path, default=Folders.data_dir, help="LUNA16's subset*/ and CSV files")
     parser.add_argument("--cache-dir", type=Path, default=Folders.cache_dir, help="where the cache is kept")
-    parser.add_argument("--num-workers", type=positive_int, default=os.cpu_count() or 1, help="processes")
+    parser.add_argument(
+        "--num-workers", type=positive_int, default=os.cpu_count() or 1, help="processes, on each machine"
+    )
     return parser
 
 

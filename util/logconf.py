@@ -8,12 +8,12 @@ import sys
 from util.launch import Launch
 
 
-def set_up_logging() -> None:
+def set_up_logging(launch: Launch) -> None:
     """Everything from INFO on to stdout, a line each, with the time of day.
 
-    Of the processes that torchrun has started, all but the first one say no more than warnings.
+    Of several processes all but the first one say no more than warnings.
     """
-    level = logging.INFO if Launch.from_environment().is_first else logging.WARNING
+    level = logging.INFO if launch.is_first else logging.WARNING
     logging.basicConfig(
         level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout, force=True
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from p2ch13.training.options import parse_config
 from util.errors import run_command
+from util.launch import Launch
 from util.logconf import set_up_logging
 
 
@@ -14,7 +15,7 @@ def main(sys_argv: Sequence[str] | None = None) -> None:
     parse_config(sys_argv)  # before torch is imported, which takes seconds
     from p2ch13.training.app import SegmentationTrainingApp
 
-    set_up_logging()
+    set_up_logging(Launch.from_environment())
     SegmentationTrainingApp(sys_argv).main()
 
 

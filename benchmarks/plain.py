@@ -1,0 +1,235 @@
+"""The chapter in plain PyTorch, as one would write it down without a thought of speed: what the package is compared to.
+
+A scan is read whole, as float32, with a mask of its size. Crops around all candidates are pickled into diskcache, and a
+`DataLoader` with two worker processes reads one for each sample. The network is computed in float32, in PyTorch's
+memory format. Only what is not timed against it comes from the package: CSV files, coordinates, augmentation and loss.
+Masks, samples and losses are the package's, which `tests/test_plain.py` checks.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache, partial
+from pathlib import Path
+
+import diskcache
+import numpy as np
+import SimpleITK as sitk
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from p2ch13.augmentation import SegmentationAugmentation
+from p2ch13.candidates import CandidateInfoTuple, get_candidate_info_list
+from p2ch13.config import CONTEXT_SLICES_COUNT, CROP_WIDTH_IRC, TRAINING_CROP_SIZE, Folders
+from p2ch13.losses import segmentation_loss
+from p2ch13.metrics import count_pixels
+from p2ch13.scans import find_scans
+from util.coordinates import xyz2irc
+
+WORKER_COUNT = 2
+THRESHOLD_HU = -700
+
+Sample = tuple[torch.Tensor, torch.Tensor]
+
+
+class PlainCt:
+    def __init__(self, path: Path, nodules: Sequence[CandidateInfoTuple]) -> None:
+        image = sitk.ReadImage(str(path))
+        self.hu = np.array(sitk.GetArrayFromImage(image), dtype=np.float32)
+        self.origin_xyz = np.array(image.GetOrigin())
+        self.vx_size_xyz = np.array(image.GetSpacing())
+        self.direction = np.array(image.GetDirection()).reshape(3, 3)
+        self.positive_mask = self.build_annotation_mask(nodules)
+        self.positive_indexes = self.positive_mask.any(axis=(1, 2)).nonzero()[0].tolist()
+
+    def locate(self, center_xyz: Sequence[float]) -> tuple[int, int, int]:
+        return xyz2irc(center_xyz, self.origin_xyz, self.vx_size_xyz, self.direction)
+
+    def build_annotation_mask(self, nodules: Sequence[CandidateInfoTuple]) -> np.ndarray:
+        boxes = np.zeros(self.hu.shape, dtype=bool)
+        for nodule in nodules:
+            center = self.locate(nodule.center_xyz)
+            box = []
+            for axis, size in enumerate(self.hu.shape):
+                line = self.hu[tuple(slice(None) if ndx == axis else at for ndx, at in enumerate(center))]
+                radius = 2
+                while (center[axis] - radius > 0 or center[axis] + radius < size - 1) and (
+                    line[max(center[axis] - radius, 0)] > THRESHOLD_HU
+                    and line[min(center[axis] + radius, size - 1)] > THRESHOLD_HU
+                ):
+                    radius += 1
+                box.append(slice(max(center[axis] - radius, 0), center[axis] + radius + 1))
+            boxes[tuple(box)] = True
+        return boxes & (self.hu > THRESHOLD_HU)
+
+    def get_raw_candidate(
+        self, center_xyz: Sequence[float], width_irc: Sequence[int]
+    ) -> tuple[np.ndarray, np.ndarray, tuple[int, int, int]]:
+        center = self.locate(center_xyz)
+        window = []
+        for at, width, size in zip(center, width_irc, self.hu.shape, strict=True):
+            start = min(max(at - width // 2, 0), size - width)
+            window.append(slice(start, start + width))
+        return self.hu[tuple(window)], self.positive_mask[tuple(window)], center
+
+
+class PlainData:
+    """Scans and candidates of a data folder, and the cache of their crops."""
+
+    def __init__(self, folders: Folders) -> None:
+        self.scans = find_scans(folders.data_dir)
+        self.candidates = get_candidate_info_list(folders.data_dir)
+        self.nodules = defaultdict(list)
+        for candidate in self.candidates:
+            if candidate.is_nodule:
+                self.nodules[candidate.series_uid].append(candidate)
+        self.disk = diskcache.FanoutCache(str(folders.cache_dir), shards=8, timeout=60, size_limit=2**40)
+        self.get_ct = lru_cache(1)(lambda series_uid: PlainCt(self.scans[series_uid], self.nodules[series_uid]))
+
+    def get_ct_raw_candidate(self, candidate: CandidateInfoTuple) -> tuple[np.ndarray, np.ndarray]:
+        key = ("crop", candidate.series_uid, candidate.center_xyz)
+        if key not in self.disk:
+            ct_chunk, pos_chunk, _ = self.get_ct(candidate.series_uid).get_raw_candidate(
+                candidate.center_xyz, CROP_WIDTH_IRC
+            )
+            self.disk.set(key, (ct_chunk.clip(-1000, 1000), pos_chunk))
+        return self.disk.get(key)
+
+    def get_positive_indexes(self, series_uid: str) -> list[int]:
+        key = ("slices", series_uid)
+        if key not in self.disk:
+            self.disk.set(key, self.get_ct(series_uid).positive_indexes)
+        return self.disk.get(key)
+
+    def split(self, val_stride: int, is_val_set: bool) -> list[str]:
+        series_list = sorted(self.scans)
+        validation = series_list[::val_stride]
+        return validation if is_val_set else [uid for uid in series_list if uid not in validation]
+
+
+def precache(folders: Folders, series_list: Sequence[str]) -> None:
+    """Crops of all candidates of the series and their slices with nodule, in two processes."""
+    with ProcessPoolExecutor(WORKER_COUNT) as executor:
+        list(executor.map(partial(precache_series, folders), series_list))
+
+
+@lru_cache(1)
+def open_data(folders: Folders) -> PlainData:
+    return PlainData(folders)
+
+
+def precache_series(folders: Folders, series_uid: str) -> None:
+    data = open_data(folders)
+    data.get_positive_indexes(series_uid)
+    for candidate in data.candidates:
+        if candidate.series_uid == series_uid:
+            data.get_ct_raw_candidate(candidate)
+
+
+class PlainTrainingDataset(Dataset[Sample]):
+    def __init__(self, data: PlainData, series_list: Sequence[str], samples_per_epoch: int, seed: int = 0) -> None:
+        self.data = data
+        self.pos_list = [c for c in data.candidates if c.is_nodule and c.series_uid in series_list]
+        self.samples_per_epoch = samples_per_epoch
+        self.seed = seed
+
+    def shuffle_samples(self, epoch_ndx: int) -> None:
+        rng = np.random.default_rng([self.seed, epoch_ndx])
+        self.nodule_ndxs = np.resize(rng.permutation(len(self.pos_list)), self.samples_per_epoch)
+        offset_count = CROP_WIDTH_IRC[1] - TRAINING_CROP_SIZE + 1
+        self.offsets = rng.integers(0, [offset_count, offset_count], size=(self.samples_per_epoch, 2))
+
+    def __len__(self) -> int:
+        return self.samples_per_epoch
+
+    def __getitem__(self, ndx: int) -> Sample:
+        ct_chunk, pos_chunk = self.data.get_ct_raw_candidate(self.pos_list[self.nodule_ndxs[ndx]])
+        row, col = self.offsets[ndx]
+        window = (slice(None), slice(row, row + TRAINING_CROP_SIZE), slice(col, col + TRAINING_CROP_SIZE))
+        middle = slice(CONTEXT_SLICES_COUNT, CONTEXT_SLICES_COUNT + 1)
+        return torch.tensor(ct_chunk[window]), torch.tensor(pos_chunk[middle][window])
+
+
+class PlainValidationDataset(Dataset[Sample]):
+    def __init__(self, data: PlainData, series_list: Sequence[str]) -> None:
+        self.data = data
+        self.sample_list = [(uid, ndx) for uid in series_list for ndx in data.get_positive_indexes(uid)]
+
+    def __len__(self) -> int:
+        return len(self.sample_list)
+
+    def __getitem__(self, ndx: int) -> Sample:
+        series_uid, slice_ndx = self.sample_list[ndx]
+        ct = self.data.get_ct(series_uid)
+        neighbours = np.arange(slice_ndx - CONTEXT_SLICES_COUNT, slice_ndx + CONTEXT_SLICES_COUNT + 1)
+        hu = ct.hu[neighbours.clip(0, len(ct.hu) - 1)].clip(-1000, 1000)
+        return torch.tensor(hu), torch.tensor(ct.positive_mask[slice_ndx]).unsqueeze(0)
+
+
+class PlainUNet(nn.Module):
+    """The chapter's network; its parameters, in their order, have the shapes of the package's `UNetWrapper`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.input_batchnorm = nn.BatchNorm2d(7)
+        self.down = nn.ModuleList([conv_block(7, 16), conv_block(16, 32), conv_block(32, 64)])
+        self.up = nn.ModuleList(
+            nn.ModuleList([nn.ConvTranspose2d(size, size // 2, 2, stride=2), conv_block(size, size // 2)])
+            for size in (64, 32)
+        )
+        self.last = nn.Conv2d(16, 1, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.input_batchnorm(x)
+        bridges = []
+        for ndx, block in enumerate(self.down):
+            x = block(x if ndx == 0 else nn.functional.avg_pool2d(x, 2))
+            bridges.append(x)
+        for (up, block), bridge in zip(self.up, bridges[-2::-1], strict=True):
+            x = block(torch.cat([up(x), bridge], dim=1))
+        return torch.sigmoid(self.last(x))
+
+
+def conv_block(in_size: int, out_size: int) -> nn.Sequential:
+    return nn.Sequential(
+        *(nn.Conv2d(in_size, out_size, 3, padding=1), nn.LeakyReLU(), nn.BatchNorm2d(out_size)),
+        *(nn.Conv2d(out_size, out_size, 3, padding=1), nn.LeakyReLU(), nn.BatchNorm2d(out_size)),
+    )
+
+
+class PlainTraining:
+    def __init__(self, augmentation: SegmentationAugmentation, batch_size: int = 16) -> None:
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model = PlainUNet().to(self.device)
+        self.augmentation = augmentation
+        self.optimizer = torch.optim.Adam(self.model.parameters())
+        self.batch_size = batch_size
+
+    def train(self, dataset: Dataset[Sample]) -> Iterator[torch.Tensor]:
+        """An epoch; yields the losses of each batch's samples."""
+        self.model.train()
+        # A generator of its own, so that the augmentation alone draws from PyTorch's.
+        for batch in DataLoader(dataset, self.batch_size, num_workers=WORKER_COUNT, generator=torch.Generator()):
+            self.optimizer.zero_grad()
+            losses, _ = self.compute_batch_loss(batch)
+            losses.mean().backward()
+            self.optimizer.step()
+            yield losses.detach()
+
+    @torch.no_grad()
+    def validate(self, dataset: Dataset[Sample]) -> Iterator[torch.Tensor]:
+        """As many slices at once as there are crops in a training step, as in the book."""
+        self.model.eval()
+        for batch in DataLoader(dataset, self.batch_size, num_workers=WORKER_COUNT):
+            losses, _ = self.compute_batch_loss(batch)
+            yield losses
+
+    def compute_batch_loss(self, batch: Sample) -> tuple[torch.Tensor, torch.Tensor]:
+        ct_slices, label_mask = (x.to(self.device) for x in batch)
+        if self.model.training:
+            ct_slices, label_mask = self.augmentation(ct_slices, label_mask)
+        nodule_prob = self.model(ct_slices)
+        return segmentation_loss(nodule_prob, label_mask), count_pixels(nodule_prob > 0.5, label_mask)
