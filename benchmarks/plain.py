@@ -76,6 +76,11 @@ class PlainCt:
         return self.hu[tuple(window)], self.positive_mask[tuple(window)], center
 
 
+@lru_cache(1)
+def read_ct(path: Path, nodules: tuple[CandidateInfoTuple, ...]) -> PlainCt:
+    return PlainCt(path, nodules)
+
+
 class PlainData:
     """Scans and candidates of a data folder, and the cache of their crops."""
 
@@ -87,7 +92,9 @@ class PlainData:
             if candidate.is_nodule:
                 self.nodules[candidate.series_uid].append(candidate)
         self.disk = diskcache.FanoutCache(str(folders.cache_dir), shards=8, timeout=60, size_limit=2**40)
-        self.get_ct = lru_cache(1)(lambda series_uid: PlainCt(self.scans[series_uid], self.nodules[series_uid]))
+
+    def get_ct(self, series_uid: str) -> PlainCt:
+        return read_ct(self.scans[series_uid], tuple(self.nodules[series_uid]))
 
     def get_ct_raw_candidate(self, candidate: CandidateInfoTuple) -> tuple[np.ndarray, np.ndarray]:
         key = ("crop", candidate.series_uid, candidate.center_xyz)

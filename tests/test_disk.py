@@ -26,9 +26,9 @@ def test_an_array_takes_its_own_bytes(tmp_path):
 
 def test_nothing_is_evicted(tmp_path):
     """diskcache's own limit is 1 GB in all."""
-    shards = get_cache(tmp_path)._shards
-    assert len(shards) == 8
-    assert all(shard.size_limit > 1e15 and shard.eviction_policy == "none" for shard in shards)
+    cache = get_cache(tmp_path)
+    assert cache.size_limit > 1e15
+    assert cache.eviction_policy == "none"
 
 
 @pytest.mark.parametrize(
@@ -58,14 +58,12 @@ def test_a_planted_pickle_does_not_run(tmp_path):
     cache = get_cache(tmp_path / "cache")
     cache.set("key", [1])
     code = pickle.dumps(Intruder(tmp_path / "intruder_was_here"))
-    for shard in (tmp_path / "cache").glob("*/cache.db"):
-        with sqlite3.connect(shard) as database:
-            database.execute("UPDATE Cache SET mode = 4, value = ?", (sqlite3.Binary(code),))
+    with sqlite3.connect(tmp_path / "cache" / "cache.db") as database:
+        database.execute("UPDATE Cache SET mode = 4, value = ?", (sqlite3.Binary(code),))
     with pytest.raises(DamagedEntryError):
         cache.get("key")
-    for shard in (tmp_path / "cache").glob("*/cache.db"):
-        with sqlite3.connect(shard) as database:
-            database.execute("UPDATE Cache SET raw = 0, key = ?", (sqlite3.Binary(code),))
+    with sqlite3.connect(tmp_path / "cache" / "cache.db") as database:
+        database.execute("UPDATE Cache SET raw = 0, key = ?", (sqlite3.Binary(code),))
     with pytest.raises(DamagedEntryError):
         list(cache)
     assert not (tmp_path / "intruder_was_here").exists()
@@ -75,7 +73,7 @@ def test_a_folder_that_cannot_be_used(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"file.*: cannot be used as cache .* --cache-dir"):
         get_cache(tmp_path / "file" / "cache")
-    (tmp_path / "cache" / "000").mkdir(parents=True)
-    (tmp_path / "cache" / "000" / "cache.db").write_text("this is no database, although it has its name" * 99)
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "cache.db").write_text("this is no database, although it has its name" * 99)
     with pytest.raises(InputError, match="cannot be used as cache"):
         get_cache(tmp_path / "cache")

@@ -20,7 +20,6 @@ from diskcache.core import MODE_BINARY, MODE_RAW
 from util.errors import InputError
 
 PREFIX = struct.Struct("<II")  # CRC-32 of the rest, length of the JSON text
-SHARD_COUNT = 8  # databases side by side, so that as many processes can write at once
 NO_LIMIT = 2**62  # bytes: what is cached stays cached
 LOCK_TIMEOUT_S = 60.0
 
@@ -82,15 +81,14 @@ def decode(data: Any) -> list[Any]:
     return list(value)
 
 
-def get_cache(folder: Path) -> diskcache.FanoutCache:
+def get_cache(folder: Path) -> diskcache.Cache:
     """Open the cache in `folder`, making it if need be. Nothing is ever evicted.
 
     Raises: InputError if the folder cannot be used.
     """
     try:
-        return diskcache.FanoutCache(
+        return diskcache.Cache(
             str(folder),
-            shards=SHARD_COUNT,
             timeout=LOCK_TIMEOUT_S,
             disk=ArrayDisk,
             size_limit=NO_LIMIT,

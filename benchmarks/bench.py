@@ -1,0 +1,197 @@
+"""Measure the package beside plain PyTorch and the machine's own limits: `make bench`.
+
+Prints a table with each figure's target and writes `benchmarks/results.json`, a list of {name, value, target, met}.
+Every figure is a ratio of what was measured in this run, or a size; a pair is measured alternately.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import platform
+import tempfile
+import time
+from collections import defaultdict
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from benchmarks import measure
+from benchmarks.apart import apart
+from benchmarks.measure import LUNA16_NODULES, LUNA16_SERIES, Setup
+from p2ch13 import precache
+from p2ch13.cache import CtCache
+from p2ch13.compute import get_dtype
+from p2ch13.config import Folders
+from util.errors import run_command
+from util.options import positive_int
+
+RESULTS_PATH = Path(__file__).with_name("results.json")
+PLAIN_SCANS = 4  # as many as the plain version gets to cache: it takes seconds for each
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table. `value` is met at `target` and below it, or above it if `at_least`."""
+
+    name: str
+    value: float
+    target: float
+    at_least: bool = True
+
+    @property
+    def met(self) -> bool:
+        return self.value >= self.target if self.at_least else self.value <= self.target
+
+
+def main() -> None:
+    """Raises: InputError if the data cannot be used."""
+    start = time.monotonic()
+    args = build_parser().parse_args()
+    logging.disable(logging.INFO)
+    with tempfile.TemporaryDirectory(dir=make_folder(args.work_dir)) as work_dir:
+        setup = Setup(args.data_dir.absolute(), Path(work_dir) / "cache", args.val_stride)
+        rows: list[Row] = []
+        for group in (bench_cache, bench_speed, bench_memory, bench_large_sets, bench_losses, bench_start):
+            group_start = time.monotonic()
+            print(f"{group.__doc__} ...", flush=True)
+            rows += group(setup, Path(work_dir))
+            print(f"  {time.monotonic() - group_start:.0f} s")
+    print_table(rows, args.data_dir)
+    RESULTS_PATH.write_text(json.dumps([as_result(row) for row in rows], indent=2) + "\n")
+    print(
+        f"{sum(row.met for row in rows)} of {len(rows)} targets met, {time.monotonic() - start:.0f} s. {RESULTS_PATH}"
+    )
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.bench",
+        description=__doc__.split("\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--data-dir", type=Path, default=Folders.data_dir, help="scans and CSV files")
+    parser.add_argument("--val-stride", type=positive_int, default=4, help="every such series is for validation")
+    parser.add_argument("--work-dir", type=Path, default=Path("data/bench"), help="for caches; needs 8 GB for a while")
+    return parser
+
+
+def make_folder(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder.absolute()
+
+
+def bench_cache(setup: Setup, work_dir: Path) -> list[Row]:
+    """Filling the cache"""
+    precache.main(["--data-dir", str(setup.data_dir), "--cache-dir", str(setup.cache_dir)])
+    series_list = CtCache(setup.folders).series_list[:PLAIN_SCANS]
+    package_seconds, plain_seconds = apart(measure.measure_precache, setup, series_list)
+    share_read = apart(measure.measure_share_of_scan_read, work_dir / "large-scan")
+    return [
+        Row("precache, seconds per scan / plain", package_seconds / plain_seconds, 1 / 30, at_least=False),
+        Row("read from disk of a scan with 2 nodules, share", share_read, 0.05, at_least=False),
+        Row("cache per nodule, MB", measure.measure_cache_bytes_per_nodule(setup) / 1e6, 0.2, at_least=False),
+    ]
+
+
+def bench_speed(setup: Setup, work_dir: Path) -> list[Row]:
+    """Training and validation"""
+    plain_setup = replace(setup, cache_dir=work_dir / "plain-cache")
+    results: defaultdict[str, list[float]] = defaultdict(list)
+    for _ in range(2):
+        for kind, function, own_setup in (
+            ("package", measure.measure_package, setup),
+            ("plain", measure.measure_plain, plain_setup),
+        ):
+            for name, values in apart(function, own_setup, 2).items():
+                results[f"{kind} {name}"] += values
+    rate = {name: median(values) for name, values in results.items()}
+    print(
+        f"  gemm {rate['package gemm'] / 1e9:.0f} GFLOP/s; samples/s: step {rate['package step']:.0f}, "
+        f"loop {rate['package loop']:.0f}, plain {rate['plain loop']:.0f}; slices/s: forward "
+        f"{rate['package forward']:.1f}, loop {rate['package validation']:.1f}, plain {rate['plain validation']:.2f}"
+    )
+    return [
+        Row("step, floating-point rate / gemm", rate["package step_flops"] / rate["package gemm"], 0.6),
+        Row("training loop, samples/s / step", rate["package loop"] / rate["package step"], 0.95),
+        Row("training loop, samples/s / plain", rate["package loop"] / rate["plain loop"], 3),
+        Row("forward, floating-point rate / gemm", rate["package forward_flops"] / rate["package gemm"], 0.65),
+        Row("validation loop, slices/s / forward", rate["package validation"] / rate["package forward"], 0.9),
+        Row("validation loop, slices/s / plain", rate["package validation"] / rate["plain validation"], 8),
+    ]
+
+
+def bench_memory(setup: Setup, work_dir: Path) -> list[Row]:
+    """Memory of training"""
+    package = apart(measure.measure_package_memory, setup)
+    plain = apart(measure.measure_plain_memory, replace(setup, cache_dir=work_dir / "plain-cache"))
+    print(f"  package {package / 1e6:.0f} MB, plain {plain / 1e6:.0f} MB")
+    return [Row("peak memory of training / plain", package / plain, 0.5, at_least=False)]
+
+
+def bench_large_sets(setup: Setup, work_dir: Path) -> list[Row]:
+    """Sets larger than LUNA16"""
+    memory, rates = defaultdict(list), defaultdict(list)
+    for _ in range(2):
+        for factor in (1, 20):
+            peak, rate = apart(measure.measure_large_set, work_dir / "set", factor * LUNA16_NODULES, setup.samples)
+            memory[factor].append(peak)
+            rates[factor].append(rate)
+    small_seconds = apart(measure.measure_opening, work_dir / "small-set", LUNA16_SERIES)
+    large_seconds = apart(measure.measure_opening, work_dir / "large-set", 10 * LUNA16_SERIES)
+    growth = median(memory[20]) - median(memory[1])
+    return [
+        Row("20 times LUNA16, growth of resident memory, MB", growth / 1e6, 300, at_least=False),
+        Row("20 times LUNA16, samples/s / LUNA16's", median(rates[20]) / median(rates[1]), 0.9),
+        Row(f"opening the datasets of {LUNA16_SERIES} series, s", small_seconds, 2, at_least=False),
+        Row(
+            f"opening {10 * LUNA16_SERIES} series / {LUNA16_SERIES}", large_seconds / small_seconds, 12, at_least=False
+        ),
+    ]
+
+
+def bench_losses(setup: Setup, work_dir: Path) -> list[Row]:
+    """Losses in bfloat16 and float32"""
+    short = replace(setup, samples=160, val_slices=4)
+    losses = {
+        precision: [apart(measure.measure_loss, short, precision, seed) for seed in range(3)]
+        for precision in ("fp32", "bf16")
+    }
+    print(f"  {losses}")
+    spread = max(losses["fp32"]) - min(losses["fp32"])
+    difference = abs(median(losses["bf16"]) - median(losses["fp32"]))
+    return [Row("validation loss, |bf16 - fp32| / spread over seeds", difference / spread, 1, at_least=False)]
+
+
+def bench_start(setup: Setup, work_dir: Path) -> list[Row]:
+    """Start"""
+    return [Row("python -m p2ch13.training --help, s", measure.measure_help(), 0.5, at_least=False)]
+
+
+def as_result(row: Row) -> dict[str, Any]:
+    return {name: value for name, value in {**asdict(row), "met": row.met}.items() if name != "at_least"}
+
+
+def print_table(rows: list[Row], data_dir: Path) -> None:
+    dtype = str(get_dtype("auto", torch.device("cpu"))).removeprefix("torch.")
+    print(f"\n{data_dir}; {cpu_name()}, {torch.get_num_threads()} threads, {dtype}; PyTorch {torch.__version__}\n")
+    print(f"| {'what':50} | {'value':>7} | {'target':>9} | met |\n| {'-' * 50} | {'-' * 6}: | {'-' * 8}: | --- |")
+    for row in rows:
+        target = f"{'>=' if row.at_least else '<='} {row.target:.3g}"
+        print(f"| {row.name:50} | {row.value:7.3g} | {target:>9} | {'yes' if row.met else 'no':3} |")
+    print()
+
+
+def cpu_name() -> str:
+    """As /proc/cpuinfo has it, where there is one."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+if __name__ == "__main__":
+    run_command(main)

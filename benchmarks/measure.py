@@ -1,0 +1,357 @@
+"""What the benchmarks measure, a function for each process that they start; values are seconds, rates and bytes."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import plain
+from p2ch13 import datasets, precache
+from p2ch13.augmentation import SegmentationAugmentation
+from p2ch13.cache import CtCache
+from p2ch13.candidates import CandidateInfoTuple
+from p2ch13.compute import autocast, keep_freed_memory
+from p2ch13.config import CROP_WIDTH_IRC, Folders
+from p2ch13.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
+from p2ch13.losses import segmentation_loss
+from p2ch13.training.app import SegmentationTrainingApp
+from util.coordinates import IrcTuple, XyzTuple
+
+LUNA16_SERIES, LUNA16_NODULES = 888, 1186
+GEMM_SIZES = (512, 1024, 2048)
+SLICE_SIZE = 512
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is run on: a data set, and the options that both versions train it with."""
+
+    data_dir: Path
+    cache_dir: Path
+    val_stride: int
+    samples: int = 320
+    val_slices: int = 16  # at least; whole series
+
+    @property
+    def folders(self) -> Folders:
+        return Folders(self.data_dir, self.cache_dir)
+
+    def make_app(self, *options: str) -> SegmentationTrainingApp:
+        return SegmentationTrainingApp(
+            [
+                *("--data-dir", str(self.data_dir), "--cache-dir", str(self.cache_dir)),
+                *("--val-stride", str(self.val_stride), "--samples-per-epoch", str(self.samples), *options),
+            ]
+        )
+
+    def shorten(self, sample_list: list[tuple[str, int]]) -> list[tuple[str, int]]:
+        """The slices of the first series, as many series as are needed for `val_slices`."""
+        counts = Counter(series_uid for series_uid, _ in sample_list)
+        kept: set[str] = set()
+        for series_uid in counts:
+            if sum(counts[uid] for uid in kept) < self.val_slices:
+                kept.add(series_uid)
+        return [sample for sample in sample_list if sample[0] in kept]
+
+
+def seconds(function: Callable[[], Any], repeat: int = 1) -> float:
+    """Of one call, on average."""
+    start = time.perf_counter()
+    for _ in range(repeat):
+        function()
+    return (time.perf_counter() - start) / repeat
+
+
+# Training and validation
+
+
+def measure_package(setup: Setup, rounds: int) -> dict[str, list[float]]:
+    """Everything that is compared with `gemm` and with each other, alternating in one process."""
+    keep_freed_memory()
+    app = setup.make_app("--augmented")
+    train_ds, val_ds = app.init_train_ds(), app.init_val_ds()
+    val_ds.sample_list = setup.shorten(val_ds.sample_list)
+    crops, crop_mask = next(train_ds.batches(app.config.batch_size))[:2]
+    whole_slice = torch.randn(1, crops.shape[1], SLICE_SIZE, SLICE_SIZE) * 300 - 600
+
+    def step() -> None:
+        app.optimizer.zero_grad()
+        with autocast(app.device, app.dtype):
+            nodule_prob = app.training_model(crops)
+        segmentation_loss(nodule_prob, crop_mask).mean().backward()
+        app.optimizer.step()
+
+    @torch.inference_mode()
+    def forward() -> None:
+        with autocast(app.device, app.dtype):
+            app.segmentation_model(whole_slice)
+
+    app.training_model.train()
+    step_flops = count_flops(step)
+    app.segmentation_model.eval()
+    forward_flops = count_flops(forward)
+    results: dict[str, list[float]] = {name: [] for name in ("gemm", "step", "loop", "forward", "validation")}
+    step_flop_rates, forward_flop_rates = [], []
+    app.do_validation(0, val_ds)
+    for round_ndx in range(1, rounds + 1):
+        results["gemm"].append(gemm_flop_rate(app.dtype))
+        app.training_model.train()
+        step_seconds = seconds(step, repeat=max(1, setup.samples // len(crops)))
+        results["step"].append(len(crops) / step_seconds)
+        step_flop_rates.append(step_flops / step_seconds)
+        results["loop"].append(len(train_ds) / seconds(lambda ndx=round_ndx: app.do_training(ndx, train_ds)))
+        app.segmentation_model.eval()
+        forward_seconds = seconds(forward, repeat=len(val_ds))
+        results["forward"].append(1 / forward_seconds)
+        forward_flop_rates.append(forward_flops / forward_seconds)
+        results["validation"].append(len(val_ds) / seconds(lambda ndx=round_ndx: app.do_validation(ndx, val_ds)))
+    return {**results, "step_flops": step_flop_rates, "forward_flops": forward_flop_rates}
+
+
+def measure_plain(setup: Setup, rounds: int) -> dict[str, list[float]]:
+    training, train_ds, val_ds = open_plain(setup)
+    results: dict[str, list[float]] = {"loop": [], "validation": []}
+    for epoch_ndx in range(1, rounds + 1):
+        train_ds.shuffle_samples(epoch_ndx)
+        batches = training.train(train_ds)
+        first = len(next(batches))  # the worker processes are up: they start once in an epoch of 300,000 samples
+        results["loop"].append((len(train_ds) - first) / seconds(lambda left=batches: list(left)))
+        results["validation"].append(len(val_ds) / seconds(lambda: list(training.validate(val_ds))))
+    return results
+
+
+def open_plain(
+    setup: Setup,
+) -> tuple[plain.PlainTraining, plain.PlainTrainingDataset, plain.PlainValidationDataset]:
+    data = plain.PlainData(setup.folders)
+    train_ds = plain.PlainTrainingDataset(data, data.split(setup.val_stride, False), setup.samples)
+    val_ds = plain.PlainValidationDataset(data, data.split(setup.val_stride, True))
+    val_ds.sample_list = setup.shorten(val_ds.sample_list)
+    augmentation = SegmentationAugmentation(flip=True, offset=0.03, scale=0.2, rotate=True, noise=25.0)
+    return plain.PlainTraining(augmentation), train_ds, val_ds
+
+
+def measure_package_memory(setup: Setup) -> int:
+    keep_freed_memory()
+    app = setup.make_app("--augmented")
+    train_ds = app.init_train_ds()
+    with PeakMemory() as memory:
+        app.do_training(1, train_ds)
+    return memory.peak
+
+
+def measure_plain_memory(setup: Setup) -> int:
+    training, train_ds, _ = open_plain(setup)
+    train_ds.shuffle_samples(1)
+    with PeakMemory() as memory:
+        list(training.train(train_ds))
+    return memory.peak
+
+
+def measure_loss(setup: Setup, precision: str, seed: int) -> float:
+    """The validation loss after an epoch."""
+    keep_freed_memory()
+    app = setup.make_app("--augmented", "--precision", precision, "--seed", str(seed))
+    val_ds = app.init_val_ds()
+    val_ds.sample_list = setup.shorten(val_ds.sample_list)[: setup.val_slices]
+    app.do_training(1, app.init_train_ds())
+    return app.do_validation(1, val_ds).loss
+
+
+def count_flops(function: Callable[[], None]) -> int:
+    """Floating-point operations of the convolutions, forward and backward: a multiplication and an addition are two."""
+    with FlopCounterMode(display=False) as counter:
+        function()
+    return counter.get_total_flops()
+
+
+def gemm_flop_rate(dtype: torch.dtype) -> float:
+    """The best of a few sizes, in floating-point operations per second."""
+    rates = []
+    for size in GEMM_SIZES:
+        left, right = torch.randn(2, size, size).to(dtype)
+        product = torch.empty(size, size, dtype=dtype)
+        repeat = 2 * max(GEMM_SIZES) ** 2 // size**2
+        rates += [2 * size**3 / seconds(lambda a=left, b=right, c=product: torch.mm(a, b, out=c), repeat)] * 1
+    return max(rates)
+
+
+class PeakMemory:
+    """The most memory that this process and its children hold together, a page shared by two counting half to each."""
+
+    def __enter__(self) -> PeakMemory:
+        self.peak = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.05):
+            self.peak = max(self.peak, sum(map(proportional_memory, family(os.getpid()))))
+
+
+def family(pid: int) -> list[int]:
+    """A process and its descendants."""
+    try:
+        children = " ".join(path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children"))
+    except OSError:  # it has ended meanwhile
+        return []
+    return [pid, *(descendant for child in children.split() for descendant in family(int(child)))]
+
+
+def proportional_memory(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
+
+
+# Cache
+
+
+def measure_precache(setup: Setup, series_list: list[str]) -> tuple[float, float]:
+    """Seconds per scan of the package and of plain, for the same scans, into new folders."""
+    package_seconds, plain_seconds = [], []
+    with tempfile.TemporaryDirectory(dir=setup.cache_dir.parent) as folder:
+        for ndx in range(2):
+            folders = Folders(setup.data_dir, Path(folder) / f"package{ndx}")
+            arguments = ["--data-dir", str(folders.data_dir), "--cache-dir", str(folders.cache_dir)]
+            package_seconds.append(seconds(lambda options=arguments: precache.main(options)))
+            plain_folders = Folders(setup.data_dir, Path(folder) / f"plain{ndx}")
+            plain_seconds.append(seconds(lambda to=plain_folders: plain.precache(to, series_list)))
+    scan_count = len(CtCache(setup.folders).series_list)
+    return min(package_seconds) / scan_count, min(plain_seconds) / len(series_list)
+
+
+def measure_cache_bytes_per_nodule(setup: Setup) -> float:
+    ct_cache = CtCache(setup.folders)
+    byte_count = sum(path.stat().st_size for path in setup.cache_dir.rglob("*") if path.is_file())
+    return byte_count / sum(len(ct_cache.nodules[uid]) for uid in ct_cache.series_list)
+
+
+def measure_share_of_scan_read(work_dir: Path) -> float:
+    """What the kernel reads from disk of an uncompressed scan with two nodules, as a share of the file."""
+    folders = Folders(work_dir / "luna", work_dir / "cache")
+    write_made_up_scans(
+        folders.data_dir, ["1.2.3"], shape_irc=(300, 512, 512), centers=[(100, 200, 180), (210, 300, 350)]
+    )
+    scan = folders.data_dir / "subset0" / "1.2.3.raw"
+    with scan.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    before = kernel_bytes_read()
+    CtCache(folders).fill("1.2.3")
+    return (kernel_bytes_read() - before) / scan.stat().st_size
+
+
+def kernel_bytes_read() -> int:
+    """Fetched from storage for this process: pages that were in memory do not count, read ahead does."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes"))
+
+
+def write_made_up_scans(
+    data_dir: Path, series_list: list[str], shape_irc: tuple[int, int, int], centers: list[tuple[int, int, int]]
+) -> None:
+    """Scans of lung with a cube of tissue around each centre, and their CSV files; voxels are cubes of a millimetre."""
+    hu = np.full(shape_irc, -900, dtype="<i2")
+    for index, row, col in centers:
+        hu[max(index - 3, 0) : index + 4, row - 3 : row + 4, col - 3 : col + 4] = 0
+    voxels = hu.tobytes()
+    folder = data_dir / "subset0"
+    folder.mkdir(parents=True)
+    for series_uid in series_list:
+        (folder / f"{series_uid}.raw").write_bytes(voxels)
+        (folder / f"{series_uid}.mhd").write_text(
+            "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\nCompressedData = False\n"
+            "TransformMatrix = 1 0 0 0 1 0 0 0 1\nOffset = 0 0 0\nElementSpacing = 1 1 1\n"
+            f"DimSize = {shape_irc[2]} {shape_irc[1]} {shape_irc[0]}\nElementType = MET_SHORT\n"
+            f"ElementDataFile = {series_uid}.raw\n"
+        )
+    rows = [f"{uid},{col},{row},{index},7" for uid in series_list for index, row, col in centers]
+    (data_dir / "annotations.csv").write_text("\n".join(["seriesuid,coordX,coordY,coordZ,diameter_mm", *rows]) + "\n")
+    (data_dir / "candidates.csv").write_text("seriesuid,coordX,coordY,coordZ,class\n")
+
+
+def measure_opening(work_dir: Path, series_count: int) -> float:
+    """Seconds to open the training and the validation dataset of so many tiny scans, with all in the cache."""
+    folders = Folders(work_dir / "luna", work_dir / "cache")
+    series_list = [f"1.2.{ndx:05d}" for ndx in range(series_count)]
+    write_made_up_scans(folders.data_dir, series_list, shape_irc=(8, 16, 16), centers=[(4, 8, 8)])
+    ct_cache = CtCache(folders)
+    for series_uid in series_list:
+        ct_cache.fill(series_uid)
+
+    def open_both() -> None:
+        Luna2dSegmentationDataset(10, True, folders=folders)
+        TrainingLuna2dSegmentationDataset(10, False, samples_per_epoch=16, folders=folders)
+
+    best = min(seconds(open_both) for _ in range(3))
+    shutil.rmtree(work_dir)
+    return best
+
+
+# A set larger than memory should hold
+
+
+class MadeUpCache(CtCache):
+    """The crops of any number of nodules, without scans: noise, cut out of one block at places that depend on them."""
+
+    nodule_count = LUNA16_NODULES
+
+    def __init__(self, folders: Folders) -> None:
+        self.folder = folders.cache_dir
+        self.series_list = [f"1.2.{ndx}" for ndx in range(LUNA16_SERIES)]
+        self.nodules = {uid: [] for uid in self.series_list}
+        for ndx in range(self.nodule_count):
+            series_uid = self.series_list[ndx % LUNA16_SERIES]
+            self.nodules[series_uid].append(
+                CandidateInfoTuple(True, True, None, 5.0, series_uid, XyzTuple(float(ndx), 0.0, 0.0))
+            )
+        rng = np.random.default_rng(0)
+        self.noise = rng.integers(-1000, 0, size=(CROP_WIDTH_IRC[0], 96, 96 + 512), dtype=np.int16)
+
+    def get_ct_raw_candidate(self, series_uid: str, center_xyz: Any, width_irc: tuple[int, int, int]) -> Any:
+        start = int(center_xyz[0]) % 512
+        ct_chunk = self.noise[:, :, start : start + 96]
+        return ct_chunk, ct_chunk > -100, IrcTuple(3, 48, 48)
+
+
+def measure_large_set(work_dir: Path, nodule_count: int, samples: int) -> tuple[int, float]:
+    """Peak resident memory and samples per second of training on so many made-up nodules."""
+    keep_freed_memory()
+    work_dir.mkdir(parents=True, exist_ok=True)
+    MadeUpCache.nodule_count = nodule_count
+    with mock.patch.object(datasets, "CtCache", MadeUpCache):
+        app = Setup(work_dir, work_dir, val_stride=10, samples=samples).make_app("--augmented")
+        train_ds = app.init_train_ds()
+    app.do_training(1, train_ds)
+    rate = max(samples / seconds(lambda ndx=ndx: app.do_training(ndx, train_ds)) for ndx in (2, 3))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, rate
+
+
+def measure_help() -> float:
+    command = [sys.executable, "-m", "p2ch13.training", "--help"]
+    return min(seconds(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL)) for _ in range(5))
