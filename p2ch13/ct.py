@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from p2ch13.candidates import CandidateInfoTuple
 from p2ch13.config import HU_MAX, HU_MIN, MASK_THRESHOLD_HU
-from p2ch13.scans import SCAN_SUFFIXES, read_header, read_voxels
+from p2ch13.scans import SCAN_SUFFIXES, read_ahead, read_header, read_voxels
 from util.coordinates import IrcTuple, xyz2irc
 from util.errors import InputError
 
@@ -123,6 +123,7 @@ class Ct:
         """
         neighbours = np.arange(slice_ndx - context_slices_count, slice_ndx + context_slices_count + 1)
         neighbours = neighbours.clip(0, self.shape_irc[0] - 1)
+        read_ahead(self.header, int(neighbours[0]), int(neighbours[-1]))
         # One slice at a time, so that a memory map is read in place and not through an index array.
         return np.stack([self.hu[ndx].clip(HU_MIN, HU_MAX) for ndx in neighbours]).astype(np.int16, copy=False)
 

@@ -21,7 +21,7 @@ from util.launch import Launch
 from util.memory import DiskTensor
 
 CROPS_IN_MEMORY_BYTES = 2**29  # three times what LUNA16 needs; a larger set stays on disk
-RELEASE_AFTER_SAMPLES = 512  # whose crops, mapped into memory, take 70 MB
+RELEASE_AFTER_SAMPLES = 64  # for each of which the system may have mapped 2 MB into memory, the largest of pages
 
 # HU, float32 (7, row, col), clipped to -1000..1000; mask, bool (1, row, col); series UID; index of the slice.
 Sample = tuple[torch.Tensor, torch.Tensor, str, int]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import math
+import mmap
+import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -100,9 +102,11 @@ def read_voxels(header: ScanHeader) -> NDArray[np.int16]:
     Raises: InputError, naming the file, if the voxels cannot be decoded or hold NaN.
     """
     if header.mapped_file is not None:
-        with errors_naming(header.mapped_file):
-            dtype = np.dtype(f"{header.byte_order}i2")
-            return np.memmap(header.mapped_file, dtype=dtype, mode="r", shape=header.shape_irc)
+        with errors_naming(header.mapped_file), header.mapped_file.open("rb") as file:
+            file_map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        # A crop takes a few pages of each slice; what the system reads ahead of them is a fifth of the scan.
+        file_map.madvise(mmap.MADV_RANDOM)
+        return np.frombuffer(file_map, np.dtype(f"{header.byte_order}i2")).reshape(header.shape_irc)
     if header.path.name.endswith((".nii", ".nii.gz")):
         check_nifti_length(header.path)
     with errors_naming(header.path):
@@ -114,6 +118,16 @@ def read_voxels(header: ScanHeader) -> NDArray[np.int16]:
     if voxels.dtype != np.int16:
         voxels = voxels.clip(INT16.min, INT16.max).astype(np.int16)
     return voxels
+
+
+def read_ahead(header: ScanHeader, first: int, last: int) -> None:
+    """Have the system fetch slices of a memory map, ends included, all at once before they are touched page by page."""
+    if header.mapped_file is not None and hasattr(os, "posix_fadvise"):
+        slice_bytes = header.shape_irc[1] * header.shape_irc[2] * INT16.dtype.itemsize
+        with errors_naming(header.mapped_file), header.mapped_file.open("rb") as file:
+            os.posix_fadvise(
+                file.fileno(), first * slice_bytes, (last - first + 1) * slice_bytes, os.POSIX_FADV_WILLNEED
+            )
 
 
 def scan_signature(path: Path) -> list[list[str | int]]:

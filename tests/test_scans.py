@@ -40,7 +40,9 @@ def test_every_format_gives_the_same_scan(tmp_path, hu, name, compress):
 
 def test_plain_voxels_are_mapped_read_only(tmp_path, hu):
     voxels = read(write_scan(tmp_path / "a.mhd", hu))
-    assert isinstance(voxels, np.memmap)
+    with (tmp_path / "a.raw").open("r+b") as file:
+        file.write(np.array([123], dtype="<i2").tobytes())
+    assert voxels[0, 0, 0] == 123  # the file itself, not a copy
     with pytest.raises(ValueError, match="read-only"):
         voxels[0, 0, 0] = 1
 
