@@ -22,7 +22,7 @@ import torch
 
 from benchmarks import measure
 from benchmarks.apart import apart
-from benchmarks.measure import LUNA16_NODULES, LUNA16_SERIES, Setup
+from benchmarks.measure import LUNA16_NODULES, LUNA16_SERIES, PLAIN_SCANS, Setup
 from p2ch13 import precache
 from p2ch13.cache import CtCache
 from p2ch13.compute import get_dtype
@@ -31,7 +31,6 @@ from util.errors import run_command
 from util.options import positive_int
 
 RESULTS_PATH = Path(__file__).with_name("results.json")
-PLAIN_SCANS = 4  # as many as the plain version gets to cache: it takes seconds for each
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,9 @@ def main() -> None:
             print(f"{group.__doc__} ...", flush=True)
             rows += group(setup, Path(work_dir))
             print(f"  {time.monotonic() - group_start:.0f} s")
-    print_table(rows, args.data_dir)
+    dtype = get_dtype("auto", torch.device("cpu"))
+    machine = f"{cpu_name()}, {torch.get_num_threads()} threads, {dtype}, PyTorch {torch.__version__}"
+    print_rows(rows, f"{args.data_dir} on {machine}")
     RESULTS_PATH.write_text(json.dumps([as_result(row) for row in rows], indent=2) + "\n")
     print(
         f"{sum(row.met for row in rows)} of {len(rows)} targets met, {time.monotonic() - start:.0f} s. {RESULTS_PATH}"
@@ -87,41 +88,48 @@ def make_folder(folder: Path) -> Path:
 
 def bench_cache(setup: Setup, work_dir: Path) -> list[Row]:
     """Filling the cache"""
-    precache.main(["--data-dir", str(setup.data_dir), "--cache-dir", str(setup.cache_dir)])
+    apart(precache.main, ["--data-dir", str(setup.data_dir), "--cache-dir", str(setup.cache_dir)])
+    bytes_per_nodule = apart(measure.measure_cache_bytes_per_nodule, setup)
     series_list = CtCache(setup.folders).series_list[:PLAIN_SCANS]
-    package_seconds, plain_seconds = apart(measure.measure_precache, setup, series_list)
-    share_read = apart(measure.measure_share_of_scan_read, work_dir / "large-scan")
+    rows = []
+    for what, package_seconds, plain_seconds in (
+        ("", *apart(measure.measure_precache, setup, series_list)),
+        (" of 300 slices", *apart(measure.measure_full_size_precache, work_dir / "full-size")),
+    ):
+        print(f"  seconds per scan{what}: package {package_seconds:.3g}, plain {plain_seconds:.3g}")
+        rows.append(Row(f"precache, seconds per scan{what} / plain", package_seconds / plain_seconds, 1 / 30, False))
+    share_read = apart(measure.measure_share_of_scan_read, work_dir / "one-scan")
     return [
-        Row("precache, seconds per scan / plain", package_seconds / plain_seconds, 1 / 30, at_least=False),
+        *rows,
         Row("read from disk of a scan with 2 nodules, share", share_read, 0.05, at_least=False),
-        Row("cache per nodule, MB", measure.measure_cache_bytes_per_nodule(setup) / 1e6, 0.2, at_least=False),
+        Row("cache per nodule, MB", bytes_per_nodule / 1e6, 0.2, at_least=False),
     ]
 
 
 def bench_speed(setup: Setup, work_dir: Path) -> list[Row]:
     """Training and validation"""
     plain_setup = replace(setup, cache_dir=work_dir / "plain-cache")
-    results: defaultdict[str, list[float]] = defaultdict(list)
+    package, plain = defaultdict(list), defaultdict(list)
     for _ in range(2):
-        for kind, function, own_setup in (
-            ("package", measure.measure_package, setup),
-            ("plain", measure.measure_plain, plain_setup),
+        for results, function, own_setup in (
+            (package, measure.measure_package, setup),
+            (plain, measure.measure_plain, plain_setup),
         ):
-            for name, values in apart(function, own_setup, 2).items():
-                results[f"{kind} {name}"] += values
-    rate = {name: median(values) for name, values in results.items()}
+            for name, values in apart(function, own_setup, 3 if results is package else 1).items():
+                results[name] += values
+    ours, theirs = ({name: median(values) for name, values in results.items()} for results in (package, plain))
     print(
-        f"  gemm {rate['package gemm'] / 1e9:.0f} GFLOP/s; samples/s: step {rate['package step']:.0f}, "
-        f"loop {rate['package loop']:.0f}, plain {rate['plain loop']:.0f}; slices/s: forward "
-        f"{rate['package forward']:.1f}, loop {rate['package validation']:.1f}, plain {rate['plain validation']:.2f}"
+        f"  gemm {ours['gemm'] / 1e9:.0f} GFLOP/s; samples/s: step {ours['step']:.0f}, loop {ours['loop']:.0f}, "
+        f"plain {theirs['loop']:.0f}; slices/s: forward {ours['forward']:.1f}, loop {ours['validation']:.1f}, "
+        f"plain {theirs['validation']:.2f}"
     )
     return [
-        Row("step, floating-point rate / gemm", rate["package step_flops"] / rate["package gemm"], 0.6),
-        Row("training loop, samples/s / step", rate["package loop"] / rate["package step"], 0.95),
-        Row("training loop, samples/s / plain", rate["package loop"] / rate["plain loop"], 3),
-        Row("forward, floating-point rate / gemm", rate["package forward_flops"] / rate["package gemm"], 0.65),
-        Row("validation loop, slices/s / forward", rate["package validation"] / rate["package forward"], 0.9),
-        Row("validation loop, slices/s / plain", rate["package validation"] / rate["plain validation"], 8),
+        Row("step, floating-point rate / gemm", ours["step / gemm"], 0.6),
+        Row("training loop, samples/s / step", ours["loop / step"], 0.95),
+        Row("training loop, samples/s / plain", ours["loop"] / theirs["loop"], 3),
+        Row("forward, floating-point rate / gemm", ours["forward / gemm"], 0.65),
+        Row("validation loop, slices/s / forward", ours["validation / forward"], 0.9),
+        Row("validation loop, slices/s / plain", ours["validation"] / theirs["validation"], 8),
     ]
 
 
@@ -129,8 +137,9 @@ def bench_memory(setup: Setup, work_dir: Path) -> list[Row]:
     """Memory of training"""
     package = apart(measure.measure_package_memory, setup)
     plain = apart(measure.measure_plain_memory, replace(setup, cache_dir=work_dir / "plain-cache"))
-    print(f"  package {package / 1e6:.0f} MB, plain {plain / 1e6:.0f} MB")
-    return [Row("peak memory of training / plain", package / plain, 0.5, at_least=False)]
+    for name, (training, validation) in {"package": package, "plain": plain}.items():
+        print(f"  {name}: training {training / 1e6:.0f} MB, validation {validation / 1e6:.0f} MB")
+    return [Row("peak memory of a run / plain", max(package) / max(plain), 0.5, at_least=False)]
 
 
 def bench_large_sets(setup: Setup, work_dir: Path) -> list[Row]:
@@ -156,7 +165,7 @@ def bench_large_sets(setup: Setup, work_dir: Path) -> list[Row]:
 
 def bench_losses(setup: Setup, work_dir: Path) -> list[Row]:
     """Losses in bfloat16 and float32"""
-    short = replace(setup, samples=160, val_slices=4)
+    short = replace(setup, samples=320, val_slices=4)
     losses = {
         precision: [apart(measure.measure_loss, short, precision, seed) for seed in range(3)]
         for precision in ("fp32", "bf16")
@@ -176,9 +185,9 @@ def as_result(row: Row) -> dict[str, Any]:
     return {name: value for name, value in {**asdict(row), "met": row.met}.items() if name != "at_least"}
 
 
-def print_table(rows: list[Row], data_dir: Path) -> None:
-    dtype = str(get_dtype("auto", torch.device("cpu"))).removeprefix("torch.")
-    print(f"\n{data_dir}; {cpu_name()}, {torch.get_num_threads()} threads, {dtype}; PyTorch {torch.__version__}\n")
+def print_rows(rows: list[Row], machine: str) -> None:
+    """As a table in Markdown."""
+    print(f"\n{machine}\n")
     print(f"| {'what':50} | {'value':>7} | {'target':>9} | met |\n| {'-' * 50} | {'-' * 6}: | {'-' * 8}: | --- |")
     for row in rows:
         target = f"{'>=' if row.at_least else '<='} {row.target:.3g}"

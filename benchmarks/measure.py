@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,10 @@ from util.coordinates import IrcTuple, XyzTuple
 LUNA16_SERIES, LUNA16_NODULES = 888, 1186
 GEMM_SIZES = (512, 1024, 2048)
 SLICE_SIZE = 512
+FULL_SIZE_IRC, FULL_SIZE_CENTERS = (300, 512, 512), [(100, 200, 180), (210, 300, 350)]  # of a scan, of its two nodules
+FULL_SIZE_SCANS = 40
+PLAIN_SCANS = 4  # as many as the plain version gets to cache
+FULL_SIZE_CANDIDATES = 620  # LUNA16's 551,065 in 888 scans
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,10 @@ def seconds(function: Callable[[], Any], repeat: int = 1) -> float:
 
 
 def measure_package(setup: Setup, rounds: int) -> dict[str, list[float]]:
-    """Everything that is compared with `gemm` and with each other, alternating in one process."""
+    """Rates per second of everything that is compared within one process, and its ratios, round by round.
+
+    Neighbours on a shared machine come and go: a ratio is of what was measured one right after the other.
+    """
     keep_freed_memory()
     app = setup.make_app("--augmented")
     train_ds, val_ds = app.init_train_ds(), app.init_val_ds()
@@ -106,22 +113,45 @@ def measure_package(setup: Setup, rounds: int) -> dict[str, list[float]]:
     step_flops = count_flops(step)
     app.segmentation_model.eval()
     forward_flops = count_flops(forward)
-    results: dict[str, list[float]] = {name: [] for name in ("gemm", "step", "loop", "forward", "validation")}
-    step_flop_rates, forward_flop_rates = [], []
+    results: defaultdict[str, list[float]] = defaultdict(list)
     app.do_validation(0, val_ds)
     for round_ndx in range(1, rounds + 1):
-        results["gemm"].append(gemm_flop_rate(app.dtype))
+        gemm = gemm_flop_rate(app.dtype)
         app.training_model.train()
-        step_seconds = seconds(step, repeat=max(1, setup.samples // len(crops)))
-        results["step"].append(len(crops) / step_seconds)
-        step_flop_rates.append(step_flops / step_seconds)
-        results["loop"].append(len(train_ds) / seconds(lambda ndx=round_ndx: app.do_training(ndx, train_ds)))
+        step_rate = 1 / seconds(step, repeat=max(1, setup.samples // len(crops)))
+        loop_rate = len(train_ds) / seconds(lambda ndx=round_ndx: app.do_training(ndx, train_ds))
         app.segmentation_model.eval()
-        forward_seconds = seconds(forward, repeat=len(val_ds))
-        results["forward"].append(1 / forward_seconds)
-        forward_flop_rates.append(forward_flops / forward_seconds)
-        results["validation"].append(len(val_ds) / seconds(lambda ndx=round_ndx: app.do_validation(ndx, val_ds)))
-    return {**results, "step_flops": step_flop_rates, "forward_flops": forward_flop_rates}
+        forward_rate = 1 / seconds(forward, repeat=len(val_ds))
+        validation_rate = len(val_ds) / seconds(lambda ndx=round_ndx: app.do_validation(ndx, val_ds))
+        for name, value in {
+            "gemm": gemm,
+            "step": len(crops) * step_rate,
+            "step / gemm": step_flops * step_rate / gemm,
+            "loop": loop_rate,
+            "loop / step": loop_rate / (len(crops) * step_rate),
+            "forward": forward_rate,
+            "forward / gemm": forward_flops * forward_rate / gemm,
+            "validation": validation_rate,
+            "validation / forward": validation_rate / forward_rate,
+        }.items():
+            results[name].append(value)
+    return results
+
+
+def measure_epochs(setup: Setup, compile_choice: str) -> dict[str, float]:
+    """Of the second epoch and validation: the first ones compile, choose algorithms and record."""
+    keep_freed_memory()
+    app = setup.make_app("--augmented", "--compile", compile_choice)
+    train_ds, val_ds = app.init_train_ds(), app.init_val_ds()
+    first_seconds = seconds(lambda: app.do_training(1, train_ds))
+    training_seconds = seconds(lambda: app.do_training(2, train_ds))
+    app.do_validation(1, val_ds)
+    return {
+        "first epoch, s": first_seconds,
+        "samples/s": len(train_ds) / training_seconds,
+        "slices/s": len(val_ds) / seconds(lambda: app.do_validation(2, val_ds)),
+        "GPU memory, MB": torch.cuda.max_memory_allocated() / 1e6,
+    }
 
 
 def measure_plain(setup: Setup, rounds: int) -> dict[str, list[float]]:
@@ -147,21 +177,27 @@ def open_plain(
     return plain.PlainTraining(augmentation), train_ds, val_ds
 
 
-def measure_package_memory(setup: Setup) -> int:
+def measure_package_memory(setup: Setup) -> tuple[int, int]:
+    """The most that training and validation take, in bytes."""
     keep_freed_memory()
     app = setup.make_app("--augmented")
-    train_ds = app.init_train_ds()
-    with PeakMemory() as memory:
+    train_ds, val_ds = app.init_train_ds(), app.init_val_ds()
+    val_ds.sample_list = setup.shorten(val_ds.sample_list)
+    with PeakMemory() as training:
         app.do_training(1, train_ds)
-    return memory.peak
+    with PeakMemory() as validation:
+        app.do_validation(1, val_ds)
+    return training.peak, validation.peak
 
 
-def measure_plain_memory(setup: Setup) -> int:
-    training, train_ds, _ = open_plain(setup)
+def measure_plain_memory(setup: Setup) -> tuple[int, int]:
+    app, train_ds, val_ds = open_plain(setup)
     train_ds.shuffle_samples(1)
-    with PeakMemory() as memory:
-        list(training.train(train_ds))
-    return memory.peak
+    with PeakMemory() as training:
+        list(app.train(train_ds))
+    with PeakMemory() as validation:
+        list(app.validate(val_ds))
+    return training.peak, validation.peak
 
 
 def measure_loss(setup: Setup, precision: str, seed: int) -> float:
@@ -245,18 +281,23 @@ def measure_precache(setup: Setup, series_list: list[str]) -> tuple[float, float
     return min(package_seconds) / scan_count, min(plain_seconds) / len(series_list)
 
 
+def measure_full_size_precache(work_dir: Path) -> tuple[float, float]:
+    """The same for made-up scans of LUNA16's size with its number of candidates."""
+    series_list = [f"1.2.{ndx}" for ndx in range(FULL_SIZE_SCANS)]
+    write_made_up_scans(work_dir / "luna", series_list, FULL_SIZE_IRC, FULL_SIZE_CENTERS, FULL_SIZE_CANDIDATES)
+    return measure_precache(Setup(work_dir / "luna", work_dir / "cache", val_stride=4), series_list[:PLAIN_SCANS])
+
+
 def measure_cache_bytes_per_nodule(setup: Setup) -> float:
-    ct_cache = CtCache(setup.folders)
     byte_count = sum(path.stat().st_size for path in setup.cache_dir.rglob("*") if path.is_file())
+    ct_cache = CtCache(setup.folders)
     return byte_count / sum(len(ct_cache.nodules[uid]) for uid in ct_cache.series_list)
 
 
 def measure_share_of_scan_read(work_dir: Path) -> float:
     """What the kernel reads from disk of an uncompressed scan with two nodules, as a share of the file."""
     folders = Folders(work_dir / "luna", work_dir / "cache")
-    write_made_up_scans(
-        folders.data_dir, ["1.2.3"], shape_irc=(300, 512, 512), centers=[(100, 200, 180), (210, 300, 350)]
-    )
+    write_made_up_scans(folders.data_dir, ["1.2.3"], FULL_SIZE_IRC, FULL_SIZE_CENTERS)
     scan = folders.data_dir / "subset0" / "1.2.3.raw"
     with scan.open("rb") as file:
         os.fsync(file.fileno())
@@ -273,17 +314,27 @@ def kernel_bytes_read() -> int:
 
 
 def write_made_up_scans(
-    data_dir: Path, series_list: list[str], shape_irc: tuple[int, int, int], centers: list[tuple[int, int, int]]
+    data_dir: Path,
+    series_list: list[str],
+    shape_irc: tuple[int, int, int],
+    centers: list[tuple[int, int, int]],
+    candidate_count: int = 0,
 ) -> None:
-    """Scans of lung with a cube of tissue around each centre, and their CSV files; voxels are cubes of a millimetre."""
+    """Scans of lung with a cube of tissue around each centre, and their CSV files; voxels are cubes of a millimetre.
+
+    All are links to the voxels of one, so that many of them take no more room.
+    """
     hu = np.full(shape_irc, -900, dtype="<i2")
     for index, row, col in centers:
         hu[max(index - 3, 0) : index + 4, row - 3 : row + 4, col - 3 : col + 4] = 0
-    voxels = hu.tobytes()
     folder = data_dir / "subset0"
     folder.mkdir(parents=True)
+    first_path = folder / f"{series_list[0]}.raw"
+    first_path.write_bytes(hu.tobytes())
     for series_uid in series_list:
-        (folder / f"{series_uid}.raw").write_bytes(voxels)
+        path = folder / f"{series_uid}.raw"
+        if path != first_path:
+            path.hardlink_to(first_path)
         (folder / f"{series_uid}.mhd").write_text(
             "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\nCompressedData = False\n"
             "TransformMatrix = 1 0 0 0 1 0 0 0 1\nOffset = 0 0 0\nElementSpacing = 1 1 1\n"
@@ -292,7 +343,9 @@ def write_made_up_scans(
         )
     rows = [f"{uid},{col},{row},{index},7" for uid in series_list for index, row, col in centers]
     (data_dir / "annotations.csv").write_text("\n".join(["seriesuid,coordX,coordY,coordZ,diameter_mm", *rows]) + "\n")
-    (data_dir / "candidates.csv").write_text("seriesuid,coordX,coordY,coordZ,class\n")
+    places = np.random.default_rng(0).integers(0, shape_irc, size=(candidate_count, 3))
+    rows = [f"{uid},{col},{row},{index},0" for uid in series_list for index, row, col in places]
+    (data_dir / "candidates.csv").write_text("\n".join(["seriesuid,coordX,coordY,coordZ,class", *rows]) + "\n")
 
 
 def measure_opening(work_dir: Path, series_count: int) -> float:

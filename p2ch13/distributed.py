@@ -22,7 +22,12 @@ def process_group(launch: Launch) -> Iterator[None]:
     if launch.is_alone:
         yield
         return
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    store, rank, world_size = next(dist.rendezvous("env://"))
+    # torchrun keeps its store when it starts processes anew; without a name of their own for each start they find the
+    # addresses of those that are gone.
+    store = dist.PrefixStore(f"start_{launch.restart_count}", store)
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
     try:
         yield
     finally:

@@ -3,10 +3,17 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from p2ch13 import datasets
 from p2ch13.config import Folders
-from p2ch13.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset, split_series
+from p2ch13.datasets import (
+    Luna2dSegmentationDataset,
+    TrainingLuna2dSegmentationDataset,
+    find_steps,
+    split_series,
+)
 from tests.conftest import TINY_SCANS, Ball, ball_mask, make_hu, write_scan
 from util.errors import InputError
+from util.launch import Launch
 
 
 @pytest.fixture
@@ -140,6 +147,51 @@ def test_whole_batches_are_the_samples_in_order(train_ds):
     assert torch.equal(torch.cat([batch[0] for batch in batches]), samples_of(train_ds))
     assert torch.equal(torch.cat([batch[1] for batch in batches])[7], train_ds[7][1])
     assert [uid for batch in batches for uid in batch[2]] == [train_ds[ndx][2] for ndx in range(40)]
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_share_every_step(train_ds, processes):
+    """Together they see what one process with so many times the batch size does, in the same steps."""
+    alone = [batch[0] for batch in train_ds.batches(8 * processes)]
+    shares = [train_ds.batches(8, Launch(rank=rank, world_size=processes)) for rank in range(processes)]
+    together = [torch.cat([batch[0] for batch in step]) for step in zip(*shares, strict=True)]
+    assert len(together) == len(alone)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(together, alone, strict=True))
+
+
+def test_steps():
+    assert find_steps(40, 16, 1) == [0, 16, 32, 40]
+    assert find_steps(32, 16, 1) == [0, 16, 32]
+    assert find_steps(40, 8, 2) == [0, 16, 32, 40]
+    assert find_steps(33, 8, 2) == [0, 16, 33]  # the last sample is not enough for a step of two processes
+    assert find_steps(5, 8, 4) == [0, 5]
+
+
+def test_processes_share_the_validation_series(folders):
+    val_ds = Luna2dSegmentationDataset(2, True, folders=folders)
+    shares = [val_ds.group_by_series(4, Launch(rank=rank, world_size=2)) for rank in range(2)]
+    series = [{val_ds.sample_list[ndx][0] for batch in share for ndx in batch} for share in shares]
+    assert series == [{"1.2.0"}, {"1.2.2"}]
+    assert sorted(ndx for share in shares for batch in share for ndx in batch) == list(range(len(val_ds)))
+
+
+def test_samples_of_an_epoch_do_not_depend_on_those_before(train_ds):
+    train_ds.shuffle_samples()
+    second = samples_of(train_ds)
+    train_ds.shuffle_samples(7)
+    train_ds.shuffle_samples(2)
+    assert torch.equal(second, samples_of(train_ds))
+
+
+def test_crops_on_disk_are_the_same(folders, train_ds, monkeypatch):
+    monkeypatch.setattr(datasets, "CROPS_IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(datasets, "RELEASE_AFTER_SAMPLES", 2)
+    on_disk = TrainingLuna2dSegmentationDataset(2, False, samples_per_epoch=40, seed=1, folders=folders)
+    assert len(on_disk.disk_tensors) == 2
+    for ours, theirs in zip(on_disk.batches(16), train_ds.batches(16), strict=True):
+        assert all(torch.equal(ours[part], theirs[part]) for part in (0, 1, 3))
+    loader = DataLoader(on_disk, batch_size=16, num_workers=1, multiprocessing_context="spawn")
+    assert torch.equal(torch.cat([batch[0] for batch in loader]), samples_of(train_ds))
 
 
 def test_beyond_the_end(train_ds):

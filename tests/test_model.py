@@ -1,12 +1,13 @@
 import pytest
 import torch
+from torch import nn
 
 from p2ch13.checkpoint import load_checkpoint, load_model
 from p2ch13.config import Folders
 from p2ch13.datasets import Luna2dSegmentationDataset
 from p2ch13.model import BOOK_MODEL, UNetWrapper
 from tests.conftest import SHARED
-from util.unet import UNet
+from util.unet import Conv2d, ConvTranspose2d, UNet
 
 
 def test_keeps_the_size_of_any_slice():
@@ -48,6 +49,30 @@ def test_names_and_shapes_of_the_published_weights():
     assert state["unet.up_path.0.up.weight"].shape == (64, 32, 2, 2)
     assert state["unet.up_path.1.conv_block.block.5.running_var"].shape == (16,)
     assert state["unet.last.weight"].shape == (1, 16, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("layer", "reference", "channels"),
+    [
+        (Conv2d(5, 3, 3, padding=1), nn.Conv2d(5, 3, 3, padding=1), (2, 3)),
+        (Conv2d(5, 3, 3), nn.Conv2d(5, 3, 3), (5,)),
+        (ConvTranspose2d(4, 2, 2, stride=2), nn.ConvTranspose2d(4, 2, 2, stride=2), (4,)),
+    ],
+)
+def test_fast_convolutions_are_convolutions(layer, reference, channels):
+    """Of several inputs as of their channels one after the other; with the same gradients."""
+    torch.manual_seed(0)
+    reference.load_state_dict(layer.state_dict())
+    inputs = [torch.randn(2, count, 6, 8) for count in channels]
+    y, expected = layer(*inputs), reference(torch.cat(inputs, dim=1))
+    torch.testing.assert_close(y, expected)
+    grad = torch.randn_like(y)
+    for ours, theirs in zip(
+        torch.autograd.grad(y, list(layer.parameters()), grad),
+        torch.autograd.grad(expected, list(reference.parameters()), grad),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_batch_norm_makes_of_hu_what_a_network_can_use():

@@ -79,6 +79,15 @@ def test_scalars_under_the_books_names(tmp_path, report):
     }  # fmt: skip
 
 
+def test_what_an_interrupted_run_has_left_is_not_shown(tmp_path, report):
+    for steps in (64, 128):
+        report.log_scores("val", Scores.from_counts(0.5, 6, 2, 18), steps)
+    with TensorBoardReport(tmp_path / "runs", "now", "test", first_step=65) as resumed:
+        resumed.log_scores("val", Scores.from_counts(0.3, 6, 2, 18), 128)
+    losses = read_events(tmp_path, "val").Scalars("loss/all")
+    assert [(event.step, event.value) for event in losses] == [(64, 0.5), (128, pytest.approx(0.3))]
+
+
 def test_pictures_of_every_series(tmp_path, report, folders):
     dataset = Luna2dSegmentationDataset(2, True, folders=folders)
     report.log_pictures("val", dataset, is_dense, 1600, with_labels=True)

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from p2ch13.checkpoint import load_checkpoint, load_model
-from p2ch13.compute import get_dtype, has_bfloat16_arithmetic
 from p2ch13.config import TrainingConfig
 from p2ch13.datasets import Luna2dSegmentationDataset
 from p2ch13.metrics import Scores
@@ -77,6 +76,14 @@ def test_the_launcher_is_the_same_program(tmp_path):
     assert helps[0].returncode == 0
     assert helps[0].stdout == helps[1].stdout
     assert "--augment-offset" in helps[0].stdout
+
+
+def test_options_are_read_without_torch():
+    """It takes seconds to import, which a mistyped option should not."""
+    code = "import sys; from p2ch13.training.__main__ import main\nprint('torch' in sys.modules)\nmain(['--epoch'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.stdout == "False\n"
+    assert done.returncode == 2
 
 
 def test_a_saved_model_predicts_what_the_trained_one_does(options):
@@ -183,13 +190,6 @@ def test_the_books_options_keep_their_names_and_defaults():
     assert (config.augment_scale, config.comment) == (True, "w4")
 
 
-def test_precision():
-    cpu = torch.device("cpu")
-    assert get_dtype("fp32", cpu) == torch.float32
-    assert get_dtype("bf16", cpu) == torch.bfloat16
-    assert get_dtype("auto", cpu) == (torch.bfloat16 if has_bfloat16_arithmetic(cpu) else torch.float32)
-
-
 def test_bfloat16_scores_are_near_float32(options):
     scores = []
     for precision in ("fp32", "bf16"):
@@ -247,3 +247,14 @@ def test_crops_live_on_the_gpu(options):
     app = SegmentationTrainingApp(options)
     batch = next(app.init_train_ds().batches(16))
     assert batch[0].is_cuda and batch[1].is_cuda
+
+
+def test_a_compiled_run_is_the_same(options):
+    """To within rounding, and with a last batch of another size."""
+    losses = []
+    for choice in ("no", "yes"):
+        app = SegmentationTrainingApp(
+            [*options, "--samples-per-epoch", "20", "--precision", "fp32", "--compile", choice]
+        )
+        losses.append(app.do_training(1, app.init_train_ds()).loss)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)

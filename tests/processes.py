@@ -1,0 +1,40 @@
+"""What `test_distributed.py` has torchrun start in two processes: `processes.py WHAT RESULT_PATH OPTIONS...`."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from p2ch13.distributed import data_parallel, process_group
+from p2ch13.losses import segmentation_loss
+from p2ch13.training.app import SegmentationTrainingApp
+
+
+def compute_gradients(app, batch_size):
+    """Of the first step, with BatchNorm in evaluation mode."""
+    model = data_parallel(app.segmentation_model, app.device).eval()
+    ct_slices, label_mask, *_ = next(app.init_train_ds().batches(batch_size, app.launch))
+    segmentation_loss(model(ct_slices), label_mask).mean().backward()
+    return [parameter.grad for parameter in app.segmentation_model.parameters()]
+
+
+def validate(app):
+    return asdict(app.do_validation(1, app.init_val_ds()))
+
+
+def main(what, result_path, *options):
+    app = SegmentationTrainingApp(options)
+    with process_group(app.launch):
+        result = compute_gradients(app, 8) if what == "gradients" else validate(app)
+    if not app.launch.is_first:
+        return
+    if what == "gradients":
+        torch.save(result, result_path)
+    else:
+        Path(result_path).write_text(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,77 @@
+import resource
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from p2ch13 import compute
+from p2ch13.compute import CapturedStep, check_compiler, get_dtype, has_bfloat16_arithmetic, should_compile
+from util.errors import InputError
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+COUNT_PAGE_FAULTS = """
+import resource, sys, torch
+from p2ch13.compute import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+for _ in range(8):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(2**24)  # 64 MiB, freed at once
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+print(after - before)
+"""
+
+
+def test_precision():
+    assert get_dtype("fp32", CPU) == torch.float32
+    assert get_dtype("bf16", CPU) == torch.bfloat16
+    assert get_dtype("auto", CPU) == (torch.bfloat16 if has_bfloat16_arithmetic(CPU) else torch.float32)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere malloc is another")
+def test_freed_memory_is_used_again():
+    command = [sys.executable, "-c", COUNT_PAGE_FAULTS]
+    kept, given_back = (int(subprocess.check_output([*command, word])) for word in ("keep", "not"))
+    assert kept < 2**26 // resource.getpagesize() / 100
+    assert given_back > 10 * kept
+
+
+def test_what_is_compiled(monkeypatch):
+    assert should_compile("yes", CPU, 1)
+    assert not should_compile("no", GPU, 10**9)
+    assert not should_compile("auto", CPU, 10**9)
+    monkeypatch.setattr(compute.shutil, "which", lambda name: f"/usr/bin/{name}")
+    assert should_compile("auto", GPU, 300_000)
+    assert not should_compile("auto", GPU, 299_999)
+    monkeypatch.setattr(compute.shutil, "which", lambda name: None)
+    assert not should_compile("auto", GPU, 300_000)
+
+
+def test_no_compiler(monkeypatch):
+    monkeypatch.setattr(compute.shutil, "which", lambda name: None)
+    with pytest.raises(InputError, match=r"none of g\+\+, clang\+\+, c\+\+ is installed; .* --compile no"):
+        check_compiler()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_replayed_step_is_the_step():
+    weights = []
+    for wrap in (lambda function: function, CapturedStep):
+        torch.manual_seed(0)
+        model = torch.nn.Linear(4, 4).to(GPU)
+        optimizer = torch.optim.Adam(model.parameters(), fused=True, capturable=True)
+
+        def step(x, model=model, optimizer=optimizer):
+            optimizer.zero_grad()
+            losses = (model(x) ** 2).mean(dim=1)
+            losses.mean().backward()
+            optimizer.step()
+            return losses.detach()
+
+        step = wrap(step)
+        losses = [step(torch.randn(3 if ndx == 6 else 8, 4).to(GPU)).sum().item() for ndx in range(10)]
+        weights.append((losses, model.weight.detach().cpu()))
+    assert weights[0][0] == pytest.approx(weights[1][0], rel=1e-5)
+    torch.testing.assert_close(weights[0][1], weights[1][1])

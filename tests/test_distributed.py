@@ -1,0 +1,140 @@
+"""Two processes on this machine, started by torchrun itself."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from p2ch13.cache import CtCache
+from p2ch13.checkpoint import load_checkpoint
+from p2ch13.config import Folders
+from p2ch13.training.app import SegmentationTrainingApp
+from tests.processes import compute_gradients, validate
+from util.errors import InputError
+
+REPOSITORY = Path(__file__).parents[1]
+EPOCHS, SAMPLES = 4, 48
+
+
+@pytest.fixture
+def options(folders, tmp_path):
+    return [
+        *("--data-dir", str(folders.data_dir), "--cache-dir", str(folders.cache_dir), "--val-stride", "2"),
+        *("--samples-per-epoch", str(SAMPLES), "--batch-size", "8", "--precision", "fp32"),
+    ]
+
+
+def start(*command, **more):
+    """torchrun with two processes; its messages and theirs come in one stream."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *map(str, command)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+        **more,
+    )
+
+
+def run(*command, **more):
+    process = start(*command, **more)
+    output, _ = process.communicate(timeout=90)
+    assert process.returncode == 0, output
+    return output
+
+
+def train(models_dir, runs_dir, *options):
+    return (
+        *("--max-restarts=1", "-m", "p2ch13.training", "--models-dir", models_dir, "--runs-dir", runs_dir),
+        *("--epochs", EPOCHS, "--validation-cadence", 99, "--augmented", *options),
+    )
+
+
+def test_gradients_of_two_processes_are_those_of_one_with_twice_the_batch(options, tmp_path):
+    run(REPOSITORY / "tests" / "processes.py", "gradients", tmp_path / "gradients", *options)
+    alone = compute_gradients(SegmentationTrainingApp(options), 16)
+    for together, expected in zip(torch.load(tmp_path / "gradients"), alone, strict=True):
+        torch.testing.assert_close(together, expected, rtol=0, atol=1e-5 * expected.abs().max().item())
+
+
+def test_summed_scores_are_those_of_one_process(options, tmp_path):
+    run(REPOSITORY / "tests" / "processes.py", "validate", tmp_path / "scores.json", *options)
+    together, alone = json.loads((tmp_path / "scores.json").read_text()), validate(SegmentationTrainingApp(options))
+    assert together == pytest.approx(alone, rel=1e-5)
+    assert alone["tp_percent"] > 0
+
+
+def test_a_killed_worker_is_made_up_for(options, tmp_path):
+    """The run goes on from its last checkpoint and ends with the weights that it would have had anyway."""
+    output = run(*train(tmp_path / "whole", tmp_path / "whole-runs", *options))
+    assert f"{SAMPLES} samples in batches of 8 in each of 2 processes" in output
+    assert re.findall(r" E(\d+) trn", output) == list("1234")  # the first process speaks for both
+    process = start(*train(tmp_path / "models", tmp_path / "runs", *options))
+    while not list(tmp_path.glob("models/p2ch13/*.last.state")):  # until the first epoch is over
+        time.sleep(0.02)
+        assert process.poll() is None, process.communicate()
+    os.kill(workers_of(process)[1], signal.SIGKILL)
+    output, _ = process.communicate(timeout=90)
+    assert process.returncode == 0, output
+
+    (last_epoch,) = re.findall(r"going on after epoch (\d+)", output)
+    epochs = [int(epoch) for epoch in re.findall(r" E(\d+) trn", output)]
+    assert epochs[-EPOCHS + int(last_epoch) :] == list(range(int(last_epoch) + 1, EPOCHS + 1))
+    (whole_path,), (path,) = (list((tmp_path / name / "p2ch13").glob("*.last.state")) for name in ("whole", "models"))
+    whole, state = load_checkpoint(whole_path), load_checkpoint(path)
+    assert (state["epoch"], state["totalTrainingSamples_count"]) == (EPOCHS, EPOCHS * SAMPLES)
+    assert all(torch.equal(state["model_state"][name], value) for name, value in whole["model_state"].items())
+    assert len(list((tmp_path / "runs" / "p2ch13").iterdir())) == 2  # one of training and one of validation
+
+
+def workers_of(process):
+    """The processes that torchrun has started, in the order of their ranks."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    is_worker = {pid: b"p2ch13.training" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children}
+    return [int(pid) for pid in children if is_worker[pid]]
+
+
+def test_precache_shares_out_the_scans(folders, tmp_path):
+    output = run(REPOSITORY / "precache.py", "--data-dir", folders.data_dir, "--cache-dir", folders.cache_dir)
+    assert "Process 1 of 2: Cached 2 scans, skipped 0." in output
+    assert "Process 2 of 2: Cached 2 scans, skipped 0." in output
+    ct_cache = CtCache(folders)
+    assert all(ct_cache.is_complete(series_uid) for series_uid in ct_cache.series_list)
+
+
+def test_a_scan_that_one_process_cannot_read_does_not_end_the_others(folders):
+    (folders.data_dir / "subset0" / "1.2.1.raw").unlink()
+    output = run(REPOSITORY / "precache.py", "--data-dir", folders.data_dir, "--cache-dir", folders.cache_dir)
+    assert "1.2.1.mhd: its data file 1.2.1.raw is missing" in output
+    assert "Process 2 of 2: Cached 1 scans, skipped 1." in output
+
+
+def test_two_precaches_of_one_folder(luna_dir, tmp_path):
+    folders = Folders(luna_dir, tmp_path / "cache")
+    command = [sys.executable, REPOSITORY / "precache.py", "--data-dir", luna_dir, "--cache-dir", folders.cache_dir]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for _ in range(3)]
+    for process in processes:
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 0, output
+    ct_cache = CtCache(folders)
+    assert all(ct_cache.is_complete(series_uid) for series_uid in ct_cache.series_list)
+
+
+def test_too_few_samples_for_the_processes(options, monkeypatch):
+    app = SegmentationTrainingApp([*options, "--samples-per-epoch", "3"])
+    app.launch = type(app.launch)(world_size=4)
+    with pytest.raises(InputError, match="3 samples an epoch for 4 processes; raise --samples-per-epoch"):
+        app.init_train_ds()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
+def test_sync_batchnorm_needs_gpus(options):
+    with pytest.raises(InputError, match="--sync-batchnorm: PyTorch has it for GPUs only"):
+        SegmentationTrainingApp([*options, "--sync-batchnorm"])
