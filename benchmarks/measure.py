@@ -26,7 +26,7 @@ from p2ch13 import datasets, precache
 from p2ch13.augmentation import SegmentationAugmentation
 from p2ch13.cache import CtCache
 from p2ch13.candidates import CandidateInfoTuple
-from p2ch13.compute import autocast, keep_freed_memory
+from p2ch13.compute import autocast, has_compiler, keep_freed_memory
 from p2ch13.config import CROP_WIDTH_IRC, Folders
 from p2ch13.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
 from p2ch13.losses import segmentation_loss
@@ -40,6 +40,10 @@ FULL_SIZE_IRC, FULL_SIZE_CENTERS = (300, 512, 512), [(100, 200, 180), (210, 300,
 FULL_SIZE_SCANS = 40
 PLAIN_SCANS = 4  # as many as the plain version gets to cache
 FULL_SIZE_CANDIDATES = 620  # LUNA16's 551,065 in 888 scans
+
+
+# As a run of 300,000 samples or more has it.
+LONG_RUN = ("--augmented", "--compile", "yes" if has_compiler() else "no")
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ def measure_package(setup: Setup, rounds: int) -> dict[str, list[float]]:
     Neighbours on a shared machine come and go: a ratio is of what was measured one right after the other.
     """
     keep_freed_memory()
-    app = setup.make_app("--augmented")
+    app = setup.make_app(*LONG_RUN)
     train_ds, val_ds = app.init_train_ds(), app.init_val_ds()
     val_ds.sample_list = setup.shorten(val_ds.sample_list)
     crops, crop_mask = next(train_ds.batches(app.config.batch_size))[:2]
@@ -109,11 +113,13 @@ def measure_package(setup: Setup, rounds: int) -> dict[str, list[float]]:
         with autocast(app.device, app.dtype):
             app.segmentation_model(whole_slice)
 
-    app.training_model.train()
-    step_flops = count_flops(step)
+    app.segmentation_model.train()
+    step_flops = count_flops(lambda: segmentation_loss(app.segmentation_model(crops), crop_mask).mean().backward())
+    step()
     app.segmentation_model.eval()
     forward_flops = count_flops(forward)
     results: defaultdict[str, list[float]] = defaultdict(list)
+    app.do_training(0, train_ds)
     app.do_validation(0, val_ds)
     for round_ndx in range(1, rounds + 1):
         gemm = gemm_flop_rate(app.dtype)
@@ -180,7 +186,7 @@ def open_plain(
 def measure_package_memory(setup: Setup) -> tuple[int, int]:
     """The most that training and validation take, in bytes."""
     keep_freed_memory()
-    app = setup.make_app("--augmented")
+    app = setup.make_app(*LONG_RUN)
     train_ds, val_ds = app.init_train_ds(), app.init_val_ds()
     val_ds.sample_list = setup.shorten(val_ds.sample_list)
     with PeakMemory() as training:
@@ -398,7 +404,7 @@ def measure_large_set(work_dir: Path, nodule_count: int, samples: int) -> tuple[
     work_dir.mkdir(parents=True, exist_ok=True)
     MadeUpCache.nodule_count = nodule_count
     with mock.patch.object(datasets, "CtCache", MadeUpCache):
-        app = Setup(work_dir, work_dir, val_stride=10, samples=samples).make_app("--augmented")
+        app = Setup(work_dir, work_dir, val_stride=10, samples=samples).make_app(*LONG_RUN)
         train_ds = app.init_train_ds()
     app.do_training(1, train_ds)
     rate = max(samples / seconds(lambda ndx=ndx: app.do_training(ndx, train_ds)) for ndx in (2, 3))

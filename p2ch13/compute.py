@@ -7,9 +7,11 @@ import shutil
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, cast
 
 import torch
+import torch._dynamo
+from torch import nn
 
 from util.errors import InputError
 from util.launch import Launch
@@ -70,22 +72,30 @@ def keep_freed_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, NEVER)
 
 
-def should_compile(choice: str, device: torch.device, sample_count: int) -> bool:
+def should_compile(choice: str, sample_count: int) -> bool:
     """Whether to fuse a run's operations with `torch.compile`, and on one GPU to record and replay its steps.
 
-    `auto` does so on a GPU, where launching single operations takes most of the time, in runs that are long enough. On
-    a CPU it gained 4% of a training step, after half a minute of compiling.
+    `auto` does so in runs that are long enough: compiling takes half a minute.
     """
     if choice == "auto":
-        is_worth_it = device.type == "cuda" and sample_count >= COMPILE_FROM_SAMPLES
-        return is_worth_it and any(map(shutil.which, COMPILERS))
+        return sample_count >= COMPILE_FROM_SAMPLES and has_compiler()
     return choice == "yes"
 
 
-def check_compiler() -> None:
-    """Raises: InputError if there is nothing that `torch.compile` could compile with."""
-    if not any(map(shutil.which, COMPILERS)):
+def has_compiler() -> bool:
+    """Whether there is something that `torch.compile` can compile with."""
+    return any(map(shutil.which, COMPILERS))
+
+
+def compile_model(model: nn.Module, choice: str) -> nn.Module:
+    """The model with its operations fused, compiled at its first call. Where it was not asked for, it need not succeed.
+
+    Raises: InputError if it was, and there is no compiler.
+    """
+    if not has_compiler():
         raise InputError(f"--compile: none of {', '.join(COMPILERS)} is installed; install one, or say --compile no")
+    torch._dynamo.config.suppress_errors = choice == "auto"
+    return cast("nn.Module", torch.compile(model, dynamic=False))
 
 
 class CapturedStep:

@@ -149,8 +149,8 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
             ct_chunk, pos_chunk, center_irc = self.ct_cache.get_ct_raw_candidate(
                 nodule.series_uid, nodule.center_xyz, width_irc
             )
-            crops[ndx] = torch.tensor(ct_chunk)
-            masks[ndx, 0] = torch.tensor(pos_chunk[self.context_slices_count])
+            crops.numpy()[ndx] = ct_chunk
+            masks.numpy()[ndx, 0] = pos_chunk[self.context_slices_count]
             self.slice_ndxs[ndx] = center_irc.index
             self._release_memory(1)
         # Every place that a 64x64 window can take, as a view: (nodule, channel, row offset, col offset, 64, 64).

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from p2ch13.model import UNetWrapper
@@ -22,10 +24,10 @@ def process_group(launch: Launch) -> Iterator[None]:
     if launch.is_alone:
         yield
         return
-    store, rank, world_size = next(dist.rendezvous("env://"))
+    store, rank, world_size = next(rendezvous("env://"))
     # torchrun keeps its store when it starts processes anew; without a name of their own for each start they find the
     # addresses of those that are gone.
-    store = dist.PrefixStore(f"start_{launch.restart_count}", store)
+    store = PrefixStore(f"start_{launch.restart_count}", store)
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
     try:

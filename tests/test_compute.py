@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from p2ch13 import compute
-from p2ch13.compute import CapturedStep, check_compiler, get_dtype, has_bfloat16_arithmetic, should_compile
+from p2ch13.compute import CapturedStep, compile_model, get_dtype, has_bfloat16_arithmetic, should_compile
 from util.errors import InputError
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -39,20 +39,28 @@ def test_freed_memory_is_used_again():
 
 
 def test_what_is_compiled(monkeypatch):
-    assert should_compile("yes", CPU, 1)
-    assert not should_compile("no", GPU, 10**9)
-    assert not should_compile("auto", CPU, 10**9)
+    assert should_compile("yes", 1)
+    assert not should_compile("no", 10**9)
     monkeypatch.setattr(compute.shutil, "which", lambda name: f"/usr/bin/{name}")
-    assert should_compile("auto", GPU, 300_000)
-    assert not should_compile("auto", GPU, 299_999)
+    assert should_compile("auto", 300_000)
+    assert not should_compile("auto", 299_999)
     monkeypatch.setattr(compute.shutil, "which", lambda name: None)
-    assert not should_compile("auto", GPU, 300_000)
+    assert not should_compile("auto", 300_000)
 
 
 def test_no_compiler(monkeypatch):
     monkeypatch.setattr(compute.shutil, "which", lambda name: None)
     with pytest.raises(InputError, match=r"none of g\+\+, clang\+\+, c\+\+ is installed; .* --compile no"):
-        check_compiler()
+        compile_model(torch.nn.Linear(1, 1), "yes")
+
+
+def test_a_compiler_that_fails_does_not_end_a_run_that_has_not_asked_for_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("CXX", "/bin/false")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    model = torch.nn.Linear(3, 2)
+    x = torch.randn(5, 3)
+    code_of_its_own = torch.nn.Sequential(model, torch.nn.GELU())
+    torch.testing.assert_close(compile_model(code_of_its_own, "auto")(x), code_of_its_own(x))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from p2ch13.checkpoint import load_checkpoint, save_checkpoint
 from p2ch13.compute import (
     CapturedStep,
     autocast,
-    check_compiler,
+    compile_model,
     get_device,
     get_dtype,
     get_slice_batch_size,
@@ -76,6 +76,7 @@ class SegmentationTrainingApp:
         self.dtype = get_dtype(self.config.precision, self.device)
         self.segmentation_model, self.augmentation_model = self.init_model()
         self.optimizer = self.init_optimizer()
+        self.is_compiled = should_compile(self.config.compile, self.config.epochs * self.config.samples_per_epoch)
         self.training_model, self.train_step = self.init_training()
 
     def init_model(self) -> tuple[UNetWrapper, SegmentationAugmentation]:
@@ -95,12 +96,11 @@ class SegmentationTrainingApp:
         Called again by `main`, when the processes of the run can talk to each other.
         """
         model = data_parallel(self.segmentation_model, self.device)
-        if not should_compile(self.config.compile, self.device, self.config.epochs * self.config.samples_per_epoch):
+        if not self.is_compiled:
             return model, self.compute_step
-        check_compiler()
         can_capture = self.device.type == "cuda" and self.launch.is_alone
-        compiled = cast("nn.Module", torch.compile(model))
-        return compiled, CapturedStep(self.compute_step) if can_capture else self.compute_step
+        step = CapturedStep(self.compute_step) if can_capture else self.compute_step
+        return compile_model(model, self.config.compile), step
 
     def init_train_ds(self) -> TrainingLuna2dSegmentationDataset:
         if self.config.samples_per_epoch < self.launch.world_size:
@@ -332,6 +332,8 @@ class SegmentationTrainingApp:
             f"{str(self.dtype).removeprefix('torch.')} on {self.device.type}; "
             f"augmentation: {', '.join(config.augmentation) or 'none'}."
         )
+        if self.is_compiled:
+            log.info("The first step compiles the network, which takes half a minute; --compile no does without it.")
 
     def log_end(self, val_ds: Luna2dSegmentationDataset) -> None:
         """Say where everything is, and draw what the best model finds."""

@@ -56,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--compile",
         choices=COMPILE_CHOICES,
         default=default.compile,
-        help="fuse the network's operations, and on one GPU replay whole steps; auto does so in long runs on a GPU",
+        help="fuse the network's operations, on one GPU replay whole steps; auto: in runs of 300,000 samples or more",
     )
     parser.add_argument(
         "--sync-batchnorm",
