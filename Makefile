@@ -1,11 +1,14 @@
-# make demo: see it work on invented scans. make test: run the tests. Both install into .venv first.
+# make demo: see it work on invented scans. make test: run the tests. make bench: measure speed and memory. All install
+# into .venv first.
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 DEMO_DIR := data/demo
+BENCH_DATA ?= $(DEMO_DIR)
+BENCH_VAL_STRIDE ?= 4
 DEMO_OPTIONS := --data-dir $(DEMO_DIR) --cache-dir data/demo-cache
 
-.PHONY: demo test check clean
+.PHONY: demo test bench check clean
 
 demo: $(VENV)/installed $(DEMO_DIR)/candidates.csv
 	$(VENV)/bin/python precache.py $(DEMO_OPTIONS)
@@ -15,13 +18,16 @@ demo: $(VENV)/installed $(DEMO_DIR)/candidates.csv
 test: $(VENV)/installed-dev
 	$(VENV)/bin/python -m pytest -q
 
+bench: $(VENV)/installed $(DEMO_DIR)/candidates.csv
+	$(VENV)/bin/python -m benchmarks.bench --data-dir $(BENCH_DATA) --val-stride $(BENCH_VAL_STRIDE)
+
 check: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy p2ch13 util
 
 clean:
-	rm -rf $(DEMO_DIR) data/demo-cache
+	rm -rf $(DEMO_DIR) data/demo-cache data/bench
 
 $(DEMO_DIR)/candidates.csv: | $(VENV)/installed
 	rm -rf $(DEMO_DIR)

@@ -42,7 +42,7 @@ class CtCache:
         self.scans = find_scans(folders.data_dir)
         self.series_list = list(self.scans)
         self.nodules: defaultdict[str, list[CandidateInfoTuple]] = defaultdict(list)
-        for nodule in get_nodule_info_list(folders.data_dir):
+        for nodule in get_nodule_info_list(folders.data_dir, scans=self.scans):
             self.nodules[nodule.series_uid].append(nodule)
         self.folder = folders.cache_dir
         self._disk = get_cache(folders.cache_dir)

@@ -43,9 +43,16 @@ def get_candidate_info_list(data_dir: Path, require_on_disk: bool = True) -> lis
     return sort_candidates([*read_nodules(data_dir, present_on_disk), *read_non_nodules(data_dir, present_on_disk)])
 
 
-def get_nodule_info_list(data_dir: Path, require_on_disk: bool = True) -> list[CandidateInfoTuple]:
-    """The nodules at the head of `get_candidate_info_list`, without reading half a million non-nodules."""
-    return sort_candidates(read_nodules(data_dir, find_scans(data_dir) if require_on_disk else None))
+def get_nodule_info_list(
+    data_dir: Path, require_on_disk: bool = True, scans: Collection[str] | None = None
+) -> list[CandidateInfoTuple]:
+    """The nodules at the head of `get_candidate_info_list`, without reading half a million non-nodules.
+
+    Args: scans: the series that are on disk, where they are known already.
+    """
+    if require_on_disk and scans is None:
+        scans = find_scans(data_dir)
+    return sort_candidates(read_nodules(data_dir, scans if require_on_disk else None))
 
 
 def sort_candidates(candidates: Sequence[CandidateInfoTuple]) -> list[CandidateInfoTuple]:

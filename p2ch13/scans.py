@@ -31,7 +31,7 @@ def find_scans(data_dir: Path) -> dict[str, Path]:
     if not data_dir.is_dir():
         raise InputError(f"{data_dir}: no such folder; put LUNA16 there, or say where it is with --data-dir")
     scans: dict[str, Path] = {}
-    for path in sorted([*data_dir.glob("*"), *data_dir.glob("subset*/*")]):
+    for path in sorted([*data_dir.glob("*"), *data_dir.glob("subset*/*")], key=str):
         suffix = next((suffix for suffix in SCAN_SUFFIXES if path.name.endswith(suffix)), None)
         if suffix is None or path.name.startswith("."):
             continue
