@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -10,7 +11,6 @@ from contextlib import AbstractContextManager
 from typing import Any, cast
 
 import torch
-import torch._dynamo
 from torch import nn
 
 from util.errors import InputError
@@ -18,14 +18,17 @@ from util.launch import Launch
 
 COMPILE_FROM_SAMPLES = 300_000  # an epoch of the book's; compiling takes longer than it gains in a short run
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
-COMPILERS = ("g++", "clang++", "c++")
 NEVER = 2**31 - 1
 
 
 def get_device(launch: Launch) -> torch.device:
-    """The GPU of this process, one for each process of a machine, or the CPU."""
+    """The GPU of this process, one for each process of a machine, or the CPU. Raises: InputError for too few GPUs."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
+    if launch.local_rank >= torch.cuda.device_count():
+        raise InputError(
+            f"{launch.local_world_size} processes for {torch.cuda.device_count()} GPUs; start one for each GPU"
+        )
     device = torch.device("cuda", launch.local_rank)
     torch.cuda.set_device(device)
     return device
@@ -68,7 +71,8 @@ def keep_freed_memory() -> None:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, NEVER)
+        if not mallopt(M_MMAP_THRESHOLD, NEVER):  # older versions of glibc take no more than this
+            mallopt(M_MMAP_THRESHOLD, 32 * 2**20)
         mallopt(M_TRIM_THRESHOLD, NEVER)
 
 
@@ -83,8 +87,12 @@ def should_compile(choice: str, sample_count: int) -> bool:
 
 
 def has_compiler() -> bool:
-    """Whether there is something that `torch.compile` can compile with."""
-    return any(map(shutil.which, COMPILERS))
+    """Whether there is what `torch.compile` compiles with."""
+    return shutil.which(compiler_name()) is not None
+
+
+def compiler_name() -> str:
+    return os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
 
 
 def compile_model(model: nn.Module, choice: str) -> nn.Module:
@@ -93,7 +101,9 @@ def compile_model(model: nn.Module, choice: str) -> nn.Module:
     Raises: InputError if it was, and there is no compiler.
     """
     if not has_compiler():
-        raise InputError(f"--compile: none of {', '.join(COMPILERS)} is installed; install one, or say --compile no")
+        raise InputError(f"--compile: there is no compiler {compiler_name()}; install it, or say --compile no")
+    import torch._dynamo  # takes a second
+
     torch._dynamo.config.suppress_errors = choice == "auto"
     return cast("nn.Module", torch.compile(model, dynamic=False))
 

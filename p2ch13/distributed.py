@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
@@ -17,23 +21,55 @@ from p2ch13.model import UNetWrapper
 from util.errors import InputError
 from util.launch import Launch
 
+CONNECT_S, PATIENCE_S = 3, 300  # for one try to reach the first process, and for all
+
 
 @contextmanager
-def process_group(launch: Launch) -> Iterator[None]:
-    """While inside, the processes of a run can talk to each other; nothing happens in a process that is alone."""
-    if launch.is_alone:
-        yield
+def process_group(launch: Launch) -> Iterator[str | None]:
+    """While inside, the processes of a run can talk to each other.
+
+    Yields: a name that is the same for all starts of the processes by one torchrun, and for no other one; None for a
+    process that was started by hand.
+    """
+    if not launch.by_torchrun:
+        yield None
         return
-    store, rank, world_size = next(rendezvous("env://"))
-    # torchrun keeps its store when it starts processes anew; without a name of their own for each start they find the
-    # addresses of those that are gone.
-    store = PrefixStore(f"start_{launch.restart_count}", store)
+    agent_store, *_ = next(rendezvous("env://"))
+    launch_id = agent_store.compare_set("p2ch13/launch_id", "", uuid.uuid4().hex).decode()
+    if launch.is_alone:
+        yield launch_id
+        return
     backend = "nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
+    store = open_store(agent_store, launch)
+    dist.init_process_group(backend, store=store, rank=launch.rank, world_size=launch.world_size)
     try:
-        yield
+        yield launch_id
     finally:
         dist.destroy_process_group()
+
+
+def open_store(agent_store: Store, launch: Launch) -> TCPStore:
+    """A store for this start of the processes alone, held by the first of them.
+
+    torchrun keeps its own store when it starts processes anew, and in it they would find the addresses of those that
+    are gone. Its count of restarts is no help: each machine's torchrun has one of its own.
+    """
+    host = os.environ["MASTER_ADDR"]
+    if launch.is_first:
+        store = TCPStore(host, 0, is_master=True, wait_for_workers=False)
+        agent_store.set("p2ch13/port", str(store.port))
+        return store
+    give_up = time.monotonic() + PATIENCE_S
+    while True:
+        port = int(agent_store.get("p2ch13/port"))
+        try:
+            store = TCPStore(host, port, is_master=False, timeout=timedelta(seconds=CONNECT_S))
+        except dist.DistError:
+            if time.monotonic() > give_up:
+                raise
+            continue  # the port of the start before, whose processes are gone
+        store.set_timeout(timedelta(seconds=PATIENCE_S))
+        return store
 
 
 def sync_batchnorm(model: UNetWrapper, device: torch.device) -> UNetWrapper:
@@ -48,7 +84,10 @@ def data_parallel(model: nn.Module, device: torch.device) -> nn.Module:
     if not dist.is_initialized():
         return model
     return DistributedDataParallel(
-        model, device_ids=[device] if device.type == "cuda" else None, gradient_as_bucket_view=True
+        model,
+        device_ids=[device] if device.type == "cuda" else None,
+        broadcast_buffers=False,  # training does not use running means; see `copy_buffers_from_first`
+        gradient_as_bucket_view=True,
     )
 
 

@@ -20,6 +20,7 @@ from util.errors import InputError
 
 SCAN_SUFFIXES = (".mhd", ".mha", ".nii.gz", ".nii", ".nrrd")
 INT16 = np.iinfo(np.int16)
+READ_AHEAD_BYTES = 2**17  # Linux fetches no more than this of what it is told at once
 
 
 def find_scans(data_dir: Path) -> dict[str, Path]:
@@ -121,13 +122,12 @@ def read_voxels(header: ScanHeader) -> NDArray[np.int16]:
 
 
 def read_ahead(header: ScanHeader, first: int, last: int) -> None:
-    """Have the system fetch slices of a memory map, ends included, all at once before they are touched page by page."""
+    """Have the system fetch slices of a memory map, ends included, before they are touched page by page."""
     if header.mapped_file is not None and hasattr(os, "posix_fadvise"):
         slice_bytes = header.shape_irc[1] * header.shape_irc[2] * INT16.dtype.itemsize
         with errors_naming(header.mapped_file), header.mapped_file.open("rb") as file:
-            os.posix_fadvise(
-                file.fileno(), first * slice_bytes, (last - first + 1) * slice_bytes, os.POSIX_FADV_WILLNEED
-            )
+            for start in range(first * slice_bytes, (last + 1) * slice_bytes, READ_AHEAD_BYTES):
+                os.posix_fadvise(file.fileno(), start, READ_AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
 
 
 def scan_signature(path: Path) -> list[list[str | int]]:

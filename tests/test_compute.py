@@ -49,18 +49,23 @@ def test_what_is_compiled(monkeypatch):
 
 
 def test_no_compiler(monkeypatch):
-    monkeypatch.setattr(compute.shutil, "which", lambda name: None)
-    with pytest.raises(InputError, match=r"none of g\+\+, clang\+\+, c\+\+ is installed; .* --compile no"):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(InputError, match="there is no compiler no-such-compiler; install it, or say --compile no"):
         compile_model(torch.nn.Linear(1, 1), "yes")
 
 
-def test_a_compiler_that_fails_does_not_end_a_run_that_has_not_asked_for_it(monkeypatch, tmp_path):
-    monkeypatch.setenv("CXX", "/bin/false")
+def test_a_compiler_that_fails_ends_a_run_only_if_it_was_asked_for(monkeypatch, tmp_path):
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "/bin/false"))
+    monkeypatch.setattr("torch._dynamo.config.suppress_errors", False)
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    model = torch.nn.Linear(3, 2)
-    x = torch.randn(5, 3)
-    code_of_its_own = torch.nn.Sequential(model, torch.nn.GELU())
-    torch.testing.assert_close(compile_model(code_of_its_own, "auto")(x), code_of_its_own(x))
+    model, x = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.GELU()), torch.randn(5, 3)
+    torch._inductor.cpp_builder.get_cpp_compiler.cache_clear()
+    torch._dynamo.reset()
+    with pytest.raises(Exception, match=r"."):
+        compile_model(model, "yes")(x)
+    torch._dynamo.reset()
+    torch.testing.assert_close(compile_model(model, "auto")(x), model(x))
+    torch._dynamo.reset()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

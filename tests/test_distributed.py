@@ -19,6 +19,8 @@ from p2ch13.training.app import SegmentationTrainingApp
 from tests.processes import compute_gradients, validate
 from util.errors import InputError
 
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="compares float32 on a CPU")
+
 REPOSITORY = Path(__file__).parents[1]
 EPOCHS, SAMPLES = 4, 48
 
@@ -134,7 +136,6 @@ def test_too_few_samples_for_the_processes(options, monkeypatch):
         app.init_train_ds()
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
 def test_sync_batchnorm_needs_gpus(options):
     with pytest.raises(InputError, match="--sync-batchnorm: PyTorch has it for GPUs only"):
         SegmentationTrainingApp([*options, "--sync-batchnorm"])

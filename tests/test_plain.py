@@ -11,6 +11,8 @@ from p2ch13.config import Folders
 from p2ch13.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
 from p2ch13.training.app import SegmentationTrainingApp
 
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="compares float32 on a CPU")
+
 SAMPLES = 96  # six steps
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -18,25 +17,23 @@ class Launch:
     Attributes:
         rank, world_size: its number among all processes, on all machines.
         local_rank, local_world_size: the same on its own machine.
-        restart_count: how often torchrun has started the processes anew after one of them died (`--max-restarts`).
-        launch_id: the same for all starts of one torchrun, and for no other one; None without torchrun.
+        by_torchrun: whether torchrun has started it.
     """
 
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
     local_world_size: int = 1
-    restart_count: int = 0
-    launch_id: str | None = None
+    by_torchrun: bool = False
 
     @classmethod
     def from_environment(cls) -> Launch:
         """Source of the names: https://docs.pytorch.org/docs/stable/elastic/run.html"""
         if "TORCHELASTIC_RUN_ID" not in os.environ:
             return cls()
-        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RESTART_COUNT")
-        rank, world_size, local_rank, local_world_size, restart_count = (int(os.environ[name]) for name in names)
-        return cls(rank, world_size, local_rank, local_world_size, restart_count, find_launch_id())
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+        rank, world_size, local_rank, local_world_size = (int(os.environ[name]) for name in names)
+        return cls(rank, world_size, local_rank, local_world_size, by_torchrun=True)
 
     @property
     def is_first(self) -> bool:
@@ -50,13 +47,3 @@ class Launch:
     def share(self, items: Sequence[Item]) -> list[Item]:
         """This process's part, every `world_size`-th: over all processes each item comes once."""
         return list(items[self.rank :: self.world_size])
-
-
-def find_launch_id() -> str:
-    """torchrun's run id, or where none was given the name of its folder of logs, which is new with every torchrun.
-
-    Each process's error file is `<folder>/attempt_<restart_count>/<local_rank>/error.json`.
-    """
-    run_id = os.environ["TORCHELASTIC_RUN_ID"]
-    error_file = os.environ.get("TORCHELASTIC_ERROR_FILE")
-    return Path(error_file).parents[2].name if run_id == "none" and error_file else run_id

@@ -104,7 +104,7 @@ class UNetUpBlock(nn.Module):
 
 
 class Conv2d(nn.Conv2d):
-    """The same convolution in less time on a CPU.
+    """The same convolution, with zeros for padding and in one group, in less time on a CPU.
 
     - Inputs that would be concatenated are convolved one by one, each with its part of the weights, and added up: no
       copy of all features is made, neither here nor of their gradients.
@@ -114,7 +114,8 @@ class Conv2d(nn.Conv2d):
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
         weights = torch.split(self.weight, [x.shape[1] for x in inputs], dim=1)
         y, *others = (
-            F.conv2d(x, weight, None, self.stride, self.padding) for x, weight in zip(inputs, weights, strict=True)
+            F.conv2d(x, weight, None, self.stride, self.padding, self.dilation)
+            for x, weight in zip(inputs, weights, strict=True)
         )
         for other in others:
             y.add_(other)
@@ -122,7 +123,7 @@ class Conv2d(nn.Conv2d):
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
-    """The same transposed convolution, its bias added by itself; see `Conv2d`."""
+    """The same transposed convolution without padding, its bias added by itself; see `Conv2d`."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         return add_bias(F.conv_transpose2d(x, self.weight, None, self.stride), self.bias)

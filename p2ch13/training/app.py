@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import glob
 import logging
 import math
 import sys
@@ -68,6 +69,7 @@ class SegmentationTrainingApp:
         self.sys_argv = list(sys.argv[1:] if sys_argv is None else sys_argv)
         self.config = parse_config(self.sys_argv)
         self.launch = Launch.from_environment()
+        self.launch_id: str | None = None
         self.time_str = datetime.datetime.now().strftime("%Y-%m-%d_%H.%M.%S")
         self.total_training_samples_count = 0
         self.best_recall = 0.0  # a model that finds nothing is not the best of anything
@@ -75,8 +77,9 @@ class SegmentationTrainingApp:
         self.device = get_device(self.launch)
         self.dtype = get_dtype(self.config.precision, self.device)
         self.segmentation_model, self.augmentation_model = self.init_model()
-        self.optimizer = self.init_optimizer()
         self.is_compiled = should_compile(self.config.compile, self.config.epochs * self.config.samples_per_epoch)
+        self.records_steps = self.is_compiled and self.device.type == "cuda" and self.launch.is_alone
+        self.optimizer = self.init_optimizer()
         self.training_model, self.train_step = self.init_training()
 
     def init_model(self) -> tuple[UNetWrapper, SegmentationAugmentation]:
@@ -88,7 +91,7 @@ class SegmentationTrainingApp:
         return segmentation_model, SegmentationAugmentation(**self.config.augmentation)
 
     def init_optimizer(self) -> Optimizer:
-        return Adam(self.segmentation_model.parameters(), fused=True, capturable=self.device.type == "cuda")
+        return Adam(self.segmentation_model.parameters(), fused=True, capturable=self.records_steps)
 
     def init_training(self) -> tuple[nn.Module, Callable[..., tuple[torch.Tensor, torch.Tensor]]]:
         """The model as it is trained, and the function that takes a step with it; weights are those of the model.
@@ -98,8 +101,7 @@ class SegmentationTrainingApp:
         model = data_parallel(self.segmentation_model, self.device)
         if not self.is_compiled:
             return model, self.compute_step
-        can_capture = self.device.type == "cuda" and self.launch.is_alone
-        step = CapturedStep(self.compute_step) if can_capture else self.compute_step
+        step = CapturedStep(self.compute_step) if self.records_steps else self.compute_step
         return compile_model(model, self.config.compile), step
 
     def init_train_ds(self) -> TrainingLuna2dSegmentationDataset:
@@ -137,7 +139,7 @@ class SegmentationTrainingApp:
     def main(self) -> None:
         """Train, validate, save. Raises: InputError for data, folders or options that cannot be used."""
         keep_freed_memory()
-        with process_group(self.launch):
+        with process_group(self.launch) as self.launch_id:
             self.training_model, self.train_step = self.init_training()
             train_ds, val_ds = self.init_train_ds(), self.init_val_ds()
             if self.launch.is_first:
@@ -286,7 +288,7 @@ class SegmentationTrainingApp:
             "scores": dataclasses.asdict(scores) if scores else None,
             "best_recall": self.best_recall,
             "time_str": self.time_str,
-            "launch_id": self.launch.launch_id,
+            "launch_id": self.launch_id,
         }
         if scores:
             path = self.model_path(f"{self.total_training_samples_count}.state")
@@ -313,12 +315,12 @@ class SegmentationTrainingApp:
         return int(state["epoch"]) + 1
 
     def find_last_state(self) -> dict[str, Any] | None:
-        """What an earlier start of the same torchrun has saved last."""
-        if self.launch.restart_count == 0:
+        """What an earlier start by the same torchrun has saved last."""
+        if self.launch_id is None:
             return None
-        paths = self.models_dir.glob(f"seg_*_{self.config.comment}.{LAST}")
+        paths = self.models_dir.glob(f"seg_*_{glob.escape(self.config.comment)}.{LAST}")
         states = (load_checkpoint(path) for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True))
-        return next((state for state in states if state["launch_id"] == self.launch.launch_id), None)
+        return next((state for state in states if state.get("launch_id") == self.launch_id), None)
 
     def log_start(self, train_ds: TrainingLuna2dSegmentationDataset, val_ds: Luna2dSegmentationDataset) -> None:
         config = self.config
