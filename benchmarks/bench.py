@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import platform
 import tempfile
 import time
@@ -22,9 +23,8 @@ import torch
 
 from benchmarks import measure
 from benchmarks.apart import apart
-from benchmarks.measure import LUNA16_NODULES, LUNA16_SERIES, PLAIN_SCANS, Setup
+from benchmarks.measure import LUNA16_NODULES, LUNA16_SERIES, Setup
 from p2ch13 import precache
-from p2ch13.cache import CtCache
 from p2ch13.compute import get_dtype
 from p2ch13.config import Folders
 from util.errors import run_command
@@ -52,6 +52,7 @@ def main() -> None:
     start = time.monotonic()
     args = build_parser().parse_args()
     logging.disable(logging.INFO)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # benchmarks/gpu.py is for those
     with tempfile.TemporaryDirectory(dir=make_folder(args.work_dir)) as work_dir:
         setup = Setup(args.data_dir.absolute(), Path(work_dir) / "cache", args.val_stride)
         rows: list[Row] = []
@@ -90,10 +91,9 @@ def bench_cache(setup: Setup, work_dir: Path) -> list[Row]:
     """Filling the cache"""
     apart(precache.main, ["--data-dir", str(setup.data_dir), "--cache-dir", str(setup.cache_dir)])
     bytes_per_nodule = apart(measure.measure_cache_bytes_per_nodule, setup)
-    series_list = CtCache(setup.folders).series_list[:PLAIN_SCANS]
     rows = []
     for what, package_seconds, plain_seconds in (
-        ("", *apart(measure.measure_precache, setup, series_list)),
+        ("", *apart(measure.measure_precache, setup)),
         (" of 300 slices", *apart(measure.measure_full_size_precache, work_dir / "full-size")),
     ):
         print(f"  seconds per scan{what}: package {package_seconds:.3g}, plain {plain_seconds:.3g}")
@@ -139,7 +139,10 @@ def bench_memory(setup: Setup, work_dir: Path) -> list[Row]:
     plain = apart(measure.measure_plain_memory, replace(setup, cache_dir=work_dir / "plain-cache"))
     for name, (training, validation) in {"package": package, "plain": plain}.items():
         print(f"  {name}: training {training / 1e6:.0f} MB, validation {validation / 1e6:.0f} MB")
-    return [Row("peak memory of a run / plain", max(package) / max(plain), 0.5, at_least=False)]
+    return [
+        Row("peak memory of training / plain", package[0] / plain[0], 0.5, at_least=False),
+        Row("peak memory of training and validation / plain", max(package) / max(plain), 0.5, at_least=False),
+    ]
 
 
 def bench_large_sets(setup: Setup, work_dir: Path) -> list[Row]:
@@ -165,7 +168,7 @@ def bench_large_sets(setup: Setup, work_dir: Path) -> list[Row]:
 
 def bench_losses(setup: Setup, work_dir: Path) -> list[Row]:
     """Losses in bfloat16 and float32"""
-    short = replace(setup, samples=320, val_slices=4)
+    short = replace(setup, samples=160, val_slices=4)
     losses = {
         precision: [apart(measure.measure_loss, short, precision, seed) for seed in range(3)]
         for precision in ("fp32", "bf16")

@@ -32,13 +32,13 @@ from p2ch13.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentatio
 from p2ch13.losses import segmentation_loss
 from p2ch13.training.app import SegmentationTrainingApp
 from util.coordinates import IrcTuple, XyzTuple
+from util.errors import InputError
 
 LUNA16_SERIES, LUNA16_NODULES = 888, 1186
 GEMM_SIZES = (512, 1024, 2048)
 SLICE_SIZE = 512
 FULL_SIZE_IRC, FULL_SIZE_CENTERS = (300, 512, 512), [(100, 200, 180), (210, 300, 350)]  # of a scan, of its two nodules
-FULL_SIZE_SCANS = 40
-PLAIN_SCANS = 4  # as many as the plain version gets to cache
+FULL_SIZE_SCANS = 12
 FULL_SIZE_CANDIDATES = 620  # LUNA16's 551,065 in 888 scans
 
 
@@ -230,7 +230,7 @@ def gemm_flop_rate(dtype: torch.dtype) -> float:
         left, right = torch.randn(2, size, size).to(dtype)
         product = torch.empty(size, size, dtype=dtype)
         repeat = 2 * max(GEMM_SIZES) ** 2 // size**2
-        rates += [2 * size**3 / seconds(lambda a=left, b=right, c=product: torch.mm(a, b, out=c), repeat)] * 1
+        rates.append(2 * size**3 / seconds(lambda a=left, b=right, c=product: torch.mm(a, b, out=c), repeat))
     return max(rates)
 
 
@@ -273,8 +273,9 @@ def proportional_memory(pid: int) -> int:
 # Cache
 
 
-def measure_precache(setup: Setup, series_list: list[str]) -> tuple[float, float]:
-    """Seconds per scan of the package and of plain, for the same scans, into new folders."""
+def measure_precache(setup: Setup) -> tuple[float, float]:
+    """Seconds per scan of the package and of plain, each into new folders."""
+    series_list = CtCache(setup.folders).series_list
     package_seconds, plain_seconds = [], []
     with tempfile.TemporaryDirectory(dir=setup.cache_dir.parent) as folder:
         for ndx in range(2):
@@ -283,15 +284,14 @@ def measure_precache(setup: Setup, series_list: list[str]) -> tuple[float, float
             package_seconds.append(seconds(lambda options=arguments: precache.main(options)))
             plain_folders = Folders(setup.data_dir, Path(folder) / f"plain{ndx}")
             plain_seconds.append(seconds(lambda to=plain_folders: plain.precache(to, series_list)))
-    scan_count = len(CtCache(setup.folders).series_list)
-    return min(package_seconds) / scan_count, min(plain_seconds) / len(series_list)
+    return min(package_seconds) / len(series_list), min(plain_seconds) / len(series_list)
 
 
 def measure_full_size_precache(work_dir: Path) -> tuple[float, float]:
     """The same for made-up scans of LUNA16's size with its number of candidates."""
     series_list = [f"1.2.{ndx}" for ndx in range(FULL_SIZE_SCANS)]
     write_made_up_scans(work_dir / "luna", series_list, FULL_SIZE_IRC, FULL_SIZE_CENTERS, FULL_SIZE_CANDIDATES)
-    return measure_precache(Setup(work_dir / "luna", work_dir / "cache", val_stride=4), series_list[:PLAIN_SCANS])
+    return measure_precache(Setup(work_dir / "luna", work_dir / "cache", val_stride=4))
 
 
 def measure_cache_bytes_per_nodule(setup: Setup) -> float:
@@ -310,7 +310,10 @@ def measure_share_of_scan_read(work_dir: Path) -> float:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     before = kernel_bytes_read()
     CtCache(folders).fill("1.2.3")
-    return (kernel_bytes_read() - before) / scan.stat().st_size
+    byte_count = kernel_bytes_read() - before
+    if byte_count == 0:
+        raise InputError(f"{work_dir}: the kernel counts no bytes read from there; choose a folder on a disk")
+    return byte_count / scan.stat().st_size
 
 
 def kernel_bytes_read() -> int:

@@ -243,6 +243,17 @@ def test_real_ct(luna_sample, options, tmp_path):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_recorded_steps_train_as_well(options):
+    """Seven whole steps and a smaller one, for two epochs: the first ones are taken one by one, the others replayed."""
+    losses = []
+    for choice in ("no", "yes"):
+        app = SegmentationTrainingApp([*options, "--samples-per-epoch", "120", "--augmented", "--compile", choice])
+        train_ds = app.init_train_ds()
+        losses.append([app.do_training(epoch_ndx, train_ds).loss for epoch_ndx in (1, 2)])
+    assert losses[1] == pytest.approx(losses[0], rel=0.1)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_crops_live_on_the_gpu(options):
     app = SegmentationTrainingApp(options)
     batch = next(app.init_train_ds().batches(16))
