@@ -176,7 +176,7 @@ def bench_losses(setup: Setup, work_dir: Path) -> list[Row]:
     print(f"  {losses}")
     spread = max(losses["fp32"]) - min(losses["fp32"])
     difference = abs(median(losses["bf16"]) - median(losses["fp32"]))
-    return [Row("validation loss, |bf16 - fp32| / spread over seeds", difference / spread, 1, at_least=False)]
+    return [Row("validation loss, bf16 from fp32 / spread over seeds", difference / spread, 1, at_least=False)]
 
 
 def bench_start(setup: Setup, work_dir: Path) -> list[Row]:
