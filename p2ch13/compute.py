@@ -66,8 +66,8 @@ def get_slice_batch_size(device: torch.device) -> int:
 def keep_freed_memory() -> None:
     """Let this process keep what it frees for its next tensors, as PyTorch does on a GPU.
 
-    glibc gives large blocks back to the system at once, which then has to clear fresh pages for the same tensor of the
-    next step: that was a fifth of a training step and a third of a slice's forward pass. No-op where malloc is another.
+    glibc gives large blocks back to the system at once, which then has to clear fresh pages for the same tensors of the
+    next step; a good part of training and validation went into that. Nothing is done where malloc is another.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
