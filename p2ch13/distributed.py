@@ -44,6 +44,7 @@ def process_group(launch: Launch) -> Iterator[str | None]:
     dist.init_process_group(backend, store=store, rank=launch.rank, world_size=launch.world_size)
     try:
         yield launch_id
+        dist.barrier()  # the first process, which holds the store, still writes when the others have nothing left to do
     finally:
         dist.destroy_process_group()
 

@@ -9,6 +9,7 @@ import pytest
 
 from util.errors import InputError, run_command
 from util.files import make_writable_folder, write_whole
+from util.launch import Launch
 from util.logconf import set_up_logging
 from util.options import name_part, non_negative_int, positive_int
 from util.processes import map_in_processes
@@ -132,6 +133,6 @@ def test_a_killed_process_does_not_hang():
 
 
 def test_log_lines_go_to_stdout(capsys):
-    set_up_logging()
+    set_up_logging(Launch())
     logging.getLogger("p2ch13.test").info("hello")
     assert capsys.readouterr().out.endswith(" hello\n")
