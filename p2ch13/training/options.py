@@ -65,10 +65,22 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=non_negative_int, default=default.seed, help="fixes weights and samples")
 
+    add_augmentation_options(parser)
+    add_folder_options(parser)
+    parser.add_argument(
+        "comment", type=name_part, nargs="?", default=default.comment, help="last part of the run's file names"
+    )
+    return parser
+
+
+def add_augmentation_options(parser: argparse.ArgumentParser) -> None:
     augmentation = parser.add_argument_group("augmentation of the training crops, drawn anew for each one")
     for option, help_text in {"augmented": "all of these", **AUGMENTATION_HELP}.items():
         augmentation.add_argument(f"--{option}", action="store_true", default=argparse.SUPPRESS, help=help_text)
 
+
+def add_folder_options(parser: argparse.ArgumentParser) -> None:
+    default = TrainingConfig
     folders = parser.add_argument_group("folders")
     folders.add_argument("--data-dir", default=default.data_dir, help="LUNA16's subset*/ and CSV files")
     folders.add_argument("--cache-dir", default=default.cache_dir, help="what precache.py filled")
@@ -77,10 +89,6 @@ def build_parser() -> argparse.ArgumentParser:
     folders.add_argument(
         "--tb-prefix", type=name_part, default=default.tb_prefix, help="folder below --models-dir and --runs-dir"
     )
-    parser.add_argument(
-        "comment", type=name_part, nargs="?", default=default.comment, help="last part of the run's file names"
-    )
-    return parser
 
 
 AUGMENTATION_HELP = {
