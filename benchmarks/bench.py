@@ -23,7 +23,8 @@ import torch
 
 from benchmarks import measure
 from benchmarks.apart import apart
-from benchmarks.measure import LUNA16_NODULES, LUNA16_SERIES, Setup
+from benchmarks.made_up import LUNA16_NODULES, LUNA16_SERIES
+from benchmarks.measure import Setup
 from p2ch13 import precache
 from p2ch13.compute import get_dtype
 from p2ch13.config import Folders

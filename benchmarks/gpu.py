@@ -16,6 +16,7 @@ import torch
 from benchmarks import measure
 from benchmarks.apart import apart
 from benchmarks.bench import Row, print_rows
+from benchmarks.made_up import write_made_up_scans
 from benchmarks.measure import Setup
 from p2ch13 import precache
 from p2ch13.compute import get_device, get_dtype
@@ -37,7 +38,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         setup = Setup(Path(folder) / "luna", Path(folder) / "cache", val_stride=10, samples=args.samples)
         series_list = [f"1.2.{ndx:03d}" for ndx in range(SCAN_COUNT)]
-        measure.write_made_up_scans(setup.data_dir, series_list, SHAPE_IRC, CENTERS)
+        write_made_up_scans(setup.data_dir, series_list, SHAPE_IRC, CENTERS)
         apart(precache.main, ["--data-dir", str(setup.data_dir), "--cache-dir", str(setup.cache_dir)])
         rows = bench(setup, Path(folder) / "plain-cache")
     device = get_device(Launch())

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -17,24 +16,22 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import plain
+from benchmarks.made_up import MadeUpCache, write_made_up_scans
+from benchmarks.memory import PeakMemory
 from p2ch13 import datasets, precache
 from p2ch13.augmentation import SegmentationAugmentation
 from p2ch13.cache import CtCache
-from p2ch13.candidates import CandidateInfoTuple
 from p2ch13.compute import autocast, has_compiler, keep_freed_memory
-from p2ch13.config import CROP_WIDTH_IRC, Folders
+from p2ch13.config import Folders
 from p2ch13.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
 from p2ch13.losses import segmentation_loss
 from p2ch13.training.app import SegmentationTrainingApp
-from util.coordinates import IrcTuple, XyzTuple
 from util.errors import InputError
 
-LUNA16_SERIES, LUNA16_NODULES = 888, 1186
 GEMM_SIZES = (512, 1024, 2048)
 SLICE_SIZE = 512
 FULL_SIZE_IRC, FULL_SIZE_CENTERS = (300, 512, 512), [(100, 200, 180), (210, 300, 350)]  # of a scan, of its two nodules
@@ -234,42 +231,6 @@ def gemm_flop_rate(dtype: torch.dtype) -> float:
     return max(rates)
 
 
-class PeakMemory:
-    """The most memory that this process and its children hold together, a page shared by two counting half to each."""
-
-    def __enter__(self) -> PeakMemory:
-        self.peak = 0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._stop.wait(0.05):
-            self.peak = max(self.peak, sum(map(proportional_memory, family(os.getpid()))))
-
-
-def family(pid: int) -> list[int]:
-    """A process and its descendants."""
-    try:
-        children = " ".join(path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children"))
-    except OSError:  # it has ended meanwhile
-        return []
-    return [pid, *(descendant for child in children.split() for descendant in family(int(child)))]
-
-
-def proportional_memory(pid: int) -> int:
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
-
-
 # Cache
 
 
@@ -322,41 +283,6 @@ def kernel_bytes_read() -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes"))
 
 
-def write_made_up_scans(
-    data_dir: Path,
-    series_list: list[str],
-    shape_irc: tuple[int, int, int],
-    centers: list[tuple[int, int, int]],
-    candidate_count: int = 0,
-) -> None:
-    """Scans of lung with a cube of tissue around each centre, and their CSV files; voxels are cubes of a millimetre.
-
-    All are links to the voxels of one, so that many of them take no more room.
-    """
-    hu = np.full(shape_irc, -900, dtype="<i2")
-    for index, row, col in centers:
-        hu[max(index - 3, 0) : index + 4, row - 3 : row + 4, col - 3 : col + 4] = 0
-    folder = data_dir / "subset0"
-    folder.mkdir(parents=True)
-    first_path = folder / f"{series_list[0]}.raw"
-    first_path.write_bytes(hu.tobytes())
-    for series_uid in series_list:
-        path = folder / f"{series_uid}.raw"
-        if path != first_path:
-            path.hardlink_to(first_path)
-        (folder / f"{series_uid}.mhd").write_text(
-            "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\nCompressedData = False\n"
-            "TransformMatrix = 1 0 0 0 1 0 0 0 1\nOffset = 0 0 0\nElementSpacing = 1 1 1\n"
-            f"DimSize = {shape_irc[2]} {shape_irc[1]} {shape_irc[0]}\nElementType = MET_SHORT\n"
-            f"ElementDataFile = {series_uid}.raw\n"
-        )
-    rows = [f"{uid},{col},{row},{index},7" for uid in series_list for index, row, col in centers]
-    (data_dir / "annotations.csv").write_text("\n".join(["seriesuid,coordX,coordY,coordZ,diameter_mm", *rows]) + "\n")
-    places = np.random.default_rng(0).integers(0, shape_irc, size=(candidate_count, 3))
-    rows = [f"{uid},{col},{row},{index},0" for uid in series_list for index, row, col in places]
-    (data_dir / "candidates.csv").write_text("\n".join(["seriesuid,coordX,coordY,coordZ,class", *rows]) + "\n")
-
-
 def measure_opening(work_dir: Path, series_count: int) -> float:
     """Seconds to open the training and the validation dataset of so many tiny scans, with all in the cache."""
     folders = Folders(work_dir / "luna", work_dir / "cache")
@@ -376,29 +302,6 @@ def measure_opening(work_dir: Path, series_count: int) -> float:
 
 
 # A set larger than memory should hold
-
-
-class MadeUpCache(CtCache):
-    """The crops of any number of nodules, without scans: noise, cut out of one block at places that depend on them."""
-
-    nodule_count = LUNA16_NODULES
-
-    def __init__(self, folders: Folders) -> None:
-        self.folder = folders.cache_dir
-        self.series_list = [f"1.2.{ndx}" for ndx in range(LUNA16_SERIES)]
-        self.nodules = {uid: [] for uid in self.series_list}
-        for ndx in range(self.nodule_count):
-            series_uid = self.series_list[ndx % LUNA16_SERIES]
-            self.nodules[series_uid].append(
-                CandidateInfoTuple(True, True, None, 5.0, series_uid, XyzTuple(float(ndx), 0.0, 0.0))
-            )
-        rng = np.random.default_rng(0)
-        self.noise = rng.integers(-1000, 0, size=(CROP_WIDTH_IRC[0], 96, 96 + 512), dtype=np.int16)
-
-    def get_ct_raw_candidate(self, series_uid: str, center_xyz: Any, width_irc: tuple[int, int, int]) -> Any:
-        start = int(center_xyz[0]) % 512
-        ct_chunk = self.noise[:, :, start : start + 96]
-        return ct_chunk, ct_chunk > -100, IrcTuple(3, 48, 48)
 
 
 def measure_large_set(work_dir: Path, nodule_count: int, samples: int) -> tuple[int, float]:

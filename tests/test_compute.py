@@ -1,3 +1,4 @@
+import os
 import resource
 import subprocess
 import sys
@@ -21,6 +22,13 @@ for _ in range(40):  # until the heap has found its size
     torch.ones(2**24)  # 64 MiB, freed at once
     after = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 print(after - before)
+"""
+
+COMPILE = """
+import sys, torch
+from p2ch13.compute import compile_model
+model, x = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.GELU()), torch.randn(5, 3)
+print(torch.equal(compile_model(model, sys.argv[1])(x), model(x)))
 """
 
 
@@ -52,6 +60,16 @@ def test_no_compiler(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(InputError, match="there is no compiler no-such-compiler; install it, or say --compile no"):
         compile_model(torch.nn.Linear(1, 1), "yes")
+
+
+def test_a_compiler_that_fails_ends_a_run_only_if_it_was_asked_for(tmp_path):
+    environment = {**os.environ, "CXX": "/bin/false", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    asked_for, automatic = (
+        subprocess.run([sys.executable, "-c", COMPILE, choice], env=environment, capture_output=True, text=True)
+        for choice in ("yes", "auto")
+    )
+    assert asked_for.returncode != 0
+    assert (automatic.returncode, automatic.stdout) == (0, "True\n")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
