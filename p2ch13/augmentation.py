@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from p2ch13.config import HU_MIN
+
 
 class SegmentationAugmentation(nn.Module):
     """Flips, moves, scales and turns crop and mask together, and adds noise to the crop: drawn anew for each sample.
@@ -19,6 +21,10 @@ class SegmentationAugmentation(nn.Module):
         scale: shrink or enlarge by up to this share.
         rotate: turn by any angle about the head-foot axis.
         noise: standard deviation of the noise added, in HU.
+        intensity: change the contrast by up to this share, and the level by up to this share of 1000 HU.
+        blur: mix each pixel with the mean of those around it, by up to this share; a third of the time sharpen instead.
+        resolution: see the crop with pixels of up to twice the size, and slices up to half as far apart, in this share
+            of the samples.
     Random numbers come from the device's default generator: `torch.manual_seed` fixes them.
     Source: the book, chapters 12.6.2 and 13.
     """
@@ -30,6 +36,9 @@ class SegmentationAugmentation(nn.Module):
         scale: float = 0.0,
         rotate: bool = False,
         noise: float = 0.0,
+        intensity: float = 0.0,
+        blur: float = 0.0,
+        resolution: float = 0.0,
     ) -> None:
         super().__init__()
         self.flip = flip
@@ -37,6 +46,9 @@ class SegmentationAugmentation(nn.Module):
         self.scale = scale
         self.rotate = rotate
         self.noise = noise
+        self.intensity = intensity
+        self.blur = blur
+        self.resolution = resolution
 
     def forward(self, ct_slices: torch.Tensor, label_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(batch, channel, row, col) in HU and (batch, 1, row, col) bool -> the same shapes and types.
@@ -49,9 +61,38 @@ class SegmentationAugmentation(nn.Module):
             grid = F.affine_grid(transform, list(both.shape), align_corners=False)
             both = F.grid_sample(both, grid, padding_mode="border", align_corners=False)
             ct_slices, label_mask = both[:, :-1], both[:, -1:] > 0.5  # an interpolated mask is back to bool
+        if self.resolution:
+            ct_slices = self._coarsen(ct_slices)
+        if self.blur:
+            ct_slices = self._blur(ct_slices)
+        if self.intensity:
+            ct_slices = self._change_intensity(ct_slices)
         if self.noise:
             ct_slices = ct_slices + self.noise * torch.randn_like(ct_slices)
         return ct_slices, label_mask
+
+    def _coarsen(self, ct_slices: torch.Tensor) -> torch.Tensor:
+        """Larger pixels, and slices that are closer together: between the middle slice and its neighbours."""
+        is_chosen = draw(ct_slices) < self.resolution  # (batch, 1, 1, 1)
+        coarse = F.avg_pool2d(ct_slices, 2, ceil_mode=True, count_include_pad=False)
+        coarse = F.interpolate(coarse, size=ct_slices.shape[2:], mode="bilinear", align_corners=False)
+        coarse = ct_slices.lerp(coarse, draw(ct_slices) * is_chosen)
+        count = ct_slices.shape[1]
+        offsets = torch.arange(count, dtype=ct_slices.dtype, device=ct_slices.device) - count // 2
+        distance = 1 - 0.5 * draw(ct_slices).view(-1, 1, 1) * is_chosen.view(-1, 1, 1)  # of slices, 0.5..1 of the old
+        weights = (1 - (distance * offsets.view(-1, 1) - offsets).abs()).clamp(min=0)  # (batch, new slice, old slice)
+        return torch.einsum("bnc,bchw->bnhw", weights, coarse)
+
+    def _blur(self, ct_slices: torch.Tensor) -> torch.Tensor:
+        """Mix each pixel with the mean of the 3x3 around it, or take some of that away, which sharpens."""
+        mean = F.avg_pool2d(ct_slices, 3, stride=1, padding=1, count_include_pad=False)
+        return ct_slices.lerp(mean, self.blur * (1.5 * draw(ct_slices) - 0.5))
+
+    def _change_intensity(self, ct_slices: torch.Tensor) -> torch.Tensor:
+        """Another contrast about the HU of air, which no scanner gets wrong, and another level."""
+        contrast = 1 + self.intensity * (2 * draw(ct_slices) - 1)
+        level = 1000 * self.intensity * (2 * draw(ct_slices) - 1)
+        return (ct_slices - HU_MIN) * contrast + HU_MIN + level
 
     def _draw_transforms(self, ct_slices: torch.Tensor) -> torch.Tensor:
         """(batch, 2, 3): from a pixel of the new crop to its place in the old one, both as -1..1 (x, then y)."""
@@ -59,22 +100,27 @@ class SegmentationAugmentation(nn.Module):
         batch_size = ct_slices.shape[0]
         like: dict[str, Any] = {"dtype": ct_slices.dtype, "device": ct_slices.device}
 
-        def draw(*shape: int) -> torch.Tensor:
+        def draw_signed(*shape: int) -> torch.Tensor:
             return 2 * torch.rand(batch_size, *shape, **like) - 1  # -1..1
 
         factors = torch.ones(batch_size, 2, **like)
         if self.flip:
-            factors = factors.copysign(draw(2))
+            factors = factors.copysign(draw_signed(2))
         if self.scale:
-            factors = factors * (1 + self.scale * draw(1))
+            factors = factors * (1 + self.scale * draw_signed(1))
         transform = torch.zeros(batch_size, 2, 3, **like)
         transform[:, :, :2] = torch.diag_embed(factors)
         if self.rotate:
-            angle = math.pi * draw()
+            angle = math.pi * draw_signed()
             sine, cosine = angle.sin(), angle.cos()
             rotation = torch.stack([cosine, -sine, sine, cosine], dim=1).view(batch_size, 2, 2)
             transform[:, :, :2] = transform[:, :, :2] @ rotation
         if self.offset:
             # The last column, not the last row as in the book's 3x3 matrix, where the offset is cut off.
-            transform[:, :, 2] = self.offset * draw(2)
+            transform[:, :, 2] = self.offset * draw_signed(2)
         return transform
+
+
+def draw(ct_slices: torch.Tensor) -> torch.Tensor:
+    """A number from 0 to 1 for each sample: (batch, 1, 1, 1)."""
+    return torch.rand(len(ct_slices), 1, 1, 1, dtype=ct_slices.dtype, device=ct_slices.device)

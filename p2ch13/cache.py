@@ -5,19 +5,33 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from p2ch13.candidates import CandidateInfoTuple, get_nodule_info_list
-from p2ch13.config import CROP_WIDTH_IRC, HU_MAX, HU_MIN, MASK_THRESHOLD_HU, Folders
+from p2ch13.candidates import CandidateInfoTuple, get_nodule_info_list, read_non_nodules, sort_candidates
+from p2ch13.config import (
+    CENTRES_ALONE,
+    CROP_WIDTH_IRC,
+    HU_MAX,
+    HU_MIN,
+    MASK_THRESHOLD_HU,
+    NEGATIVES_PER_SCAN,
+    SLICES_PER_NODULE,
+    CropChoice,
+    Folders,
+)
+from p2ch13.crops import CropPlaces, choose_crop_places
 from p2ch13.ct import Ct
 from p2ch13.scans import find_scans, no_such_series, scan_signature
-from util.coordinates import IrcTuple
+from util.coordinates import IrcTuple, XyzTuple
 from util.disk import DamagedEntryError, get_cache
 from util.errors import InputError
 
@@ -39,6 +53,7 @@ class CtCache:
     """
 
     def __init__(self, folders: Folders) -> None:
+        self.data_dir = folders.data_dir
         self.scans = find_scans(folders.data_dir)
         self.series_list = list(self.scans)
         self.nodules: defaultdict[str, list[CandidateInfoTuple]] = defaultdict(list)
@@ -83,24 +98,61 @@ class CtCache:
         slice_count, positive_indexes = self._memoize(self._sample_size_key(series_uid), compute)
         return slice_count, positive_indexes
 
-    def is_complete(self, series_uid: str) -> bool:
+    def get_crop_places(self, series_uid: str) -> CropPlaces:
+        """`choose_crop_places` for the series' nodules and candidates, from the cache."""
+
+        def compute() -> list[Any]:
+            ct, nodules = self.get_ct(series_uid), self.nodules[series_uid]
+            return [*choose_crop_places(ct, nodules, self.non_nodules[series_uid])]
+
+        of_nodules, negatives = self._memoize(self._crop_places_key(series_uid), compute)
+        return CropPlaces(
+            [[XyzTuple(*xyz) for xyz in places] for places in of_nodules], [XyzTuple(*xyz) for xyz in negatives]
+        )
+
+    def find_centers(self, series_uid: str, choice: CropChoice = CENTRES_ALONE) -> CropPlaces:
+        """The centres of a series' crops: the places of each nodule, in the order of `nodules`, and the negatives."""
+        centers = [[nodule.center_xyz] for nodule in self.nodules[series_uid]]
+        if choice == CENTRES_ALONE:
+            return CropPlaces(centers, [])
+        places = self.get_crop_places(series_uid)
+        return CropPlaces(
+            places.of_nodules if choice.off_centre else centers, places.negatives if choice.negatives else []
+        )
+
+    def is_complete(self, series_uid: str, choice: CropChoice = CENTRES_ALONE) -> bool:
         """Whether the cache holds all that training and validation read of a series.
 
         Of a scan that cannot be read it does not, and `fill` says why.
         """
-        centers = [nodule.center_xyz for nodule in self.nodules[series_uid]]
         try:
             keys = [self._sample_size_key(series_uid)]
-            keys += [self._candidate_key(series_uid, center_xyz, CROP_WIDTH_IRC) for center_xyz in centers]
+            if choice != CENTRES_ALONE:
+                keys.append(self._crop_places_key(series_uid))
+            if not all(key in self._disk for key in keys):
+                return False
+            of_nodules, negatives = self.find_centers(series_uid, choice)
+            centers = [*chain(*of_nodules), *negatives]
+            return all(
+                self._candidate_key(series_uid, center_xyz, CROP_WIDTH_IRC) in self._disk for center_xyz in centers
+            )
         except InputError:
             return False
-        return all(key in self._disk for key in keys)
 
-    def fill(self, series_uid: str) -> None:
+    def fill(self, series_uid: str, choice: CropChoice = CENTRES_ALONE) -> None:
         """Put into the cache all that training and validation read of a series. Raises: InputError."""
         self.get_ct_sample_size(series_uid)
-        for nodule in self.nodules[series_uid]:
-            self.get_ct_raw_candidate(series_uid, nodule.center_xyz, CROP_WIDTH_IRC)
+        of_nodules, negatives = self.find_centers(series_uid, choice)
+        for center_xyz in [*chain(*of_nodules), *negatives]:
+            self.get_ct_raw_candidate(series_uid, center_xyz, CROP_WIDTH_IRC)
+
+    @cached_property
+    def non_nodules(self) -> defaultdict[str, list[CandidateInfoTuple]]:
+        """Series UID -> its candidates that are none. Half a million rows in LUNA16: read when they are asked for."""
+        by_series: defaultdict[str, list[CandidateInfoTuple]] = defaultdict(list)
+        for candidate in sort_candidates(read_non_nodules(self.data_dir, self.scans)):
+            by_series[candidate.series_uid].append(candidate)
+        return by_series
 
     def volume(self) -> int:
         """The size of the cache on disk, in bytes."""
@@ -134,6 +186,12 @@ class CtCache:
 
     def _candidate_key(self, series_uid: str, center_xyz: Sequence[float], width_irc: tuple[int, int, int]) -> str:
         return self._key("raw candidate", series_uid, list(center_xyz), list(width_irc))
+
+    def _crop_places_key(self, series_uid: str) -> str:
+        nodules = [[*nodule.center_xyz, nodule.diameter_mm] for nodule in self.nodules[series_uid]]
+        others = json.dumps([candidate.center_xyz for candidate in self.non_nodules[series_uid]])
+        counts = [SLICES_PER_NODULE, NEGATIVES_PER_SCAN]
+        return self._key("crop places", series_uid, nodules, zlib.crc32(others.encode()), counts)
 
     def _key(self, kind: str, series_uid: str, *details: Any) -> str:
         """All that the value depends on. A mask depends on where the series' nodules are, not on how large they are."""

@@ -16,7 +16,15 @@ COMPILE_CHOICES = ("auto", "yes", "no")
 NODULE_THRESHOLD = 0.5  # probability from which a pixel counts as nodule
 
 # What --augmented turns on, all of it, and --augment-flip and so on one by one; see SegmentationAugmentation.
-AUGMENTATION: dict[str, Any] = {"flip": True, "offset": 0.03, "scale": 0.2, "rotate": True, "noise": 25.0}
+BOOK_AUGMENTATION: dict[str, Any] = {"flip": True, "offset": 0.03, "scale": 0.2, "rotate": True, "noise": 25.0}
+# And what the book does not have.
+AUGMENTATION: dict[str, Any] = {**BOOK_AUGMENTATION, "intensity": 0.1, "blur": 0.8, "resolution": 1.0}
+
+NEGATIVES_PER_SCAN = 24  # crops without a nodule that are cached, half of them around candidates that are none
+SLICES_PER_NODULE = 5  # crops that are cached of a nodule, at most, if not its centre alone is trained on
+
+# One of them picks the best model.
+BEST_METRICS = ("recall", "f1", "dice", "recall-at-precision")
 
 
 @dataclass(frozen=True)
@@ -25,6 +33,17 @@ class Folders:
 
     data_dir: Path = Path("data/part2/luna")  # subset*/ and the CSV files
     cache_dir: Path = Path("data/cache")
+
+
+@dataclass(frozen=True)
+class CropChoice:
+    """Which crops are trained on, besides the one through each nodule's centre; see `p2ch13.crops`."""
+
+    off_centre: bool = False  # slices from one end of the nodule to the other
+    negatives: bool = False  # places without a nodule
+
+
+CENTRES_ALONE = CropChoice()
 
 
 @dataclass(frozen=True)
@@ -41,11 +60,28 @@ class TrainingConfig:
     compile: str = "auto"
     sync_batchnorm: bool = False
     seed: int = 0
+    preset: str = "book"
+    depth: int = 3  # levels of the U-Net
+    negatives: float = 0.0  # share of each batch without a nodule at its centre
+    off_centre: bool = False
+    balance_sizes: bool = False
+    fn_weight: float = 8.0  # of the false negatives' Dice loss, the book's 2**3
+    fn_weight_end: float | None = None  # what it comes to; None: it stays
+    batch_dice: bool = False
+    learning_rate: float = 1e-3
+    warm_up_cosine: bool = False
+    average_weights: bool = False
+    best_metric: str = "recall"
+    precision_floor: float = 0.1
+    early_stop: int = 0
     augment_flip: bool = False
     augment_offset: bool = False
     augment_scale: bool = False
     augment_rotate: bool = False
     augment_noise: bool = False
+    augment_intensity: bool = False
+    augment_blur: bool = False
+    augment_resolution: bool = False
     data_dir: str = str(Folders.data_dir)
     cache_dir: str = str(Folders.cache_dir)
     models_dir: str = "data/models"
@@ -59,5 +95,26 @@ class TrainingConfig:
         return {name: value for name, value in AUGMENTATION.items() if getattr(self, f"augment_{name}")}
 
     @property
+    def crop_choice(self) -> CropChoice:
+        return CropChoice(self.off_centre, self.negatives > 0)
+
+    @property
     def folders(self) -> Folders:
         return Folders(Path(self.data_dir), Path(self.cache_dir))
+
+
+# What --preset stands for. `book` is the chapter as it stands, `strong` what was found to mark fewer vessels.
+PRESETS: dict[str, dict[str, Any]] = {
+    "book": {},
+    "strong": {
+        **{f"augment_{name}": True for name in AUGMENTATION},
+        "negatives": 0.5,
+        "off_centre": True,
+        "balance_sizes": True,
+        "fn_weight_end": 1.0,
+        "batch_dice": True,
+        "warm_up_cosine": True,
+        "average_weights": True,
+        "best_metric": "f1",
+    },
+}

@@ -140,8 +140,8 @@ class Ct:
         if not all(0 <= value < size for value, size in zip(irc, self.shape_irc, strict=True)):
             at = ", ".join(f"{value:.1f}" for value in point_xyz)
             raise InputError(
-                f"{self.header.path}: a nodule at ({at}) mm would be voxel {tuple(irc)}, outside the scan's "
-                f"{self.shape_irc}; correct or remove its row in the annotations"
+                f"{self.header.path}: a nodule or candidate at ({at}) mm would be voxel {tuple(irc)}, outside "
+                f"the scan's {self.shape_irc}; correct or remove its row in the CSV file"
             )
         return irc
 

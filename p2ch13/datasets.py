@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,8 +15,16 @@ from torch.utils.data import Dataset
 
 from p2ch13.cache import CtCache
 from p2ch13.candidates import sort_candidates
-from p2ch13.config import CONTEXT_SLICES_COUNT, CROP_WIDTH_IRC, TRAINING_CROP_SIZE, Folders, TrainingConfig
+from p2ch13.config import (
+    CONTEXT_SLICES_COUNT,
+    CROP_WIDTH_IRC,
+    TRAINING_CROP_SIZE,
+    CropChoice,
+    Folders,
+    TrainingConfig,
+)
 from p2ch13.scans import no_such_series
+from util.coordinates import XyzTuple
 from util.errors import InputError
 from util.launch import Launch
 from util.memory import DiskTensor
@@ -27,6 +36,13 @@ RELEASE_AFTER_SAMPLES = 64  # for each of which the system may have mapped 2 MB 
 Sample = tuple[torch.Tensor, torch.Tensor, str, int]
 # The same for several samples: (batch, 7, row, col), (batch, 1, row, col), UIDs, (batch,).
 Batch = tuple[torch.Tensor, torch.Tensor, list[str], torch.Tensor]
+
+
+class Crop(NamedTuple):
+    """Where training cuts samples."""
+
+    series_uid: str
+    center_xyz: XyzTuple  # mm, patient coordinates
 
 
 class Luna2dSegmentationDataset(Dataset[Sample]):
@@ -102,14 +118,18 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
 
     All crops lie in two tensors on `device` (200 MB for LUNA16), and `batches` hands out whole batches of them. Where a
     CPU's memory should not hold them, they lie in a file in the cache's folder. A plain `DataLoader` works as well.
-    Which nodule and where a sample is cut depends on the seed and the number of the epoch alone: not on the batch size,
+    Which crop and where a sample is cut depends on the seed and the number of the epoch alone: not on the batch size,
     nor on how many processes read.
 
     Args: those of `Luna2dSegmentationDataset`, and
         samples_per_epoch: the length.
         seed: fixes the samples.
         device: where the crops are kept and batches come out.
-    Raises: InputError, also if no series has a nodule.
+        negatives: share of the samples that have no nodule at their centre, spread evenly over the epoch.
+        off_centre: cut nodules at all their slices, not through the centre alone.
+        balance_sizes: draw a nodule the more often, the larger it is: in proportion to its diameter.
+    Attributes: `crop_list`, one for each crop that is kept, those of nodules first.
+    Raises: InputError, also if no series has a nodule, or none of the negatives that are asked for.
     """
 
     def __init__(
@@ -122,6 +142,9 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
         samples_per_epoch: int = TrainingConfig.samples_per_epoch,
         seed: int = 0,
         device: torch.device | str = "cpu",
+        negatives: float = 0.0,
+        off_centre: bool = False,
+        balance_sizes: bool = False,
         folders: Folders | None = None,
     ) -> None:
         super().__init__(val_stride, is_val_set, series_uid, context_slices_count, folders=folders)
@@ -129,31 +152,54 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
             raise InputError("no training series has a nodule; choose another split with --val-stride")
         self.samples_per_epoch = samples_per_epoch
         self.seed = seed
+        self.negatives = negatives
+        self.balance_sizes = balance_sizes
         self.epoch_ndx = 0
         self.disk_tensors: list[DiskTensor] = []
         self.samples_until_release = RELEASE_AFTER_SAMPLES
+        self.nodule_crops, self.crop_list = self._list_crops(CropChoice(off_centre, negatives > 0))
+        if negatives and len(self.crop_list) == self.nodule_crops.crop_count:
+            raise InputError("no training series has a place without a nodule; leave out --negatives")
         self._read_crops(torch.device(device))
         self.shuffle_samples()
 
     def _find_samples(self) -> list[tuple[str, int]]:
         return []  # a sample is cut around a nodule: none is tied to a slice
 
+    def _list_crops(self, choice: CropChoice) -> tuple[NoduleCrops, list[Crop]]:
+        """Nodules in the order of `pos_list`, then negatives in the order of `series_list`."""
+        places = {series_uid: self.ct_cache.find_centers(series_uid, choice) for series_uid in self.series_list}
+        of_nodule = {
+            (nodule.series_uid, nodule.center_xyz): centers
+            for series_uid in self.series_list
+            for nodule, centers in zip(self.ct_cache.nodules[series_uid], places[series_uid].of_nodules, strict=True)
+        }
+        centers_of_nodules = [of_nodule[nodule.series_uid, nodule.center_xyz] for nodule in self.pos_list]
+        crops = [
+            Crop(nodule.series_uid, center_xyz)
+            for nodule, centers in zip(self.pos_list, centers_of_nodules, strict=True)
+            for center_xyz in centers
+        ]
+        crops += [Crop(uid, center_xyz) for uid in self.series_list for center_xyz in places[uid].negatives]
+        counts = [len(centers) for centers in centers_of_nodules]
+        return NoduleCrops(counts, [nodule.diameter_mm for nodule in self.pos_list]), crops
+
     def _read_crops(self, device: torch.device) -> None:
         width_irc = (2 * self.context_slices_count + 1, *CROP_WIDTH_IRC[1:])
-        crop_count = len(self.pos_list)
+        crop_count = len(self.crop_list)
         on_disk = device.type == "cpu" and crop_count * math.prod(width_irc) * 2 > CROPS_IN_MEMORY_BYTES
         crops = self._allocate((crop_count, *width_irc), torch.int16, on_disk)
         masks = self._allocate((crop_count, 1, *width_irc[1:]), torch.bool, on_disk)
         self.slice_ndxs = torch.empty(crop_count, dtype=torch.int64)
-        for ndx, nodule in enumerate(self.pos_list):
+        for ndx, crop in enumerate(self.crop_list):
             ct_chunk, pos_chunk, center_irc = self.ct_cache.get_ct_raw_candidate(
-                nodule.series_uid, nodule.center_xyz, width_irc
+                crop.series_uid, crop.center_xyz, width_irc
             )
             crops.numpy()[ndx] = ct_chunk
             masks.numpy()[ndx, 0] = pos_chunk[self.context_slices_count]
             self.slice_ndxs[ndx] = center_irc.index
             self._release_memory(1)
-        # Every place that a 64x64 window can take, as a view: (nodule, channel, row offset, col offset, 64, 64).
+        # Every place that a 64x64 window can take, as a view: (crop, channel, row offset, col offset, 64, 64).
         size = TRAINING_CROP_SIZE
         self.ct_windows = crops.to(device).unfold(2, size, 1).unfold(3, size, 1)
         self.mask_windows = masks.to(device).unfold(2, size, 1).unfold(3, size, 1)
@@ -173,14 +219,24 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
                 disk_tensor.release()
 
     def shuffle_samples(self, epoch_ndx: int | None = None) -> None:
-        """Draw the samples of an epoch, the next one if none is named: an order of the nodules, where crops are cut."""
+        """Draw the samples of an epoch, the next one if none is named: an order of the crops, where they are cut."""
         self.epoch_ndx = self.epoch_ndx + 1 if epoch_ndx is None else epoch_ndx
         rng = np.random.default_rng([self.seed, self.epoch_ndx])
-        self.nodule_ndxs = np.resize(rng.permutation(len(self.pos_list)), self.samples_per_epoch)
+        self.crop_ndxs = self._draw_crops(rng)
         offset_counts = self.ct_windows.shape[2:4]
         offsets = rng.integers(0, offset_counts, size=(self.samples_per_epoch, 2))
-        # (3, sample): nodule, row offset, col offset; on the device, so that cutting a batch does not wait for the CPU.
-        self.places = torch.from_numpy(np.column_stack([self.nodule_ndxs, offsets]).T.copy()).to(self.ct_windows.device)
+        # (3, sample): crop, row offset, col offset; on the device, so that cutting a batch does not wait for the CPU.
+        self.places = torch.from_numpy(np.column_stack([self.crop_ndxs, offsets]).T.copy()).to(self.ct_windows.device)
+
+    def _draw_crops(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Index in `crop_list` of each sample."""
+        is_negative = np.diff(np.floor(self.negatives * np.arange(self.samples_per_epoch + 1))) > 0
+        negative_count = int(is_negative.sum())
+        crop_ndxs = np.empty(self.samples_per_epoch, np.int64)
+        crop_ndxs[~is_negative] = self.nodule_crops.draw(rng, len(is_negative) - negative_count, self.balance_sizes)
+        negatives = np.arange(self.nodule_crops.crop_count, len(self.crop_list))
+        crop_ndxs[is_negative] = np.resize(rng.permutation(negatives), negative_count)
+        return crop_ndxs
 
     def __len__(self) -> int:
         return self.samples_per_epoch
@@ -210,16 +266,41 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
             yield self._get_batch(slice(first, last))
 
     def _get_batch(self, samples: slice | NDArray[np.int64]) -> Batch:
-        nodules, row_offsets, col_offsets = self.places[:, samples]
-        nodule_ndxs = self.nodule_ndxs[samples]
+        crops, row_offsets, col_offsets = self.places[:, samples]
+        crop_ndxs = self.crop_ndxs[samples]
         batch = (
-            self.ct_windows[nodules, :, row_offsets, col_offsets].float(),  # (batch, 7, 64, 64)
-            self.mask_windows[nodules, :, row_offsets, col_offsets],  # (batch, 1, 64, 64)
-            [self.pos_list[ndx].series_uid for ndx in nodule_ndxs],
-            self.slice_ndxs[nodule_ndxs],
+            self.ct_windows[crops, :, row_offsets, col_offsets].float(),  # (batch, 7, 64, 64)
+            self.mask_windows[crops, :, row_offsets, col_offsets],  # (batch, 1, 64, 64)
+            [self.crop_list[ndx].series_uid for ndx in crop_ndxs],
+            self.slice_ndxs[crop_ndxs],
         )
-        self._release_memory(len(nodule_ndxs))
+        self._release_memory(len(crop_ndxs))
         return batch
+
+
+class NoduleCrops:
+    """The nodules' part of a list of crops, and how to draw from it.
+
+    Args: how many crops each nodule has, and its diameter; those of the first nodule come first, and so on.
+    Attributes: `crop_count`; the crops after that are of no nodule.
+    """
+
+    def __init__(self, counts: Sequence[int], diameters_mm: Sequence[float]) -> None:
+        self.counts = np.array(counts)
+        self.starts = self.counts.cumsum() - self.counts
+        self.crop_count = sum(counts)
+        self.odds = np.array(diameters_mm) / sum(diameters_mm)
+
+    def draw(self, rng: np.random.Generator, count: int, by_diameter: bool) -> NDArray[np.int64]:
+        """Indexes of `count` crops: of each nodule as often as of any other, or in proportion to its diameter."""
+        if by_diameter:
+            nodules = rng.choice(len(self.counts), size=count, p=self.odds)
+        else:
+            nodules = np.resize(rng.permutation(len(self.counts)), count)
+        if self.crop_count == len(self.counts):
+            return nodules
+        drawn: NDArray[np.int64] = self.starts[nodules] + rng.integers(0, self.counts[nodules])
+        return drawn
 
 
 def find_steps(sample_count: int, batch_size: int, process_count: int) -> list[int]:

@@ -23,11 +23,33 @@ def dice_loss(prediction: torch.Tensor, label: torch.Tensor, epsilon: float = 1.
     return 1 - (2 * correct + epsilon) / (prediction.sum(over_sample) + label.sum(over_sample) + epsilon)
 
 
-def segmentation_loss(prediction: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+def batch_dice_loss(prediction: torch.Tensor, label: torch.Tensor, epsilon: float = 1.0) -> torch.Tensor:
+    """`dice_loss` of all pixels of the batch together, for each sample: (batch,), all the same.
+
+    In a sample without a nodule, Dice is nearly 1 as soon as anything is marked, and hardly changes with how much.
+    Over the batch every false alarm counts as much as a pixel that was missed.
+    """
+    batch_size, _, _, cols = label.shape
+    as_one = (1, 1, -1, cols)
+    return dice_loss(prediction.reshape(as_one), label.reshape(as_one), epsilon).expand(batch_size)
+
+
+def segmentation_loss(
+    prediction: torch.Tensor,
+    label: torch.Tensor,
+    fn_weight: torch.Tensor | float = FALSE_NEGATIVE_WEIGHT,
+    over_batch: bool = False,
+) -> torch.Tensor:
     """Dice loss of all pixels plus 8 times that of the nodule's pixels alone, for each sample: (batch,).
 
     `prediction * label` cannot hold a false positive, so that the second term asks for recall only: nodule is a
     thousandth of the pixels, and a network that marks too little learns little.
+
+    Args:
+        prediction, label: as for `dice_loss`.
+        fn_weight: of the second term.
+        over_batch: Dice of the batch as a whole instead of each sample's.
     Source: the book, 13.6.3, loss weighting.
     """
-    return dice_loss(prediction, label) + FALSE_NEGATIVE_WEIGHT * dice_loss(prediction * label, label)
+    loss = batch_dice_loss if over_batch else dice_loss
+    return loss(prediction, label) + fn_weight * loss(prediction * label, label)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from p2ch13.cache import CtCache
 from p2ch13.candidates import get_candidate_info_list
-from p2ch13.config import Folders
+from p2ch13.config import PRESETS, CropChoice, Folders, TrainingConfig
 from util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line, run_command
 from util.launch import Launch
 from util.logconf import set_up_logging
@@ -33,10 +33,11 @@ def main(sys_argv: Sequence[str] | None = None) -> int:
     launch = Launch.from_environment()
     set_up_logging(Launch())
     folders = Folders(args.data_dir, args.cache_dir)
+    choice = TrainingConfig(**PRESETS[args.preset]).crop_choice
     ct_cache = CtCache(folders)
     series_list = launch.share(ct_cache.series_list)
     nodule_count = sum(len(ct_cache.nodules[series_uid]) for series_uid in series_list)
-    to_do = [series_uid for series_uid in series_list if not ct_cache.is_complete(series_uid)]
+    to_do = [series_uid for series_uid in series_list if not ct_cache.is_complete(series_uid, choice)]
     process = "" if launch.is_alone else f"Process {launch.rank + 1} of {launch.world_size}: "
     if not to_do:
         log.info(
@@ -53,7 +54,7 @@ def main(sys_argv: Sequence[str] | None = None) -> int:
     )
     worker_count = max(1, args.num_workers // launch.local_world_size)
     try:
-        errors = fill(folders, to_do, min(worker_count, len(to_do)))
+        errors = fill(folders, choice, to_do, min(worker_count, len(to_do)))
     except KeyboardInterrupt:
         log.info("What is cached by now stays; start again to go on.")
         raise
@@ -76,15 +77,20 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data-dir", type=Path, default=Folders.data_dir, help="LUNA16's subset*/ and CSV files")
     parser.add_argument("--cache-dir", type=Path, default=Folders.cache_dir, help="where the cache is kept")
     parser.add_argument(
+        "--preset", choices=PRESETS, default="book", help="of the training to come: strong reads more crops than book"
+    )
+    parser.add_argument(
         "--num-workers", type=positive_int, default=os.cpu_count() or 1, help="processes, on each machine"
     )
     return parser
 
 
-def fill(folders: Folders, series_list: Sequence[str], worker_count: int) -> list[InputError]:
+def fill(folders: Folders, choice: CropChoice, series_list: Sequence[str], worker_count: int) -> list[InputError]:
     """Cache the series in worker processes. Returns: an error for each one that cannot be read, sorted by its file."""
     errors: list[InputError] = []
-    futures = map_in_processes(fill_series, series_list, worker_count, "Caching", "scan", start_worker, (folders,))
+    futures = map_in_processes(
+        fill_series, series_list, worker_count, "Caching", "scan", start_worker, (folders, choice)
+    )
     for future in futures:
         try:
             future.result()
@@ -93,16 +99,17 @@ def fill(folders: Folders, series_list: Sequence[str], worker_count: int) -> lis
     return sorted(errors, key=str)  # not by which process was first
 
 
-def start_worker(folders: Folders) -> None:
-    global worker_cache
-    worker_cache = CtCache(folders)
+def start_worker(folders: Folders, choice: CropChoice) -> None:
+    global worker_cache, worker_choice
+    worker_cache, worker_choice = CtCache(folders), choice
 
 
 def fill_series(series_uid: str) -> None:
-    worker_cache.fill(series_uid)
+    worker_cache.fill(series_uid, worker_choice)
 
 
 worker_cache: CtCache  # of a worker process: opened once, not once for each scan
+worker_choice: CropChoice
 
 
 if __name__ == "__main__":

@@ -134,3 +134,37 @@ def test_on_the_gpu():
     ct_slices, label_mask = (x.cuda() for x in as_batch(disc(20, 25, 9)))
     changed, label = SegmentationAugmentation(**AUGMENTATION)(ct_slices, label_mask)
     assert changed.is_cuda and label.is_cuda
+
+
+def test_blur_and_sharpening_keep_the_mean():
+    """A point of 900 HU is spread over its 3x3, or raised; weights are between -0.4 and 0.8 of the mean."""
+    ct_slices = torch.zeros(BATCH_SIZE, 7, 9, 9)
+    ct_slices[:, :, 4, 4] = 900.0
+    changed, _ = SegmentationAugmentation(blur=0.8)(ct_slices, torch.zeros(BATCH_SIZE, 1, 9, 9, dtype=torch.bool))
+    assert torch.allclose(changed.sum((2, 3)), torch.tensor(900.0), atol=0.01)
+    weights = changed[:, 0, 3, 3] / 100  # of the mean, which is 100
+    assert torch.allclose(changed[:, :, 4, 4], (900 - 800 * weights)[:, None].expand(-1, 7), atol=0.01)
+    assert -0.4 <= weights.min() < -0.2
+    assert 0.6 < weights.max() <= 0.8
+
+
+def test_coarser_pixels_and_thinner_slices():
+    """HU that rise by 100 from slice to slice do so by 50 to 100 after it; a flat picture stays flat."""
+    ramp = (100.0 * torch.arange(-3, 4)).view(1, 7, 1, 1).expand(BATCH_SIZE, 7, 16, 16)
+    changed, _ = SegmentationAugmentation(resolution=1.0)(ramp, torch.zeros(BATCH_SIZE, 1, 16, 16, dtype=torch.bool))
+    steps = changed[:, 1:, 0, 0] - changed[:, :-1, 0, 0]
+    assert torch.allclose(steps, steps[:, :1].expand(-1, 6), atol=0.01)
+    assert 50 <= steps.min() < 60 < 90 < steps.max() <= 100
+    assert torch.allclose(changed[:, 3], torch.tensor(0.0), atol=0.01)  # the slice whose mask it is stays in its place
+    stripes = torch.tensor([0.0, 100.0]).repeat(8).expand(BATCH_SIZE, 7, 16, 16)  # what pixels of 2x2 cannot show
+    changed, _ = SegmentationAugmentation(resolution=1.0)(stripes, torch.zeros(BATCH_SIZE, 1, 16, 16, dtype=torch.bool))
+    contrast = changed[:, 3, 8, 9] - changed[:, 3, 8, 8]
+    assert contrast.min() < 20 < 80 < contrast.max() <= 100
+
+
+def test_contrast_and_level():
+    ct_slices = torch.tensor([-1000.0, 0.0]).view(1, 1, 1, 2).expand(BATCH_SIZE, 7, 1, 2)
+    changed, _ = SegmentationAugmentation(intensity=0.1)(ct_slices, torch.zeros(BATCH_SIZE, 1, 1, 2, dtype=torch.bool))
+    level, contrast = changed[:, 0, 0, 0] + 1000, (changed[:, 0, 0, 1] - changed[:, 0, 0, 0]) / 1000
+    assert level.abs().max() <= 100 < 1.2 * level.abs().max()
+    assert (contrast - 1).abs().max() <= 0.1 < 1.2 * (contrast - 1).abs().max()

@@ -114,7 +114,38 @@ def test_every_place_of_the_window_occurs(folders):
 def test_every_nodule_is_seen_as_often(folders):
     dataset = TrainingLuna2dSegmentationDataset(2, False, samples_per_epoch=30, folders=folders)
     assert len(dataset.pos_list) == 3
-    assert np.bincount(dataset.nodule_ndxs).tolist() == [10, 10, 10]
+    assert np.bincount(dataset.crop_ndxs).tolist() == [10, 10, 10]
+
+
+def test_a_large_nodule_is_drawn_more_often(folders):
+    dataset = TrainingLuna2dSegmentationDataset(2, False, samples_per_epoch=7000, balance_sizes=True, folders=folders)
+    # Radii 6, 5 and 3; of 7,000 draws 3,000, 2,500 and 1,500, with standard deviations of up to 41.
+    assert np.bincount(dataset.crop_ndxs) == pytest.approx([3000, 2500, 1500], abs=200)
+
+
+def test_negatives_in_each_batch(folders):
+    """Every other sample, at a share of 1/2; in these tiny scans a crop of 96 rows and cols reaches nodules, too."""
+    dataset = TrainingLuna2dSegmentationDataset(2, False, samples_per_epoch=40, negatives=0.5, folders=folders)
+    is_nodule = dataset.crop_ndxs < 3
+    assert is_nodule.tolist() == [True, False] * 20
+    assert np.bincount(dataset.crop_ndxs[is_nodule], minlength=3).min() == 6
+    for crop in dataset.crop_list[3:]:
+        for nodule in dataset.ct_cache.nodules[crop.series_uid]:
+            assert np.linalg.norm(np.subtract(crop.center_xyz, nodule.center_xyz)) > nodule.diameter_mm / 2
+    quarter = TrainingLuna2dSegmentationDataset(2, False, samples_per_epoch=40, negatives=0.25, folders=folders)
+    assert [(quarter.crop_ndxs[start : start + 8] >= 3).sum() for start in range(0, 40, 8)] == [2] * 5
+
+
+def test_crops_off_centre(folders):
+    dataset = TrainingLuna2dSegmentationDataset(2, False, samples_per_epoch=900, off_centre=True, folders=folders)
+    slices = {}
+    for ndx, crop in enumerate(dataset.crop_list):
+        slices.setdefault(crop.series_uid, []).append(int(dataset.slice_ndxs[ndx]))
+    # Radii of 6, 5 and 3 voxels of 0.7 mm are 3, 2 and 1 slices of 1.5 mm; one more at either end, five at most.
+    assert slices == {"1.2.1": [3, 5, 7, 9, 11], "1.2.3": [5, 6, 8, 10, 11, 0, 1, 2, 3]}
+    counts = np.bincount(dataset.crop_ndxs)
+    assert len(counts) == 14
+    assert [counts[:5].sum(), counts[5:10].sum(), counts[10:].sum()] == [300, 300, 300]
 
 
 def test_the_same_seed_gives_the_same_samples(folders, train_ds):

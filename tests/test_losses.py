@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from p2ch13.losses import dice_loss, segmentation_loss
+from p2ch13.losses import batch_dice_loss, dice_loss, segmentation_loss
 
 # (2 * correct + 1) / (predicted + labelled + 1)
 DICE_BY_HAND = [
@@ -36,6 +36,31 @@ def test_a_missed_pixel_weighs_eight_times_more():
     # 1 - 5/6 for all pixels; without the false alarm nothing is missing.
     false_alarm = segmentation_loss(as_slice([1, 1, 1, 0]), as_slice([1, 1, 0, 0], torch.bool))
     assert false_alarm.item() == pytest.approx(1 / 6)
+
+
+def test_the_weight_of_a_missed_pixel():
+    missed = as_slice([1, 0, 0, 0]), as_slice([1, 1, 0, 0], torch.bool)
+    assert segmentation_loss(*missed, fn_weight=torch.tensor(3.0)).item() == pytest.approx(0.25 + 3 * 0.25)
+
+
+def test_dice_over_the_batch():
+    prob = torch.cat([as_slice([1, 0, 0, 0]), as_slice([0, 0, 1, 1])])
+    label = torch.cat([as_slice([1, 1, 0, 0], torch.bool), as_slice([0, 0, 0, 0], torch.bool)])
+    # (2*1 + 1) / (3 + 2 + 1); of the label's two pixels one is found: (2*1 + 1) / (1 + 2 + 1)
+    assert batch_dice_loss(prob, label).tolist() == pytest.approx([0.5, 0.5])
+    assert segmentation_loss(prob, label, 2.0, over_batch=True).tolist() == pytest.approx([0.5 + 2 * 0.25] * 2)
+
+
+def test_over_the_batch_a_false_alarm_where_nothing_is_keeps_its_gradient():
+    """A sample's own Dice loss is nearly 1 there whatever is marked, and its gradient goes with 1 / marked**2."""
+    gradients = []
+    for over_batch in (False, True):
+        logits = torch.full((2, 1, 64, 64), 2.0, requires_grad=True)
+        label = torch.zeros(2, 1, 64, 64, dtype=torch.bool)
+        label[0, :, :16, :16] = True
+        segmentation_loss(logits.sigmoid(), label, over_batch=over_batch).mean().backward()
+        gradients.append(logits.grad[1].mean().item())
+    assert gradients[1] > 100 * gradients[0] > 0
 
 
 def test_sums_of_bfloat16_are_exact():

@@ -1,35 +1,60 @@
 import math
 
+import pytest
 import torch
 
-from p2ch13.metrics import EpochTotals, Scores, count_pixels
+from p2ch13.metrics import EpochTotals, Scores, count_pixels, sample_dice
 
 
-def test_count_pixels():
-    predicted = torch.tensor([True, True, True, False, False, False])
-    label = torch.tensor([True, True, False, True, False, False])
-    assert count_pixels(predicted, label).tolist() == [2, 1, 1]
+def test_count_pixels_of_each_sample():
+    predicted = torch.tensor([[True, True, True, False, False, False], [False, True, False, False, False, False]])
+    label = torch.tensor([[True, True, False, True, False, False], [False, False, False, False, False, False]])
+    assert count_pixels(predicted, label).tolist() == [[2, 1, 1], [0, 0, 1]]
 
 
 def test_counts_beyond_what_float32_holds():
-    mask = torch.ones(1, dtype=torch.bool).expand(2**24 + 1)
-    assert count_pixels(mask, mask).tolist() == [2**24 + 1, 0, 0]
+    mask = torch.ones(1, 1, dtype=torch.bool).expand(1, 2**24 + 1)
+    totals = EpochTotals(torch.device("cpu"))
+    for _ in range(2):
+        totals.add(torch.zeros(1), count_pixels(mask, mask))
+    assert totals.values[3:].tolist() == [2**25 + 2, 0, 0]
+
+
+def test_dice_of_each_sample():
+    # 2*4 / (2*4 + 0 + 1); 2*2 / (2*2 + 2 + 14); nothing in common; nothing to find and nothing found
+    counts = torch.tensor([[4, 0, 1], [2, 2, 14], [0, 3, 0], [0, 0, 0]])
+    assert sample_dice(counts).tolist() == pytest.approx([8 / 9, 0.2, 0.0, 1.0])
 
 
 def test_scores_by_hand():
-    scores = Scores.from_counts(loss=0.5, tp=6, fn=2, fp=18)
+    scores = Scores.from_counts(loss=0.5, dice=0.6, tp=6, fn=2, fp=18)
     assert scores == Scores(
-        loss=0.5, precision=0.25, recall=0.75, f1=0.375, tp_percent=75.0, fn_percent=25.0, fp_percent=225.0
+        loss=0.5, precision=0.25, recall=0.75, f1=0.375, dice=0.6, tp_percent=75.0, fn_percent=25.0, fp_percent=225.0
     )
 
 
+# Precision 0.25, recall 0.75, F1 0.375, mean Dice 0.6.
+@pytest.mark.parametrize(
+    ("name", "precision_floor", "expected"),
+    [
+        ("recall", 0.9, 0.75),
+        ("f1", 0.9, 0.375),
+        ("dice", 0.9, 0.6),
+        ("recall-at-precision", 0.25, 0.75),
+        ("recall-at-precision", 0.5, -0.25),  # what is missing of the floor: worse than any recall
+    ],
+)
+def test_what_a_model_is_chosen_by(name, precision_floor, expected):
+    assert Scores.from_counts(0.5, 0.6, 6, 2, 18).metric(name, precision_floor) == pytest.approx(expected)
+
+
 def test_nothing_found():
-    scores = Scores.from_counts(loss=9.0, tp=0, fn=8, fp=0)
+    scores = Scores.from_counts(loss=9.0, dice=0.0, tp=0, fn=8, fp=0)
     assert (scores.precision, scores.recall, scores.f1) == (0.0, 0.0, 0.0)
 
 
 def test_nothing_to_find_has_no_scores():
-    scores = Scores.from_counts(loss=0.5, tp=0, fn=0, fp=3)
+    scores = Scores.from_counts(loss=0.5, dice=0.0, tp=0, fn=0, fp=3)
     assert math.isnan(scores.recall)
     assert math.isnan(scores.precision)
     assert not scores.is_defined
@@ -38,13 +63,16 @@ def test_nothing_to_find_has_no_scores():
 
 
 def test_an_epochs_line():
-    assert str(Scores.from_counts(0.5, 6, 2, 18)) == (
-        "loss 0.5000, precision 0.2500, recall 0.7500, F1 0.3750 (of nodule pixels: 75.0% tp, 25.0% fn, 225.0% fp)"
+    assert str(Scores.from_counts(0.5, 0.6, 6, 2, 18)) == (
+        "loss 0.5000, precision 0.2500, recall 0.7500, F1 0.3750, Dice 0.6000"
+        " (of nodule pixels: 75.0% tp, 25.0% fn, 225.0% fp)"
     )
 
 
 def test_totals_weigh_every_sample_alike():
     totals = EpochTotals(torch.device("cpu"))
-    totals.add(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([4, 0, 1]))
-    totals.add(torch.tensor([6.0]), torch.tensor([2, 2, 17]))
-    assert totals.scores() == Scores.from_counts(3.0, 6, 2, 18)
+    totals.add(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([[4, 0, 1], [0, 0, 0], [0, 0, 0]]))
+    totals.add(torch.tensor([6.0]), torch.tensor([[2, 2, 14]]))
+    scores = totals.scores()
+    assert (scores.loss, scores.tp_percent, scores.fn_percent, scores.fp_percent) == (3.0, 75.0, 25.0, 187.5)
+    assert scores.dice == pytest.approx((8 / 9 + 1 + 1 + 0.2) / 4)

@@ -71,7 +71,7 @@ def test_a_nodule_outside_its_scan_is_named(folders, capsys):
     nodule = as_nodule("1.2.2", Ball((99, 5, 5), 3))
     path.write_text(path.read_text() + ",".join(map(str, ["1.2.2", *nodule.center_xyz, 5, True, "x"])) + "\n")
     assert run(folders) == 1
-    assert "1.2.2.mhd: a nodule at (-26.5, -36.5, 348.5) mm" in capsys.readouterr().out
+    assert "1.2.2.mhd: a nodule or candidate at (-26.5, -36.5, 348.5) mm" in capsys.readouterr().out
 
 
 def assert_one_line(capsys, *parts):

@@ -66,8 +66,8 @@ def read_events(tmp_path, mode):
 
 
 def test_scalars_under_the_books_names(tmp_path, report):
-    report.log_scores("val", Scores.from_counts(0.5, 6, 2, 18), 1600)
-    report.log_scores("val", Scores.from_counts(0.4, 0, 0, 18), 3200)  # nothing to find: a loss alone
+    report.log_scores("val", Scores.from_counts(0.5, 0.5, 6, 2, 18), 1600)
+    report.log_scores("val", Scores.from_counts(0.4, 0.5, 0, 0, 18), 3200)  # nothing to find: a loss alone
     report.writers["val"].flush()
     events = read_events(tmp_path, "val")
     values = {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
@@ -81,9 +81,9 @@ def test_scalars_under_the_books_names(tmp_path, report):
 
 def test_what_an_interrupted_run_has_left_is_not_shown(tmp_path, report):
     for steps in (64, 128):
-        report.log_scores("val", Scores.from_counts(0.5, 6, 2, 18), steps)
+        report.log_scores("val", Scores.from_counts(0.5, 0.5, 6, 2, 18), steps)
     with TensorBoardReport(tmp_path / "runs", "now", "test", first_step=65) as resumed:
-        resumed.log_scores("val", Scores.from_counts(0.3, 6, 2, 18), 128)
+        resumed.log_scores("val", Scores.from_counts(0.3, 0.5, 6, 2, 18), 128)
     losses = read_events(tmp_path, "val").Scalars("loss/all")
     assert [(event.step, event.value) for event in losses] == [(64, 0.5), (128, pytest.approx(0.3))]
 

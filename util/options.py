@@ -23,6 +23,17 @@ def int_from(minimum: int, text: str) -> int:
     return value
 
 
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
 def name_part(text: str) -> str:
     """A text that becomes part of a file's name."""
     if not text or "/" in text or "\\" in text or text.startswith("."):

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -45,6 +45,7 @@ from p2ch13.losses import segmentation_loss
 from p2ch13.metrics import EpochTotals, Scores, count_pixels
 from p2ch13.model import BOOK_MODEL, UNetWrapper
 from p2ch13.reporting import TensorBoardReport, draw_findings, write_png
+from p2ch13.schedules import average_weights, set_learning_rate, warm_up_cosine
 from p2ch13.training.options import parse_config
 from util.errors import InputError
 from util.files import make_writable_folder
@@ -72,7 +73,8 @@ class SegmentationTrainingApp:
         self.launch_id: str | None = None
         self.time_str = datetime.datetime.now().strftime("%Y-%m-%d_%H.%M.%S")
         self.total_training_samples_count = 0
-        self.best_recall = 0.0  # a model that finds nothing is not the best of anything
+        self.best_score = -math.inf
+        self.validations_since_best = 0
         torch.manual_seed(self.config.seed)
         self.device = get_device(self.launch)
         self.dtype = get_dtype(self.config.precision, self.device)
@@ -80,18 +82,29 @@ class SegmentationTrainingApp:
         self.is_compiled = should_compile(self.config.compile, self.config.epochs * self.config.samples_per_epoch)
         self.records_steps = self.is_compiled and self.device.type == "cuda" and self.launch.is_alone
         self.optimizer = self.init_optimizer()
+        self.fn_weight = torch.tensor(self.config.fn_weight, device=self.device)
+        self.averaged_model = average_weights(self.segmentation_model) if self.config.average_weights else None
         self.training_model, self.train_step = self.init_training()
 
     def init_model(self) -> tuple[UNetWrapper, SegmentationAugmentation]:
-        segmentation_model = UNetWrapper(**BOOK_MODEL)
+        segmentation_model = UNetWrapper(**self.model_args)
         if self.config.sync_batchnorm:
             segmentation_model = sync_batchnorm(segmentation_model, self.device)
         segmentation_model.to(self.device)
         segmentation_model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # what convolutions are fastest in
         return segmentation_model, SegmentationAugmentation(**self.config.augmentation)
 
+    @property
+    def model_args(self) -> dict[str, Any]:
+        return {**BOOK_MODEL, "depth": self.config.depth}
+
     def init_optimizer(self) -> Optimizer:
-        return Adam(self.segmentation_model.parameters(), fused=True, capturable=self.records_steps)
+        """Adam. Its learning rate is a tensor where steps are recorded, in which a number would never change."""
+        learning_rate: torch.Tensor | float = self.config.learning_rate
+        if self.records_steps:
+            learning_rate = torch.tensor(learning_rate, device=self.device)
+        parameters = self.segmentation_model.parameters()
+        return Adam(parameters, lr=learning_rate, fused=True, capturable=self.records_steps)
 
     def init_training(self) -> tuple[nn.Module, Callable[..., tuple[torch.Tensor, torch.Tensor]]]:
         """The model as it is trained, and the function that takes a step with it; weights are those of the model.
@@ -116,6 +129,9 @@ class SegmentationTrainingApp:
             samples_per_epoch=self.config.samples_per_epoch,
             seed=self.config.seed,
             device=self.device,
+            negatives=self.config.negatives,
+            off_centre=self.config.off_centre,
+            balance_sizes=self.config.balance_sizes,
             folders=self.config.folders,
         )
 
@@ -154,7 +170,9 @@ class SegmentationTrainingApp:
                     if self.is_validation_epoch(epoch_ndx):
                         scores = self.log_metrics(report, epoch_ndx, "val", self.do_validation(epoch_ndx, val_ds))
                         self.log_pictures(report, epoch_ndx, {"trn": train_ds, "val": val_ds})
-                    self.save_model(epoch_ndx, scores)
+                    self.save_model(epoch_ndx, scores, is_best=scores is not None and self.is_best(scores))
+                    if self.should_stop():
+                        break
             self.log_end(val_ds)
 
     def is_validation_epoch(self, epoch_ndx: int) -> bool:
@@ -168,7 +186,10 @@ class SegmentationTrainingApp:
         totals = EpochTotals(self.device)
         with progress_bar(len(train_ds), f"E{epoch_ndx} training", "sample") as bar:
             for ct_slices, label_mask, *_ in train_ds.batches(self.config.batch_size, self.launch):
+                self.follow_schedules(self.total_training_samples_count + bar.n)
                 losses, counts = self.train_step(ct_slices, label_mask)
+                if self.averaged_model is not None:
+                    self.averaged_model.update_parameters(self.segmentation_model)
                 totals.add(losses, counts)
                 bar.update(len(losses) * self.launch.world_size)
         self.total_training_samples_count += len(train_ds)
@@ -179,6 +200,15 @@ class SegmentationTrainingApp:
         """An epoch's random numbers depend on the seed, the epoch and the process alone: not on the epochs before."""
         torch.manual_seed(np.random.SeedSequence([self.config.seed, epoch_ndx, self.launch.rank]).generate_state(1)[0])
 
+    def follow_schedules(self, samples_count: int) -> None:
+        """Set the learning rate and the loss's weight for the step after so many training samples of the run."""
+        config = self.config
+        progress = samples_count / (config.epochs * config.samples_per_epoch)
+        if config.warm_up_cosine:
+            set_learning_rate(self.optimizer, config.learning_rate * warm_up_cosine(progress))
+        if config.fn_weight_end is not None:
+            self.fn_weight.fill_(config.fn_weight + progress * (config.fn_weight_end - config.fn_weight))
+
     def compute_step(self, ct_slices: torch.Tensor, label_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """One step of the optimizer on a batch. Returns: what `compute_batch_loss` does."""
         self.optimizer.zero_grad()
@@ -188,8 +218,8 @@ class SegmentationTrainingApp:
         return losses.detach(), counts
 
     def do_validation(self, epoch_ndx: int, val_ds: Luna2dSegmentationDataset) -> Scores:
-        self.segmentation_model.eval()
-        copy_buffers_from_first(self.segmentation_model)
+        self.set_evaluating()
+        copy_buffers_from_first(self.evaluated_model)
         totals = EpochTotals(self.device)
         batches = val_ds.group_by_series(get_slice_batch_size(self.device), self.launch)
         slice_count = sum(map(len, batches))
@@ -209,20 +239,32 @@ class SegmentationTrainingApp:
         Args: (batch, 7, row, col) in HU and (batch, 1, row, col) bool, on any device.
         """
         ct_slices, label_mask = (x.to(self.device, non_blocking=True) for x in (ct_slices, label_mask))
-        model: nn.Module = self.segmentation_model
-        if model.training:
+        model: nn.Module = self.evaluated_model
+        if self.segmentation_model.training:
             model = self.training_model
             ct_slices, label_mask = self.augmentation_model(ct_slices, label_mask)
         with autocast(self.device, self.dtype):
             nodule_prob = model(ct_slices)  # (batch, 1, row, col), each 0..1
-        return segmentation_loss(nodule_prob, label_mask), count_pixels(nodule_prob > NODULE_THRESHOLD, label_mask)
+        losses = segmentation_loss(nodule_prob, label_mask, self.fn_weight, self.config.batch_dice)
+        return losses, count_pixels(nodule_prob > NODULE_THRESHOLD, label_mask)
+
+    @property
+    def evaluated_model(self) -> UNetWrapper:
+        """The model that is scored, saved and shown: with the average of its latest weights, where that is kept."""
+        return (
+            self.segmentation_model if self.averaged_model is None else cast("UNetWrapper", self.averaged_model.module)
+        )
+
+    def set_evaluating(self) -> None:
+        self.segmentation_model.eval()
+        self.evaluated_model.eval()
 
     @torch.inference_mode()
     def predict(self, ct_slices: torch.Tensor) -> torch.Tensor:
         """(batch, 7, row, col) in HU -> (batch, 1, row, col), bool, with the model as it is in use."""
-        self.segmentation_model.eval()
+        self.set_evaluating()
         with autocast(self.device, self.dtype):
-            nodule_prob: torch.Tensor = self.segmentation_model(ct_slices.to(self.device))
+            nodule_prob: torch.Tensor = self.evaluated_model(ct_slices.to(self.device))
         return nodule_prob > NODULE_THRESHOLD
 
     def init_report(self) -> AbstractContextManager[TensorBoardReport | None]:
@@ -264,29 +306,41 @@ class SegmentationTrainingApp:
     def model_path(self, ending: str) -> Path:
         return self.models_dir / f"seg_{self.time_str}_{self.config.comment}.{ending}"
 
-    def save_model(self, epoch_ndx: int, scores: Scores | None) -> None:
-        """Write the last .state file anew; after a validation this epoch's, and the best if its recall is the highest.
+    def is_best(self, scores: Scores) -> bool:
+        """Whether a validation's scores are the best so far; a model that finds nothing is not the best of anything."""
+        score = scores.metric(self.config.best_metric, self.config.precision_floor)
+        if scores.recall > 0 and score > self.best_score:
+            self.best_score, self.validations_since_best = score, 0
+            return True
+        self.validations_since_best += 1
+        return False
+
+    def should_stop(self) -> bool:
+        """Whether `--early-stop` ends the run: none of the latest validations was better than those before."""
+        return 0 < self.config.early_stop <= self.validations_since_best
+
+    def save_model(self, epoch_ndx: int, scores: Scores | None, is_best: bool) -> None:
+        """Write the last .state file anew; after a validation this epoch's, and the best if it is the best so far.
 
         Keys are the book's, with `model_args`, `config`, `scores` and what a restart needs added.
         """
         if not self.launch.is_first:
             return
-        is_best = scores is not None and scores.recall > self.best_recall
-        if scores and is_best:
-            self.best_recall = scores.recall
         state = {
             "sys_argv": self.sys_argv,
             "time": str(datetime.datetime.now()),
-            "model_state": self.segmentation_model.state_dict(),
+            "model_state": self.evaluated_model.state_dict(),
             "model_name": type(self.segmentation_model).__name__,
-            "model_args": BOOK_MODEL,
+            "model_args": self.model_args,
             "optimizer_state": self.optimizer.state_dict(),
             "optimizer_name": type(self.optimizer).__name__,
             "epoch": epoch_ndx,
             "totalTrainingSamples_count": self.total_training_samples_count,
             "config": dataclasses.asdict(self.config),
             "scores": dataclasses.asdict(scores) if scores else None,
-            "best_recall": self.best_recall,
+            "trained_state": self.segmentation_model.state_dict() if self.averaged_model else None,
+            "best_score": self.best_score,
+            "validations_since_best": self.validations_since_best,
             "time_str": self.time_str,
             "launch_id": self.launch_id,
         }
@@ -306,10 +360,14 @@ class SegmentationTrainingApp:
         state = copy_from_first(self.find_last_state() if self.launch.is_first else None)
         if state is None:
             return 1
-        self.segmentation_model.load_state_dict(state["model_state"])
+        self.evaluated_model.load_state_dict(state["model_state"])
+        if self.averaged_model is not None:
+            self.segmentation_model.load_state_dict(state["trained_state"])
+            self.averaged_model.n_averaged.fill_(1)  # the next step's weights are to be averaged with these
         self.optimizer.load_state_dict(state["optimizer_state"])
         self.total_training_samples_count = state["totalTrainingSamples_count"]
-        self.best_recall = state["best_recall"]
+        self.best_score = state["best_score"]
+        self.validations_since_best = state["validations_since_best"]
         self.time_str = state["time_str"]
         log.info(f"Started again by torchrun; going on after epoch {state['epoch']} of {self.model_path(LAST)}")
         return int(state["epoch"]) + 1
@@ -341,14 +399,14 @@ class SegmentationTrainingApp:
         """Say where everything is, and draw what the best model finds."""
         if not self.launch.is_first:
             return
-        if self.best_recall == 0:
+        if self.best_score == -math.inf:
             log.info("No best model: in no epoch did it find a pixel of a nodule. More samples or epochs may help.")
         else:
             best = load_checkpoint(self.best_path)
-            self.segmentation_model.load_state_dict(best["model_state"])
+            self.evaluated_model.load_state_dict(best["model_state"])
             picture_path = self.model_path("best.png")
             write_png(picture_path, draw_findings(val_ds, self.predict))
-            log.info(f"Best model, by recall: {self.best_path}")
+            log.info(f"Best model, by {self.config.best_metric}: {self.best_path}")
             log.info(f"Its scores, epoch {best['epoch']}: {Scores(**best['scores'])}")
             log.info(f"Picture (green: found, orange: missed, red: false alarm): {picture_path}")
         log.info(f"Curves and pictures: tensorboard --logdir {self.config.runs_dir}")

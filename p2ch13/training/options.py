@@ -5,15 +5,30 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from p2ch13.config import AUGMENTATION, COMPILE_CHOICES, PRECISIONS, TrainingConfig
-from util.options import name_part, non_negative_int, positive_int
+from p2ch13.config import (
+    AUGMENTATION,
+    BEST_METRICS,
+    BOOK_AUGMENTATION,
+    COMPILE_CHOICES,
+    PRECISIONS,
+    PRESETS,
+    TrainingConfig,
+)
+from util.options import name_part, non_negative_int, positive_int, share
 
 
 def parse_config(sys_argv: Sequence[str] | None = None) -> TrainingConfig:
-    """The options of a command line, or of this process's. `--augmented` stands for all five `--augment-...`."""
-    options = vars(build_parser().parse_args(sys_argv))
-    if options.pop("augmented", False):
-        options |= {f"augment_{name}": True for name in AUGMENTATION}
+    """The options of a command line, or of this process's.
+
+    What `--preset` and `--augmented` (the book's five `--augment-...`) stand for can still be named, or not be wanted.
+    """
+    parser = build_parser()
+    chosen = parser.parse_args(sys_argv)
+    parser.set_defaults(**PRESETS[chosen.preset])
+    if chosen.augmented:
+        parser.set_defaults(**{f"augment_{name}": True for name in BOOK_AUGMENTATION})
+    options = vars(parser.parse_args(sys_argv))
+    del options["augmented"]
     return TrainingConfig(**options)
 
 
@@ -65,6 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=non_negative_int, default=default.seed, help="fixes weights and samples")
 
+    add_recipe_options(parser)
     add_augmentation_options(parser)
     add_folder_options(parser)
     parser.add_argument(
@@ -73,10 +89,65 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def add_recipe_options(parser: argparse.ArgumentParser) -> None:
+    default = TrainingConfig
+    recipe = parser.add_argument_group("what the model learns from, and how")
+    recipe.add_argument(
+        "--preset",
+        choices=PRESETS,
+        default=default.preset,
+        help=f"the chapter as it stands, or what marks fewer vessels: {describe_preset('strong')}",
+    )
+    recipe.add_argument("--depth", type=positive_int, default=default.depth, help="levels of the U-Net")
+    recipe.add_argument(
+        "--negatives", type=share, default=default.negatives, help="share of each batch without a nodule at its centre"
+    )
+    add_switch(recipe, "off-centre", "crops of all slices of a nodule and of those beyond it, not of its centre alone")
+    add_switch(recipe, "balance-sizes", "draw a nodule the more often, the larger it is")
+    recipe.add_argument("--fn-weight", type=float, default=default.fn_weight, help="of the false negatives in the loss")
+    recipe.add_argument(
+        "--fn-weight-end", type=float, default=default.fn_weight_end, help="what it comes to by the end of the run"
+    )
+    add_switch(recipe, "batch-dice", "Dice loss of the batch as a whole, instead of each crop's")
+    recipe.add_argument("--learning-rate", type=float, default=default.learning_rate, help="Adam's")
+    add_switch(recipe, "warm-up-cosine", "raise the learning rate at first, then lower it along a cosine")
+    add_switch(recipe, "average-weights", "score and save a moving average of the weights")
+    recipe.add_argument(
+        "--best-metric",
+        choices=BEST_METRICS,
+        default=default.best_metric,
+        help="what the best model is chosen by, on the validation slices; dice is the mean of the slices'",
+    )
+    recipe.add_argument(
+        "--precision-floor", type=share, default=default.precision_floor, help="for --best-metric recall-at-precision"
+    )
+    recipe.add_argument(
+        "--early-stop",
+        type=non_negative_int,
+        default=default.early_stop,
+        help="end after so many validations without a better one; 0: never",
+    )
+
+
+def describe_preset(name: str) -> str:
+    """The options that a preset stands for, as one would type them."""
+    options = []
+    for field, value in PRESETS[name].items():
+        option = f"--{field.replace('_', '-')}"
+        options.append(option if value is True else f"{option} {value}")
+    return " ".join(options)
+
+
+def add_switch(group: argparse._ArgumentGroup, name: str, help_text: str) -> None:
+    """An option that is off unless a preset or its name turns it on; `--no-...` turns it off again."""
+    group.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, default=False, help=help_text)
+
+
 def add_augmentation_options(parser: argparse.ArgumentParser) -> None:
     augmentation = parser.add_argument_group("augmentation of the training crops, drawn anew for each one")
-    for option, help_text in {"augmented": "all of these", **AUGMENTATION_HELP}.items():
-        augmentation.add_argument(f"--{option}", action="store_true", default=argparse.SUPPRESS, help=help_text)
+    augmentation.add_argument("--augmented", action="store_true", help="the first five, as in the book")
+    for name, help_text in AUGMENTATION_HELP.items():
+        add_switch(augmentation, name, help_text)
 
 
 def add_folder_options(parser: argparse.ArgumentParser) -> None:
@@ -97,4 +168,7 @@ AUGMENTATION_HELP = {
     "augment-scale": f"shrink or enlarge by up to {AUGMENTATION['scale']:.0%}%",
     "augment-rotate": "turn by any angle about the head-foot axis",
     "augment-noise": f"add noise with a standard deviation of {AUGMENTATION['noise']:.0f} HU",
+    "augment-intensity": f"change contrast and level by up to {AUGMENTATION['intensity']:.0%}%",
+    "augment-blur": "blur or sharpen slices",
+    "augment-resolution": "larger pixels, thinner slices",
 }
