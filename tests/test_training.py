@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from p2ch13.checkpoint import load_checkpoint, load_model
-from p2ch13.config import TrainingConfig
+from p2ch13.config import PRESETS, TrainingConfig
 from p2ch13.datasets import Luna2dSegmentationDataset
 from p2ch13.metrics import Scores
 from p2ch13.training import app as training_app
@@ -120,7 +120,8 @@ def test_scores_are_the_same_kind_with_and_without_augmentation(options, augment
     batch = next(app.init_train_ds().batches(16))
     with torch.no_grad():
         app.segmentation_model.unet.last.bias.fill_(100.0)  # everything is nodule
-    _, (tp, fn, fp) = app.compute_batch_loss(*batch[:2])
+    _, counts = app.compute_batch_loss(*batch[:2])
+    tp, fn, fp = counts.sum(0)
     assert fn == 0
     assert tp + fp == 16 * 64 * 64
     assert 0 < tp < 16 * 64 * 64 / 4
@@ -155,15 +156,112 @@ def test_epochs_with_a_validation():
 
 def test_only_a_higher_recall_is_the_best(options):
     app = SegmentationTrainingApp(options)
-    nothing_to_find = Scores.from_counts(1.0, 0, 0, 5)
-    recalls = [Scores.from_counts(1.0, tp, 10 - tp, 5) for tp in (0, 4, 3, 4, 6)]
+    nothing_to_find = Scores.from_counts(1.0, 0.0, 0, 0, 5)
+    recalls = [Scores.from_counts(1.0, 0.5, tp, 10 - tp, 5) for tp in (0, 4, 3, 4, 6)]
     best_epochs = []
     for epoch_ndx, scores in enumerate([nothing_to_find, *recalls], start=1):
         app.total_training_samples_count = epoch_ndx
-        app.save_model(epoch_ndx, scores)
+        app.save_model(epoch_ndx, scores, app.is_best(scores))
         best_epochs.append(load_checkpoint(app.best_path)["epoch"] if app.best_path.exists() else None)
     # Recall NaN and 0 are not the best of anything: in the book's code an epoch with score 0 is.
     assert best_epochs == [None, None, 3, 3, 3, 6]
+
+
+def test_the_best_by_another_metric():
+    """Recall 0.8 at precision 0.08, then 0.4 at 0.8, then 0.6 at 0.6."""
+    epochs = [Scores.from_counts(1.0, 0.5, *counts) for counts in ((8, 2, 92), (4, 6, 1), (6, 4, 4))]
+    for metric, expected in {
+        "recall": [True, False, False],
+        "f1": [True, True, True],
+        "recall-at-precision": [True, True, True],
+    }.items():
+        app = SegmentationTrainingApp(["--best-metric", metric, "--precision-floor", "0.5"])
+        assert [app.is_best(scores) for scores in epochs] == expected
+
+
+def test_early_stop(options, caplog, monkeypatch):
+    """Best in epoch 2; two validations after it without a better one end the run."""
+    recalls = iter([0.1, 0.4, 0.2, 0.3, 0.9])
+    app = SegmentationTrainingApp([*options, "--epochs", "5", "--validation-cadence", "1", "--early-stop", "2"])
+    monkeypatch.setattr(
+        app, "do_validation", lambda *_: Scores.from_counts(1.0, 0.5, tp := round(10 * next(recalls)), 10 - tp, 5)
+    )
+    with caplog.at_level("INFO"):
+        app.main()
+    assert app.total_training_samples_count == 4 * 64
+    assert load_checkpoint(app.best_path)["epoch"] == 2
+    assert "E4: no better model in 2 validations; --early-stop ends the run." in caplog.text
+
+
+def test_presets():
+    assert parse_config([]) == TrainingConfig()
+    strong = parse_config(["--preset", "strong"])
+    assert {name: getattr(strong, name) for name in PRESETS["strong"]} == PRESETS["strong"]
+    changed = parse_config(["--preset", "strong", "--no-off-centre", "--negatives", "0.25"])
+    assert (changed.off_centre, changed.negatives, changed.average_weights) == (False, 0.25, True)
+
+
+def test_the_strong_preset_for_real(options, tmp_path):
+    done = run_script(["-m", "p2ch13.training"], [*options, "--preset", "strong", "--epochs", "2"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    (path,) = (tmp_path / "models" / "p2ch13").glob("*.last.state")
+    state = load_checkpoint(path)
+    averaged, trained = state["model_state"]["unet.last.weight"], state["trained_state"]["unet.last.weight"]
+    assert not torch.equal(averaged, trained)
+    assert torch.allclose(averaged, trained, atol=0.1)
+    assert TrainingConfig(**state["config"]).preset == "strong"
+
+
+def test_schedules(options):
+    app = SegmentationTrainingApp(
+        [
+            *options,
+            "--epochs",
+            "2",
+            "--learning-rate",
+            "0.01",
+            "--warm-up-cosine",
+            "--fn-weight",
+            "8",
+            "--fn-weight-end",
+            "2",
+        ]
+    )
+    rates, weights = [], []
+    for samples_count in (0, 2, 64, 128):  # of 128
+        app.follow_schedules(samples_count)
+        rates.append(app.optimizer.param_groups[0]["lr"])
+        weights.append(app.fn_weight.item())
+    # 1/64 of the run is 0.3125 of the warm-up; its middle 0.45/0.95 of the descent, where the cosine is at 0.5413.
+    assert rates == pytest.approx([1e-4, 1e-4 + 0.3125 * 9.9e-3, 1e-4 + 9.9e-3 * 0.5413, 1e-4], rel=1e-3)
+    assert weights == pytest.approx([8.0, 8 - 6 / 64, 5.0, 2.0])
+
+
+def test_averaged_weights_by_hand(options):
+    """After the first step they are its weights; each further step moves them by 1/100 towards its own."""
+    app = SegmentationTrainingApp([*options, "--average-weights", "--samples-per-epoch", "48"])
+    train_ds = app.init_train_ds()
+    weights = []
+    take_step = app.train_step
+
+    def remember(*batch):
+        result = take_step(*batch)
+        weights.append(app.segmentation_model.unet.last.weight.detach().clone())
+        return result
+
+    app.train_step = remember
+    app.do_training(1, train_ds)
+    expected = weights[0]
+    for weight in weights[1:]:
+        expected = 0.99 * expected + 0.01 * weight
+    assert len(weights) == 3
+    assert torch.allclose(app.evaluated_model.unet.last.weight, expected, atol=1e-7)
+
+
+def test_depth_is_kept_with_the_model(options):
+    app = SegmentationTrainingApp([*options, "--depth", "4"])
+    app.main()
+    assert load_model(app.best_path).unet.depth == 4
 
 
 def test_a_model_that_finds_nothing_is_said_to(options, caplog, monkeypatch):
@@ -226,6 +324,8 @@ def test_mistakes_end_in_one_line(options, folders, tmp_path, capsys):
         (["--epochs", "0"], "0 is less than 1"),
         (["--epochs", "many"], "'many' is not a whole number"),
         (["--precision", "fp8"], "invalid choice: 'fp8'"),
+        (["--preset", "weak"], "invalid choice: 'weak'"),
+        (["--negatives", "2"], "2 is not between 0 and 1"),
         (["../comment"], "cannot be part of a file name"),
     ],
 )

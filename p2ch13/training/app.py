@@ -172,6 +172,10 @@ class SegmentationTrainingApp:
                         self.log_pictures(report, epoch_ndx, {"trn": train_ds, "val": val_ds})
                     self.save_model(epoch_ndx, scores, is_best=scores is not None and self.is_best(scores))
                     if self.should_stop():
+                        log.info(
+                            f"E{epoch_ndx}: no better model in {self.config.early_stop} validations; "
+                            "--early-stop ends the run."
+                        )
                         break
             self.log_end(val_ds)
 
