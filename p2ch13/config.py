@@ -68,6 +68,7 @@ class TrainingConfig:
     fn_weight: float = 8.0  # of the false negatives' Dice loss, the book's 2**3
     fn_weight_end: float | None = None  # what it comes to; None: it stays
     batch_dice: bool = False
+    cross_entropy: float = 0.0  # weight of the pixels' cross-entropy in the loss
     learning_rate: float = 1e-3
     warm_up_cosine: bool = False
     average_weights: bool = False

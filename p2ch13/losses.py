@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 
 FALSE_NEGATIVE_WEIGHT = 8.0  # the book's 2**3
 
@@ -39,6 +40,7 @@ def segmentation_loss(
     label: torch.Tensor,
     fn_weight: torch.Tensor | float = FALSE_NEGATIVE_WEIGHT,
     over_batch: bool = False,
+    cross_entropy: float = 0.0,
 ) -> torch.Tensor:
     """Dice loss of all pixels plus 8 times that of the nodule's pixels alone, for each sample: (batch,).
 
@@ -49,7 +51,13 @@ def segmentation_loss(
         prediction, label: as for `dice_loss`.
         fn_weight: of the second term.
         over_batch: Dice of the batch as a whole instead of each sample's.
+        cross_entropy: weight of a third term, the pixels' mean cross-entropy. Dice hardly moves a pixel that is taken
+            for nodule with certainty; cross-entropy moves it the more.
     Source: the book, 13.6.3, loss weighting.
     """
     loss = batch_dice_loss if over_batch else dice_loss
-    return loss(prediction, label) + fn_weight * loss(prediction * label, label)
+    losses = loss(prediction, label) + fn_weight * loss(prediction * label, label)
+    if cross_entropy:
+        entropy = F.binary_cross_entropy(prediction.float(), label.float(), reduction="none")
+        losses = losses + cross_entropy * entropy.mean((1, 2, 3))
+    return losses

@@ -63,6 +63,13 @@ def test_over_the_batch_a_false_alarm_where_nothing_is_keeps_its_gradient():
     assert gradients[1] > 100 * gradients[0] > 0
 
 
+def test_cross_entropy_by_hand():
+    prob, label = as_slice([0.5, 0.25, 0.0, 0.0]), as_slice([1, 0, 0, 0], torch.bool)
+    without = segmentation_loss(prob, label).item()
+    # -(ln 0.5 + ln 0.75) / 4
+    assert segmentation_loss(prob, label, cross_entropy=2.0).item() == pytest.approx(without + 2 * 0.2452073)
+
+
 def test_sums_of_bfloat16_are_exact():
     """In bfloat16 itself 256 + 1 is 256, and a slice has 262,144 pixels."""
     prob = torch.ones(1, 1, 512, 512, dtype=torch.bfloat16)

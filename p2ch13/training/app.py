@@ -249,7 +249,10 @@ class SegmentationTrainingApp:
             ct_slices, label_mask = self.augmentation_model(ct_slices, label_mask)
         with autocast(self.device, self.dtype):
             nodule_prob = model(ct_slices)  # (batch, 1, row, col), each 0..1
-        losses = segmentation_loss(nodule_prob, label_mask, self.fn_weight, self.config.batch_dice)
+        config = self.config
+        losses = segmentation_loss(
+            nodule_prob, label_mask, self.fn_weight, config.batch_dice, config.cross_entropy
+        )
         return losses, count_pixels(nodule_prob > NODULE_THRESHOLD, label_mask)
 
     @property

@@ -109,6 +109,9 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
         "--fn-weight-end", type=float, default=default.fn_weight_end, help="what it comes to by the end of the run"
     )
     add_switch(recipe, "batch-dice", "Dice loss of the batch as a whole, instead of each crop's")
+    recipe.add_argument(
+        "--cross-entropy", type=float, default=default.cross_entropy, help="weight of the pixels' cross-entropy in the loss"
+    )
     recipe.add_argument("--learning-rate", type=float, default=default.learning_rate, help="Adam's")
     add_switch(recipe, "warm-up-cosine", "raise the learning rate at first, then lower it along a cosine")
     add_switch(recipe, "average-weights", "score and save a moving average of the weights")

@@ -1,0 +1,159 @@
+"""Train a preset with one option left out at a time, and compare: which of them earn their place?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from p2ch13.config import BOOK_AUGMENTATION, PRESETS, TrainingConfig
+from util.errors import run_command
+from util.files import make_writable_folder, write_whole
+from util.launch import Launch
+from util.logconf import set_up_logging
+from util.options import non_negative_int, positive_int
+
+log = logging.getLogger(__name__)
+
+# What the table shows: a column's name, where a run's scores have it, decimals.
+COLUMNS: tuple[tuple[str, tuple[str, str], int], ...] = (
+    ("nodules found", ("nodules", "recall"), 2),
+    ("false positives a scan", ("findings", "false_positives_per_scan"), 1),
+    ("CPM", ("froc", "cpm"), 2),
+    ("voxel recall", ("voxels", "recall"), 2),
+    ("voxel precision", ("voxels", "precision"), 2),
+    ("voxel Dice", ("voxels", "dice"), 2),
+)
+
+
+def main(sys_argv: Sequence[str] | None = None) -> None:
+    """Train and score every variant with every seed; print and write one table.
+
+    A run's scores are kept: a study that was stopped goes on when it is started again.
+    Raises: InputError for folders or data that cannot be used.
+    """
+    args = build_parser().parse_args(sys_argv)
+    set_up_logging(Launch())
+    make_writable_folder(args.output, "--output")
+    variants = list_variants(args.preset)
+    scores: dict[str, list[dict[str, Any]]] = {name: [] for name in variants}
+    runs = [(name, seed) for seed in range(args.first_seed, args.first_seed + args.seeds) for name in variants]
+    for ndx, (name, seed) in enumerate(runs, start=1):
+        log.info(f"Run {ndx} of {len(runs)}: {name}, seed {seed}")
+        scores[name].append(get_scores(args, name, variants[name], seed))
+        with write_whole(args.output / "ablation.md") as file:
+            file.write(format_table(scores).encode())
+    print(format_table(scores))
+    log.info(f"Written to {args.output / 'ablation.md'}, the scores of each run beside it")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m p2ch13.ablation", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--preset", choices=[name for name in PRESETS if PRESETS[name]], default="strong")
+    parser.add_argument("--data-dir", default=TrainingConfig.data_dir, help="LUNA16's subset*/ and CSV files")
+    parser.add_argument("--cache-dir", default=TrainingConfig.cache_dir, help="what precache.py --preset strong filled")
+    parser.add_argument(
+        "--val-stride", type=positive_int, default=TrainingConfig.val_stride, help="every such series is for validation"
+    )
+    parser.add_argument("--seeds", type=positive_int, default=3, help="runs of each variant")
+    parser.add_argument("--first-seed", type=non_negative_int, default=0)
+    parser.add_argument("--epochs", type=positive_int, default=1, help="of each run")
+    parser.add_argument(
+        "--samples-per-epoch", type=positive_int, default=TrainingConfig.samples_per_epoch, help="random crops in each"
+    )
+    parser.add_argument("--output", type=Path, default=Path("data/ablation"), help="for the table and each run's scores")
+    return parser
+
+
+def list_variants(preset: str) -> dict[str, list[str]]:
+    """Name -> options of training: the preset, the preset without each of its options, and the book's."""
+    variants = {preset: ["--preset", preset]}
+    book_augmentation = [f"augment_{name}" for name in BOOK_AUGMENTATION]
+    variants["without the book's augmentation"] = [*variants[preset], *map(leave_out, book_augmentation)]
+    for field in PRESETS[preset]:
+        if field not in book_augmentation and field != "best_metric":  # all runs end with their last model
+            variants[f"without {option_name(field)}"] = [*variants[preset], leave_out(field)]
+    variants["book"] = ["--preset", "book", "--augmented"]
+    return variants
+
+
+def leave_out(field: str) -> str:
+    """The option that gives a field of `TrainingConfig` the book's value, whatever the preset says."""
+    default = next(f.default for f in fields(TrainingConfig) if f.name == field)
+    return f"--no-{option_name(field)}" if default is False else f"--{option_name(field)}={default}"
+
+
+def option_name(field: str) -> str:
+    return field.replace("_", "-")
+
+
+def get_scores(args: argparse.Namespace, name: str, options: Sequence[str], seed: int) -> dict[str, Any]:
+    """A run's scores, from its file if there is one of the same settings."""
+    data = ["--data-dir", args.data_dir, "--cache-dir", args.cache_dir, "--val-stride", str(args.val_stride)]
+    length = ["--epochs", str(args.epochs), "--samples-per-epoch", str(args.samples_per_epoch)]
+    command_line = [*options, *data, *length, "--seed", str(seed)]
+    path = args.output / f"{file_name(name)}_{seed}.json"
+    if path.is_file():
+        stored = json.loads(path.read_text())
+        if stored["command_line"] == command_line:
+            log.info(f"Scored before, in {path}")
+            return dict(stored["scores"])
+    scores = train_and_score(command_line)
+    with write_whole(path) as file:
+        file.write(json.dumps({"command_line": command_line, "scores": scores}, indent=1).encode())
+    return scores
+
+
+def file_name(name: str) -> str:
+    return "".join(letter if letter.isalnum() else "_" for letter in name)
+
+
+def train_and_score(command_line: Sequence[str]) -> dict[str, Any]:
+    """Train, and score the last model on the validation series' whole scans.
+
+    The last one, since the best one would be chosen on the scans that it is then scored on.
+    """
+    # Imported here: torch takes seconds, which a mistyped option should not.
+    from p2ch13.scoring import evaluate_series, summarize
+    from p2ch13.segmentation import segment
+    from p2ch13.training.app import SegmentationTrainingApp
+
+    app = SegmentationTrainingApp(command_line)
+    train_ds, val_ds = app.init_train_ds(), app.init_val_ds()
+    for epoch_ndx in range(1, app.config.epochs + 1):
+        log.info(f"E{epoch_ndx} trn {app.do_training(epoch_ndx, train_ds)}")
+    app.set_evaluating()
+    scans = []
+    for series_uid in val_ds.series_list:
+        ct = val_ds.ct_cache.get_ct(series_uid)
+        scans.append(evaluate_series(ct, segment(ct, app.evaluated_model), NODULE_THRESHOLD, MIN_DIAMETER_MM))
+    scores: dict[str, Any] = summarize(scans).as_dict()
+    return scores
+
+
+def format_table(scores: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """A Markdown table: mean and standard deviation over the seeds."""
+    lines = [["", *(name for name, _, _ in COLUMNS)], ["---", *("---:" for _ in COLUMNS)]]
+    for name, runs in scores.items():
+        if runs:
+            lines.append([name, *(format_values([run[a][b] for run in runs], digits) for _, (a, b), digits in COLUMNS)])
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def format_values(values: Sequence[float | None], digits: int) -> str:
+    """`mean ± standard deviation` of those that are defined."""
+    defined = [value for value in values if value is not None]
+    if len(defined) < 2:
+        return f"{defined[0]:.{digits}f}" if defined else "-"
+    return f"{statistics.mean(defined):.{digits}f} ± {statistics.stdev(defined):.{digits}f}"
+
+
+if __name__ == "__main__":
+    run_command(main)
