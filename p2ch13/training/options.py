@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from p2ch13.config import AUGMENTATION, COMPILE_CHOICES, PRECISIONS, TrainingConfig
+from p2ch13.label_options import add_label_options
 from util.options import name_part, non_negative_int, positive_int
 
 
@@ -66,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=non_negative_int, default=default.seed, help="fixes weights and samples")
 
     add_augmentation_options(parser)
+    add_label_options(parser)
     add_folder_options(parser)
     parser.add_argument(
         "comment", type=name_part, nargs="?", default=default.comment, help="last part of the run's file names"
