@@ -24,7 +24,7 @@ from util.coordinates import IrcTuple
 from util.errors import InputError
 
 FIRST_RADIUS = 2  # voxels from which a nodule's box starts to grow, as in the book
-OPENING_MM = 1.0  # half the width of what a refined label loses: vessels
+THICK_VOXEL_MM = 2.0  # along an axis with such voxels a nodule may be as thin as a vessel
 
 
 class Part(NamedTuple):
@@ -95,8 +95,9 @@ BOOK_RULE = BoxRule()
 class RefinedRule:
     """The book's box at -600 HU; in it, what hangs together with the centre after an opening.
 
-    The opening takes away what is thinner than 2 to 3 voxels, as vessels are that leave the nodule. Where nothing is
-    left of the nodule, it is kept as it was; one that is nowhere as dense as that, the book's rule marks.
+    The opening takes away what is thinner than 3 voxels, as vessels are that leave the nodule, and single voxels of the
+    nodule's surface, which are put back. Where it leaves nothing of the nodule, this is kept as it was; one that is
+    nowhere as dense as that, the book's rule marks.
     """
 
     threshold_hu: float = REFINED_THRESHOLD_HU
@@ -119,11 +120,13 @@ class RefinedRule:
         whole = find_nearest(split_components(dense, fully_connected=False), center_irc, vx_size_irc)
         if whole is None:
             return BOOK_RULE.mark_nodule(scan, nodule)
-        opened = BoxMask(box, open_mask(widen(whole, box).mask, vx_size_irc))
+        whole = widen(whole, box)
+        opened = BoxMask(box, open_mask(whole.mask, vx_size_irc))
         core = find_nearest(split_components(opened, fully_connected=False), center_irc, vx_size_irc)
-        # What is left may be of a wall that the nodule touched.
-        is_nodule = core is not None and (np.abs(offsets(core, center_irc)).max(axis=1) <= FIRST_RADIUS).any()
-        return as_part(core if core is not None and is_nodule else whole)
+        # What is left may be of a wall that the nodule touches.
+        if core is None or np.abs(offsets(core, center_irc)).max(axis=1).min() > FIRST_RADIUS:
+            return as_part(whole)
+        return as_part(BoxMask(box, grow_mask(widen(core, box).mask, vx_size_irc) & whole.mask))
 
 
 @dataclass(frozen=True)
@@ -227,12 +230,24 @@ def find_radius(scan: Scan, center_irc: IrcTuple, axis: int, threshold_hu: float
 
 
 def open_mask(mask: NDArray[np.bool_], vx_size_irc: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """The mask without what is thinner than the opening; along axes with voxels of 2 mm or more nothing is too thin."""
-    image = sitk.GetImageFromArray(mask.astype(np.uint8))
-    radius_xyz = [min(round(OPENING_MM / size), 1) for size in vx_size_irc[::-1].tolist()]
-    # A cross and not ITK's ball, whose radius of 1 takes the poles off a round nodule.
-    opened = sitk.BinaryMorphologicalOpening(image, radius_xyz, sitk.sitkCross)
+    """The mask without what is thinner than 3 voxels; what its array cuts off counts as going on."""
+    opened = sitk.BinaryMorphologicalOpening(as_image(mask), opening_radius(vx_size_irc), sitk.sitkCross)
     return sitk.GetArrayFromImage(opened).astype(bool)
+
+
+def grow_mask(mask: NDArray[np.bool_], vx_size_irc: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """The mask and its neighbours, over faces."""
+    grown = sitk.BinaryDilate(as_image(mask), opening_radius(vx_size_irc), sitk.sitkCross)
+    return sitk.GetArrayFromImage(grown).astype(bool)
+
+
+def as_image(mask: NDArray[np.bool_]) -> sitk.Image:
+    return sitk.GetImageFromArray(mask.astype(np.uint8))
+
+
+def opening_radius(vx_size_irc: NDArray[np.float64]) -> list[int]:
+    """Voxels along x, y and z: 1, but none where they are thick."""
+    return [int(size < THICK_VOXEL_MM) for size in vx_size_irc[::-1].tolist()]
 
 
 def find_nearest(
