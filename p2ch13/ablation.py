@@ -68,7 +68,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--samples-per-epoch", type=positive_int, default=TrainingConfig.samples_per_epoch, help="random crops in each"
     )
-    parser.add_argument("--output", type=Path, default=Path("data/ablation"), help="for the table and each run's scores")
+    parser.add_argument(
+        "--output", type=Path, default=Path("data/ablation"), help="for the table and each run's scores"
+    )
     return parser
 
 

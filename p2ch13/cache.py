@@ -22,14 +22,15 @@ from p2ch13.config import (
     CROP_WIDTH_IRC,
     HU_MAX,
     HU_MIN,
-    MASK_THRESHOLD_HU,
     NEGATIVES_PER_SCAN,
     SLICES_PER_NODULE,
     CropChoice,
     Folders,
+    LabelOptions,
 )
 from p2ch13.crops import CropPlaces, choose_crop_places
 from p2ch13.ct import Ct
+from p2ch13.labels import Labels
 from p2ch13.scans import find_scans, no_such_series, scan_signature
 from util.coordinates import IrcTuple, XyzTuple
 from util.disk import DamagedEntryError, get_cache
@@ -43,19 +44,23 @@ CACHE_VERSION = 1  # raised when a mask, a crop or the way they are stored chang
 class CtCache:
     """The scans of a data folder, and the cache of what was made from them.
 
-    A cached value is found again only while its scan's files, the annotations of its series and the mask's threshold
-    are what they were; otherwise it is made anew.
+    A cached value is found again only while its scan's files, the annotations of its series and the way they are
+    marked are what they were; otherwise it is made anew.
 
-    Args: folders: where the scans and the CSV files are, and the cache.
-    Attributes: `series_list`, sorted UIDs of the scans on disk; `nodules`, series UID -> its nodules, largest first;
-        `folder`, the cache's.
-    Raises: InputError for a folder or CSV file that cannot be used.
+    Args:
+        folders: where the scans and the CSV files are, and the cache.
+        labels: how nodules are marked.
+    Attributes: `series_list`, sorted UIDs of the scans on disk, without those that the labels leave out; `nodules`,
+        series UID -> its nodules, largest first; `labels`; `folder`, the cache's.
+    Raises: InputError for a folder or file that cannot be used.
     """
 
-    def __init__(self, folders: Folders) -> None:
+    def __init__(self, folders: Folders, labels: LabelOptions | None = None) -> None:
         self.data_dir = folders.data_dir
-        self.scans = find_scans(folders.data_dir)
-        self.series_list = list(self.scans)
+        scans = find_scans(folders.data_dir)
+        self.labels = Labels(labels or LabelOptions(), list(scans))
+        self.series_list = self.labels.series_list
+        self.scans = {series_uid: scans[series_uid] for series_uid in self.series_list}
         self.nodules: defaultdict[str, list[CandidateInfoTuple]] = defaultdict(list)
         for nodule in get_nodule_info_list(folders.data_dir, scans=self.scans):
             self.nodules[nodule.series_uid].append(nodule)
@@ -73,7 +78,8 @@ class CtCache:
         Raises: InputError if there is no such scan or it cannot be read.
         """
         if self._latest_ct is None or self._latest_ct.series_uid != series_uid:
-            self._latest_ct = Ct(self._find_scan(series_uid), self.nodules[series_uid])
+            path, rule = self._find_scan(series_uid), self.labels.rule_of(series_uid)
+            self._latest_ct = Ct(path, self.nodules[series_uid], rule)
         return self._latest_ct
 
     def get_ct_raw_candidate(
@@ -197,4 +203,5 @@ class CtCache:
         """All that the value depends on. A mask depends on where the series' nodules are, not on how large they are."""
         signature = scan_signature(self._find_scan(series_uid))
         centers = sorted(nodule.center_xyz for nodule in self.nodules[series_uid])
-        return json.dumps([kind, series_uid, *details, CACHE_VERSION, MASK_THRESHOLD_HU, signature, centers])
+        threshold_hu, rule_details = self.labels.rule_of(series_uid).key
+        return json.dumps([kind, series_uid, *details, CACHE_VERSION, threshold_hu, signature, centers, *rule_details])

@@ -6,11 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from util.errors import InputError
+
 CONTEXT_SLICES_COUNT = 3  # slices on either side of the one that is segmented
 CROP_WIDTH_IRC = (2 * CONTEXT_SLICES_COUNT + 1, 96, 96)  # voxels kept around a nodule
 TRAINING_CROP_SIZE = 64  # rows and cols that training cuts out of these
 HU_MIN, HU_MAX = -1000, 1000  # air and dense bone; scanners write anything beyond
-MASK_THRESHOLD_HU = -700  # border between lung and tissue
+MASK_THRESHOLD_HU = -700  # border between lung and tissue, as in the book
+REFINED_THRESHOLD_HU = -600  # the same for refined labels
+LABEL_KINDS = ("box", "refined", "lidc")
+MISSING_XML_CHOICES = ("box", "leave-out")
 PRECISIONS = ("auto", "fp32", "bf16")
 COMPILE_CHOICES = ("auto", "yes", "no")
 NODULE_THRESHOLD = 0.5  # probability from which a pixel counts as nodule
@@ -44,6 +49,26 @@ class CropChoice:
 
 
 CENTRES_ALONE = CropChoice()
+
+
+@dataclass(frozen=True)
+class LabelOptions:
+    """What is taken for the outline of a nodule; see `p2ch13.labels`. Raises: InputError for options without sense."""
+
+    kind: str = "box"
+    threshold_hu: int | None = None  # border between lung and tissue; None: -700, for refined labels -600
+    lidc_xml: Path | None = None  # folder of the readers' contours, for lidc
+    missing_xml: str = "box"  # what becomes of a scan without contours
+
+    def __post_init__(self) -> None:
+        if self.kind not in LABEL_KINDS:
+            raise InputError(f"--labels {self.kind}: there are no such labels, but {', '.join(LABEL_KINDS)}")
+        if self.missing_xml not in MISSING_XML_CHOICES:
+            raise InputError(f"--missing-xml {self.missing_xml}: it can be {' or '.join(MISSING_XML_CHOICES)}")
+        if self.kind == "lidc" and self.lidc_xml is None:
+            raise InputError("--labels lidc: where are the XML files of LIDC-IDRI? Say so with --lidc-xml")
+        if self.kind != "lidc" and self.lidc_xml is not None:
+            raise InputError(f"--lidc-xml {self.lidc_xml}: these files are for --labels lidc; give both or neither")
 
 
 @dataclass(frozen=True)
@@ -85,6 +110,10 @@ class TrainingConfig:
     augment_resolution: bool = False
     data_dir: str = str(Folders.data_dir)
     cache_dir: str = str(Folders.cache_dir)
+    labels: str = LabelOptions.kind
+    threshold_hu: int | None = LabelOptions.threshold_hu
+    lidc_xml: str | None = None
+    missing_xml: str = LabelOptions.missing_xml
     models_dir: str = "data/models"
     runs_dir: str = "runs"
     tb_prefix: str = "p2ch13"
@@ -102,6 +131,11 @@ class TrainingConfig:
     @property
     def folders(self) -> Folders:
         return Folders(Path(self.data_dir), Path(self.cache_dir))
+
+    @property
+    def label_options(self) -> LabelOptions:
+        lidc_xml = None if self.lidc_xml is None else Path(self.lidc_xml)
+        return LabelOptions(self.labels, self.threshold_hu, lidc_xml, self.missing_xml)
 
 
 # What --preset stands for. `book` is the chapter as it stands, `strong` what was found to mark fewer vessels.

@@ -10,14 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from p2ch13.candidates import CandidateInfoTuple
-from p2ch13.config import HU_MAX, HU_MIN, MASK_THRESHOLD_HU
+from p2ch13.config import HU_MAX, HU_MIN
+from p2ch13.labels import BOOK_RULE, BoxRule, LabelRule, Part
 from p2ch13.scans import SCAN_SUFFIXES, read_ahead, read_header, read_voxels
+from util.boxes import Box, inside, intersect, make_box, shape_of
 from util.coordinates import IrcTuple, xyz2irc
 from util.errors import InputError
-
-FIRST_RADIUS = 2  # voxels from which a nodule's box starts to grow, as in the book
-
-Box = tuple[slice, slice, slice]  # index, row, col
 
 
 class Ct:
@@ -28,17 +26,19 @@ class Ct:
     Args:
         path: the scan's header file.
         nodules: the scan's annotated nodules.
+        rule: how nodules are marked; the book's box if none is named.
     Attributes: `series_uid`; `origin_xyz`, `vx_size_xyz` (mm) and `direction` (3x3), see `util.coordinates`;
         `shape_irc` (slices, rows, cols).
     Raises: InputError, naming the file, if it cannot be read as a scan.
     """
 
-    def __init__(self, path: Path, nodules: Sequence[CandidateInfoTuple] = ()) -> None:
+    def __init__(self, path: Path, nodules: Sequence[CandidateInfoTuple] = (), rule: LabelRule = BOOK_RULE) -> None:
         self.header = read_header(path)
         self.series_uid = path.name
         for suffix in SCAN_SUFFIXES:
             self.series_uid = self.series_uid.removesuffix(suffix)
         self.nodules = tuple(nodules)
+        self.rule = rule
         self.shape_irc = self.header.shape_irc
         self.origin_xyz = self.header.origin_xyz
         self.vx_size_xyz = self.header.vx_size_xyz
@@ -50,28 +50,31 @@ class Ct:
         return read_voxels(self.header)
 
     def build_annotation_mask(
-        self, nodules: Sequence[CandidateInfoTuple], threshold_hu: float = MASK_THRESHOLD_HU
+        self, nodules: Sequence[CandidateInfoTuple], threshold_hu: float | None = None
     ) -> NDArray[np.bool_]:
         """Mark the tissue of each annotated nodule.
 
-        Annotations give a centre and a diameter but no outline. A box grows from each centre, one axis at a time, until
-        one of its ends meets lung; what lies in a box and is denser than lung is nodule. An end that comes to the
-        scan's border stays there while the other one goes on, so that a nodule at the border is marked whole.
+        Annotations give a centre and a diameter but no outline; `p2ch13.labels` has the rules that find one. Where
+        none is found, as for a nodule of which readers agree on no voxel, nothing is marked.
 
         Args:
             nodules: candidates of this scan that are nodules; `center_xyz` in mm, patient coordinates.
-            threshold_hu: border between lung and tissue, in HU.
+            threshold_hu: take the book's rule, with this border between lung and tissue, and not the scan's own.
         Returns: bool array (index, row, col), shaped like `self.hu`.
-        Raises: InputError, naming the scan, if a centre lies outside it.
-        Source: the book, 13.5.3.
+        Raises: InputError, naming the scan, if a centre lies outside it, or what the rule itself raises.
         """
-        whole_scan: Box = (slice(0, self.shape_irc[0]), slice(0, self.shape_irc[1]), slice(0, self.shape_irc[2]))
-        return self._mask_in(whole_scan, self._find_boxes(nodules, threshold_hu), threshold_hu)
+        rule = self.rule if threshold_hu is None else BoxRule(threshold_hu)
+        return self._mask_in(self._whole, rule.mark_nodules(self, nodules))
+
+    @cached_property
+    def parts(self) -> list[Part]:
+        """The pieces of the scan's mask; outside of their boxes there is none."""
+        return self.rule.mark_scan(self)
 
     @property
     def positive_mask(self) -> NDArray[np.bool_]:
-        """The mask of the scan's own nodules: (index, row, col), as large as the scan. Made anew on every call."""
-        return self.build_annotation_mask(self.nodules)
+        """The mask of all that is nodule: (index, row, col), as large as the scan. Made anew on every call."""
+        return self._mask_in(self._whole, self.parts)
 
     @cached_property
     def positive_indexes(self) -> list[int]:
@@ -79,9 +82,9 @@ class Ct:
         return sorted(
             {
                 ndx
-                for index, rows, cols in self._nodule_boxes
-                for ndx in range(index.start, index.stop)
-                if (self.hu[ndx, rows, cols] > MASK_THRESHOLD_HU).any()
+                for part in self.parts
+                for ndx in range(part.box[0].start, part.box[0].stop)
+                if part.mark((slice(ndx, ndx + 1), *part.box[1:])).any()
             }
         )
 
@@ -104,16 +107,13 @@ class Ct:
             min(max(center - width // 2, 0), size - width) if size >= width else center - width // 2
             for center, width, size in zip(center_irc, width_irc, self.shape_irc, strict=True)
         ]
-        index, rows, cols = (
-            slice(max(start, 0), min(start + width, size))
-            for start, width, size in zip(starts, width_irc, self.shape_irc, strict=True)
-        )
+        window = make_box(np.maximum(starts, 0), np.minimum(np.array(starts) + width_irc, self.shape_irc))
         padding = [
             (taken.start - start, start + width - taken.stop)
-            for start, width, taken in zip(starts, width_irc, (index, rows, cols), strict=True)
+            for start, width, taken in zip(starts, width_irc, window, strict=True)
         ]
-        ct_chunk = self.hu[index, rows, cols].astype(np.int16)
-        pos_chunk = self._mask_in((index, rows, cols), self._nodule_boxes, MASK_THRESHOLD_HU)
+        ct_chunk = self.hu[window].astype(np.int16)
+        pos_chunk = self._mask_in(window, self.parts)
         return np.pad(ct_chunk, padding, mode="edge"), np.pad(pos_chunk, padding, mode="edge"), center_irc
 
     def get_slice(self, slice_ndx: int, context_slices_count: int) -> NDArray[np.int16]:
@@ -129,9 +129,7 @@ class Ct:
 
     def get_slice_mask(self, slice_ndx: int) -> NDArray[np.bool_]:
         """The nodule mask of one slice: (row, col)."""
-        _, rows, cols = self.shape_irc
-        window = (slice(slice_ndx, slice_ndx + 1), slice(0, rows), slice(0, cols))
-        mask: NDArray[np.bool_] = self._mask_in(window, self._nodule_boxes, MASK_THRESHOLD_HU)[0]
+        mask: NDArray[np.bool_] = self._mask_in((slice(slice_ndx, slice_ndx + 1), *self._whole[1:]), self.parts)[0]
         return mask
 
     def locate(self, point_xyz: Sequence[float]) -> IrcTuple:
@@ -145,50 +143,14 @@ class Ct:
             )
         return irc
 
-    @cached_property
-    def _nodule_boxes(self) -> list[Box]:
-        return self._find_boxes(self.nodules, MASK_THRESHOLD_HU)
+    @property
+    def _whole(self) -> Box:
+        return make_box((0, 0, 0), self.shape_irc)
 
-    def _find_boxes(self, nodules: Sequence[CandidateInfoTuple], threshold_hu: float) -> list[Box]:
-        boxes: list[Box] = []
-        for nodule in nodules:
-            center_irc = self.locate(nodule.center_xyz)
-            radii = [self._find_radius(center_irc, axis, threshold_hu) for axis in range(3)]
-            index, row, col = (
-                slice(max(center - radius, 0), min(center + radius + 1, size))
-                for center, radius, size in zip(center_irc, radii, self.shape_irc, strict=True)
-            )
-            boxes.append((index, row, col))
-        return boxes
-
-    def _find_radius(self, center_irc: IrcTuple, axis: int, threshold_hu: float) -> int:
-        """How far the two ends go out from the centre along one axis until one meets lung, or both the border.
-
-        Voxels are looked up one by one: a line through all slices would touch a page of the file in each of them.
-        """
-        center, last = center_irc[axis], self.shape_irc[axis] - 1
-        low, high = list(center_irc), list(center_irc)
-        radius = FIRST_RADIUS
-        while center - radius > 0 or center + radius < last:
-            low[axis], high[axis] = max(center - radius, 0), min(center + radius, last)
-            if self.hu[tuple(low)] <= threshold_hu or self.hu[tuple(high)] <= threshold_hu:
-                break
-            radius += 1
-        return radius
-
-    def _mask_in(self, window: Box, boxes: Sequence[Box], threshold_hu: float) -> NDArray[np.bool_]:
-        """The part of the mask that lies in `window`; only voxels in the boxes are looked at."""
-        mask = np.zeros([axis.stop - axis.start for axis in window], dtype=bool)
-        for box in boxes:
-            common = [
-                slice(max(mine.start, theirs.start), min(mine.stop, theirs.stop))
-                for mine, theirs in zip(window, box, strict=True)
-            ]
-            if any(axis.start >= axis.stop for axis in common):
-                continue
-            inside = tuple(
-                slice(axis.start - origin.start, axis.stop - origin.start)
-                for axis, origin in zip(common, window, strict=True)
-            )
-            mask[inside] |= self.hu[tuple(common)] > threshold_hu
+    def _mask_in(self, window: Box, parts: Sequence[Part]) -> NDArray[np.bool_]:
+        """The part of the mask that lies in `window`; only what parts have in it is looked at."""
+        mask = np.zeros(shape_of(window), dtype=bool)
+        for part in parts:
+            if common := intersect(window, part.box):
+                mask[inside(common, window)] |= part.mark(common)
         return mask

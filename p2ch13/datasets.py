@@ -21,6 +21,7 @@ from p2ch13.config import (
     TRAINING_CROP_SIZE,
     CropChoice,
     Folders,
+    LabelOptions,
     TrainingConfig,
 )
 from p2ch13.scans import no_such_series
@@ -55,6 +56,7 @@ class Luna2dSegmentationDataset(Dataset[Sample]):
         context_slices_count: neighbours on either side; the first and the last slice are repeated beyond the ends.
         full_ct: every slice, not only those that hold nodule.
         folders: where scans, CSV files and the cache are.
+        labels: how nodules are marked; the book's way if nothing is said.
     Attributes: `series_list`; `pos_list`, their nodules, largest first; `sample_list`, series UID and slice of each
         item.
     Raises: InputError if a folder, file or scan cannot be used or the split leaves no series.
@@ -69,10 +71,11 @@ class Luna2dSegmentationDataset(Dataset[Sample]):
         full_ct: bool = False,
         *,
         folders: Folders | None = None,
+        labels: LabelOptions | None = None,
     ) -> None:
         self.context_slices_count = context_slices_count
         self.full_ct = full_ct
-        self.ct_cache = CtCache(folders or Folders())
+        self.ct_cache = CtCache(folders or Folders(), labels)
         self.series_list = split_series(self.ct_cache.series_list, val_stride, is_val_set, series_uid)
         self.pos_list = sort_candidates([n for uid in self.series_list for n in self.ct_cache.nodules[uid]])
         self.sample_list = self._find_samples()
@@ -146,8 +149,9 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
         off_centre: bool = False,
         balance_sizes: bool = False,
         folders: Folders | None = None,
+        labels: LabelOptions | None = None,
     ) -> None:
-        super().__init__(val_stride, is_val_set, series_uid, context_slices_count, folders=folders)
+        super().__init__(val_stride, is_val_set, series_uid, context_slices_count, folders=folders, labels=labels)
         if not self.pos_list:
             raise InputError("no training series has a nodule; choose another split with --val-stride")
         self.samples_per_epoch = samples_per_epoch

@@ -12,6 +12,7 @@ from pathlib import Path
 from p2ch13.cache import CtCache
 from p2ch13.candidates import get_candidate_info_list
 from p2ch13.config import PRESETS, CropChoice, Folders, TrainingConfig
+from p2ch13.label_options import add_label_options, label_options_of
 from util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line, run_command
 from util.launch import Launch
 from util.logconf import set_up_logging
@@ -34,11 +35,14 @@ def main(sys_argv: Sequence[str] | None = None) -> int:
     set_up_logging(Launch())
     folders = Folders(args.data_dir, args.cache_dir)
     choice = TrainingConfig(**PRESETS[args.preset]).crop_choice
-    ct_cache = CtCache(folders)
+    ct_cache = CtCache(folders, label_options_of(args))
     series_list = launch.share(ct_cache.series_list)
     nodule_count = sum(len(ct_cache.nodules[series_uid]) for series_uid in series_list)
     to_do = [series_uid for series_uid in series_list if not ct_cache.is_complete(series_uid, choice)]
     process = "" if launch.is_alone else f"Process {launch.rank + 1} of {launch.world_size}: "
+    if launch.is_first:
+        for note in ct_cache.labels.notes:
+            log.info(note)
     if not to_do:
         log.info(
             f"{process}Nothing to do: {folders.cache_dir} holds all {len(series_list)} scans with {nodule_count} "
@@ -54,7 +58,7 @@ def main(sys_argv: Sequence[str] | None = None) -> int:
     )
     worker_count = max(1, args.num_workers // launch.local_world_size)
     try:
-        errors = fill(folders, choice, to_do, min(worker_count, len(to_do)))
+        errors = fill(ct_cache, choice, to_do, min(worker_count, len(to_do)))
     except KeyboardInterrupt:
         log.info("What is cached by now stays; start again to go on.")
         raise
@@ -82,15 +86,15 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--num-workers", type=positive_int, default=os.cpu_count() or 1, help="processes, on each machine"
     )
+    add_label_options(parser)
     return parser
 
 
-def fill(folders: Folders, choice: CropChoice, series_list: Sequence[str], worker_count: int) -> list[InputError]:
+def fill(ct_cache: CtCache, choice: CropChoice, series_list: Sequence[str], worker_count: int) -> list[InputError]:
     """Cache the series in worker processes. Returns: an error for each one that cannot be read, sorted by its file."""
     errors: list[InputError] = []
-    futures = map_in_processes(
-        fill_series, series_list, worker_count, "Caching", "scan", start_worker, (folders, choice)
-    )
+    arguments = (ct_cache, choice)
+    futures = map_in_processes(fill_series, series_list, worker_count, "Caching", "scan", start_worker, arguments)
     for future in futures:
         try:
             future.result()
@@ -99,9 +103,9 @@ def fill(folders: Folders, choice: CropChoice, series_list: Sequence[str], worke
     return sorted(errors, key=str)  # not by which process was first
 
 
-def start_worker(folders: Folders, choice: CropChoice) -> None:
+def start_worker(ct_cache: CtCache, choice: CropChoice) -> None:
     global worker_cache, worker_choice
-    worker_cache, worker_choice = CtCache(folders), choice
+    worker_cache, worker_choice = ct_cache, choice
 
 
 def fill_series(series_uid: str) -> None:

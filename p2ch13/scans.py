@@ -136,8 +136,13 @@ def scan_signature(path: Path) -> list[list[str | int]]:
     if path.name.endswith(".mhd"):
         data_file = metaimage_data_file(path, read_metaimage_fields(path))
         files += [data_file] if data_file is not None else []
-    stats = [(file.name, file.stat()) for file in files]
-    return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
+    return [file_signature(file) for file in files]
+
+
+def file_signature(path: Path) -> list[str | int]:
+    """Name, length and time."""
+    stat = path.stat()
+    return [path.name, stat.st_size, stat.st_mtime_ns]
 
 
 @contextmanager

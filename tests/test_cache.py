@@ -6,7 +6,7 @@ import pytest
 
 from p2ch13 import cache
 from p2ch13.cache import CtCache
-from p2ch13.config import CROP_WIDTH_IRC, Folders
+from p2ch13.config import CROP_WIDTH_IRC, Folders, LabelOptions
 from p2ch13.ct import Ct
 from tests.conftest import TINY_SCANS, Ball, ball_mask, make_hu, to_xyz, write_luna, write_scan
 from util.errors import InputError
@@ -18,9 +18,9 @@ def opened(monkeypatch) -> list[Path]:
     paths: list[Path] = []
 
     class CountedCt(Ct):
-        def __init__(self, path, nodules=()):
+        def __init__(self, path, *arguments):
             paths.append(path)
-            super().__init__(path, nodules)
+            super().__init__(path, *arguments)
 
     monkeypatch.setattr(cache, "Ct", CountedCt)
     return paths
@@ -94,10 +94,9 @@ def test_a_nodule_next_door_changes_a_crops_mask(tmp_path):
     np.testing.assert_array_equal(masks[1], (ball_mask(balls[0]) | ball_mask(balls[1]))[window])
 
 
-def test_another_threshold_is_another_key(folders, monkeypatch):
+def test_another_threshold_is_another_key(folders):
     CtCache(folders).fill("1.2.0")
-    monkeypatch.setattr(cache, "MASK_THRESHOLD_HU", -600)
-    assert not CtCache(folders).is_complete("1.2.0")
+    assert not CtCache(folders, LabelOptions(threshold_hu=-600)).is_complete("1.2.0")
 
 
 def test_a_damaged_value_is_made_anew(folders, caplog):

@@ -133,10 +133,13 @@ class SegmentationTrainingApp:
             off_centre=self.config.off_centre,
             balance_sizes=self.config.balance_sizes,
             folders=self.config.folders,
+            labels=self.config.label_options,
         )
 
     def init_val_ds(self) -> Luna2dSegmentationDataset:
-        val_ds = Luna2dSegmentationDataset(self.config.val_stride, is_val_set=True, folders=self.config.folders)
+        val_ds = Luna2dSegmentationDataset(
+            self.config.val_stride, is_val_set=True, folders=self.config.folders, labels=self.config.label_options
+        )
         if not val_ds.sample_list:
             raise InputError(
                 f"none of the {len(val_ds.series_list)} validation series has a nodule, so that there is nothing to "
@@ -250,9 +253,7 @@ class SegmentationTrainingApp:
         with autocast(self.device, self.dtype):
             nodule_prob = model(ct_slices)  # (batch, 1, row, col), each 0..1
         config = self.config
-        losses = segmentation_loss(
-            nodule_prob, label_mask, self.fn_weight, config.batch_dice, config.cross_entropy
-        )
+        losses = segmentation_loss(nodule_prob, label_mask, self.fn_weight, config.batch_dice, config.cross_entropy)
         return losses, count_pixels(nodule_prob > NODULE_THRESHOLD, label_mask)
 
     @property
@@ -389,6 +390,8 @@ class SegmentationTrainingApp:
 
     def log_start(self, train_ds: TrainingLuna2dSegmentationDataset, val_ds: Luna2dSegmentationDataset) -> None:
         config = self.config
+        for note in train_ds.ct_cache.labels.notes:
+            log.info(note)
         log.info(
             f"Training on {len(train_ds.series_list)} series with {len(train_ds.pos_list)} nodules, validation on "
             f"{len(val_ds.series_list)} series with {len(val_ds)} slices that hold nodule."

@@ -14,6 +14,7 @@ from p2ch13.config import (
     PRESETS,
     TrainingConfig,
 )
+from p2ch13.label_options import add_label_options
 from util.options import name_part, non_negative_int, positive_int, share
 
 
@@ -82,6 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     add_recipe_options(parser)
     add_augmentation_options(parser)
+    add_label_options(parser)
     add_folder_options(parser)
     parser.add_argument(
         "comment", type=name_part, nargs="?", default=default.comment, help="last part of the run's file names"
@@ -110,7 +112,10 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     )
     add_switch(recipe, "batch-dice", "Dice loss of the batch as a whole, instead of each crop's")
     recipe.add_argument(
-        "--cross-entropy", type=float, default=default.cross_entropy, help="weight of the pixels' cross-entropy in the loss"
+        "--cross-entropy",
+        type=float,
+        default=default.cross_entropy,
+        help="weight of the pixels' cross-entropy in the loss",
     )
     recipe.add_argument("--learning-rate", type=float, default=default.learning_rate, help="Adam's")
     add_switch(recipe, "warm-up-cosine", "raise the learning rate at first, then lower it along a cosine")

@@ -1,0 +1,267 @@
+"""How a nodule is marked: by the book's box, by a refined one, or as LIDC-IDRI's readers outlined it.
+
+A rule answers with parts, boxes each with a way to mark any window in it, so that a mask as large as the scan is made
+only when someone asks for one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from p2ch13.candidates import CandidateInfoTuple
+from p2ch13.config import MASK_THRESHOLD_HU, REFINED_THRESHOLD_HU, LabelOptions
+from p2ch13.lidc import find_readings, mark_consensus
+from p2ch13.scans import ScanHeader, file_signature
+from util.boxes import Box, BoxMask, inside, make_box, split_components, starts_of, widen
+from util.coordinates import IrcTuple
+from util.errors import InputError
+
+FIRST_RADIUS = 2  # voxels from which a nodule's box starts to grow, as in the book
+THICK_VOXEL_MM = 2.0  # along an axis with such voxels a nodule may be as thin as a vessel
+
+
+class Part(NamedTuple):
+    """A piece of a scan's mask: nothing but nodule and what is between, and no nodule outside."""
+
+    box: Box
+    mark: Callable[[Box], NDArray[np.bool_]]  # a window within the box -> its mask
+
+
+class Scan(Protocol):
+    """What a rule sees of a `p2ch13.ct.Ct`."""
+
+    header: ScanHeader
+    nodules: tuple[CandidateInfoTuple, ...]
+
+    @property
+    def hu(self) -> NDArray[np.int16]: ...
+
+    @property
+    def parts(self) -> list[Part]: ...
+
+    def locate(self, point_xyz: Sequence[float]) -> IrcTuple: ...
+
+
+class LabelRule(Protocol):
+    """A way to mark the nodules of a scan."""
+
+    @property
+    def key(self) -> tuple[float | None, list[Any]]:
+        """The threshold, and what else a mask depends on beside the scan's voxels and the places of its nodules."""
+
+    def mark_scan(self, scan: Scan) -> list[Part]:
+        """All that is nodule. Raises: InputError, naming a file, if that cannot be told."""
+
+    def mark_nodules(self, scan: Scan, nodules: Iterable[CandidateInfoTuple]) -> list[Part]:
+        """The parts that belong to these nodules."""
+
+
+@dataclass(frozen=True)
+class BoxRule:
+    """The book's: a box grows from the centre until it meets lung, and what is denser than lung in it is nodule.
+
+    Source: the book, 13.5.3.
+    """
+
+    threshold_hu: float = MASK_THRESHOLD_HU
+
+    @property
+    def key(self) -> tuple[float, list[Any]]:
+        return self.threshold_hu, []
+
+    def mark_scan(self, scan: Scan) -> list[Part]:
+        return self.mark_nodules(scan, scan.nodules)
+
+    def mark_nodules(self, scan: Scan, nodules: Iterable[CandidateInfoTuple]) -> list[Part]:
+        return [self.mark_nodule(scan, nodule) for nodule in nodules]
+
+    def mark_nodule(self, scan: Scan, nodule: CandidateInfoTuple) -> Part:
+        box = grow_box(scan, scan.locate(nodule.center_xyz), self.threshold_hu)
+        hu = scan.hu  # not the scan, which holds its parts: the two would keep each other, and a map of the file
+        return Part(box, lambda window: hu[window] > self.threshold_hu)
+
+
+BOOK_RULE = BoxRule()
+
+
+@dataclass(frozen=True)
+class RefinedRule:
+    """The book's box at -600 HU; in it, what hangs together with the centre after an opening.
+
+    The opening takes away what is thinner than 3 voxels, as vessels are that leave the nodule, and single voxels of the
+    nodule's surface, which are put back. Where it leaves nothing of the nodule, this is kept as it was; one that is
+    nowhere as dense as that, the book's rule marks.
+    """
+
+    threshold_hu: float = REFINED_THRESHOLD_HU
+
+    @property
+    def key(self) -> tuple[float, list[Any]]:
+        return self.threshold_hu, ["refined"]
+
+    def mark_scan(self, scan: Scan) -> list[Part]:
+        return self.mark_nodules(scan, scan.nodules)
+
+    def mark_nodules(self, scan: Scan, nodules: Iterable[CandidateInfoTuple]) -> list[Part]:
+        return [self.mark_nodule(scan, nodule) for nodule in nodules]
+
+    def mark_nodule(self, scan: Scan, nodule: CandidateInfoTuple) -> Part:
+        center_irc = scan.locate(nodule.center_xyz)
+        box = grow_box(scan, center_irc, self.threshold_hu)
+        dense = BoxMask(box, scan.hu[box] > self.threshold_hu)
+        vx_size_irc = scan.header.vx_size_xyz[::-1]
+        whole = find_nearest(split_components(dense, fully_connected=False), center_irc, vx_size_irc)
+        if whole is None:
+            return BOOK_RULE.mark_nodule(scan, nodule)
+        whole = widen(whole, box)
+        opened = BoxMask(box, open_mask(whole.mask, vx_size_irc))
+        core = find_nearest(split_components(opened, fully_connected=False), center_irc, vx_size_irc)
+        # What is left may be of a wall that the nodule touches.
+        if core is None or np.abs(offsets(core, center_irc)).max(axis=1).min() > FIRST_RADIUS:
+            return as_part(whole)
+        return as_part(BoxMask(box, grow_mask(widen(core, box).mask, vx_size_irc) & whole.mask))
+
+
+@dataclass(frozen=True)
+class LidcRule:
+    """What at least half of LIDC-IDRI's readers outlined, whether or not it is among the annotations.
+
+    A nodule's own part is the connected piece nearest to its centre, if one comes within its radius and a voxel.
+    """
+
+    xml_path: Path
+
+    @property
+    def key(self) -> tuple[None, list[Any]]:
+        return None, ["lidc", file_signature(self.xml_path)]
+
+    def mark_scan(self, scan: Scan) -> list[Part]:
+        return [as_part(component) for component in mark_consensus(self.xml_path, scan.header)]
+
+    def mark_nodules(self, scan: Scan, nodules: Iterable[CandidateInfoTuple]) -> list[Part]:
+        components = [BoxMask(part.box, part.mark(part.box)) for part in scan.parts]
+        vx_size_irc = scan.header.vx_size_xyz[::-1]
+        parts = []
+        for nodule in nodules:
+            center_irc = scan.locate(nodule.center_xyz)
+            nearest = find_nearest(components, center_irc, vx_size_irc)
+            reach_mm = nodule.diameter_mm / 2 + vx_size_irc.max()
+            if nearest is not None and distance_mm(nearest, center_irc, vx_size_irc) <= reach_mm:
+                parts.append(as_part(nearest))
+        return parts
+
+
+class Labels:
+    """Which rule marks which scan.
+
+    Args:
+        options: what the user has chosen.
+        series_list: the scans' UIDs.
+    Attributes: `series_list`, those that are labelled; `notes`, lines to be said to the user.
+    Raises: InputError if the readers' files cannot be used, or no scan is left.
+    """
+
+    def __init__(self, options: LabelOptions, series_list: Sequence[str]) -> None:
+        self.series_list = list(series_list)
+        self.notes: list[str] = []
+        self._rules: dict[str, LabelRule] = {}  # of those scans that have one of their own
+        self._default_rule: LabelRule = BoxRule(pick(options.threshold_hu, MASK_THRESHOLD_HU))
+        if options.kind == "refined":
+            self._default_rule = RefinedRule(pick(options.threshold_hu, REFINED_THRESHOLD_HU))
+        if options.lidc_xml is not None:
+            self._find_readings(options.lidc_xml, options.missing_xml == "leave-out")
+
+    def rule_of(self, series_uid: str) -> LabelRule:
+        return self._rules.get(series_uid, self._default_rule)
+
+    def _find_readings(self, folder: Path, leave_out: bool) -> None:
+        found, unreadable = find_readings(folder)
+        self.notes += [f"Not used: {line}" for line in unreadable]
+        self._rules = {
+            series_uid: LidcRule(found[series_uid]) for series_uid in self.series_list if series_uid in found
+        }
+        missing_count = len(self.series_list) - len(self._rules)
+        if leave_out:
+            self.series_list = list(self._rules)
+        if not self.series_list:
+            raise InputError(f"{folder}: no XML file of any of the {missing_count} scans; correct --lidc-xml")
+        self.notes.append(
+            f"Labels: readers' contours of {len(self._rules)} scans; {missing_count} without XML "
+            f"{'are left out' if leave_out else 'are marked with the box'}."
+        )
+
+
+def pick(value: int | None, default: int) -> int:
+    return default if value is None else value
+
+
+def as_part(component: BoxMask) -> Part:
+    return Part(component.box, lambda window: component.mask[inside(window, component.box)])
+
+
+def grow_box(scan: Scan, center_irc: IrcTuple, threshold_hu: float) -> Box:
+    center = np.array(center_irc)
+    radii = np.array([find_radius(scan, center_irc, axis, threshold_hu) for axis in range(3)])
+    return make_box(np.maximum(center - radii, 0), np.minimum(center + radii + 1, scan.header.shape_irc))
+
+
+def find_radius(scan: Scan, center_irc: IrcTuple, axis: int, threshold_hu: float) -> int:
+    """How far the two ends go out from the centre along one axis until one meets lung, or both the border.
+
+    An end that comes to the scan's border stays there while the other one goes on, so that a nodule at the border is
+    marked whole. Voxels are looked up one by one: a line through all slices would touch a page of the file in each.
+    """
+    center, last = center_irc[axis], scan.header.shape_irc[axis] - 1
+    low, high = list(center_irc), list(center_irc)
+    radius = FIRST_RADIUS
+    while center - radius > 0 or center + radius < last:
+        low[axis], high[axis] = max(center - radius, 0), min(center + radius, last)
+        if scan.hu[tuple(low)] <= threshold_hu or scan.hu[tuple(high)] <= threshold_hu:
+            break
+        radius += 1
+    return radius
+
+
+def open_mask(mask: NDArray[np.bool_], vx_size_irc: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """The mask without what is thinner than 3 voxels; what its array cuts off counts as going on."""
+    opened = sitk.BinaryMorphologicalOpening(as_image(mask), opening_radius(vx_size_irc), sitk.sitkCross)
+    return sitk.GetArrayFromImage(opened).astype(bool)
+
+
+def grow_mask(mask: NDArray[np.bool_], vx_size_irc: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """The mask and its neighbours, over faces."""
+    grown = sitk.BinaryDilate(as_image(mask), opening_radius(vx_size_irc), sitk.sitkCross)
+    return sitk.GetArrayFromImage(grown).astype(bool)
+
+
+def as_image(mask: NDArray[np.bool_]) -> sitk.Image:
+    return sitk.GetImageFromArray(mask.astype(np.uint8))
+
+
+def opening_radius(vx_size_irc: NDArray[np.float64]) -> list[int]:
+    """Voxels along x, y and z: 1, but none where they are thick."""
+    return [int(size < THICK_VOXEL_MM) for size in vx_size_irc[::-1].tolist()]
+
+
+def find_nearest(
+    components: Iterable[BoxMask], center_irc: IrcTuple, vx_size_irc: NDArray[np.float64]
+) -> BoxMask | None:
+    return min(components, key=lambda component: distance_mm(component, center_irc, vx_size_irc), default=None)
+
+
+def distance_mm(component: BoxMask, center_irc: IrcTuple, vx_size_irc: NDArray[np.float64]) -> float:
+    """From a voxel to the nearest one of a component, 0 if it is one of them."""
+    return float(np.linalg.norm(offsets(component, center_irc) * vx_size_irc, axis=1).min())
+
+
+def offsets(component: BoxMask, center_irc: IrcTuple) -> NDArray[np.int64]:
+    """(voxel, 3): from a voxel to each one of a component."""
+    result: NDArray[np.int64] = np.argwhere(component.mask) + (starts_of(component.box) - np.array(center_irc))
+    return result

@@ -1,0 +1,230 @@
+import gc
+import weakref
+
+import numpy as np
+import pytest
+
+from p2ch13.config import LabelOptions, TrainingConfig
+from p2ch13.ct import Ct
+from p2ch13.labels import BoxRule, Labels, LidcRule, RefinedRule, open_mask
+from tests.conftest import LUNG_HU, SHAPE_IRC, TISSUE_HU, Ball, as_nodule, ball_mask, make_hu, write_scan
+from tests.lidc_files import write_readings
+from tests.test_lidc import block, block_mask
+from util.errors import InputError
+
+BALL = Ball((8, 50, 52), 5)
+
+
+def make_ct(tmp_path, hu, balls, rule):
+    return Ct(write_scan(tmp_path / "1.2.mhd", hu), [as_nodule("1.2", ball) for ball in balls], rule)
+
+
+def assert_is_coherent(ct):
+    """Mask, slices, and crops tell the same."""
+    mask = ct.positive_mask
+    assert ct.positive_indexes == mask.any(axis=(1, 2)).nonzero()[0].tolist()
+    np.testing.assert_array_equal(np.stack([ct.get_slice_mask(ndx) for ndx in range(SHAPE_IRC[0])]), mask)
+    for nodule in ct.nodules:
+        _, pos_chunk, _ = ct.get_raw_candidate(nodule.center_xyz, SHAPE_IRC)  # the whole scan
+        np.testing.assert_array_equal(pos_chunk, mask)
+
+
+def test_threshold_of_each_rule(tmp_path):
+    """A ball with a shell of -650 HU: denser than lung for -700, not for -600."""
+    hu = make_hu([])
+    hu[ball_mask(BALL)], inner = -650, ball_mask(BALL._replace(radius=3))
+    hu[inner] = TISSUE_HU
+    for rule, expected in [
+        (BoxRule(), ball_mask(BALL)),
+        (BoxRule(-600), inner),
+        (RefinedRule(), inner),
+        (RefinedRule(-700), ball_mask(BALL)),
+    ]:
+        ct = make_ct(tmp_path, hu, [BALL], rule)
+        np.testing.assert_array_equal(ct.positive_mask, expected)
+        assert_is_coherent(ct)
+        # A threshold that is named means the book's rule.
+        np.testing.assert_array_equal(ct.build_annotation_mask(ct.nodules, threshold_hu=-600), inner)
+
+
+@pytest.mark.parametrize("radius", [2, 3, 4, 5, 6, 7])
+@pytest.mark.parametrize("index", [0, 7, 15])
+def test_refined_keeps_a_ball_as_it_is(tmp_path, radius, index):
+    """At the scan's ends as well, where half of the ball is cut off."""
+    ball = Ball((index, 50, 52), radius)
+    np.testing.assert_array_equal(
+        make_ct(tmp_path, make_hu([ball]), [ball], RefinedRule()).positive_mask, ball_mask(ball)
+    )
+
+
+def test_refined_leaves_attached_vessels_out(tmp_path):
+    hu = make_hu([BALL])
+    hu[8:10, 50:52, 52:72] = TISSUE_HU  # 2 voxels thick, along the cols; the ball ends at col 57
+    hu[8:10, 50:52, 32:52] = TISSUE_HU
+    ct = make_ct(tmp_path, hu, [BALL], RefinedRule())
+    expected = ball_mask(BALL)
+    # The ball ends at col 57 in slice 8, row 50, and at col 56 in the other three. All that a cross about one of its
+    # voxels covers is kept, col 57 of the vessel too, and one more is put back as if it were of the surface.
+    expected[8:10, 50:52, 46:59] = True
+    np.testing.assert_array_equal(ct.positive_mask, expected)
+    assert_is_coherent(ct)
+    book = make_ct(tmp_path, hu, [BALL], BoxRule()).positive_mask
+    assert book[8, 50, 32:72].all()
+
+
+def test_refined_leaves_out_what_the_centre_does_not_hang_together_with(tmp_path):
+    """The corner of a nodule's box holds a part of its neighbour, which is marked if it is annotated itself."""
+    balls = [BALL, Ball((8, 57, 59), 3)]
+    hu = make_hu(balls)
+    assert not (ball_mask(balls[0]) & ball_mask(balls[1])).any()
+    ct = make_ct(tmp_path, hu, balls, RefinedRule())
+    for nodule, ball in zip(ct.nodules, balls, strict=True):
+        np.testing.assert_array_equal(ct.build_annotation_mask([nodule]), ball_mask(ball))
+    assert_is_coherent(ct)
+    book = make_ct(tmp_path, hu, balls[:1], BoxRule()).positive_mask
+    assert (book & ball_mask(balls[1])).any()
+
+
+def test_refined_keeps_what_an_opening_would_take_away(tmp_path):
+    hu = make_hu([])
+    hu[8, 49:52, 51:54] = TISSUE_HU  # a nodule in a single slice
+    hu[7:10, 53:58, 40:60] = TISSUE_HU  # and a wall two rows from it, which is all that the opening leaves
+    ct = make_ct(tmp_path, hu, [BALL], RefinedRule())
+    np.testing.assert_array_equal(ct.positive_mask, block_mask((8, 8), (49, 51), (51, 53)))
+
+
+def test_refined_keeps_a_small_nodule_at_a_wall(tmp_path):
+    """All that the opening leaves is the wall, which begins 3 rows from the centre: more than the smallest box."""
+    hu = make_hu([])
+    hu[8, 50:53, 52] = TISSUE_HU
+    hu[7:10, 53:58, 47:58] = TISSUE_HU
+    rule = RefinedRule()
+    ct = make_ct(tmp_path, hu, [BALL], rule)
+    box = ct.parts[0].box
+    assert ct.positive_mask[8, 50:53, 52].all()
+    np.testing.assert_array_equal(ct.positive_mask[box], hu[box] > -600)
+
+
+def test_refined_marks_a_nodule_that_is_nowhere_dense_as_the_book_does(tmp_path):
+    hu = make_hu([])
+    hu[ball_mask(BALL)] = -650
+    ct = make_ct(tmp_path, hu, [BALL], RefinedRule())
+    np.testing.assert_array_equal(ct.positive_mask, ball_mask(BALL))
+
+
+def test_refined_where_there_is_nothing(tmp_path):
+    assert not make_ct(tmp_path, make_hu([]), [BALL], RefinedRule()).positive_mask.any()
+
+
+def test_nothing_is_too_thin_along_thick_slices():
+    plate = np.zeros((3, 7, 7), dtype=bool)
+    plate[1, 1:6, 2:5] = True
+    opened = open_mask(plate, np.array([2.5, 0.7, 0.7]))
+    assert opened.sum() == 5 * 3 - 4  # its corners
+    assert not open_mask(plate, np.array([1.25, 0.7, 0.7])).any()
+
+
+# Readers
+
+
+def lidc_ct(tmp_path, balls):
+    """Two of three readers have marked three blocks; the third nodule nobody has annotated in the CSV file."""
+    nodules = [
+        block((7, 9), (46, 55), (48, 57)),
+        block((3, 4), (20, 25), (30, 35)),
+        block((12, 13), (80, 84), (80, 84)),
+    ]
+    xml_path = write_readings(tmp_path / "a.xml", "1.2", [nodules, nodules, []])
+    return make_ct(tmp_path, make_hu([]), balls, LidcRule(xml_path))
+
+
+def test_the_mask_of_a_scan_is_all_that_the_readers_agree_on(tmp_path):
+    ct = lidc_ct(tmp_path, [BALL])
+    blocks = [
+        block_mask((7, 9), (46, 55), (48, 57)),
+        block_mask((3, 4), (20, 25), (30, 35)),
+        block_mask((12, 13), (80, 84), (80, 84)),
+    ]
+    np.testing.assert_array_equal(ct.positive_mask, sum(blocks))
+    assert ct.positive_indexes == [3, 4, 7, 8, 9, 12, 13]
+    assert_is_coherent(ct)
+
+
+def test_the_mask_of_a_nodule_is_the_piece_at_its_centre(tmp_path):
+    balls = [BALL, Ball((4, 22, 28), 3), Ball((8, 50, 70), 5), Ball((12, 86, 82), 3)]
+    ct = lidc_ct(tmp_path, balls)
+    first, beside, far, near = ct.nodules
+    np.testing.assert_array_equal(ct.build_annotation_mask([first]), block_mask((7, 9), (46, 55), (48, 57)))
+    # 2 cols of 0.7 mm from the block, within a radius of 2.1 mm.
+    np.testing.assert_array_equal(ct.build_annotation_mask([beside]), block_mask((3, 4), (20, 25), (30, 35)))
+    # 13 cols, 9.1 mm, with a radius of 3.5 mm and a voxel of 1.5 mm.
+    assert not ct.build_annotation_mask([far]).any()
+    np.testing.assert_array_equal(ct.build_annotation_mask([near]), block_mask((12, 13), (80, 84), (80, 84)))
+    np.testing.assert_array_equal(ct.build_annotation_mask(ct.nodules), ct.positive_mask)
+    with pytest.raises(InputError, match="a nodule at"):
+        ct.build_annotation_mask([as_nodule("1.2", Ball((99, 5, 5), 3))])
+
+
+# Which rule for which scan
+
+
+def test_rules_of_the_options(tmp_path):
+    write_readings(tmp_path / "a.xml", "1.2", [[]])
+    assert Labels(LabelOptions(), ["1.1"]).rule_of("1.1") == BoxRule(-700)
+    assert Labels(LabelOptions(threshold_hu=-500), ["1.1"]).rule_of("1.1") == BoxRule(-500)
+    assert Labels(LabelOptions("refined"), ["1.1"]).rule_of("1.1") == RefinedRule(-600)
+    assert Labels(LabelOptions("refined", -500), ["1.1"]).rule_of("1.1") == RefinedRule(-500)
+    labels = Labels(LabelOptions("lidc", -500, tmp_path), ["1.1", "1.2"])
+    assert labels.rule_of("1.2") == LidcRule(tmp_path / "a.xml")
+    assert labels.rule_of("1.1") == BoxRule(-500)
+    assert labels.series_list == ["1.1", "1.2"]
+    assert labels.notes == ["Labels: readers' contours of 1 scans; 1 without XML are marked with the box."]
+
+
+def test_scans_without_xml_are_left_out_if_asked_for(tmp_path):
+    write_readings(tmp_path / "a.xml", "1.2", [[]])
+    labels = Labels(LabelOptions("lidc", lidc_xml=tmp_path, missing_xml="leave-out"), ["1.1", "1.2", "1.3"])
+    assert labels.series_list == ["1.2"]
+    assert labels.notes == ["Labels: readers' contours of 1 scans; 2 without XML are left out."]
+    with pytest.raises(InputError, match="no XML file of any of the 1 scans; correct --lidc-xml"):
+        Labels(LabelOptions("lidc", lidc_xml=tmp_path, missing_xml="leave-out"), ["1.1"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "lidc"}, "--lidc-xml"),
+        ({"kind": "box", "lidc_xml": "x"}, "give both or neither"),
+        ({"kind": "oval"}, "--labels oval"),
+        ({"missing_xml": "guess"}, "--missing-xml guess"),
+    ],
+)
+def test_options_without_sense(options, message):
+    with pytest.raises(InputError, match=message):
+        LabelOptions(**options)
+
+
+def test_options_of_a_training_run():
+    assert TrainingConfig().label_options == LabelOptions()
+    config = TrainingConfig(labels="lidc", threshold_hu=-500, lidc_xml="x", missing_xml="leave-out")
+    assert str(config.label_options.lidc_xml) == "x"
+    assert (config.label_options.kind, config.label_options.threshold_hu) == ("lidc", -500)
+
+
+def test_a_scan_is_let_go_of_at_once(tmp_path):
+    """Its parts must not hold it: the map of its file would stay in memory."""
+    ct = make_ct(tmp_path, make_hu([BALL]), [BALL], BoxRule())
+    assert ct.positive_indexes
+    gone = weakref.ref(ct)
+    gc.disable()
+    try:
+        del ct
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_a_scan_without_nodules_is_not_read(tmp_path):
+    ct = make_ct(tmp_path, np.full(SHAPE_IRC, LUNG_HU, dtype=np.int16), [], BoxRule())
+    assert ct.positive_indexes == []
+    assert "hu" not in ct.__dict__
