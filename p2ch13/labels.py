@@ -24,6 +24,7 @@ from util.coordinates import IrcTuple
 from util.errors import InputError
 
 FIRST_RADIUS = 2  # voxels from which a nodule's box starts to grow, as in the book
+CENTER_REACH = 1  # voxels from an annotated centre within which its nodule must be, after an opening
 THICK_VOXEL_MM = 2.0  # along an axis with such voxels a nodule may be as thin as a vessel
 
 
@@ -124,7 +125,7 @@ class RefinedRule:
         opened = BoxMask(box, open_mask(whole.mask, vx_size_irc))
         core = find_nearest(split_components(opened, fully_connected=False), center_irc, vx_size_irc)
         # What is left may be of a wall that the nodule touches.
-        if core is None or np.abs(offsets(core, center_irc)).max(axis=1).min() > FIRST_RADIUS:
+        if core is None or np.abs(offsets(core, center_irc)).max(axis=1).min() > CENTER_REACH:
             return as_part(whole)
         return as_part(BoxMask(box, grow_mask(widen(core, box).mask, vx_size_irc) & whole.mask))
 

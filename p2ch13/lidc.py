@@ -12,6 +12,7 @@ Physics 38 (2011), and "LIDC XML file documentation" in TCIA's wiki.
 from __future__ import annotations
 
 import filecmp
+import logging
 import math
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Sequence
@@ -25,6 +26,8 @@ from numpy.typing import NDArray
 from p2ch13.scans import ScanHeader
 from util.boxes import BoxMask, enclose, inside, intersect, make_box, merge_touching, shape_of, split_components
 from util.errors import InputError
+
+log = logging.getLogger(__name__)
 
 CT_ROOT, X_RAY_ROOT = "LidcReadMessage", "IdriReadMessage"
 BLOCK_BYTES = 2**14  # a file's head, which names the series, fits into one
@@ -76,14 +79,17 @@ def find_readings(folder: Path) -> tuple[dict[str, Path], list[str]]:
 def mark_consensus(path: Path, header: ScanHeader) -> list[BoxMask]:
     """What at least half of a scan's readers marked: its connected components, over corners too.
 
-    Contours beyond the first and the last slice are left out, for scans of which only a part is there.
+    Contours beyond the first and the last slice are left out with a warning, for scans of which only a part is there.
     Raises: InputError, naming the file, if it cannot be read or is not about this scan's slices.
     """
     check_axes(header)
     readings = read_readings(path)
     slices = [[place(nodule, header, path) for nodule in reading] for reading in readings]
-    if any(chain(*readings)) and not any(chain(*slices)):
+    contour_count, placed_count = (sum(len(nodule) for nodule in chain(*all_)) for all_ in (readings, slices))
+    if contour_count and not placed_count:
         raise InputError(f"{path}: none of its contours is in a slice of {header.path}; remove the one that is wrong")
+    if placed_count < contour_count:
+        log.warning(f"{path}: {contour_count - placed_count} of {contour_count} contours are in no slice of the scan.")
     return vote([[fill_nodule(nodule) for nodule in reading if nodule] for reading in slices])
 
 

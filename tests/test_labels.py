@@ -94,15 +94,14 @@ def test_refined_keeps_what_an_opening_would_take_away(tmp_path):
 
 
 def test_refined_keeps_a_small_nodule_at_a_wall(tmp_path):
-    """All that the opening leaves is the wall, which begins 3 rows from the centre: more than the smallest box."""
+    """All that the opening leaves is the wall, and the voxel before it: 2 rows from the centre."""
     hu = make_hu([])
-    hu[8, 50:53, 52] = TISSUE_HU
+    hu[8, 47:53, 52] = TISSUE_HU
     hu[7:10, 53:58, 47:58] = TISSUE_HU
-    rule = RefinedRule()
-    ct = make_ct(tmp_path, hu, [BALL], rule)
-    box = ct.parts[0].box
-    assert ct.positive_mask[8, 50:53, 52].all()
-    np.testing.assert_array_equal(ct.positive_mask[box], hu[box] > -600)
+    ct = make_ct(tmp_path, hu, [BALL], RefinedRule())
+    # Row 46 is lung, so that the box is rows 46 to 54, and 2 about the centre else.
+    expected = block_mask((8, 8), (47, 52), (52, 52)) | block_mask((7, 9), (53, 54), (50, 54))
+    np.testing.assert_array_equal(ct.positive_mask, expected)
 
 
 def test_refined_marks_a_nodule_that_is_nowhere_dense_as_the_book_does(tmp_path):

@@ -126,6 +126,14 @@ def test_nodules_far_apart_and_nodules_that_overlap(tmp_path):
     assert sorted(part.mark(part.box).sum() for part in ct.parts) == [2 * 9, 11 * 3, 2 * 25]  # rows 20 to 30
 
 
+def test_pieces_that_touch_by_a_corner_are_one(tmp_path):
+    xml_path = write_readings(
+        tmp_path / "a.xml", "1.2", [[block((4, 5), (10, 12), (10, 12)), block((6, 7), (13, 15), (13, 15))]]
+    )
+    (part,) = Ct(write_scan(tmp_path / "1.2.mhd", make_hu([])), [], LidcRule(xml_path)).parts
+    assert part.mark(part.box).sum() == 2 * (2 * 9)
+
+
 def test_small_nodules_and_non_nodules_are_not_marked(tmp_path):
     assert not mask_of(tmp_path, [[[Roi(z_of(5), [(30, 40)])]]] * 4).any()
 
@@ -153,9 +161,10 @@ def test_rows_and_cols_that_are_not_those_of_the_dicom_image(tmp_path, direction
         mask_of(tmp_path, [[block((4, 6), ROWS, COLS)]], direction)
 
 
-def test_a_scan_of_which_only_a_part_is_there(tmp_path):
+def test_a_scan_of_which_only_a_part_is_there(tmp_path, caplog):
     nodule = block((-2, 1), ROWS, COLS)
     np.testing.assert_array_equal(mask_of(tmp_path, [[nodule]]), block_mask((0, 1), ROWS, COLS))
+    assert "a.xml: 2 of 4 contours are in no slice of the scan." in caplog.text
 
 
 @pytest.mark.parametrize(
