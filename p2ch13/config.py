@@ -91,7 +91,6 @@ class TrainingConfig:
     off_centre: bool = False
     balance_sizes: bool = False
     fn_weight: float = 8.0  # of the false negatives' Dice loss, the book's 2**3
-    fn_weight_end: float | None = None  # what it comes to; None: it stays
     batch_dice: bool = False
     cross_entropy: float = 0.0  # weight of the pixels' cross-entropy in the loss
     learning_rate: float = 1e-3
@@ -143,11 +142,14 @@ PRESETS: dict[str, dict[str, Any]] = {
     "book": {},
     "strong": {
         **{f"augment_{name}": True for name in AUGMENTATION},
+        "depth": 4,
         "negatives": 0.5,
         "off_centre": True,
         "balance_sizes": True,
-        "fn_weight_end": 1.0,
+        "fn_weight": 1.0,
         "batch_dice": True,
+        "cross_entropy": 1.0,
+        "learning_rate": 3e-3,
         "warm_up_cosine": True,
         "average_weights": True,
         "best_metric": "f1",

@@ -38,7 +38,7 @@ def batch_dice_loss(prediction: torch.Tensor, label: torch.Tensor, epsilon: floa
 def segmentation_loss(
     prediction: torch.Tensor,
     label: torch.Tensor,
-    fn_weight: torch.Tensor | float = FALSE_NEGATIVE_WEIGHT,
+    fn_weight: float = FALSE_NEGATIVE_WEIGHT,
     over_batch: bool = False,
     cross_entropy: float = 0.0,
 ) -> torch.Tensor:

@@ -40,7 +40,7 @@ def test_a_missed_pixel_weighs_eight_times_more():
 
 def test_the_weight_of_a_missed_pixel():
     missed = as_slice([1, 0, 0, 0]), as_slice([1, 1, 0, 0], torch.bool)
-    assert segmentation_loss(*missed, fn_weight=torch.tensor(3.0)).item() == pytest.approx(0.25 + 3 * 0.25)
+    assert segmentation_loss(*missed, fn_weight=3.0).item() == pytest.approx(0.25 + 3 * 0.25)
 
 
 def test_dice_over_the_batch():

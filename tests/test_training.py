@@ -212,29 +212,14 @@ def test_the_strong_preset_for_real(options, tmp_path):
     assert TrainingConfig(**state["config"]).preset == "strong"
 
 
-def test_schedules(options):
-    app = SegmentationTrainingApp(
-        [
-            *options,
-            "--epochs",
-            "2",
-            "--learning-rate",
-            "0.01",
-            "--warm-up-cosine",
-            "--fn-weight",
-            "8",
-            "--fn-weight-end",
-            "2",
-        ]
-    )
-    rates, weights = [], []
+def test_warm_up_and_cosine(options):
+    app = SegmentationTrainingApp([*options, "--epochs", "2", "--learning-rate", "0.01", "--warm-up-cosine"])
+    rates = []
     for samples_count in (0, 2, 64, 128):  # of 128
-        app.follow_schedules(samples_count)
+        app.follow_schedule(samples_count)
         rates.append(app.optimizer.param_groups[0]["lr"])
-        weights.append(app.fn_weight.item())
     # 1/64 of the run is 0.3125 of the warm-up; its middle 0.45/0.95 of the descent, where the cosine is at 0.5413.
     assert rates == pytest.approx([1e-4, 1e-4 + 0.3125 * 9.9e-3, 1e-4 + 9.9e-3 * 0.5413, 1e-4], rel=1e-3)
-    assert weights == pytest.approx([8.0, 8 - 6 / 64, 5.0, 2.0])
 
 
 def test_averaged_weights_by_hand(options):

@@ -82,7 +82,6 @@ class SegmentationTrainingApp:
         self.is_compiled = should_compile(self.config.compile, self.config.epochs * self.config.samples_per_epoch)
         self.records_steps = self.is_compiled and self.device.type == "cuda" and self.launch.is_alone
         self.optimizer = self.init_optimizer()
-        self.fn_weight = torch.tensor(self.config.fn_weight, device=self.device)
         self.averaged_model = average_weights(self.segmentation_model) if self.config.average_weights else None
         self.training_model, self.train_step = self.init_training()
 
@@ -193,7 +192,7 @@ class SegmentationTrainingApp:
         totals = EpochTotals(self.device)
         with progress_bar(len(train_ds), f"E{epoch_ndx} training", "sample") as bar:
             for ct_slices, label_mask, *_ in train_ds.batches(self.config.batch_size, self.launch):
-                self.follow_schedules(self.total_training_samples_count + bar.n)
+                self.follow_schedule(self.total_training_samples_count + bar.n)
                 losses, counts = self.train_step(ct_slices, label_mask)
                 if self.averaged_model is not None:
                     self.averaged_model.update_parameters(self.segmentation_model)
@@ -207,14 +206,11 @@ class SegmentationTrainingApp:
         """An epoch's random numbers depend on the seed, the epoch and the process alone: not on the epochs before."""
         torch.manual_seed(np.random.SeedSequence([self.config.seed, epoch_ndx, self.launch.rank]).generate_state(1)[0])
 
-    def follow_schedules(self, samples_count: int) -> None:
-        """Set the learning rate and the loss's weight for the step after so many training samples of the run."""
-        config = self.config
-        progress = samples_count / (config.epochs * config.samples_per_epoch)
-        if config.warm_up_cosine:
-            set_learning_rate(self.optimizer, config.learning_rate * warm_up_cosine(progress))
-        if config.fn_weight_end is not None:
-            self.fn_weight.fill_(config.fn_weight + progress * (config.fn_weight_end - config.fn_weight))
+    def follow_schedule(self, samples_count: int) -> None:
+        """Set the learning rate of the step after so many training samples of the run."""
+        if self.config.warm_up_cosine:
+            progress = samples_count / (self.config.epochs * self.config.samples_per_epoch)
+            set_learning_rate(self.optimizer, self.config.learning_rate * warm_up_cosine(progress))
 
     def compute_step(self, ct_slices: torch.Tensor, label_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """One step of the optimizer on a batch. Returns: what `compute_batch_loss` does."""
@@ -253,7 +249,7 @@ class SegmentationTrainingApp:
         with autocast(self.device, self.dtype):
             nodule_prob = model(ct_slices)  # (batch, 1, row, col), each 0..1
         config = self.config
-        losses = segmentation_loss(nodule_prob, label_mask, self.fn_weight, config.batch_dice, config.cross_entropy)
+        losses = segmentation_loss(nodule_prob, label_mask, config.fn_weight, config.batch_dice, config.cross_entropy)
         return losses, count_pixels(nodule_prob > NODULE_THRESHOLD, label_mask)
 
     @property

@@ -107,9 +107,6 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     add_switch(recipe, "off-centre", "crops of all slices of a nodule and of those beyond it, not of its centre alone")
     add_switch(recipe, "balance-sizes", "draw a nodule the more often, the larger it is")
     recipe.add_argument("--fn-weight", type=float, default=default.fn_weight, help="of the false negatives in the loss")
-    recipe.add_argument(
-        "--fn-weight-end", type=float, default=default.fn_weight_end, help="what it comes to by the end of the run"
-    )
     add_switch(recipe, "batch-dice", "Dice loss of the batch as a whole, instead of each crop's")
     recipe.add_argument(
         "--cross-entropy",
