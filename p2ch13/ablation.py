@@ -11,7 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from p2ch13.config import BOOK_AUGMENTATION, PRESETS, TrainingConfig
+from p2ch13.config import BOOK_AUGMENTATION, MIN_DIAMETER_MM, NODULE_THRESHOLD, PRESETS, TrainingConfig
 from util.errors import run_command
 from util.files import make_writable_folder, write_whole
 from util.launch import Launch

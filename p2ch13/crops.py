@@ -13,7 +13,7 @@ from p2ch13.candidates import CandidateInfoTuple
 from p2ch13.config import NEGATIVES_PER_SCAN, SLICES_PER_NODULE
 from p2ch13.ct import Ct
 from p2ch13.lungs import find_lungs
-from util.coordinates import XyzTuple, irc2xyz
+from util.coordinates import XyzTuple, axial_vx_size, irc2xyz, to_axial
 
 TISSUE_HU = -500  # chest wall, mediastinum, ribs; not the air around the patient
 CLEARANCE_MM = 4.0  # between the place of a negative and the surface of the nearest nodule
@@ -58,13 +58,21 @@ def spread_over_slices(ct: Ct, nodule: CandidateInfoTuple) -> list[XyzTuple]:
 def draw_places(ct: Ct, nodules: Sequence[CandidateInfoTuple], count: int, rng: np.random.Generator) -> list[XyzTuple]:
     """Random places in the lung and in other tissue, taking turns; fewer than `count` if there is little of both."""
     irc = rng.integers(0, ct.shape_irc, size=(PATIENCE * count, 3))
-    lungs = find_lungs(ct.hu, ct.vx_size_xyz)
-    is_lung = lungs[tuple(irc.T)] if lungs is not None else np.zeros(len(irc), bool)
+    is_lung = find_lung_field(ct)[tuple(irc.T)]
     is_tissue = ~is_lung & (ct.hu[tuple(irc.T)] > TISSUE_HU)
     kinds = [clear_places(ct, nodules, irc[which]) for which in (is_lung, is_tissue)]
     taking_turns = [place for pair in zip(*kinds, strict=False) for place in pair]
     rest = max(kinds, key=len)[len(taking_turns) // 2 :]
     return [*taking_turns, *rest][:count]
+
+
+def find_lung_field(ct: Ct) -> NDArray[np.bool_]:
+    """(index, row, col), like `ct.hu`; nothing where no lungs are found."""
+    lung_field = np.zeros(ct.shape_irc, dtype=bool)
+    lungs = find_lungs(to_axial(ct.hu, ct.direction), axial_vx_size(ct.vx_size_xyz, ct.direction))
+    if lungs is not None:
+        to_axial(lung_field, ct.direction)[...] = lungs
+    return lung_field
 
 
 def clear_places(ct: Ct, nodules: Sequence[CandidateInfoTuple], irc: NDArray[np.int64]) -> list[XyzTuple]:
