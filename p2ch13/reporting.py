@@ -131,10 +131,22 @@ def draw_findings(dataset: Luna2dSegmentationDataset, predict: Predictor, series
         ct = dataset.ct_cache.get_ct(series_uid)
         center = ct.locate(dataset.ct_cache.nodules[series_uid][0].center_xyz)
         ct_slice, is_predicted, label = predict_slice(dataset, predict, series_uid, center.index)
-        overlay = draw_overlay(ct_slice, is_predicted, label)
-        nothing = np.zeros_like(label)
-        plain = draw_overlay(ct_slice, nothing, nothing)
-        rows.append([overlay, *(enlarge(picture, center.row, center.col) for picture in (plain, overlay))])
+        rows.append(draw_place(ct_slice, is_predicted, label, center.row, center.col))
+    return stack_rows(rows)
+
+
+def draw_place(
+    hu: NDArray[np.floating], is_predicted: NDArray[np.bool_], label: NDArray[np.bool_], row: int, col: int
+) -> list[Image]:
+    """A slice with its overlay, then a place in it, enlarged, as the scanner saw it and with the overlay."""
+    overlay = draw_overlay(hu, is_predicted, label)
+    nothing = np.zeros_like(label)
+    plain = draw_overlay(hu, nothing, nothing)
+    return [overlay, *(enlarge(picture, row, col) for picture in (plain, overlay))]
+
+
+def stack_rows(rows: Sequence[Sequence[Image]]) -> Image:
+    """Pictures side by side in each row, all of them as large as the largest."""
     height = max(picture.shape[0] for row in rows for picture in row)
     width = max(picture.shape[1] for row in rows for picture in row)
     return np.concatenate(

@@ -34,13 +34,13 @@ def marks(*boxes):
 def finding(center_irc, probability=1.0, number=1):
     return Finding(
         series_uid="1.2",
+        number=number,
         center_xyz=to_xyz(center_irc),
         probability=probability,
         diameter_mm=5.0,
         volume_mm3=65.0,
         first_slice=center_irc[0],
         last_slice=center_irc[0],
-        label=number,
     )
 
 

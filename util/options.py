@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 
 
 def positive_int(text: str) -> int:
@@ -20,6 +21,24 @@ def int_from(minimum: int, text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
     if value < minimum:
         raise argparse.ArgumentTypeError(f"{value} is less than {minimum}")
+    return value
+
+
+def non_negative_float(text: str) -> float:
+    return float_between(0.0, math.inf, text)
+
+
+def probability(text: str) -> float:
+    return float_between(0.0, 1.0, text)
+
+
+def float_between(minimum: float, maximum: float, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not minimum <= value <= maximum:
+        raise argparse.ArgumentTypeError(f"{value:g} is not between {minimum:g} and {maximum:g}")
     return value
 
 

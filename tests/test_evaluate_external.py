@@ -3,7 +3,7 @@ import pytest
 import SimpleITK as sitk
 
 from p2ch13.ct import Ct
-from p2ch13.external import find_mask, read_findings, read_mask
+from p2ch13.evaluate.external import find_mask, read_findings, read_mask
 from tests.conftest import Ball, ball_mask, make_hu, write_csv, write_scan
 from util.errors import InputError
 

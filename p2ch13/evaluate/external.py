@@ -65,13 +65,13 @@ def read_findings(csv_path: Path) -> dict[str, list[Finding]]:
     def parse(fields: Sequence[str]) -> Finding:
         return Finding(
             series_uid=fields[0],
+            number=0,
             center_xyz=parse_center(fields),
             probability=parse_number(fields[4]),
             diameter_mm=math.nan,
             volume_mm3=math.nan,
             first_slice=-1,
             last_slice=-1,
-            label=0,
         )
 
     findings: defaultdict[str, list[Finding]] = defaultdict(list)
