@@ -3,7 +3,7 @@ import pytest
 import SimpleITK as sitk
 
 from tests.conftest import IDENTITY
-from util.coordinates import IrcTuple, XyzTuple, irc2xyz, xyz2irc
+from util.coordinates import IrcTuple, XyzTuple, irc2xyz, to_axial, xyz2irc
 
 ORIGIN_XYZ = (10.0, 20.0, 30.0)
 VX_SIZE_XYZ = (0.5, 0.6, 2.0)
@@ -54,3 +54,21 @@ def test_points_between_voxels_go_to_the_nearest():
 def test_named_results():
     assert irc2xyz((0, 0, 0), ORIGIN_XYZ, VX_SIZE_XYZ, np.eye(3)) == XyzTuple(x=10.0, y=20.0, z=30.0)
     assert xyz2irc(ORIGIN_XYZ, ORIGIN_XYZ, VX_SIZE_XYZ, np.eye(3)).row == 0
+
+
+@pytest.mark.parametrize(
+    ("direction", "expected"),
+    [
+        ((1, 0, 0, 0, 1, 0, 0, 0, 1), lambda voxels: voxels),
+        ((-1, 0, 0, 0, -1, 0, 0, 0, 1), lambda voxels: voxels[:, ::-1, ::-1]),
+        ((1, 0, 0, 0, 1, 0, 0, 0, -1), lambda voxels: voxels[::-1]),
+        ((0.9, -0.1, 0, 0.1, 0.9, 0, 0, 0, 1), lambda voxels: voxels),
+        # Columns: col along +y, row along -z, index along +x, so that the head is at row 0.
+        ((0, 0, 1, 1, 0, 0, 0, -1, 0), lambda voxels: voxels[:, ::-1].transpose(1, 2, 0)),
+    ],
+)
+def test_to_axial(direction, expected):
+    voxels = np.arange(2 * 3 * 4).reshape(2, 3, 4)
+    axial = to_axial(voxels, np.reshape(direction, (3, 3)))
+    np.testing.assert_array_equal(axial, expected(voxels))
+    assert axial.base is not None  # a view
