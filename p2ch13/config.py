@@ -14,6 +14,7 @@ MASK_THRESHOLD_HU = -700  # border between lung and tissue
 PRECISIONS = ("auto", "fp32", "bf16")
 COMPILE_CHOICES = ("auto", "yes", "no")
 NODULE_THRESHOLD = 0.5  # probability from which a pixel counts as nodule
+MIN_DIAMETER_MM = 3.0  # the smallest nodules that LUNA16 counts
 
 # What --augmented turns on, all of it, and --augment-flip and so on one by one; see SegmentationAugmentation.
 AUGMENTATION: dict[str, Any] = {"flip": True, "offset": 0.03, "scale": 0.2, "rotate": True, "noise": 25.0}

@@ -56,6 +56,28 @@ def make_hu(balls: Iterable[Ball], shape_irc: Sequence[int] = SHAPE_IRC) -> np.n
     return hu
 
 
+def make_chest(shape_irc: Sequence[int] = (8, 96, 128), vx_size_mm: float = 3.0) -> np.ndarray:
+    """A body with two lungs, a trachea between them, on a table of foam in a shell; all of it goes through all slices.
+
+    Rows go to the back. The lungs are ellipses of 72 x 120 mm around row 40, cols 42 and 86, if voxels are of 3 mm.
+    """
+    _, rows, cols = shape_irc
+    row, col = (axis * vx_size_mm for axis in np.ogrid[:rows, :cols])
+
+    def ellipse(center_row: float, center_col: float, height: float, width: float) -> np.ndarray:
+        return ((row - center_row) / (height / 2)) ** 2 + ((col - center_col) / (width / 2)) ** 2 <= 1
+
+    hu = np.full((rows, cols), -1000, dtype=np.int16)  # the room
+    hu[ellipse(120, 192, 180, 300)] = 40
+    for center_col in (126, 258):
+        hu[ellipse(120, center_col, 120, 72)] = -860
+    hu[ellipse(90, 192, 18, 18)] = -1000  # trachea
+    table = (row > 222) & (row < 258) & (col > 30) & (col < 354)
+    hu[np.broadcast_to(table, hu.shape)] = 100
+    hu[np.broadcast_to(table & (row > 225) & (row < 255) & (col > 33) & (col < 351), hu.shape)] = -880  # foam
+    return np.repeat(hu[np.newaxis], shape_irc[0], axis=0)
+
+
 def write_scan(
     path: Path,
     hu: np.ndarray,

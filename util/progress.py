@@ -10,7 +10,7 @@ from tqdm import tqdm
 from util.launch import Launch
 
 
-def progress_bar(total: int, description: str, unit: str) -> tqdm[Any]:
+def progress_bar(total: int, description: str, unit: str, is_shown: bool = True) -> tqdm[Any]:
     """A bar on stderr with the rate in `unit`s per second and the time left; call `update(count)` on it.
 
     A terminal sees it move twice a second; a log file gets a line every half minute. Of the processes that torchrun has
@@ -22,5 +22,5 @@ def progress_bar(total: int, description: str, unit: str) -> tqdm[Any]:
         unit=f" {unit}",
         mininterval=0.5 if sys.stderr.isatty() else 30.0,
         dynamic_ncols=True,
-        disable=not Launch.from_environment().is_first,
+        disable=not (is_shown and Launch.from_environment().is_first),
     )

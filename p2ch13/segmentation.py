@@ -1,0 +1,138 @@
+"""A whole scan through the network: the probability that each voxel is nodule."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from p2ch13.compute import autocast, get_dtype, get_slice_batch_size
+from p2ch13.config import CONTEXT_SLICES_COUNT, HU_MAX, HU_MIN
+from p2ch13.ct import Box, Ct
+from p2ch13.lungs import find_lungs
+from p2ch13.scans import read_ahead
+from util.coordinates import axial_axes, to_axial
+from util.progress import progress_bar
+
+log = logging.getLogger(__name__)
+
+MARGIN = 32  # rows and cols around the lungs that the network sees too; more changes next to nothing inside
+ALIGNMENT = (
+    16  # the box begins and ends at a multiple of this, so that the network pools what it would in a whole slice
+)
+LEVELS = 255  # steps of probability that tell apart what touches the lungs
+FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3))  # of (batch, channel, row, col)
+
+
+def segment(
+    ct: Ct,
+    model: nn.Module,
+    *,
+    lung_field: bool = True,
+    tta: bool = False,
+    precision: str = "auto",
+    show_progress: bool = False,
+) -> NDArray[np.float16]:
+    """How probable it is that each voxel of a scan is nodule.
+
+    The network sees axial slices, rows to the patient's back, however the scan is turned.
+
+    Args:
+        model: (batch, 7, row, col) in HU -> (batch, 1, row, col), such as `load_model` gives; on any device.
+        lung_field: look in the box around the lungs only, and keep what lies in them or touches them: a voxel outside
+            gets the highest value at which it hangs together with one inside, so that whatever the threshold is, what
+            is above it in one piece with lung stays whole and the rest goes. Without lungs all of the scan is used.
+        tta: average over the slices as they are, with rows flipped, with cols flipped, and with both.
+        precision: see `compute.get_dtype`.
+        show_progress: a bar over the slices.
+    Returns: (index, row, col), shaped like `ct.hu`.
+    Raises: InputError, naming the file, if the scan cannot be read.
+    """
+    read_ahead(ct.header, 0, ct.shape_irc[0] - 1)
+    hu = to_axial(ct.hu, ct.direction)
+    lungs = find_lungs(hu, axial_vx_size(ct)) if lung_field else None
+    if lung_field and lungs is None:
+        log.warning(f"{ct.header.path}: no lungs found; all of the scan is searched.")
+    box = whole_box(hu.shape) if lungs is None else find_lung_box(lungs)
+
+    probability = np.zeros(ct.shape_irc, dtype=np.float16)
+    in_box = to_axial(probability, ct.direction)[box]  # a view
+    model.eval()
+    with progress_bar(len(in_box), f"Segmenting {ct.series_uid[-20:]}", "slice", show_progress) as bar:
+        start = 0
+        for nodule_prob in predict_slices(hu, box, model, tta, precision):
+            in_box[start : start + len(nodule_prob)] = nodule_prob
+            start += len(nodule_prob)
+            bar.update(len(nodule_prob))
+    if lungs is not None:
+        keep_what_touches(in_box, lungs[box])
+    return probability
+
+
+def axial_vx_size(ct: Ct) -> NDArray[np.float64]:
+    """The voxel's size along x, y, z of `to_axial`, mm."""
+    vx_size_irc = ct.vx_size_xyz[::-1]
+    return vx_size_irc[list(axial_axes(ct.direction))][::-1]
+
+
+def whole_box(shape: tuple[int, ...]) -> Box:
+    index, rows, cols = (slice(0, size) for size in shape)
+    return index, rows, cols
+
+
+def find_lung_box(lungs: NDArray[np.bool_]) -> Box:
+    """The lungs with a slice more at either end, and with the network's surroundings in each slice."""
+    slices, rows, cols = (np.flatnonzero(lungs.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1)))
+    return (
+        slice(max(int(slices[0]) - 1, 0), min(int(slices[-1]) + 2, len(lungs))),
+        with_margin(int(rows[0]), int(rows[-1]) + 1, lungs.shape[1]),
+        with_margin(int(cols[0]), int(cols[-1]) + 1, lungs.shape[2]),
+    )
+
+
+def with_margin(start: int, stop: int, size: int) -> slice:
+    start, stop = start - MARGIN, stop + MARGIN
+    return slice(max(start - start % ALIGNMENT, 0), min(stop + -stop % ALIGNMENT, size))
+
+
+@torch.inference_mode()
+def predict_slices(
+    hu: NDArray[np.int16], box: Box, model: nn.Module, tta: bool, precision: str
+) -> Iterator[NDArray[np.float16]]:
+    """The probabilities of the box's slices, a batch of them after the other: (slice, row, col)."""
+    parameter = next(model.parameters(), None)
+    device = torch.device("cpu") if parameter is None else parameter.device
+    dtype = get_dtype(precision, device)
+    index, rows, cols = box
+    batch_size = get_slice_batch_size(device)
+    for start in range(index.start, index.stop, batch_size):
+        stop = min(start + batch_size, index.stop)
+        neighbours = np.arange(start - CONTEXT_SLICES_COUNT, stop + CONTEXT_SLICES_COUNT).clip(0, len(hu) - 1)
+        slab = np.stack([hu[ndx, rows, cols].clip(HU_MIN, HU_MAX) for ndx in neighbours])
+        ct_slices = torch.from_numpy(slab).to(device).float().unfold(0, 2 * CONTEXT_SLICES_COUNT + 1, 1)
+        ct_slices = ct_slices.permute(0, 3, 1, 2)  # (slice, 7, row, col)
+        with autocast(device, dtype):
+            nodule_prob = predict_flipped(model, ct_slices) if tta else model(ct_slices)
+        yield nodule_prob[:, 0].half().cpu().numpy()
+
+
+def predict_flipped(model: nn.Module, ct_slices: torch.Tensor) -> torch.Tensor:
+    """The mean over flips, each turned back."""
+    return torch.stack([model(ct_slices.flip(dims)).flip(dims) for dims in FLIPS]).mean(dim=0)
+
+
+def keep_what_touches(probability: NDArray[np.float16], lungs: NDArray[np.bool_]) -> None:
+    """Lower, in place, what lies outside the lungs to the highest value at which it hangs together with lung.
+
+    Source: morphological reconstruction by dilation; Vincent (1993), https://doi.org/10.1109/83.217222
+    """
+    levels = np.ceil(probability * np.float16(LEVELS)).astype(np.uint8)
+    marker, mask = (sitk.GetImageFromArray(array) for array in (levels * lungs, levels))
+    reached = sitk.GetArrayFromImage(sitk.ReconstructionByDilation(marker, mask, fullyConnected=True))
+    is_lowered = reached < levels
+    probability[is_lowered] = reached[is_lowered] / np.float32(LEVELS)
