@@ -14,6 +14,8 @@ from util.errors import InputError
 
 ANNOTATION_FILES = ("annotations_with_malignancy.csv", "annotations.csv")  # the first that is there is used
 CANDIDATES_FILE = "candidates.csv"
+EXCLUDED_FILE = "annotations_excluded.csv"
+EXCLUDED_DIAMETER_MM = 10.0  # where none was measured; LUNA16's evaluation script takes a radius of 5 mm
 POSITION_COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ")
 
 T = TypeVar("T")
@@ -98,9 +100,28 @@ def read_non_nodules(data_dir: Path, present_on_disk: Collection[str] | None) ->
     return [candidate for candidate in parsed if candidate is not None]
 
 
-def read_rows(csv_path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
-    """Line number and the fields of `columns`, in their order, for every row.
+def read_excluded(csv_path: Path) -> list[CandidateInfoTuple]:
+    """What radiologists saw and LUNA16 takes neither for nodule nor for none, of all series in the file.
 
+    A diameter that is missing, or not positive, becomes 10 mm.
+    """
+
+    def parse(fields: Sequence[str]) -> CandidateInfoTuple:
+        diameter_mm = parse_number(fields[4]) if fields[4].strip() else 0.0
+        if diameter_mm <= 0:
+            diameter_mm = EXCLUDED_DIAMETER_MM
+        return CandidateInfoTuple(False, True, None, diameter_mm, fields[0], parse_center(fields))
+
+    rows = read_rows(csv_path, POSITION_COLUMNS, optional_columns=("diameter_mm",))
+    return [parse_row(csv_path, line, fields, parse) for line, fields in rows]
+
+
+def read_rows(
+    csv_path: Path, columns: Sequence[str], optional_columns: Sequence[str] = ()
+) -> Iterator[tuple[int, list[str]]]:
+    """Line number and the fields of `columns`, in their order, for every row; then those of the optional ones, if any.
+
+    A column that is optional and missing gives empty texts.
     Raises: InputError if the file or a column is missing, or a row has more or fewer fields than the header.
     """
     try:
@@ -110,7 +131,8 @@ def read_rows(csv_path: Path, columns: Sequence[str]) -> Iterator[tuple[int, lis
             missing = [column for column in columns if column not in header]
             if missing:
                 raise InputError(f"{csv_path}: no column {', '.join(missing)}; its first line must name the columns")
-            positions = [header.index(column) for column in columns]
+            wanted = [*columns, *optional_columns]
+            positions = [header.index(column) if column in header else None for column in wanted]
             for row in reader:
                 if not row:
                     continue
@@ -119,7 +141,7 @@ def read_rows(csv_path: Path, columns: Sequence[str]) -> Iterator[tuple[int, lis
                         f"{csv_path}, line {reader.line_num}: {len(row)} fields, the header has {len(header)}; "
                         "correct or remove the row"
                     )
-                yield reader.line_num, [row[position] for position in positions]
+                yield reader.line_num, ["" if position is None else row[position] for position in positions]
     except FileNotFoundError:
         raise InputError(f"{csv_path}: no such file; LUNA16's {csv_path.name} belongs there") from None
     except (UnicodeDecodeError, csv.Error) as error:

@@ -1,6 +1,6 @@
 import pytest
 
-from p2ch13.candidates import get_candidate_info_list, get_nodule_info_list
+from p2ch13.candidates import get_candidate_info_list, get_nodule_info_list, read_excluded
 from tests.conftest import TINY_SCANS, write_csv
 from util.errors import InputError
 
@@ -103,3 +103,14 @@ def test_the_official_files(luna_sample):
     assert nodules[0].diameter_mm == pytest.approx(32.27, abs=0.01)  # the largest of LUNA16
     assert sum(bool(nodule.is_mal) for nodule in nodules) == 378 + 2  # drawn ones: two malignant
     assert len(get_nodule_info_list(luna_sample)) == 1 + 7
+
+
+def test_excluded_annotations_may_lack_a_diameter(tmp_path):
+    rows = [("1.2.0", 1, 2, 3, 4.5), ("1.2.0", 4, 5, 6, -1.0), ("1.2.1", 7, 8, 9, "")]
+    with_diameter = write_csv(tmp_path / "a.csv", [*POSITION, "diameter_mm"], rows)
+    assert [excluded.diameter_mm for excluded in read_excluded(with_diameter)] == [4.5, 10, 10]
+    without = read_excluded(write_csv(tmp_path / "b.csv", POSITION, [row[:4] for row in rows]))
+    assert [excluded.diameter_mm for excluded in without] == [10, 10, 10]
+    assert [excluded.center_xyz for excluded in without] == [(1, 2, 3), (4, 5, 6), (7, 8, 9)]
+    with pytest.raises(InputError, match=r"c\.csv, line 3: 'big' is not a number"):
+        read_excluded(write_csv(tmp_path / "c.csv", [*POSITION, "diameter_mm"], [rows[0], ("1.2.0", 1, 2, 3, "big")]))

@@ -1,0 +1,132 @@
+"""The command line of evaluation. Nothing here imports torch: --help and a mistyped option are answered at once."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from p2ch13.config import MIN_DIAMETER_MM, NODULE_THRESHOLD, Folders, LabelOptions
+from p2ch13.label_options import add_label_options, label_options_of
+from util.options import non_negative_int, non_negative_number, positive_int, probability
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """What is scored, on which scans, and how."""
+
+    checkpoint: Path | None
+    mask: Path | None  # a folder
+    findings: Path | None
+    threshold: float
+    min_diameter: float  # mm
+    tta: bool
+    lung_field: bool
+    data_dir: Path
+    cache_dir: Path
+    val_stride: int | None  # None: the checkpoint's own
+    all: bool
+    series_uid: str | None
+    excluded: Path | None
+    output: Path
+    seed: int
+    label_options: LabelOptions
+
+    @property
+    def folders(self) -> Folders:
+        return Folders(self.data_dir, self.cache_dir)
+
+
+def parse_options(sys_argv: Sequence[str] | None = None) -> EvaluationOptions:
+    parser = build_parser()
+    options = parser.parse_args(sys_argv)
+    subject = options.checkpoint or options.mask or options.findings
+    if subject is None:
+        parser.error("say what to score: --checkpoint, --mask or --findings")
+    if options.checkpoint is not None and (options.mask or options.findings):
+        parser.error("--checkpoint makes masks and findings of its own: no --mask and no --findings with it")
+    if options.min_diameter is None:
+        options.min_diameter = MIN_DIAMETER_MM if options.checkpoint else 0.0
+    if options.output is None:
+        options.output = Path("data/evaluation") / subject.resolve().name.removesuffix(subject.suffix)
+    label_options = label_options_of(options)
+    for name in ("labels", "threshold_hu", "lidc_xml", "missing_xml"):
+        vars(options).pop(name, None)
+    return EvaluationOptions(**vars(options), label_options=label_options)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m p2ch13.evaluate", description="Score a model, or masks of any other program, on whole scans."
+    )
+    subject = parser.add_argument_group("what is scored")
+    subject.add_argument("--checkpoint", type=Path, help="a model's .state file")
+    subject.add_argument(
+        "--mask", type=Path, metavar="DIR", help="masks of any program: <series_uid>.nii.gz or <series_uid>_mask.nii.gz"
+    )
+    subject.add_argument(
+        "--findings",
+        type=Path,
+        metavar="CSV",
+        help="findings in LUNA16's submission columns; with --mask in place of the mask's connected components, "
+        "alone for FROC without masks",
+    )
+    add_model_options(parser)
+    add_scan_options(parser)
+    add_label_options(parser)
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="for tables and pictures (default: data/evaluation/<name>)"
+    )
+    parser.add_argument("--seed", type=non_negative_int, default=0, help="of the bootstrap (default: %(default)s)")
+    return parser
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    model = parser.add_argument_group("how the model's output becomes findings")
+    model.add_argument(
+        "--threshold",
+        type=probability,
+        default=NODULE_THRESHOLD,
+        help="probability from which a voxel counts as nodule (default: %(default)s)",
+    )
+    model.add_argument(
+        "--min-diameter",
+        type=non_negative_number,
+        metavar="MM",
+        help=f"of what counts as a finding (default: {MIN_DIAMETER_MM:.0f}, with --mask 0)",
+    )
+    model.add_argument("--tta", action="store_true", help="average over flips")
+    model.add_argument(
+        "--lung-field",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="keep only what lies in the lungs or touches them (default: yes)",
+    )
+
+
+def add_scan_options(parser: argparse.ArgumentParser) -> None:
+    scans = parser.add_argument_group("scans and annotations")
+    scans.add_argument(
+        "--data-dir",
+        type=Path,
+        default=Folders.data_dir,
+        help="LUNA16's subset*/ and CSV files (default: %(default)s)",
+    )
+    scans.add_argument(
+        "--cache-dir", type=Path, default=Folders.cache_dir, help="what precache.py filled (default: %(default)s)"
+    )
+    which = scans.add_mutually_exclusive_group()
+    which.add_argument(
+        "--val-stride",
+        type=positive_int,
+        help="every such series, as in training (default: what the checkpoint was trained with, else 10)",
+    )
+    which.add_argument("--all", action="store_true", help="all series, also those that a model was trained on")
+    which.add_argument("--series-uid", help="this series alone")
+    scans.add_argument(
+        "--excluded",
+        type=Path,
+        metavar="CSV",
+        help="findings in these places count for nothing (default: annotations_excluded.csv in --data-dir, if any)",
+    )

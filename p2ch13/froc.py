@@ -1,0 +1,195 @@
+"""FROC: how many of the nodules are found at how many false positives per scan, by LUNA16's rules.
+
+Source: the evaluation that LUNA16 describes and the script that it ships (noduleCADEvaluationLUNA16.py),
+https://luna16.grand-challenge.org/Evaluation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+OPERATING_POINTS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # false positives per scan
+FINDINGS_PER_SCAN = 100  # of more than these the script takes the most probable
+BOOTSTRAP_COUNT = 1000
+CONFIDENCE = 0.95
+BAND_POINTS = np.geomspace(OPERATING_POINTS[0], OPERATING_POINTS[-1], 121)  # where the confidence band is computed
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class ScanMatch:
+    """Which of a scan's findings lie in which of its nodules.
+
+    Attributes:
+        probabilities: (finding,).
+        hits: (finding, nodule); a finding that lies in two nodules hits both, as in LUNA16's script.
+        is_irrelevant: (finding,), whether it lies in an excluded annotation. If it lies in a nodule too, it is a hit.
+    """
+
+    probabilities: Floats
+    hits: Bools
+    is_irrelevant: Bools
+
+    @property
+    def nodule_probabilities(self) -> Floats:
+        """(nodule,): the highest probability of the findings in it, NaN if there is none."""
+        highest = np.where(self.hits, self.probabilities[:, np.newaxis], -np.inf).max(axis=0, initial=-np.inf)
+        return np.where(self.hits.any(axis=0), highest, np.nan)
+
+    @property
+    def is_false_positive(self) -> Bools:
+        """(finding,)"""
+        return ~self.hits.any(axis=1) & ~self.is_irrelevant
+
+    def most_probable(self, count: int) -> ScanMatch:
+        """The match of the `count` most probable findings alone; of equals the first ones."""
+        kept = np.argsort(-self.probabilities, kind="stable")[:count]
+        return ScanMatch(self.probabilities[kept], self.hits[kept], self.is_irrelevant[kept])
+
+
+def match_findings(
+    finding_xyz: ArrayLike,
+    probabilities: ArrayLike,
+    nodule_xyz: ArrayLike,
+    nodule_diameters_mm: ArrayLike,
+    excluded_xyz: ArrayLike = (),
+    excluded_diameters_mm: ArrayLike = (),
+) -> ScanMatch:
+    """A finding hits a nodule whose centre is less than the nodule's radius away.
+
+    Args: of one scan: centres, (finding, 3), (nodule, 3) and (excluded, 3), in mm, patient coordinates; each may be
+        empty. Probabilities, (finding,); diameters, (nodule,) and (excluded,), in mm.
+    """
+    is_irrelevant = np.asarray(lie_within(finding_xyz, excluded_xyz, excluded_diameters_mm).any(axis=1))
+    hits = lie_within(finding_xyz, nodule_xyz, nodule_diameters_mm)
+    return ScanMatch(np.asarray(probabilities, dtype=float).reshape(-1), hits, is_irrelevant)
+
+
+def lie_within(points_xyz: ArrayLike, centers_xyz: ArrayLike, diameters_mm: ArrayLike) -> Bools:
+    """(point, centre): whether the point lies within the sphere around the centre; its surface is outside."""
+    points, centers = (np.asarray(xyz, dtype=float).reshape(-1, 3) for xyz in (points_xyz, centers_xyz))
+    radii = np.asarray(diameters_mm, dtype=float).reshape(-1) / 2
+    within: Bools = ((points[:, np.newaxis] - centers) ** 2).sum(axis=2) < radii**2
+    return within
+
+
+@dataclass(frozen=True, eq=False)
+class FrocCurve:
+    """The points of the curve, one for each probability that a finding has, the highest first, after one at (0, 0).
+
+    Attributes: `false_positives_per_scan`, `sensitivity` (NaN if there are no nodules) and `thresholds`: (point,).
+    """
+
+    false_positives_per_scan: Floats
+    sensitivity: Floats
+    thresholds: Floats
+
+    def sensitivity_at(self, false_positives_per_scan: Sequence[float] | Floats) -> Floats:
+        """Linear between the points. Beyond the last one the sensitivity stays what it is there.
+
+        So LUNA16's script does it: who marks too little to make 8 mistakes per scan is not punished for it.
+        """
+        return np.interp(false_positives_per_scan, self.false_positives_per_scan, self.sensitivity)
+
+
+@dataclass(frozen=True, eq=False)
+class Froc:
+    """A FROC analysis.
+
+    Attributes:
+        curve: of all scans.
+        sensitivities: (7,), at `OPERATING_POINTS`.
+        cpm: their mean, the competition performance metric.
+        sensitivity_intervals, cpm_interval: (2, 7) and (2,), where 95% of the resampled sets of scans lie.
+        band: (2, 121), the same at `BAND_POINTS`.
+    """
+
+    curve: FrocCurve
+    sensitivities: Floats
+    cpm: float
+    sensitivity_intervals: Floats
+    cpm_interval: Floats
+    band: Floats
+
+
+def compute_froc(matches: Sequence[ScanMatch], bootstrap_count: int = BOOTSTRAP_COUNT, seed: int = 0) -> Froc:
+    """Curve, sensitivities, CPM, and how far they may be trusted.
+
+    Scans are drawn with replacement, as many as there are, `bootstrap_count` times. Where a draw has no nodule, it has
+    no sensitivity either and is left out. Without any nodule, all sensitivities are NaN.
+
+    Args: matches: one for each scan, those without nodules and findings too: they count for false positives per scan.
+    """
+    events = CurveEvents([match.most_probable(FINDINGS_PER_SCAN) for match in matches])
+    curve = events.curve(np.ones(len(matches)))
+    sensitivities = curve.sensitivity_at(OPERATING_POINTS)
+    rates = np.concatenate([OPERATING_POINTS, BAND_POINTS])
+    weights_of_draws = draw_scans(len(matches), bootstrap_count, seed)
+    # Of each draw the curve's values at these rates alone: all curves of a whole LUNA16 would fill the memory.
+    draws = np.array([events.curve(weights).sensitivity_at(rates) for weights in weights_of_draws])
+    at_points, at_band = np.split(draws, [len(OPERATING_POINTS)], axis=1)
+    return Froc(
+        curve,
+        sensitivities,
+        float(sensitivities.mean()),
+        confidence_interval(at_points),
+        confidence_interval(at_points.mean(axis=1)),
+        confidence_interval(at_band),
+    )
+
+
+def draw_scans(scan_count: int, draw_count: int, seed: int) -> Iterator[Floats]:
+    """How often each scan is in a draw of as many scans, with replacement: (scan,), `draw_count` times."""
+    rng = np.random.default_rng(seed)
+    for _ in range(draw_count):
+        yield np.bincount(rng.integers(scan_count, size=scan_count), minlength=scan_count).astype(float)
+
+
+def confidence_interval(values: Floats) -> Floats:
+    """(draw, ...) -> (2, ...): low and high end; draws that are NaN are left out, and all of them give NaN."""
+    defined = values[~np.isnan(values.reshape(len(values), -1)).any(axis=1)]
+    if not len(defined):
+        return np.full((2, *values.shape[1:]), math.nan)
+    tail = (1 - CONFIDENCE) / 2
+    interval: Floats = np.quantile(defined, [tail, 1 - tail], axis=0)
+    return interval
+
+
+class CurveEvents:
+    """All that moves the curve, sorted by falling probability: nodules that are found, and false positives."""
+
+    def __init__(self, matches: Sequence[ScanMatch]) -> None:
+        found = [match.nodule_probabilities for match in matches]
+        false = [match.probabilities[match.is_false_positive] for match in matches]
+        self.nodule_counts = np.array([len(probabilities) for probabilities in found])  # (scan,)
+        found = [probabilities[~np.isnan(probabilities)] for probabilities in found]
+
+        probabilities = np.concatenate([*found, *false])
+        order = np.argsort(-probabilities, kind="stable")
+        self.probabilities = probabilities[order]
+        scan_ndxs = np.arange(len(matches))
+        self.scan_ndxs = np.concatenate(
+            [np.repeat(scan_ndxs, [len(part) for part in parts]) for parts in (found, false)]
+        )
+        self.scan_ndxs = self.scan_ndxs[order]
+        self.is_found = order < sum(len(part) for part in found)
+        # Equal probabilities are one threshold, and one point of the curve: what comes last among them.
+        self.steps = np.flatnonzero(np.diff(self.probabilities, append=-np.inf))
+
+    def curve(self, weights: Floats) -> FrocCurve:
+        """Args: weights: (scan,), how often each scan counts."""
+        event_weights = weights[self.scan_ndxs]
+        found, false = (
+            np.concatenate([[0.0], np.cumsum(event_weights * is_counted)[self.steps]])
+            for is_counted in (self.is_found, ~self.is_found)
+        )
+        nodule_count = float(weights @ self.nodule_counts)
+        sensitivity = found / nodule_count if nodule_count else np.full(len(found), math.nan)
+        return FrocCurve(false / weights.sum(), sensitivity, np.concatenate([[np.inf], self.probabilities[self.steps]]))

@@ -1,0 +1,304 @@
+"""The scores of whole scans: voxels, nodules, findings; and what they come to over many scans."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from p2ch13.candidates import CandidateInfoTuple
+from p2ch13.ct import Ct
+from p2ch13.findings import Finding, find_nodules
+from p2ch13.froc import OPERATING_POINTS, Froc, ScanMatch, compute_froc, match_findings
+from p2ch13.metrics import Scores
+from util.coordinates import XyzTuple
+
+Labels = NDArray[np.integer[Any]]  # (index, row, col): the number of the finding that a voxel belongs to, 0 for none
+
+
+@dataclass(frozen=True)
+class NoduleScore:
+    """What was found of one nodule.
+
+    Attributes:
+        probability: the highest of the findings whose centre is less than its radius away; NaN if there is none.
+        recall: the share of its voxels that were marked.
+        dice: of its voxels and all voxels of the findings that touch it; 0 if none does. It and `recall` are NaN where
+            there is no mask to compare with.
+    """
+
+    series_uid: str
+    center_xyz: XyzTuple
+    diameter_mm: float
+    probability: float
+    recall: float = math.nan
+    dice: float = math.nan
+
+    @property
+    def is_found(self) -> bool:
+        """By LUNA16's rule."""
+        return not math.isnan(self.probability)
+
+    @property
+    def is_touched(self) -> bool:
+        """Whether any of its voxels was marked."""
+        return self.recall > 0
+
+
+@dataclass(frozen=True)
+class VoxelCounts:
+    """True positives, false negatives and false positives among a scan's voxels, or those of many scans."""
+
+    tp: int = 0
+    fn: int = 0
+    fp: int = 0
+
+    def __add__(self, other: VoxelCounts) -> VoxelCounts:
+        return VoxelCounts(self.tp + other.tp, self.fn + other.fn, self.fp + other.fp)
+
+    @property
+    def scores(self) -> Scores:
+        """Precision, recall, and Dice under its other name, F1; NaN if no voxel is labelled."""
+        return Scores.from_counts(math.nan, math.nan, self.tp, self.fn, self.fp)
+
+
+@dataclass(frozen=True)
+class ScanScores:
+    """The scores of one scan. `voxels` is None where there is no mask to compare with."""
+
+    series_uid: str
+    slice_count: int
+    nodules: tuple[NoduleScore, ...]
+    findings: tuple[Finding, ...]
+    match: ScanMatch  # its findings in the order of `findings`, its nodules in that of `nodules`
+    voxels: VoxelCounts | None = None
+
+    @property
+    def false_positives(self) -> list[Finding]:
+        pairs = zip(self.findings, self.match.is_false_positive, strict=True)
+        return [finding for finding, is_false_positive in pairs if is_false_positive]
+
+
+def evaluate_series(
+    ct: Ct,
+    probability: NDArray[np.floating],
+    threshold: float,
+    min_diameter_mm: float,
+    excluded: Sequence[CandidateInfoTuple] = (),
+) -> ScanScores:
+    """Score a probability map against the annotations of its scan.
+
+    Args:
+        probability: (index, row, col), each 0..1.
+        threshold, min_diameter_mm: see `find_nodules`.
+        excluded: the scan's annotations that count neither as nodule nor as none.
+    Raises: InputError, naming the scan, if a nodule lies outside it or it cannot be read.
+    """
+    labels, findings = find_nodules(ct, probability, threshold, min_diameter_mm)
+    return score_scan(ct, labels, findings, excluded)
+
+
+def score_scan(
+    ct: Ct, labels: Labels | None, findings: Sequence[Finding], excluded: Sequence[CandidateInfoTuple] = ()
+) -> ScanScores:
+    """Score findings, and where there is one the mask that they come from, against the annotations of their scan.
+
+    Args: labels: (index, row, col); a voxel that is not 0 is marked as nodule.
+    Raises: see `evaluate_series`.
+    """
+    match = match_findings(
+        [finding.center_xyz for finding in findings],
+        [finding.probability for finding in findings],
+        [nodule.center_xyz for nodule in ct.nodules],
+        [nodule.diameter_mm for nodule in ct.nodules],
+        [annotation.center_xyz for annotation in excluded],
+        [annotation.diameter_mm for annotation in excluded],
+    )
+    overlaps = [(math.nan, math.nan)] * len(ct.nodules) if labels is None else score_overlaps(ct, labels)
+    nodules = tuple(
+        NoduleScore(ct.series_uid, nodule.center_xyz, nodule.diameter_mm, probability, recall, dice)
+        for nodule, probability, (recall, dice) in zip(
+            ct.nodules, match.nodule_probabilities.tolist(), overlaps, strict=True
+        )
+    )
+    voxels = None if labels is None else count_voxels(ct, labels)
+    return ScanScores(ct.series_uid, ct.shape_irc[0], nodules, tuple(findings), match, voxels)
+
+
+def count_voxels(ct: Ct, labels: Labels) -> VoxelCounts:
+    """Over all voxels of a scan; slice by slice, so that no further array as large as the scan is made."""
+    counts = (count_slice(marks != 0, ct.get_slice_mask(slice_ndx)) for slice_ndx, marks in enumerate(labels))
+    return sum(counts, VoxelCounts())
+
+
+def count_slice(is_marked: NDArray[np.bool_], mask: NDArray[np.bool_]) -> VoxelCounts:
+    tp = int(np.count_nonzero(is_marked & mask))
+    return VoxelCounts(tp, int(np.count_nonzero(mask)) - tp, int(np.count_nonzero(is_marked)) - tp)
+
+
+def score_overlaps(ct: Ct, labels: Labels) -> list[tuple[float, float]]:
+    """Recall and Dice of each of the scan's nodules, see `NoduleScore`."""
+    if not ct.nodules:
+        return []
+    largest = int(labels.max())
+    sizes = np.zeros(largest + 1, dtype=np.int64)  # voxels of each label
+    for marks in labels:
+        sizes += np.bincount(marks.ravel(), minlength=largest + 1)
+    return [score_overlap(labels[ct.build_annotation_mask([nodule])], sizes) for nodule in ct.nodules]
+
+
+def score_overlap(labels_inside: Labels, sizes: NDArray[np.int64]) -> tuple[float, float]:
+    """Args: the labels of a nodule's voxels, (voxel,); the voxels that each label has in all, (label,)."""
+    touching = np.unique(labels_inside[labels_inside != 0])
+    overlap = np.count_nonzero(labels_inside)
+    dice = 2 * overlap / (len(labels_inside) + sizes[touching].sum()) if len(labels_inside) else math.nan
+    recall = overlap / len(labels_inside) if len(labels_inside) else math.nan
+    return float(recall), float(dice)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The scores of many scans together.
+
+    Attributes: `scans`; `froc`, the FROC analysis; `voxels`, pooled, None where there are no masks.
+    """
+
+    scans: tuple[ScanScores, ...]
+    froc: Froc
+
+    @cached_property
+    def nodules(self) -> list[NoduleScore]:
+        return [nodule for scan in self.scans for nodule in scan.nodules]
+
+    @cached_property
+    def voxels(self) -> VoxelCounts | None:
+        counts = [scan.voxels for scan in self.scans if scan.voxels is not None]
+        return sum(counts, VoxelCounts()) if counts else None
+
+    @property
+    def slice_count(self) -> int:
+        return sum(scan.slice_count for scan in self.scans)
+
+    @property
+    def found_count(self) -> int:
+        return sum(nodule.is_found for nodule in self.nodules)
+
+    @property
+    def touched_count(self) -> int:
+        return sum(nodule.is_touched for nodule in self.nodules)
+
+    @property
+    def nodule_recall(self) -> float:
+        """The share of the nodules that were found, by LUNA16's rule."""
+        return divide(self.found_count, len(self.nodules))
+
+    @property
+    def mean_nodule_dice(self) -> float:
+        """Over all nodules; those that nothing touches count as 0."""
+        return mean([nodule.dice for nodule in self.nodules])
+
+    @cached_property
+    def false_positive_count(self) -> int:
+        return sum(int(scan.match.is_false_positive.sum()) for scan in self.scans)
+
+    @property
+    def false_positives_per_scan(self) -> float:
+        return self.false_positive_count / len(self.scans)
+
+    @property
+    def false_positive_voxels_per_slice(self) -> float:
+        return self.voxels.fp / self.slice_count if self.voxels else math.nan
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, those that are not defined as None; the README explains the keys."""
+        values = {
+            "scans": len(self.scans),
+            "slices": self.slice_count,
+            "voxels": self._voxels_as_dict(),
+            "nodules": {
+                "count": len(self.nodules),
+                "found": self.found_count,
+                "recall": self.nodule_recall,
+                "touched": self.touched_count if self.voxels else None,
+                "mean_dice": self.mean_nodule_dice,
+            },
+            "findings": {
+                "count": sum(len(scan.findings) for scan in self.scans),
+                "irrelevant": sum(int(find_irrelevant(scan.match).sum()) for scan in self.scans),
+                "false_positives": self.false_positive_count,
+                "false_positives_per_scan": self.false_positives_per_scan,
+            },
+            "froc": froc_as_dict(self.froc),
+        }
+        plain: dict[str, Any] = without_nan(values)
+        return plain
+
+    def _voxels_as_dict(self) -> dict[str, Any] | None:
+        if self.voxels is None:
+            return None
+        scores = self.voxels.scores
+        each = [scan.voxels.scores for scan in self.scans if scan.voxels is not None]
+        return {
+            "true_positives": self.voxels.tp,
+            "false_negatives": self.voxels.fn,
+            "false_positives": self.voxels.fp,
+            "false_positives_per_slice": self.false_positive_voxels_per_slice,
+            "precision": scores.precision,
+            "recall": scores.recall,
+            "dice": scores.f1,
+            "mean_precision_of_scans": mean([scan.precision for scan in each]),
+            "mean_recall_of_scans": mean([scan.recall for scan in each]),
+            "mean_dice_of_scans": mean([scan.f1 for scan in each]),
+        }
+
+
+def summarize(scans: Sequence[ScanScores], seed: int = 0) -> Summary:
+    """Args: scans: one at least; seed: of the bootstrap."""
+    return Summary(tuple(scans), compute_froc([scan.match for scan in scans], seed=seed))
+
+
+def find_irrelevant(match: ScanMatch) -> NDArray[np.bool_]:
+    """(finding,): what lies in an excluded annotation and in no nodule."""
+    return match.is_irrelevant & ~match.hits.any(axis=1)
+
+
+def froc_as_dict(froc: Froc) -> dict[str, Any]:
+    low, high = froc.sensitivity_intervals.tolist()
+    return {
+        "false_positives_per_scan": list(OPERATING_POINTS),
+        "sensitivity": froc.sensitivities.tolist(),
+        "sensitivity_low": low,
+        "sensitivity_high": high,
+        "cpm": froc.cpm,
+        "cpm_low": float(froc.cpm_interval[0]),
+        "cpm_high": float(froc.cpm_interval[1]),
+        "curve": {
+            "false_positives_per_scan": froc.curve.false_positives_per_scan[1:].tolist(),
+            "sensitivity": froc.curve.sensitivity[1:].tolist(),
+            "threshold": froc.curve.thresholds[1:].tolist(),
+        },
+    }
+
+
+def mean(values: Sequence[float]) -> float:
+    """Of those that are defined; NaN if none is."""
+    defined = [value for value in values if not math.isnan(value)]
+    return divide(sum(defined), len(defined))
+
+
+def divide(numerator: float, denominator: float) -> float:
+    return numerator / denominator if denominator else math.nan
+
+
+def without_nan(value: Any) -> Any:
+    """The same lists, dicts and numbers, with None in place of NaN, which JSON does not know."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,167 @@
+"""Cases worked out by hand. Probabilities fall from left to right in the tables; `fp` is per scan."""
+
+import numpy as np
+import pytest
+
+from p2ch13.froc import BAND_POINTS, FINDINGS_PER_SCAN, OPERATING_POINTS, compute_froc, match_findings
+
+
+def place(*x):
+    """Points on the x axis, mm."""
+    return [(value, 0.0, 0.0) for value in x]
+
+
+def match(findings=(), nodules=(), excluded=()):
+    """Args: findings: (x, probability); nodules, excluded: (x, diameter); mm on the x axis."""
+    finding_x, probabilities = zip(*findings, strict=True) if findings else ((), ())
+    nodule_x, diameters = zip(*nodules, strict=True) if nodules else ((), ())
+    excluded_x, excluded_diameters = zip(*excluded, strict=True) if excluded else ((), ())
+    return match_findings(
+        place(*finding_x), probabilities, place(*nodule_x), diameters, place(*excluded_x), excluded_diameters
+    )
+
+
+def curve_of(*matches):
+    curve = compute_froc(matches, bootstrap_count=2).curve
+    return curve.false_positives_per_scan.tolist(), curve.sensitivity.tolist(), curve.thresholds.tolist()
+
+
+def test_a_hit_is_nearer_than_the_radius():
+    # A nodule of 10 mm at 0: 4.9 mm away hits, 5 mm away does not (LUNA16's script asks for less than the radius).
+    result = match([(4.9, 0.9), (5.0, 0.8), (-3.0, 0.3)], [(0, 10)])
+    assert result.hits.tolist() == [[True], [False], [True]]
+    assert result.is_false_positive.tolist() == [False, True, False]
+
+
+def test_the_distance_is_in_three_dimensions():
+    # (3, 4, 12) is 13 mm from the origin.
+    assert match_findings([(3, 4, 12)], [1], [(0, 0, 0)], [26.1]).hits.tolist() == [[True]]
+    assert match_findings([(3, 4, 12)], [1], [(0, 0, 0)], [25.9]).hits.tolist() == [[False]]
+
+
+def test_two_findings_on_one_nodule():
+    # The nodule counts once, with the higher probability; the other finding counts as nothing.
+    result = match([(1, 0.4), (0, 0.7), (50, 0.5)], [(0, 10)])
+    assert result.nodule_probabilities.tolist() == [0.7]
+    assert result.is_false_positive.tolist() == [False, False, True]
+    assert curve_of(result) == ([0, 0, 1], [0, 1, 1], [np.inf, 0.7, 0.5])
+
+
+def test_one_finding_in_two_nodules():
+    # Half way between centres 4 mm apart, with radii of 3 mm: both are found.
+    result = match([(2, 0.6)], [(0, 6), (4, 6)])
+    assert result.nodule_probabilities.tolist() == [0.6, 0.6]
+    assert curve_of(result) == ([0, 0], [0, 1], [np.inf, 0.6])
+
+
+def test_excluded_findings_are_neither_right_nor_wrong():
+    # Of four findings one lies in an excluded place (radius 5 mm), one in such a place and in a nodule: a hit.
+    result = match([(100, 0.9), (0, 0.8), (50, 0.7), (106, 0.6)], [(0, 6)], [(101, 10), (1, 10)])
+    assert result.is_irrelevant.tolist() == [True, True, False, False]
+    assert result.is_false_positive.tolist() == [False, False, True, True]
+    assert curve_of(result) == ([0, 0, 1, 2], [0, 1, 1, 1], [np.inf, 0.8, 0.7, 0.6])
+
+
+def test_a_curve_by_hand():
+    # Two scans with three nodules, one of which is missed.
+    #   probability   0.9   0.8   0.7   0.6   0.2
+    #   what          hit   fp    fp    hit   fp
+    #   fp / 2 scans  0     0.5   1     1     1.5
+    #   hits / 3      1/3   1/3   1/3   2/3   2/3
+    first = match([(0, 0.9), (30, 0.8), (60, 0.2)], [(0, 6)])
+    second = match([(30, 0.7), (90, 0.6)], [(0, 6), (90, 6)])
+    froc = compute_froc([first, second], bootstrap_count=10)
+    assert froc.curve.false_positives_per_scan.tolist() == [0, 0, 0.5, 1, 1, 1.5]
+    assert froc.curve.sensitivity == pytest.approx(np.array([0, 1, 1, 1, 2, 2]) / 3)
+    # At 1/8, 1/4 and 1/2 fp a third is found; at exactly 1 two thirds are; 2, 4 and 8 lie beyond the end.
+    assert froc.sensitivities == pytest.approx(np.array([1, 1, 1, 2, 2, 2, 2]) / 3)
+    assert froc.cpm == pytest.approx(11 / 21)
+
+
+def test_between_points_the_curve_is_straight():
+    # A false positive of 0.9 in one scan of two, then a hit and a false positive of 0.5 at once: from (0.5, 0) to
+    # (1, 1), so that half of the nodules are found at 0.75.
+    curve = compute_froc([match([(30, 0.9), (0, 0.5)], [(0, 6)]), match([(30, 0.5)])], bootstrap_count=2).curve
+    assert curve.sensitivity_at([0.25, 0.5, 0.75, 1.0, 5.0]) == pytest.approx([0, 0, 0.5, 1, 1])
+
+
+def test_equal_probabilities_are_one_threshold():
+    # As from a mask without probabilities. Whatever their order, there is one point: 2 fp, 1 of 2 nodules.
+    # Between (0, 0) and there the curve is straight: 1/32 at 1/8 fp, 1/2 at 2 and beyond.
+    findings = [(0, 1.0), (30, 1.0), (60, 1.0)]
+    for order in (findings, findings[::-1]):
+        froc = compute_froc([match(order, [(0, 6), (100, 6)])], bootstrap_count=2)
+        assert froc.curve.false_positives_per_scan.tolist() == [0, 2]
+        assert froc.sensitivities == pytest.approx([1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1 / 2, 1 / 2])
+
+
+def test_scans_without_nodules_count():
+    # One false positive in one scan of four is a quarter per scan.
+    froc = compute_froc([match([(0, 0.8)], [(0, 6)]), match([(0, 0.9)]), match(), match()], bootstrap_count=2)
+    assert froc.curve.false_positives_per_scan.tolist() == [0, 0.25, 0.25]
+    assert froc.sensitivities.tolist() == [0, 1, 1, 1, 1, 1, 1]  # at 1/8 no nodule is found yet
+
+
+def test_no_findings():
+    froc = compute_froc([match(nodules=[(0, 6)]), match()], bootstrap_count=20)
+    assert froc.sensitivities.tolist() == [0] * 7
+    assert froc.cpm == 0
+    assert froc.cpm_interval.tolist() == [0, 0]
+
+
+def test_no_nodules():
+    froc = compute_froc([match([(0, 0.9)]), match()], bootstrap_count=20)
+    assert np.isnan(froc.sensitivities).all()
+    assert np.isnan([froc.cpm, *froc.cpm_interval]).all()
+    assert froc.curve.false_positives_per_scan.tolist() == [0, 0.5]
+
+
+def test_no_false_positives():
+    froc = compute_froc([match([(0, 0.9), (40, 0.2)], [(0, 6), (40, 6), (80, 6)])], bootstrap_count=20)
+    assert froc.sensitivities == pytest.approx([2 / 3] * 7)
+
+
+def test_the_most_probable_hundred_of_a_scan_count():
+    # 120 false positives of 0.5, then a nodule of 0.1, which comes too late; in a second scan one of 0.4 does not.
+    many = match([*((30 + ndx, 0.5) for ndx in range(120)), (0, 0.1)], [(0, 6)])
+    assert FINDINGS_PER_SCAN == 100
+    assert curve_of(many, match([(0, 0.4)], [(0, 6)])) == ([0, 50, 50], [0, 0, 0.5], [np.inf, 0.5, 0.4])
+    assert many.nodule_probabilities.tolist() == [0.1]
+    assert many.is_false_positive.sum() == 120
+
+
+@pytest.fixture
+def ten_scans():
+    """Ten scans with a nodule each, of which every other one is found; one false positive in each, less probable."""
+    return [match([(0 if ndx % 2 else 20, 0.9), (50, 0.5 - ndx / 100)], [(0, 6)]) for ndx in range(10)]
+
+
+def test_the_interval_holds_the_estimate(ten_scans):
+    # Half of the nodules are found at any rate from 1/2 on (the misses are false positives of 0.9). A draw of ten
+    # finds a binomial number of them: 2.5% of the draws find 2 or fewer, 97.5% 8 or fewer.
+    froc = compute_froc(ten_scans, seed=3)
+    low, high = froc.sensitivity_intervals
+    assert (low <= froc.sensitivities).all()
+    assert (froc.sensitivities <= high).all()
+    assert (low[-1], high[-1]) == pytest.approx((0.2, 0.8), abs=0.1)
+    assert froc.cpm_interval[0] < froc.cpm < froc.cpm_interval[1]
+    assert froc.band.shape == (2, len(BAND_POINTS))
+    # The band and the intervals at the operating points agree where they meet.
+    ends = [0, -1]
+    assert froc.band[:, ends] == pytest.approx(froc.sensitivity_intervals[:, ends])
+    assert BAND_POINTS[ends] == pytest.approx([OPERATING_POINTS[0], OPERATING_POINTS[-1]])
+
+
+def test_the_seed_fixes_the_interval(ten_scans):
+    first, again, other = (compute_froc(ten_scans, 50, seed).band for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+def test_a_draw_is_a_set_of_scans():
+    # With one scan every draw is that scan. With two, one of which has the nodule, draws without it are left out, so
+    # that its finding is found in all others.
+    one = compute_froc([match([(0, 0.9)], [(0, 6), (50, 6)])], bootstrap_count=20)
+    assert one.cpm_interval.tolist() == [0.5, 0.5]
+    two = compute_froc([match([(0, 0.9)], [(0, 6)]), match()], bootstrap_count=50)
+    assert two.cpm_interval.tolist() == [1, 1]

@@ -1,0 +1,151 @@
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from p2ch13.candidates import CandidateInfoTuple
+from p2ch13.ct import Ct
+from p2ch13.findings import Finding
+from p2ch13.scoring import evaluate_series, score_scan, summarize
+from tests.conftest import VX_SIZE_XYZ, Ball, as_nodule, ball_mask, make_hu, to_xyz, write_scan
+
+SHAPE = (10, 40, 44)
+LARGE, SMALL = Ball((5, 12, 12), 4), Ball((4, 30, 30), 3)
+
+
+@pytest.fixture
+def ct(tmp_path):
+    """A scan whose label masks are exactly its balls: lung around them ends every box."""
+    path = write_scan(tmp_path / "1.2.mhd", make_hu([LARGE, SMALL], SHAPE))
+    return Ct(path, [as_nodule("1.2", LARGE), as_nodule("1.2", SMALL)])
+
+
+def marks(*boxes):
+    """Labels 1, 2, ... of boxes (index, rows, cols)."""
+    labels = np.zeros(SHAPE, dtype=np.int32)
+    for number, box in enumerate(boxes, 1):
+        labels[box] = number
+    return labels
+
+
+def finding(center_irc, probability=1.0, number=1):
+    return Finding(
+        series_uid="1.2",
+        number=number,
+        center_xyz=to_xyz(center_irc),
+        probability=probability,
+        diameter_mm=5.0,
+        volume_mm3=65.0,
+        first_slice=center_irc[0],
+        last_slice=center_irc[0],
+    )
+
+
+def test_the_truth_itself_is_perfect(ct):
+    scores = evaluate_series(ct, ct.positive_mask.astype(np.float16), threshold=0.5, min_diameter_mm=0.0)
+    assert (scores.voxels.tp, scores.voxels.fn, scores.voxels.fp) == (int(ct.positive_mask.sum()), 0, 0)
+    assert [(nodule.recall, nodule.dice) for nodule in scores.nodules] == [(1, 1), (1, 1)]
+    assert [nodule.is_found for nodule in scores.nodules] == [True, True]
+    assert [nodule.probability for nodule in scores.nodules] == [1, 1]
+    assert scores.false_positives == []
+    summary = summarize([scores])
+    assert (summary.froc.cpm, summary.nodule_recall, summary.mean_nodule_dice) == (1, 1, 1)
+
+
+def test_voxels_by_hand(ct):
+    # Two voxels of the large ball, three of lung.
+    scores = score_scan(ct, marks(np.s_[5, 12, 12:14], np.s_[0, 0, 0:3]), [])
+    label_count = int((ball_mask(LARGE, SHAPE) | ball_mask(SMALL, SHAPE)).sum())
+    assert (scores.voxels.tp, scores.voxels.fn, scores.voxels.fp) == (2, label_count - 2, 3)
+    assert scores.voxels.scores.precision == pytest.approx(2 / 5)
+    assert scores.voxels.scores.recall == pytest.approx(2 / label_count)
+    assert scores.voxels.scores.f1 == pytest.approx(2 * 2 / (5 + label_count))
+    assert summarize([scores]).false_positive_voxels_per_slice == pytest.approx(3 / 10)
+
+
+def test_the_dice_of_a_nodule_counts_all_that_touches_it(ct):
+    # Label 1 has 4 voxels of the large ball and 6 outside, label 2 has 1 of it and 1 outside; 3 touches nothing.
+    size = int(ball_mask(LARGE, SHAPE).sum())
+    labels = marks(np.s_[5, 12, 13:23], np.s_[5, 16:18, 12], np.s_[0, 0, 0:7])
+    large, small = score_scan(ct, labels, []).nodules
+    assert large.recall == pytest.approx(5 / size)
+    assert large.dice == pytest.approx(2 * 5 / (size + 10 + 2))
+    assert large.is_touched
+    assert not large.is_found
+    assert (small.recall, small.dice, small.is_touched) == (0, 0, False)
+
+
+def test_one_finding_over_two_nodules_has_both_in_its_dice(ct):
+    labels = (ball_mask(LARGE, SHAPE) | ball_mask(SMALL, SHAPE)).astype(np.int32)
+    sizes = [int(ball_mask(ball, SHAPE).sum()) for ball in (LARGE, SMALL)]
+    dices = [nodule.dice for nodule in score_scan(ct, labels, []).nodules]
+    assert dices == pytest.approx([2 * size / (size + sum(sizes)) for size in sizes])
+
+
+def test_findings_by_luna16s_rule(ct):
+    # The large ball has a radius of 4 voxels in the plane: 3 cols off its centre is a hit, 5 is none.
+    findings = [finding((5, 12, 15), 0.6), finding((5, 12, 17), 0.9), finding((4, 30, 30), 0.4)]
+    assert VX_SIZE_XYZ[0] * 3 < LARGE.diameter_mm / 2 < VX_SIZE_XYZ[0] * 5
+    scores = score_scan(ct, None, findings)
+    assert [nodule.probability for nodule in scores.nodules] == [0.6, 0.4]
+    assert scores.false_positives == [findings[1]]
+    excluded = CandidateInfoTuple(False, True, None, 10.0, "1.2", to_xyz((5, 12, 17)))
+    assert score_scan(ct, None, findings, [excluded]).false_positives == []
+
+
+def test_without_a_mask_there_are_no_voxel_scores(ct):
+    scores = score_scan(ct, None, [finding((5, 12, 12))])
+    assert scores.voxels is None
+    assert [math.isnan(nodule.dice) for nodule in scores.nodules] == [True, True]
+    values = summarize([scores]).as_dict()
+    assert values["voxels"] is None
+    assert values["nodules"] == {"count": 2, "found": 1, "recall": 0.5, "touched": None, "mean_dice": None}
+
+
+def test_small_findings_are_left_out(ct):
+    # A voxel of 0.735 mm3 has the volume of a sphere of 1.12 mm.
+    probability = np.zeros(SHAPE, dtype=np.float16)
+    probability[0, 0, 0] = 1
+    kept, left_out = (evaluate_series(ct, probability, 0.5, min_diameter_mm=mm) for mm in (1.0, 2.0))
+    assert (len(kept.findings), kept.voxels.fp) == (1, 1)
+    assert (len(left_out.findings), left_out.voxels.fp) == (0, 0)
+
+
+def test_a_summary_pools_scans_by_hand(ct, tmp_path):
+    empty = Ct(write_scan(tmp_path / "1.3.mhd", make_hu([], (5, 40, 44))))
+    first = score_scan(ct, marks(np.s_[5, 12, 12:14], np.s_[0, 0, 0:3]), [finding((5, 12, 13), 0.8)])
+    second = score_scan(empty, np.ones((5, 40, 44), dtype=np.int32), [finding((2, 20, 20), 0.9)])
+    summary = summarize([first, second])
+    assert summary.voxels.tp == 2
+    assert summary.voxels.fp == 3 + 5 * 40 * 44
+    assert summary.slice_count == 15
+    assert summary.false_positive_voxels_per_slice == pytest.approx((3 + 5 * 40 * 44) / 15)
+    assert (summary.found_count, summary.touched_count, summary.nodule_recall) == (1, 1, 0.5)
+    assert summary.false_positives_per_scan == 0.5
+    # A false positive of 0.9 in one of two scans, then one of two nodules: nothing at 1/8 and 1/4, half from 1/2 on.
+    assert summary.froc.cpm == pytest.approx(5 * 0.5 / 7)
+    values = summary.as_dict()
+    assert values["voxels"]["mean_dice_of_scans"] == pytest.approx(first.voxels.scores.f1)  # the other has nothing
+    assert values["findings"] == {
+        "count": 2, "irrelevant": 0, "false_positives": 1, "false_positives_per_scan": 0.5
+    }  # fmt: skip
+    assert values["froc"]["sensitivity"] == [0, 0, 0.5, 0.5, 0.5, 0.5, 0.5]
+    json.dumps(values, allow_nan=False)
+
+
+def test_nothing_to_find_is_null_in_json(tmp_path):
+    empty = Ct(write_scan(tmp_path / "1.3.mhd", make_hu([], (5, 40, 44))))
+    values = summarize([score_scan(empty, np.zeros((5, 40, 44), dtype=np.int32), [])]).as_dict()
+    assert values["voxels"]["dice"] is None
+    assert values["nodules"]["recall"] is None
+    assert values["froc"]["cpm"] is None
+    assert values["froc"]["sensitivity_low"] == [None] * 7
+    json.dumps(values, allow_nan=False)
+
+
+def test_scores_need_no_plots():
+    code = "import p2ch13.scoring, sys; sys.exit('matplotlib' in sys.modules or 'tensorboard' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
