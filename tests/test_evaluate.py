@@ -255,7 +255,7 @@ def test_mistakes_end_in_one_line(evaluation, folders, tmp_path, mask_dir, check
         ([], "say what to score"),
         (["--checkpoint", "a.state", "--mask", "b"], "no --mask and no --findings with it"),
         (["--mask", "b", "--threshold", "1.5"], "1.5 is not between 0 and 1"),
-        (["--mask", "b", "--min-diameter", "-1"], "-1 is not between 0 and inf"),
+        (["--mask", "b", "--min-diameter", "-1"], "-1 is less than 0"),
         (["--mask", "b", "--all", "--val-stride", "3"], "not allowed with argument"),
     ],
 )
