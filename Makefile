@@ -11,9 +11,13 @@ DEMO_OPTIONS := --data-dir $(DEMO_DIR) --cache-dir data/demo-cache
 .PHONY: demo test bench check clean
 
 demo: $(VENV)/installed $(DEMO_DIR)/candidates.csv
-	$(VENV)/bin/python precache.py $(DEMO_OPTIONS)
-	$(VENV)/bin/python -m p2ch13.training $(DEMO_OPTIONS) --tb-prefix demo --val-stride 4 \
-		--epochs 3 --samples-per-epoch 4000 --augmented
+	$(VENV)/bin/python precache.py $(DEMO_OPTIONS) --preset strong
+	$(VENV)/bin/python -m p2ch13.training $(DEMO_OPTIONS) --tb-prefix demo --val-stride 4 --preset strong \
+		--epochs 2 --samples-per-epoch 6000
+	model=$$(ls -t data/models/demo/*.best.state | head -n 1); scan=$$(ls $(DEMO_DIR)/subset*/*.mhd | sort -t / -k 4 | head -n 1); \
+	$(VENV)/bin/python -m p2ch13.predict --checkpoint $$model $$scan --output data/demo-masks && \
+	$(VENV)/bin/python -m p2ch13.evaluate --checkpoint $$model $(DEMO_OPTIONS) --output data/demo-evaluation \
+		--series-uid $$(basename $$scan .mhd)
 
 test: $(VENV)/installed-dev
 	$(VENV)/bin/python -m pytest -q
@@ -27,7 +31,7 @@ check: $(VENV)/installed-dev
 	$(VENV)/bin/mypy p2ch13 util
 
 clean:
-	rm -rf $(DEMO_DIR) data/demo-cache data/bench
+	rm -rf $(DEMO_DIR) data/demo-cache data/demo-masks data/demo-evaluation data/bench
 
 $(DEMO_DIR)/candidates.csv: | $(VENV)/installed
 	rm -rf $(DEMO_DIR)

@@ -17,5 +17,7 @@ setup(
         "pillow>=10",
         "tqdm>=4.66",
         "threadpoolctl>=3.1",
+        "matplotlib>=3.8",
     ],
+    extras_require={"dicom": ["highdicom>=0.24"]},  # for DICOM Segmentation objects
 )
