@@ -42,9 +42,10 @@ def load_model(path: Path) -> UNetWrapper:
     Raises: InputError if the file cannot be read or its weights do not fit the model that it names.
     """
     state = load_checkpoint(path)
-    model = UNetWrapper(**state.get("model_args", BOOK_MODEL))
     try:
+        model = UNetWrapper(**state.get("model_args", BOOK_MODEL))
         model.load_state_dict(state["model_state"], strict=True)
-    except RuntimeError as error:
-        raise InputError(f"{path}: its weights fit no U-Net of the book's shape ({error})") from None
+    except (RuntimeError, TypeError, ValueError, KeyError, AttributeError) as error:
+        reason = str(error).splitlines()[-1].strip() if str(error) else type(error).__name__
+        raise InputError(f"{path}: its weights fit no U-Net of the shape that it names ({reason})") from None
     return model.eval()

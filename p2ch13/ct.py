@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from p2ch13.candidates import CandidateInfoTuple
 from p2ch13.config import HU_MAX, HU_MIN, MASK_THRESHOLD_HU
-from p2ch13.scans import SCAN_SUFFIXES, read_ahead, read_header, read_voxels
+from p2ch13.scans import read_ahead, read_header, read_voxels
 from util.coordinates import IrcTuple, xyz2irc
 from util.errors import InputError
 
@@ -26,18 +26,17 @@ class Ct:
     Opening one reads the header only; `hu` touches the pages of the file that are asked for.
 
     Args:
-        path: the scan's header file.
+        path: the scan's header file, or a folder with a DICOM series.
         nodules: the scan's annotated nodules.
+        series_uid: which series of the folder; None takes the largest.
     Attributes: `series_uid`; `origin_xyz`, `vx_size_xyz` (mm) and `direction` (3x3), see `util.coordinates`;
         `shape_irc` (slices, rows, cols).
     Raises: InputError, naming the file, if it cannot be read as a scan.
     """
 
-    def __init__(self, path: Path, nodules: Sequence[CandidateInfoTuple] = ()) -> None:
-        self.header = read_header(path)
-        self.series_uid = path.name
-        for suffix in SCAN_SUFFIXES:
-            self.series_uid = self.series_uid.removesuffix(suffix)
+    def __init__(self, path: Path, nodules: Sequence[CandidateInfoTuple] = (), series_uid: str | None = None) -> None:
+        self.header = read_header(path, series_uid)
+        self.series_uid = self.header.series_uid
         self.nodules = tuple(nodules)
         self.shape_irc = self.header.shape_irc
         self.origin_xyz = self.header.origin_xyz

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -103,7 +104,7 @@ def spread(values: Sequence[int], count: int) -> list[int]:
     return [values[ndx] for ndx in np.linspace(0, len(values) - 1, count).round().astype(int)]
 
 
-def draw_overlay(hu: NDArray[np.floating], is_predicted: NDArray[np.bool_], label: NDArray[np.bool_]) -> Image:
+def draw_overlay(hu: NDArray[Any], is_predicted: NDArray[np.bool_], label: NDArray[np.bool_]) -> Image:
     """A slice in a lung window: green is nodule that was found, orange was missed, red is a false alarm.
 
     Args: hu, prediction and label of the slice, each (row, col).
@@ -131,22 +132,39 @@ def draw_findings(dataset: Luna2dSegmentationDataset, predict: Predictor, series
         ct = dataset.ct_cache.get_ct(series_uid)
         center = ct.locate(dataset.ct_cache.nodules[series_uid][0].center_xyz)
         ct_slice, is_predicted, label = predict_slice(dataset, predict, series_uid, center.index)
-        rows.append(draw_place(ct_slice, is_predicted, label, center.row, center.col))
-    return stack_rows(rows)
+        overlay = draw_overlay(ct_slice, is_predicted, label)
+        rows.append([overlay, *draw_enlarged(ct_slice, overlay, center.row, center.col)])
+    return stack(rows)
 
 
-def draw_place(
-    hu: NDArray[np.floating], is_predicted: NDArray[np.bool_], label: NDArray[np.bool_], row: int, col: int
-) -> list[Image]:
-    """A slice with its overlay, then a place in it, enlarged, as the scanner saw it and with the overlay."""
-    overlay = draw_overlay(hu, is_predicted, label)
-    nothing = np.zeros_like(label)
-    plain = draw_overlay(hu, nothing, nothing)
-    return [overlay, *(enlarge(picture, row, col) for picture in (plain, overlay))]
+def draw_nodules(hu: NDArray[np.int16], labels: NDArray[np.int32], numbers: Sequence[int]) -> Image:
+    """What was found in a scan of which no labels are known: a row for each nodule, as in `draw_findings`, all green.
+
+    Args:
+        hu, labels: (index, row, col), axial slices with rows to the back, such as `to_axial` gives.
+        numbers: the nodules' values in `labels`; of each the slice that has most of it. Without any, the middle slice.
+    """
+    rows = []
+    for number in numbers:
+        is_nodule = labels == number
+        index = int(is_nodule.sum(axis=(1, 2)).argmax())
+        row, col = (round(float(axis.mean())) for axis in np.nonzero(is_nodule[index]))
+        overlay = draw_overlay(hu[index], labels[index] > 0, labels[index] > 0)
+        rows.append([overlay, *draw_enlarged(hu[index], overlay, row, col)])
+    if not rows:
+        middle = len(hu) // 2
+        rows = [[draw_overlay(hu[middle], labels[middle] > 0, labels[middle] > 0)]]
+    return stack(rows)
 
 
-def stack_rows(rows: Sequence[Sequence[Image]]) -> Image:
-    """Pictures side by side in each row, all of them as large as the largest."""
+def draw_enlarged(ct_slice: NDArray[Any], overlay: Image, row: int, col: int) -> list[Image]:
+    """The surroundings of a place, as the scanner saw them and with their overlay."""
+    nothing = np.zeros(ct_slice.shape, dtype=bool)
+    return [enlarge(picture, row, col) for picture in (draw_overlay(ct_slice, nothing, nothing), overlay)]
+
+
+def stack(rows: Sequence[Sequence[Image]]) -> Image:
+    """Pictures side by side in rows, each with as much room as the largest."""
     height = max(picture.shape[0] for row in rows for picture in row)
     width = max(picture.shape[1] for row in rows for picture in row)
     return np.concatenate(

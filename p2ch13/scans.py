@@ -7,16 +7,17 @@ import math
 import mmap
 import os
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from util.errors import InputError
+from p2ch13.dicom import choose_series, read_series, read_slice
+from util.errors import InputError, errors_naming
 
 SCAN_SUFFIXES = (".mhd", ".mha", ".nii.gz", ".nii", ".nrrd")
 INT16 = np.iinfo(np.int16)
@@ -32,17 +33,26 @@ def find_scans(data_dir: Path) -> dict[str, Path]:
     if not data_dir.is_dir():
         raise InputError(f"{data_dir}: no such folder; put LUNA16 there, or say where it is with --data-dir")
     scans: dict[str, Path] = {}
-    for path in sorted([*data_dir.glob("*"), *data_dir.glob("subset*/*")], key=str):
-        suffix = next((suffix for suffix in SCAN_SUFFIXES if path.name.endswith(suffix)), None)
-        if suffix is None or path.name.startswith("."):
-            continue
-        series_uid = path.name.removesuffix(suffix)
+    for path in list_scan_files(data_dir):
+        series_uid = scan_name(path)
         if series_uid in scans:
             raise InputError(f"{path}: the same series as {scans[series_uid]}; remove one of the two")
         scans[series_uid] = path
     if not scans:
         raise InputError(f"{data_dir}: no scans (subset*/*.mhd) in this folder; unpack a LUNA16 subset there")
     return dict(sorted(scans.items()))
+
+
+def list_scan_files(folder: Path) -> list[Path]:
+    """The files in a folder and in its subset*/ that are scans by their names, sorted; no DICOM."""
+    paths = sorted([*folder.glob("*"), *folder.glob("subset*/*")], key=str)
+    return [path for path in paths if path.name.endswith(SCAN_SUFFIXES) and not path.name.startswith(".")]
+
+
+def scan_name(path: Path) -> str:
+    """The name of a scan's file without its suffix; LUNA16 has the series UID there."""
+    suffix = next((suffix for suffix in SCAN_SUFFIXES if path.name.endswith(suffix)), "")
+    return path.name.removesuffix(suffix)
 
 
 def no_such_series(series_uid: str) -> InputError:
@@ -54,20 +64,37 @@ class ScanHeader:
     """Size and position of a scan; see `util.coordinates` for how they map voxels to the patient."""
 
     path: Path
+    series_uid: str
     shape_irc: tuple[int, int, int]  # slices, rows, cols
     origin_xyz: NDArray[np.float64]  # (3,) mm
     vx_size_xyz: NDArray[np.float64]  # (3,) mm
     direction: NDArray[np.float64]  # (3, 3)
-    mapped_file: Path | None  # holds nothing but the voxels, as int16
+    mapped_file: Path | None = None  # holds nothing but the voxels, as int16
     byte_order: str = "<"
+    dicom_files: tuple[Path, ...] = ()  # one for each slice
 
 
-def read_header(path: Path) -> ScanHeader:
+def read_header(path: Path, series_uid: str | None = None) -> ScanHeader:
     """Read a scan's geometry, not its voxels.
 
-    Raises: InputError, naming the file, if this is no 3-D scan, its geometry makes no sense or its data file is missing
-    or has the wrong length.
+    Args:
+        path: the scan's file, or a folder with a DICOM series.
+        series_uid: which series of the folder; None takes the largest.
+    Raises: InputError, naming the file, if this is no 3-D scan, its geometry makes no sense, its data file is missing
+    or has the wrong length, or DICOM slices make up no scan.
     """
+    if path.is_dir():
+        series_uid, files = choose_series(path, series_uid)
+        series = read_series(path, files)
+        return ScanHeader(
+            path,
+            series_uid,
+            series.shape_irc,
+            series.origin_xyz,
+            series.vx_size_xyz,
+            series.direction,
+            dicom_files=series.files,
+        )
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     with errors_naming(path):
@@ -86,6 +113,8 @@ def read_header(path: Path) -> ScanHeader:
         raise InputError(f"{path}: the direction matrix {direction.tolist()} is singular; repair the header")
 
     cols, rows, slices = reader.GetSize()
+    if 0 in (cols, rows, slices):
+        raise InputError(f"{path}: {slices} slices of {rows} x {cols}, nothing in it; export the scan anew")
     mapped_file, byte_order = None, "<"
     if path.name.endswith(".mhd"):
         fields = read_metaimage_fields(path)
@@ -94,7 +123,8 @@ def read_header(path: Path) -> ScanHeader:
             mapped_file = data_file
             byte_order = ">" if is_true(fields, "BinaryDataByteOrderMSB", "ElementByteOrderMSB") else "<"
             check_length(mapped_file, slices * rows * cols * 2, path)
-    return ScanHeader(path, (slices, rows, cols), origin_xyz, vx_size_xyz, direction, mapped_file, byte_order)
+    shape_irc = (slices, rows, cols)
+    return ScanHeader(path, scan_name(path), shape_irc, origin_xyz, vx_size_xyz, direction, mapped_file, byte_order)
 
 
 def read_voxels(header: ScanHeader) -> NDArray[np.int16]:
@@ -110,14 +140,22 @@ def read_voxels(header: ScanHeader) -> NDArray[np.int16]:
         return np.frombuffer(file_map, np.dtype(f"{header.byte_order}i2")).reshape(header.shape_irc)
     if header.path.name.endswith((".nii", ".nii.gz")):
         check_nifti_length(header.path)
+    if header.dicom_files:
+        return as_int16(header, (read_slice(file) for file in header.dicom_files))
     with errors_naming(header.path):
-        voxels = sitk.GetArrayFromImage(sitk.ReadImage(str(header.path)))
-    if voxels.dtype.kind == "f":
-        if not np.isfinite(voxels).all():
-            raise InputError(f"{header.path}: some voxels are NaN or infinite; export the scan anew")
-        voxels = voxels.round()
-    if voxels.dtype != np.int16:
-        voxels = voxels.clip(INT16.min, INT16.max).astype(np.int16)
+        image = sitk.ReadImage(str(header.path))
+    return as_int16(header, sitk.GetArrayViewFromImage(image))
+
+
+def as_int16(header: ScanHeader, slices: Iterable[NDArray[Any]]) -> NDArray[np.int16]:
+    """One slice at a time, so that no copy of the scan is made in a larger format."""
+    voxels = np.empty(header.shape_irc, dtype=np.int16)
+    for ndx, values in enumerate(slices):
+        if values.dtype.kind == "f":
+            if not np.isfinite(values).all():
+                raise InputError(f"{header.path}: some voxels are NaN or infinite; export the scan anew")
+            values = values.round()
+        voxels[ndx] = values if values.dtype == np.int16 else values.clip(INT16.min, INT16.max)
     return voxels
 
 
@@ -138,18 +176,6 @@ def scan_signature(path: Path) -> list[list[str | int]]:
         files += [data_file] if data_file is not None else []
     stats = [(file.name, file.stat()) for file in files]
     return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
-
-
-@contextmanager
-def errors_naming(path: Path) -> Iterator[None]:
-    """Turn what SimpleITK, gzip and the file system raise into an InputError that names the file."""
-    try:
-        yield
-    except (RuntimeError, EOFError, OSError, struct.error) as error:
-        reason = (
-            getattr(error, "strerror", None) or (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
-        )
-        raise InputError(f"{path}: cannot be read as a scan ({reason}); unpack or download it again") from None
 
 
 # MetaImage, https://itk.org/Wiki/ITK/MetaIO/Documentation

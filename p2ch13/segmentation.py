@@ -17,6 +17,7 @@ from p2ch13.ct import Box, Ct
 from p2ch13.lungs import find_lungs
 from p2ch13.scans import read_ahead
 from util.coordinates import axial_axes, to_axial
+from util.errors import InputError
 from util.progress import progress_bar
 
 log = logging.getLogger(__name__)
@@ -51,13 +52,15 @@ def segment(
         precision: see `compute.get_dtype`.
         show_progress: a bar over the slices.
     Returns: (index, row, col), shaped like `ct.hu`.
-    Raises: InputError, naming the file, if the scan cannot be read.
+    Raises: InputError, naming the file, if the scan cannot be read or all of its voxels are the same.
     """
     read_ahead(ct.header, 0, ct.shape_irc[0] - 1)
     hu = to_axial(ct.hu, ct.direction)
+    if hu.min() == hu.max():
+        raise InputError(f"{ct.header.path}: every voxel is {hu.min()} HU, nothing to be seen; export the scan anew")
     lungs = find_lungs(hu, axial_vx_size(ct)) if lung_field else None
     if lung_field and lungs is None:
-        log.warning(f"{ct.header.path}: no lungs found; all of the scan is searched.")
+        log.warning(f"{ct.header.path}: no lungs found, so that all of it is searched; is it a chest, in HU?")
     box = whole_box(hu.shape) if lungs is None else find_lung_box(lungs)
 
     probability = np.zeros(ct.shape_irc, dtype=np.float16)
@@ -115,7 +118,8 @@ def predict_slices(
         neighbours = np.arange(start - CONTEXT_SLICES_COUNT, stop + CONTEXT_SLICES_COUNT).clip(0, len(hu) - 1)
         slab = np.stack([hu[ndx, rows, cols].clip(HU_MIN, HU_MAX) for ndx in neighbours])
         ct_slices = torch.from_numpy(slab).to(device).float().unfold(0, 2 * CONTEXT_SLICES_COUNT + 1, 1)
-        ct_slices = ct_slices.permute(0, 3, 1, 2)  # (slice, 7, row, col)
+        # (slice, 7, row, col), in what convolutions are fastest in
+        ct_slices = ct_slices.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
         with autocast(device, dtype):
             nodule_prob = predict_flipped(model, ct_slices) if tta else model(ct_slices)
         yield nodule_prob[:, 0].half().cpu().numpy()

@@ -194,7 +194,7 @@ def test_the_model_is_asked_as_the_options_say(evaluation, tmp_path, checkpoint,
 
     monkeypatch.setattr(app, "segment", segment)
     assert evaluation("--checkpoint", checkpoint, "--all", "--tta") == 0
-    assert calls == [(series_uid, {"lung_field": True, "tta": True}) for series_uid in TINY_SCANS]
+    assert calls == [(series_uid, {"lung_field": True, "tta": True, "precision": "auto"}) for series_uid in TINY_SCANS]
     metrics = read_metrics(tmp_path)
     assert (metrics["voxels"]["dice"], metrics["nodules"]["recall"], metrics["froc"]["cpm"]) == (1, 1, 1)
     assert not (tmp_path / "out" / "worst_false_alarms.png").exists()
@@ -255,7 +255,7 @@ def test_mistakes_end_in_one_line(evaluation, folders, tmp_path, mask_dir, check
         ([], "say what to score"),
         (["--checkpoint", "a.state", "--mask", "b"], "no --mask and no --findings with it"),
         (["--mask", "b", "--threshold", "1.5"], "1.5 is not between 0 and 1"),
-        (["--mask", "b", "--min-diameter", "-1"], "-1 is not between 0 and inf"),
+        (["--mask", "b", "--min-diameter", "-1"], "-1 is less than 0"),
         (["--mask", "b", "--all", "--val-stride", "3"], "not allowed with argument"),
     ],
 )

@@ -60,7 +60,7 @@ def test_layout(data_dir, images):
     assert len(images) == 12
     assert len(list(data_dir.glob("subset0/*.mhd"))) == 10
     assert len(list(data_dir.glob("subset1/*.raw"))) == 2
-    assert not list(data_dir.rglob("*.tmp"))
+    assert not list(data_dir.rglob("*.tmp*"))
     for uid, image in images.items():
         assert uid.startswith("2.25.") and uid[5:].isdigit() and len(uid) <= 64
         assert image.GetSize() == (96, 96, 12)
@@ -237,7 +237,7 @@ def test_ctrl_c_leaves_only_whole_scans(tmp_path):
     assert "Traceback" not in errors
     headers = list((tmp_path / "demo").glob("subset*/*.mhd"))
     assert headers and all(header.with_suffix(".raw").stat().st_size == 96 * 96 * 12 * 2 for header in headers)
-    assert not list((tmp_path / "demo").rglob("*.tmp")) and not list((tmp_path / "demo").glob("*.csv"))
+    assert not list((tmp_path / "demo").rglob("*.tmp*")) and not list((tmp_path / "demo").glob("*.csv"))
 
 
 def test_diameters_are_distributed_as_in_luna16():

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
 EXIT_DONE = 0
@@ -38,3 +41,15 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
+
+
+@contextmanager
+def errors_naming(path: Path) -> Iterator[None]:
+    """Turn what SimpleITK, gzip and the file system raise into an InputError that names the file."""
+    try:
+        yield
+    except (RuntimeError, EOFError, OSError, struct.error) as error:
+        reason = (
+            getattr(error, "strerror", None) or (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
+        )
+        raise InputError(f"{path}: cannot be read as a scan ({reason}); unpack or download it again") from None

@@ -27,17 +27,22 @@ def make_writable_folder(folder: Path, option: str) -> None:
 
 @contextmanager
 def write_whole(path: Path) -> Iterator[BinaryIO]:
-    """Open a file to be written, which appears as `path` only when all of it is on disk.
+    """Open a file to be written, which appears as `path` only when all of it is on disk. Missing folders are made."""
+    with unfinished_file(path) as unfinished, unfinished.open("wb") as file:
+        yield file
+
+
+@contextmanager
+def unfinished_file(path: Path) -> Iterator[Path]:
+    """The same by name, for libraries that open files themselves and go by their suffix.
 
     The bytes go to a hidden file beside it, which takes the name at the end and is removed if anything fails before.
-    Missing folders are made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    unfinished = path.with_name(f".{os.getpid()}.tmp.{path.name}")
     try:
-        with unfinished.open("wb") as file:
-            yield file
-            file.flush()
+        yield unfinished
+        with unfinished.open("rb") as file:
             os.fsync(file.fileno())
         unfinished.replace(path)
     except BaseException:

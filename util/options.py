@@ -24,21 +24,28 @@ def int_from(minimum: int, text: str) -> int:
     return value
 
 
-def non_negative_float(text: str) -> float:
-    return float_between(0.0, math.inf, text)
-
-
 def probability(text: str) -> float:
-    return float_between(0.0, 1.0, text)
+    """Above 0, below 1: a threshold that some voxels can be above and some below."""
+    value = number(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
 
 
-def float_between(minimum: float, maximum: float, text: str) -> float:
+def non_negative_number(text: str) -> float:
+    value = number(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is less than 0")
+    return value
+
+
+def number(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-    if not minimum <= value <= maximum:
-        raise argparse.ArgumentTypeError(f"{value:g} is not between {minimum:g} and {maximum:g}")
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
     return value
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from p2ch13.config import MIN_DIAMETER_MM, NODULE_THRESHOLD, Folders
-from util.options import non_negative_float, non_negative_int, positive_int, probability
+from p2ch13.config import MIN_DIAMETER_MM, NODULE_THRESHOLD, PRECISIONS, Folders
+from util.options import non_negative_int, non_negative_number, positive_int, probability
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class EvaluationOptions:
     min_diameter: float  # mm
     tta: bool
     lung_field: bool
+    precision: str
     data_dir: Path
     cache_dir: Path
     val_stride: int | None  # None: the checkpoint's own
@@ -86,7 +87,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
     model.add_argument(
         "--min-diameter",
-        type=non_negative_float,
+        type=non_negative_number,
         metavar="MM",
         help=f"of what counts as a finding (default: {MIN_DIAMETER_MM:.0f}, with --mask 0)",
     )
@@ -96,6 +97,12 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         default=True,
         help="keep only what lies in the lungs or touches them (default: yes)",
+    )
+    model.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default=PRECISIONS[0],
+        help="of convolutions; auto is bf16 where the processor calculates in it (default: %(default)s)",
     )
 
 

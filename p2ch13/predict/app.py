@@ -1,0 +1,149 @@
+"""From a checkpoint and scans to masks, pictures and a list of nodules."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from p2ch13.checkpoint import load_model
+from p2ch13.compute import get_device, keep_freed_memory
+from p2ch13.config import CONTEXT_SLICES_COUNT
+from p2ch13.ct import Ct
+from p2ch13.dicom_seg import check_highdicom, check_is_dicom, write_dicom_segmentation
+from p2ch13.findings import Finding, find_nodules
+from p2ch13.outputs import write_image, write_nodules
+from p2ch13.predict.inputs import ScanInput, find_inputs, split_duplicates
+from p2ch13.predict.options import PredictOptions
+from p2ch13.reporting import draw_nodules, write_png
+from p2ch13.segmentation import segment
+from util.coordinates import to_axial
+from util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
+from util.files import make_writable_folder
+from util.launch import Launch
+
+log = logging.getLogger(__name__)
+
+NODULES_FILE = "nodules.csv"
+PICTURE_COUNT = 4  # findings that a scan's picture shows, the most probable ones
+
+
+def predict(options: PredictOptions) -> int:
+    """Search scans for nodules, one after the other; one that cannot be read is named and skipped.
+
+    The list of nodules is written anew after each scan, so that it is complete for those that are done.
+    Returns: the exit status, 1 if a scan was skipped.
+    Raises: InputError if the model or the output folder cannot be used, or not one scan can.
+    """
+    if options.dicom_seg:
+        check_highdicom()
+    scans, errors = collect_inputs(options)
+    total = len(scans) + len(errors)
+    for error in errors:
+        report_skipped(error, total)
+    model = load_segmenter(options.checkpoint)
+    make_writable_folder(options.output, "--output")
+    keep_freed_memory()
+    findings: list[Finding] = []
+    done_count = 0
+    for scan in scans:
+        try:
+            findings += predict_scan(scan, model, options)
+        except InputError as error:
+            report_skipped(error, total)
+            errors.append(error)
+            continue
+        done_count += 1
+        write_nodules(options.output / NODULES_FILE, findings)
+    if done_count == 0:
+        raise errors[0] if total == 1 else InputError(f"none of {total} scans could be used, see above")
+    report_end(options.output, findings, done_count, len(errors))
+    return EXIT_SKIPPED if errors else EXIT_DONE
+
+
+def collect_inputs(options: PredictOptions) -> tuple[list[ScanInput], list[InputError]]:
+    """The scans that the arguments name, and an error for each argument or scan that cannot be used."""
+    inputs: list[ScanInput] = []
+    errors: list[InputError] = []
+    for path in options.scans:
+        if path.is_dir() and path.resolve() == options.output.resolve():
+            raise InputError(f"{path}: both a folder of scans and --output; masks would pass for scans, choose another")
+        try:
+            inputs += find_inputs(path, options.series_uid)
+        except InputError as error:
+            errors.append(error)
+    inputs, duplicates = split_duplicates(inputs)
+    return inputs, errors + duplicates
+
+
+def load_segmenter(checkpoint: Path) -> nn.Module:
+    """The model of a checkpoint, on this process's device. Raises: InputError if it is no model for whole slices."""
+    model = load_model(checkpoint)
+    channel_count, slice_count = model.input_batchnorm.num_features, 2 * CONTEXT_SLICES_COUNT + 1
+    if channel_count != slice_count:
+        raise InputError(f"{checkpoint}: a model of {channel_count} slices at a time; {slice_count} are needed")
+    return model.to(get_device(Launch()))
+
+
+def predict_scan(scan: ScanInput, model: nn.Module, options: PredictOptions) -> list[Finding]:
+    """Search one scan and write its files. Raises: InputError, naming the scan, if it cannot be used."""
+    start = time.monotonic()
+    ct = Ct(scan.path, series_uid=scan.series_uid)
+    if options.dicom_seg:
+        check_is_dicom(ct)
+    probability = segment(
+        ct,
+        model,
+        lung_field=options.lung_field,
+        tta=options.tta,
+        precision=options.precision,
+        show_progress=True,
+    )
+    if options.probability:
+        write_image(output_path(options, scan, f"probability.{options.format}"), probability.astype(np.float32), ct)
+    labels, findings = find_nodules(ct, probability, options.threshold, options.min_diameter)
+    mask_path = output_path(options, scan, f"mask.{options.format}")
+    write_image(mask_path, (labels > 0).astype(np.uint8), ct)
+    if options.dicom_seg:
+        write_dicom_segmentation(output_path(options, scan, "seg.dcm"), labels > 0, ct)
+    draw_scan(output_path(options, scan, "overlay.png"), ct, labels, findings)
+    seconds = time.monotonic() - start
+    log.info(f"{scan.path}: {describe(findings)}; {seconds:.0f} s. {mask_path}")
+    return findings
+
+
+def output_path(options: PredictOptions, scan: ScanInput, ending: str) -> Path:
+    return options.output / f"{scan.name}_{ending}"
+
+
+def draw_scan(path: Path, ct: Ct, labels: NDArray[np.int32], findings: Sequence[Finding]) -> None:
+    numbers = [finding.number for finding in findings[:PICTURE_COUNT]]
+    write_png(path, draw_nodules(to_axial(ct.hu, ct.direction), to_axial(labels, ct.direction), numbers))
+
+
+def describe(findings: Sequence[Finding]) -> str:
+    if not findings:
+        return "no nodule found"
+    largest = max(findings, key=lambda finding: finding.volume_mm3)
+    return (
+        f"{len(findings)} found, the largest {largest.diameter_mm:.1f} mm in slices {largest.first_slice} to "
+        f"{largest.last_slice} (probability {largest.probability:.2f})"
+    )
+
+
+def report_skipped(error: InputError, total: int) -> None:
+    """The only scan of a command line is named at its end instead."""
+    if total > 1:
+        log.warning(f"Skipped: {one_line(error)}")
+
+
+def report_end(output: Path, findings: Sequence[Finding], done_count: int, skipped_count: int) -> None:
+    skipped = f", {skipped_count} skipped" if skipped_count else ""
+    log.info(f"{len(findings)} found in {done_count} scans{skipped}: {output / NODULES_FILE}")
+    log.info(f"The most probable ones of each scan are in {output}/*_overlay.png.")
+    log.info("To look at all of them, open a scan and its mask in 3D Slicer or ITK-SNAP.")
