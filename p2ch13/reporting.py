@@ -132,8 +132,9 @@ def draw_findings(dataset: Luna2dSegmentationDataset, predict: Predictor, series
         ct = dataset.ct_cache.get_ct(series_uid)
         center = ct.locate(dataset.ct_cache.nodules[series_uid][0].center_xyz)
         ct_slice, is_predicted, label = predict_slice(dataset, predict, series_uid, center.index)
-        rows.append(draw_place(ct_slice, is_predicted, label, center.row, center.col))
-    return stack_rows(rows)
+        overlay = draw_overlay(ct_slice, is_predicted, label)
+        rows.append([overlay, *draw_enlarged(ct_slice, overlay, center.row, center.col)])
+    return stack(rows)
 
 
 def draw_nodules(hu: NDArray[np.int16], labels: NDArray[np.int32], numbers: Sequence[int]) -> Image:
@@ -148,24 +149,21 @@ def draw_nodules(hu: NDArray[np.int16], labels: NDArray[np.int32], numbers: Sequ
         is_nodule = labels == number
         index = int(is_nodule.sum(axis=(1, 2)).argmax())
         row, col = (round(float(axis.mean())) for axis in np.nonzero(is_nodule[index]))
-        rows.append(draw_place(hu[index], labels[index] > 0, labels[index] > 0, row, col))
+        overlay = draw_overlay(hu[index], labels[index] > 0, labels[index] > 0)
+        rows.append([overlay, *draw_enlarged(hu[index], overlay, row, col)])
     if not rows:
         middle = len(hu) // 2
         rows = [[draw_overlay(hu[middle], labels[middle] > 0, labels[middle] > 0)]]
-    return stack_rows(rows)
+    return stack(rows)
 
 
-def draw_place(
-    hu: NDArray[Any], is_predicted: NDArray[np.bool_], label: NDArray[np.bool_], row: int, col: int
-) -> list[Image]:
-    """A slice with its overlay, then a place in it, enlarged, as the scanner saw it and with the overlay."""
-    overlay = draw_overlay(hu, is_predicted, label)
-    nothing = np.zeros_like(label)
-    plain = draw_overlay(hu, nothing, nothing)
-    return [overlay, *(enlarge(picture, row, col) for picture in (plain, overlay))]
+def draw_enlarged(ct_slice: NDArray[Any], overlay: Image, row: int, col: int) -> list[Image]:
+    """The surroundings of a place, as the scanner saw them and with their overlay."""
+    nothing = np.zeros(ct_slice.shape, dtype=bool)
+    return [enlarge(picture, row, col) for picture in (draw_overlay(ct_slice, nothing, nothing), overlay)]
 
 
-def stack_rows(rows: Sequence[Sequence[Image]]) -> Image:
+def stack(rows: Sequence[Sequence[Image]]) -> Image:
     """Pictures side by side in rows, each with as much room as the largest."""
     height = max(picture.shape[0] for row in rows for picture in row)
     width = max(picture.shape[1] for row in rows for picture in row)

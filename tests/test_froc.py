@@ -165,3 +165,34 @@ def test_a_draw_is_a_set_of_scans():
     assert one.cpm_interval.tolist() == [0.5, 0.5]
     two = compute_froc([match([(0, 0.9)], [(0, 6)]), match()], bootstrap_count=50)
     assert two.cpm_interval.tolist() == [1, 1]
+
+
+def test_every_point_is_what_counting_gives():
+    """Made-up scans, and for every threshold the findings above it counted one by one."""
+    rng = np.random.default_rng(0)
+    scans = [
+        (
+            [(x, round(p, 1)) for x, p in zip(rng.uniform(0, 60, 12), rng.uniform(0, 1, 12), strict=True)],
+            [(x, 6.0) for x in rng.uniform(0, 60, rng.integers(0, 4))],
+            [(x, 10.0) for x in rng.uniform(0, 60, 1)],
+        )
+        for _ in range(6)
+    ]
+
+    def within(x, places):
+        return [ndx for ndx, (center, diameter) in enumerate(places) if abs(x - center) < diameter / 2]
+
+    curve = compute_froc([match(*scan) for scan in scans], bootstrap_count=2).curve
+    nodule_count = sum(len(nodules) for _, nodules, _ in scans)
+    assert len(curve.thresholds) > 8
+    for rate, sensitivity, threshold in zip(
+        curve.false_positives_per_scan, curve.sensitivity, curve.thresholds, strict=True
+    ):
+        found, false_count = set(), 0
+        for scan_ndx, (findings, nodules, excluded) in enumerate(scans):
+            for x in [x for x, probability in findings if probability >= threshold]:
+                hits = within(x, nodules)
+                found |= {(scan_ndx, ndx) for ndx in hits}
+                false_count += not hits and not within(x, excluded)
+        assert rate == pytest.approx(false_count / 6)
+        assert sensitivity == pytest.approx(len(found) / nodule_count)

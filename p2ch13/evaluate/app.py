@@ -14,7 +14,8 @@ import numpy as np
 
 from p2ch13.cache import CtCache
 from p2ch13.candidates import EXCLUDED_FILE, CandidateInfoTuple, read_excluded
-from p2ch13.checkpoint import load_checkpoint, load_model
+from p2ch13.checkpoint import load_checkpoint
+from p2ch13.compute import keep_freed_memory
 from p2ch13.config import TrainingConfig
 from p2ch13.ct import Ct
 from p2ch13.datasets import split_series
@@ -23,6 +24,7 @@ from p2ch13.evaluate.options import EvaluationOptions
 from p2ch13.evaluate.report import format_summary, write_report
 from p2ch13.evaluate.worst_cases import WorstCases
 from p2ch13.findings import Finding, find_nodules
+from p2ch13.predict.app import load_segmenter
 from p2ch13.scoring import Labels, ScanScores, score_scan, summarize
 from p2ch13.segmentation import segment
 from util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
@@ -111,10 +113,11 @@ def make_finder(options: EvaluationOptions, series_list: Sequence[str]) -> Finde
 
 
 def make_model_finder(options: EvaluationOptions, checkpoint: Path) -> Finder:
-    model = load_model(checkpoint)
+    model = load_segmenter(checkpoint)
+    keep_freed_memory()
 
     def find(ct: Ct) -> tuple[Labels | None, list[Finding]]:
-        probability = segment(ct, model, lung_field=options.lung_field, tta=options.tta)
+        probability = segment(ct, model, lung_field=options.lung_field, tta=options.tta, precision=options.precision)
         return find_nodules(ct, probability, options.threshold, options.min_diameter)
 
     return find
@@ -184,7 +187,7 @@ def describe_settings(options: EvaluationOptions, series_list: Sequence[str]) ->
     settings["label_options"] = {key: plain(value) for key, value in asdict(options.label_options).items()}
     irrelevant = ("all", "val_stride", "series_uid", "output", "cache_dir")
     if options.checkpoint is None:
-        settings |= dict.fromkeys(("threshold", "tta", "lung_field"))
+        settings |= dict.fromkeys(("threshold", "tta", "lung_field", "precision"))
     return {key: plain(value) for key, value in settings.items() if key not in irrelevant}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from p2ch13.config import MIN_DIAMETER_MM, NODULE_THRESHOLD, Folders, LabelOptions
+from p2ch13.config import MIN_DIAMETER_MM, NODULE_THRESHOLD, PRECISIONS, Folders, LabelOptions
 from p2ch13.label_options import add_label_options, label_options_of
 from util.options import non_negative_int, non_negative_number, positive_int, probability
 
@@ -23,6 +23,7 @@ class EvaluationOptions:
     min_diameter: float  # mm
     tta: bool
     lung_field: bool
+    precision: str
     data_dir: Path
     cache_dir: Path
     val_stride: int | None  # None: the checkpoint's own
@@ -102,6 +103,12 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         default=True,
         help="keep only what lies in the lungs or touches them (default: yes)",
+    )
+    model.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default=PRECISIONS[0],
+        help="of convolutions; auto is bf16 where the processor calculates in it (default: %(default)s)",
     )
 
 

@@ -147,6 +147,6 @@ def draw_froc(path: Path, froc: Froc) -> None:
     axes.set_xticks(OPERATING_POINTS, [format_rate(rate) for rate in OPERATING_POINTS])
     axes.set(xlabel="false positives per scan", ylabel="sensitivity", xlim=BAND_POINTS[[0, -1]], ylim=(0, 1.02))
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
+    axes.legend(loc="best")
     with write_whole(path) as file:
         figure.savefig(file, format="png")

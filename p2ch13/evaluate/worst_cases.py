@@ -13,7 +13,7 @@ from PIL import ImageDraw, ImageFont
 
 from p2ch13.ct import Ct
 from p2ch13.findings import Finding
-from p2ch13.reporting import Image, draw_place, stack_rows, write_png
+from p2ch13.reporting import Image, draw_enlarged, draw_overlay, stack, write_png
 from p2ch13.scoring import Labels, NoduleScore, ScanScores
 from util.coordinates import IrcTuple, XyzTuple, xyz2irc
 
@@ -63,7 +63,7 @@ class WorstCases:
         """`worst_nodules.png` and `worst_false_alarms.png`, the worst on top; a kind that is empty has no picture."""
         for name, cases in (("worst_nodules.png", self.nodules), ("worst_false_alarms.png", self.false_alarms)):
             if cases:
-                write_png(folder / name, stack_rows([case.row for case in cases]))
+                write_png(folder / name, stack([case.row for case in cases]))
             else:
                 (folder / name).unlink(missing_ok=True)  # an earlier evaluation's
 
@@ -91,7 +91,8 @@ def draw_case(ct: Ct, labels: Labels | None, center_xyz: XyzTuple, text: str) ->
     index, row, col = find_voxel(ct, center_xyz)
     label = ct.get_slice_mask(index)
     is_marked = np.zeros_like(label) if labels is None else labels[index] != 0
-    pictures = draw_place(ct.hu[index].astype(np.float32), is_marked, label, row, col)
+    overlay = draw_overlay(ct.hu[index], is_marked, label)
+    pictures = [overlay, *draw_enlarged(ct.hu[index], overlay, row, col)]
     captions = [ct.series_uid, f"slice {index}: {text}", "green: found, orange: missed, red: false alarm"]
     return [write_caption(picture, text) for picture, text in zip(pictures, captions, strict=True)]
 
