@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from numpy.typing import NDArray
 from p2ch13.candidates import POSITION_COLUMNS
 from p2ch13.ct import Ct
 from p2ch13.findings import Finding
-from util.files import unfinished_file, write_whole
+from util.files import unfinished_file, write_csv
 
 # LUNA16's submission columns, and what else is known.
 SIZE_COLUMNS = ("diameter_mm", "volume_mm3", "first_slice", "last_slice", "finding")
@@ -33,21 +31,17 @@ def write_image(path: Path, voxels: NDArray[Any], ct: Ct) -> None:
 
 def write_nodules(path: Path, findings: Iterable[Finding]) -> None:
     """Write the list of nodules, in LUNA16's form for submissions: centres in mm, patient coordinates."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(NODULE_COLUMNS)
-    for finding in findings:
-        writer.writerow(
-            [
-                finding.series_uid,
-                *(f"{value:.3f}" for value in finding.center_xyz),
-                f"{finding.probability:.5f}",
-                f"{finding.diameter_mm:.2f}",
-                f"{finding.volume_mm3:.1f}",
-                finding.first_slice,
-                finding.last_slice,
-                finding.number,
-            ]
-        )
-    with write_whole(path) as file:
-        file.write(text.getvalue().encode())
+    write_csv(path, NODULE_COLUMNS, map(nodule_row, findings))
+
+
+def nodule_row(finding: Finding) -> list[object]:
+    return [
+        finding.series_uid,
+        *(f"{value:.3f}" for value in finding.center_xyz),
+        f"{finding.probability:.5f}",
+        f"{finding.diameter_mm:.2f}",
+        f"{finding.volume_mm3:.1f}",
+        finding.first_slice,
+        finding.last_slice,
+        finding.number,
+    ]

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from p2ch13.froc import BAND_POINTS, BOOTSTRAP_COUNT, CONFIDENCE, FINDINGS_PER_SCAN, OPERATING_POINTS, Froc
 from p2ch13.scoring import NoduleScore, ScanScores, Summary, without_nan
-from util.files import write_whole
+from util.files import write_csv, write_whole
 
 FORMAT_VERSION = 1  # of metrics.json; raised when a key changes its meaning or goes
 NODULE_COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ", "diameter_mm", "found", "probability", "recall", "dice")
@@ -59,15 +57,6 @@ def scan_row(scan: ScanScores) -> list[object]:
         return [*row, *[math.nan] * 6]
     scores = scan.voxels.scores
     return [*row, scan.voxels.tp, scan.voxels.fn, scan.voxels.fp, scores.precision, scores.recall, scores.f1]
-
-
-def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """What is not defined becomes an empty field."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([["" if value != value else value for value in row] for row in rows])
-    write_text(path, text.getvalue())
 
 
 def write_text(path: Path, text: str) -> None:

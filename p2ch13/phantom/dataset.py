@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 import uuid
 from dataclasses import dataclass
@@ -14,7 +12,7 @@ import numpy as np
 
 from p2ch13.phantom.scan import Phantom, make_phantom
 from util.errors import InputError
-from util.files import write_whole
+from util.files import write_csv, write_whole
 from util.processes import map_in_processes
 
 SCANS_PER_SUBSET = 10
@@ -150,13 +148,3 @@ def candidate_rows(uid: str, phantom: Phantom) -> list[Row]:
     """The rows of candidates.csv for one scan."""
     spots = [(xyz, 1) for xyz in phantom.positive_xyz] + [(xyz, 0) for xyz in phantom.negative_xyz]
     return [(uid, *np.round(xyz, 3).tolist(), is_nodule) for xyz, is_nodule in spots]
-
-
-def write_csv(path: Path, columns: tuple[str, ...], rows: list[Row]) -> None:
-    """Write a CSV file, whole or not at all."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    with write_whole(path) as file:
-        file.write(text.getvalue().encode())
