@@ -127,8 +127,8 @@ def make_mask_finder(mask_dir: Path, min_diameter_mm: float, given: dict[str, li
     """Args: given: findings that take the place of the mask's connected components."""
 
     def find(ct: Ct) -> tuple[Labels | None, list[Finding]]:
-        mask = read_mask(find_mask(mask_dir, ct.series_uid), ct)
-        labels, findings = find_nodules(ct, mask.astype(np.float16), 0.5, min_diameter_mm)
+        probability = read_mask(find_mask(mask_dir, ct.series_uid), ct).astype(np.float16)
+        labels, findings = find_nodules(ct, probability, 0.5, min_diameter_mm)
         return labels, findings if given is None else given.get(ct.series_uid, [])
 
     return find
