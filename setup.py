@@ -14,7 +14,7 @@ setup(
         "SimpleITK>=2.3",
         "diskcache>=5.6.3",
         "tensorboard>=2.15",
-        "pillow>=10",
+        "pillow>=10.1",
         "tqdm>=4.66",
         "threadpoolctl>=3.1",
         "matplotlib>=3.8",
