@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from p2ch13.config import MIN_DIAMETER_MM, NODULE_THRESHOLD, PRECISIONS, Folders, LabelOptions
+from p2ch13.config import MIN_DIAMETER_MM, Folders, LabelOptions
 from p2ch13.label_options import add_label_options, label_options_of
-from util.options import non_negative_int, non_negative_number, positive_int, probability
+from p2ch13.search_options import add_search_options
+from util.options import non_negative_int, positive_int
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="findings in LUNA16's submission columns; with --mask in place of the mask's connected components, "
         "alone for FROC without masks",
     )
-    add_model_options(parser)
+    add_search_options(parser, without_model="with --mask 0")
     add_scan_options(parser)
     add_label_options(parser)
     parser.add_argument(
@@ -81,35 +82,6 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=non_negative_int, default=0, help="of the bootstrap (default: %(default)s)")
     return parser
-
-
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    model = parser.add_argument_group("how the model's output becomes findings")
-    model.add_argument(
-        "--threshold",
-        type=probability,
-        default=NODULE_THRESHOLD,
-        help="probability from which a voxel counts as nodule (default: %(default)s)",
-    )
-    model.add_argument(
-        "--min-diameter",
-        type=non_negative_number,
-        metavar="MM",
-        help=f"of what counts as a finding (default: {MIN_DIAMETER_MM:.0f}, with --mask 0)",
-    )
-    model.add_argument("--tta", action="store_true", help="average over flips")
-    model.add_argument(
-        "--lung-field",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="keep only what lies in the lungs or touches them (default: yes)",
-    )
-    model.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        default=PRECISIONS[0],
-        help="of convolutions; auto is bf16 where the processor calculates in it (default: %(default)s)",
-    )
 
 
 def add_scan_options(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from p2ch13.config import MIN_DIAMETER_MM, NODULE_THRESHOLD, PRECISIONS
-from util.options import non_negative_number, probability
+from p2ch13.search_options import add_search_options
 
 FORMATS = ("nii.gz", "mha", "nrrd")
 
@@ -55,28 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, required=True, help="folder for what is written")
     parser.add_argument("--series-uid", help="which DICOM series, where a folder has several (default: the largest)")
 
-    search = parser.add_argument_group("what counts as nodule")
-    search.add_argument("--threshold", type=probability, default=default.threshold, help="probability of its voxels")
-    search.add_argument(
-        "--min-diameter",
-        type=non_negative_number,
-        default=default.min_diameter,
-        help="mm, of the sphere of its volume; smaller ones are left out",
-    )
-    search.add_argument(
-        "--lung-field",
-        action=argparse.BooleanOptionalAction,
-        default=default.lung_field,
-        help="search the lungs only, and keep what lies in them or touches them",
-    )
-    search.add_argument("--tta", action="store_true", help="average over flipped slices; takes four times as long")
-    search.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        default=default.precision,
-        help="of convolutions; auto is bf16 where the processor calculates in it",
-    )
-
+    add_search_options(parser)
     outputs = parser.add_argument_group("what is written, besides nodules.csv and pictures")
     outputs.add_argument("--format", choices=FORMATS, default=default.format, help="of masks and probability maps")
     outputs.add_argument("--probability", action="store_true", help="a map of each voxel's probability, too")

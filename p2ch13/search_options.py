@@ -1,0 +1,40 @@
+"""The options of a command line that say what counts as nodule in a whole scan: the same for predict and evaluate."""
+
+from __future__ import annotations
+
+import argparse
+
+from p2ch13.config import MIN_DIAMETER_MM, NODULE_THRESHOLD, PRECISIONS
+from util.options import non_negative_number, probability
+
+
+def add_search_options(parser: argparse.ArgumentParser, without_model: str = "") -> None:
+    """Args: without_model: what `--min-diameter` is where no model is used; it then is None if it was not given."""
+    search = parser.add_argument_group("what counts as nodule")
+    search.add_argument(
+        "--threshold",
+        type=probability,
+        default=NODULE_THRESHOLD,
+        help="probability of its voxels (default: %(default)s)",
+    )
+    search.add_argument(
+        "--min-diameter",
+        type=non_negative_number,
+        metavar="MM",
+        default=None if without_model else MIN_DIAMETER_MM,
+        help="of the sphere of its volume; smaller ones are left out "
+        f"(default: {MIN_DIAMETER_MM:g}{without_model and f', {without_model}'})",
+    )
+    search.add_argument(
+        "--lung-field",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="search the lungs only, and keep what lies in them or touches them (default: yes)",
+    )
+    search.add_argument("--tta", action="store_true", help="average over flipped slices; takes four times as long")
+    search.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default=PRECISIONS[0],
+        help="of convolutions; auto is bf16 where the processor calculates in it (default: %(default)s)",
+    )
