@@ -11,7 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from p2ch13.config import BOOK_AUGMENTATION, MIN_DIAMETER_MM, NODULE_THRESHOLD, PRESETS, TrainingConfig
+from p2ch13.config import AUGMENTATION, BOOK_AUGMENTATION, MIN_DIAMETER_MM, NODULE_THRESHOLD, PRESETS, TrainingConfig
 from util.errors import run_command
 from util.files import make_writable_folder, write_whole
 from util.launch import Launch
@@ -75,15 +75,19 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def list_variants(preset: str) -> dict[str, list[str]]:
-    """Name -> options of training: the preset, the preset without each of its options, and the book's."""
-    variants = {preset: ["--preset", preset]}
-    book_augmentation = [f"augment_{name}" for name in BOOK_AUGMENTATION]
-    variants["without the book's augmentation"] = [*variants[preset], *map(leave_out, book_augmentation)]
-    for field in PRESETS[preset]:
-        if field not in book_augmentation and field != "best_metric":  # all runs end with their last model
-            variants[f"without {option_name(field)}"] = [*variants[preset], leave_out(field)]
-    variants["book"] = ["--preset", "book", "--augmented"]
-    return variants
+    """Name -> options of training: the preset, the preset without each of its options, and the book's.
+
+    What augmentation the book has is one option here, and what it has not is another.
+    """
+    in_book = [f"augment_{name}" for name in BOOK_AUGMENTATION]
+    not_in_book = [f"augment_{name}" for name in AUGMENTATION if name not in BOOK_AUGMENTATION]
+    groups = {"the book's augmentation": in_book, "further augmentation": not_in_book}
+    # Not what chooses the best model, since all runs end with their last one.
+    singles = [field for field in PRESETS[preset] if field not in {*in_book, *not_in_book, "best_metric"}]
+    groups |= {option_name(field): [field] for field in singles}
+    base = ["--preset", preset]
+    without = {f"without {name}": [*base, *map(leave_out, group)] for name, group in groups.items()}
+    return {preset: base, **without, "book": ["--preset", "book", "--augmented"]}
 
 
 def leave_out(field: str) -> str:
@@ -107,7 +111,7 @@ def get_scores(args: argparse.Namespace, name: str, options: Sequence[str], seed
         if stored["command_line"] == command_line:
             log.info(f"Scored before, in {path}")
             return dict(stored["scores"])
-    scores = train_and_score(command_line)
+    scores = train_and_score(command_line, args.preset)
     with write_whole(path) as file:
         file.write(json.dumps({"command_line": command_line, "scores": scores}, indent=1).encode())
     return scores
@@ -117,12 +121,14 @@ def file_name(name: str) -> str:
     return "".join(letter if letter.isalnum() else "_" for letter in name)
 
 
-def train_and_score(command_line: Sequence[str]) -> dict[str, Any]:
+def train_and_score(command_line: Sequence[str], preset: str) -> dict[str, Any]:
     """Train, and score the last model on the validation series' whole scans.
 
-    The last one, since the best one would be chosen on the scans that it is then scored on.
+    The last one, since the best one would be chosen on the scans that it is then scored on. All variants are scored by
+    the preset's labels, whatever they were trained with.
     """
     # Imported here: torch takes seconds, which a mistyped option should not.
+    from p2ch13.cache import CtCache
     from p2ch13.scoring import evaluate_series, summarize
     from p2ch13.segmentation import segment
     from p2ch13.training.app import SegmentationTrainingApp
@@ -132,9 +138,10 @@ def train_and_score(command_line: Sequence[str]) -> dict[str, Any]:
     for epoch_ndx in range(1, app.config.epochs + 1):
         log.info(f"E{epoch_ndx} trn {app.do_training(epoch_ndx, train_ds)}")
     app.set_evaluating()
+    ct_cache = CtCache(app.config.folders, TrainingConfig(**PRESETS[preset]).label_options)
     scans = []
     for series_uid in val_ds.series_list:
-        ct = val_ds.ct_cache.get_ct(series_uid)
+        ct = ct_cache.get_ct(series_uid)
         scans.append(evaluate_series(ct, segment(ct, app.evaluated_model), NODULE_THRESHOLD, MIN_DIAMETER_MM))
     scores: dict[str, Any] = summarize(scans).as_dict()
     return scores

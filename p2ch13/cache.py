@@ -200,8 +200,8 @@ class CtCache:
         return self._key("crop places", series_uid, nodules, zlib.crc32(others.encode()), counts)
 
     def _key(self, kind: str, series_uid: str, *details: Any) -> str:
-        """All that the value depends on. A mask depends on where the series' nodules are, not on how large they are."""
+        """All that the value depends on."""
         signature = scan_signature(self._find_scan(series_uid))
         centers = sorted(nodule.center_xyz for nodule in self.nodules[series_uid])
-        threshold_hu, rule_details = self.labels.rule_of(series_uid).key
+        threshold_hu, rule_details = self.labels.rule_of(series_uid).key(self.nodules[series_uid])
         return json.dumps([kind, series_uid, *details, CACHE_VERSION, threshold_hu, signature, centers, *rule_details])

@@ -143,7 +143,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "book": {},
     "strong": {
         **{f"augment_{name}": True for name in AUGMENTATION},
+        "labels": "refined",
         "depth": 4,
+        "batch_size": 8,
         "negatives": 0.5,
         "off_centre": True,
         "balance_sizes": True,

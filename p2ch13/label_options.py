@@ -8,14 +8,18 @@ from pathlib import Path
 from p2ch13.config import LABEL_KINDS, MASK_THRESHOLD_HU, MISSING_XML_CHOICES, REFINED_THRESHOLD_HU, LabelOptions
 
 
-def add_label_options(parser: argparse.ArgumentParser) -> None:
-    """The same options for every command that needs masks; those that are not given are left out of the result."""
+def add_label_options(parser: argparse.ArgumentParser, default: str | None = LabelOptions.kind) -> None:
+    """The same options for every command that needs masks; those that are not given are left out of the result.
+
+    Args: default: the kind of labels if none is named; None leaves it to the command.
+    """
     labels = parser.add_argument_group("labels: what is taken for the outline of a nodule")
     labels.add_argument(
         "--labels",
         choices=LABEL_KINDS,
-        default=LabelOptions.kind,
-        help="the book's box, the same without attached vessels, or what at least half of LIDC-IDRI's readers outlined",
+        default=default,
+        help="the book's box, the same without attached vessels, or what at least half of LIDC-IDRI's readers outlined"
+        + (" (default: those that the checkpoint was trained with)" if default is None else ""),
     )
     labels.add_argument(
         "--threshold-hu",
@@ -38,4 +42,4 @@ def label_options_of(args: argparse.Namespace) -> LabelOptions:
     """What a command line says. Raises: InputError if that makes no sense."""
     given = vars(args)
     lidc_xml = Path(given["lidc_xml"]) if "lidc_xml" in given else None
-    return LabelOptions(args.labels, given.get("threshold_hu"), lidc_xml, args.missing_xml)
+    return LabelOptions(args.labels or LabelOptions.kind, given.get("threshold_hu"), lidc_xml, args.missing_xml)

@@ -24,6 +24,7 @@ from util.coordinates import IrcTuple
 from util.errors import InputError
 
 FIRST_RADIUS = 2  # voxels from which a nodule's box starts to grow, as in the book
+REACH = 0.75  # diameters, from a nodule's centre, that its refined mask may reach, and one voxel more
 CENTER_REACH = 1  # voxels from an annotated centre within which its nodule must be, after an opening
 THICK_VOXEL_MM = 2.0  # along an axis with such voxels a nodule may be as thin as a vessel
 
@@ -53,8 +54,7 @@ class Scan(Protocol):
 class LabelRule(Protocol):
     """A way to mark the nodules of a scan."""
 
-    @property
-    def key(self) -> tuple[float | None, list[Any]]:
+    def key(self, nodules: Sequence[CandidateInfoTuple]) -> tuple[float | None, list[Any]]:
         """The threshold, and what else a mask depends on beside the scan's voxels and the places of its nodules."""
 
     def mark_scan(self, scan: Scan) -> list[Part]:
@@ -73,8 +73,7 @@ class BoxRule:
 
     threshold_hu: float = MASK_THRESHOLD_HU
 
-    @property
-    def key(self) -> tuple[float, list[Any]]:
+    def key(self, nodules: Sequence[CandidateInfoTuple]) -> tuple[float, list[Any]]:
         return self.threshold_hu, []
 
     def mark_scan(self, scan: Scan) -> list[Part]:
@@ -94,8 +93,10 @@ BOOK_RULE = BoxRule()
 
 @dataclass(frozen=True)
 class RefinedRule:
-    """The book's box at -600 HU; in it, what hangs together with the centre after an opening.
+    """The book's box at -600 HU; in it, what is near and hangs together with the centre after an opening.
 
+    Near is what is no further away than one and a half of the annotated radius and a voxel: a box that begins at the
+    pleura goes on through the chest wall.
     The opening takes away what is thinner than 3 voxels, as vessels are that leave the nodule, and single voxels of the
     nodule's surface, which are put back. Where it leaves nothing of the nodule, this is kept as it was; one that is
     nowhere as dense as that, the book's rule marks.
@@ -103,9 +104,9 @@ class RefinedRule:
 
     threshold_hu: float = REFINED_THRESHOLD_HU
 
-    @property
-    def key(self) -> tuple[float, list[Any]]:
-        return self.threshold_hu, ["refined"]
+    def key(self, nodules: Sequence[CandidateInfoTuple]) -> tuple[float, list[Any]]:
+        diameters_mm = [diameter_mm for _, diameter_mm in sorted((n.center_xyz, n.diameter_mm) for n in nodules)]
+        return self.threshold_hu, ["refined", REACH, diameters_mm]
 
     def mark_scan(self, scan: Scan) -> list[Part]:
         return self.mark_nodules(scan, scan.nodules)
@@ -116,8 +117,9 @@ class RefinedRule:
     def mark_nodule(self, scan: Scan, nodule: CandidateInfoTuple) -> Part:
         center_irc = scan.locate(nodule.center_xyz)
         box = grow_box(scan, center_irc, self.threshold_hu)
-        dense = BoxMask(box, scan.hu[box] > self.threshold_hu)
         vx_size_irc = scan.header.vx_size_xyz[::-1]
+        is_near = ball_in(box, center_irc, REACH * nodule.diameter_mm + float(vx_size_irc.max()), vx_size_irc)
+        dense = BoxMask(box, (scan.hu[box] > self.threshold_hu) & is_near)
         whole = find_nearest(split_components(dense, fully_connected=False), center_irc, vx_size_irc)
         if whole is None:
             return BOOK_RULE.mark_nodule(scan, nodule)
@@ -139,8 +141,7 @@ class LidcRule:
 
     xml_path: Path
 
-    @property
-    def key(self) -> tuple[None, list[Any]]:
+    def key(self, nodules: Sequence[CandidateInfoTuple]) -> tuple[None, list[Any]]:
         return None, ["lidc", file_signature(self.xml_path)]
 
     def mark_scan(self, scan: Scan) -> list[Part]:
@@ -249,6 +250,16 @@ def as_image(mask: NDArray[np.bool_]) -> sitk.Image:
 def opening_radius(vx_size_irc: NDArray[np.float64]) -> list[int]:
     """Voxels along x, y and z: 1, but none where they are thick."""
     return [int(size < THICK_VOXEL_MM) for size in vx_size_irc[::-1].tolist()]
+
+
+def ball_in(box: Box, center_irc: IrcTuple, radius_mm: float, vx_size_irc: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """The part of a ball that lies in a box."""
+    index, row, col = (
+        (np.arange(axis.start, axis.stop) - center) * size
+        for axis, center, size in zip(box, center_irc, vx_size_irc.tolist(), strict=True)
+    )
+    ball: NDArray[np.bool_] = index[:, None, None] ** 2 + row[:, None] ** 2 + col**2 <= radius_mm**2
+    return ball
 
 
 def find_nearest(

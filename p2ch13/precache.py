@@ -30,7 +30,7 @@ def main(sys_argv: Sequence[str] | None = None) -> int:
     Raises: InputError if nothing can be cached.
     """
     start = time.monotonic()
-    args = build_parser().parse_args(sys_argv)
+    args = parse_options(sys_argv)
     launch = Launch.from_environment()
     set_up_logging(Launch())
     folders = Folders(args.data_dir, args.cache_dir)
@@ -74,6 +74,14 @@ def main(sys_argv: Sequence[str] | None = None) -> int:
     return EXIT_SKIPPED if errors and launch.is_alone else EXIT_DONE
 
 
+def parse_options(sys_argv: Sequence[str] | None) -> argparse.Namespace:
+    """The options of a command line, or of this process's; a preset's labels can be named, too."""
+    parser = build_parser()
+    preset = PRESETS[parser.parse_args(sys_argv).preset]
+    parser.set_defaults(labels=TrainingConfig(**preset).labels)
+    return parser.parse_args(sys_argv)
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="precache.py", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
@@ -81,7 +89,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data-dir", type=Path, default=Folders.data_dir, help="LUNA16's subset*/ and CSV files")
     parser.add_argument("--cache-dir", type=Path, default=Folders.cache_dir, help="where the cache is kept")
     parser.add_argument(
-        "--preset", choices=PRESETS, default="book", help="of the training to come: strong reads more crops than book"
+        "--preset",
+        choices=PRESETS,
+        default="book",
+        help="of the training to come: strong reads more crops than book, and has other labels",
     )
     parser.add_argument(
         "--num-workers", type=positive_int, default=os.cpu_count() or 1, help="processes, on each machine"

@@ -23,8 +23,10 @@ def test_each_variant_leaves_out_one_option():
         name: {key for key, value in vars(config).items() if value != strong[key]} for name, config in configs.items()
     }
     book_augmentation = {f"augment_{name}" for name in ("flip", "offset", "scale", "rotate", "noise")}
+    further = {"augment_intensity", "augment_blur", "augment_resolution"}
     assert left_out.pop("without the book's augmentation") == book_augmentation
-    options = set(PRESETS["strong"]) - book_augmentation - {"best_metric"}
+    assert left_out.pop("without further augmentation") == further
+    options = set(PRESETS["strong"]) - book_augmentation - further - {"best_metric"}
     assert left_out == {f"without {name.replace('_', '-')}": {name} for name in options}
     for name in options:
         config = configs[f"without {name.replace('_', '-')}"]
@@ -69,7 +71,7 @@ def test_a_study_for_real(options, tmp_path, capsys, monkeypatch):
     # Started again, it takes the scores that are there, and trains only what is new.
     trained = []
     scores = runs[0]
-    monkeypatch.setattr(ablation, "train_and_score", lambda command_line: trained.append(command_line[-1]) or scores)
+    monkeypatch.setattr(ablation, "train_and_score", lambda command_line, _: trained.append(command_line[-1]) or scores)
     ablation.main([*options, "--seeds", "3"])
     assert trained == ["2", "2"]
     ablation.main([*options, "--epochs", "2"])

@@ -7,7 +7,7 @@ import pytest
 from p2ch13.config import LabelOptions, TrainingConfig
 from p2ch13.ct import Ct
 from p2ch13.labels import BoxRule, Labels, LidcRule, RefinedRule, open_mask
-from tests.conftest import LUNG_HU, SHAPE_IRC, TISSUE_HU, Ball, as_nodule, ball_mask, make_hu, write_scan
+from tests.conftest import LUNG_HU, SHAPE_IRC, TISSUE_HU, VX_SIZE_XYZ, Ball, as_nodule, ball_mask, make_hu, write_scan
 from tests.lidc_files import write_readings
 from tests.test_lidc import block, block_mask
 from util.errors import InputError
@@ -16,7 +16,13 @@ BALL = Ball((8, 50, 52), 5)
 
 
 def make_ct(tmp_path, hu, balls, rule):
-    return Ct(write_scan(tmp_path / "1.2.mhd", hu), [as_nodule("1.2", ball) for ball in balls], rule)
+    nodules = [as_nodule("1.2", ball)._replace(diameter_mm=longest_mm(ball)) for ball in balls]
+    return Ct(write_scan(tmp_path / "1.2.mhd", hu), nodules, rule)
+
+
+def longest_mm(ball):
+    """From its first slice to its last: slices are twice as far apart as pixels."""
+    return (2 * ball.radius + 1) * VX_SIZE_XYZ[2]
 
 
 def assert_is_coherent(ct):
@@ -104,6 +110,21 @@ def test_refined_keeps_a_small_nodule_at_a_wall(tmp_path):
     np.testing.assert_array_equal(ct.positive_mask, expected)
 
 
+def test_refined_reaches_no_further_than_the_nodule_can(tmp_path):
+    """A nodule of 4.2 mm, half of it in a wall, along which the book's box goes on to the scan's border."""
+    hu = make_hu([Ball((8, 50, 52), 3)])
+    hu[:, 50:80] = TISSUE_HU
+    path = write_scan(tmp_path / "1.2.mhd", hu)
+    masks = [
+        Ct(path, [as_nodule("1.2", Ball((8, 50, 52), 3))], rule).positive_mask for rule in (BoxRule(), RefinedRule())
+    ]
+    assert masks[0][8].any(axis=0).all()
+    rows, cols = masks[1][8].any(axis=1).nonzero()[0], masks[1][8].any(axis=0).nonzero()[0]
+    # 0.75 * 4.2 + 1.5 = 4.65 mm are 6 pixels of 0.7 mm; lung in row 46 ends the box in row 54.
+    assert (rows.min(), rows.max()) == (47, 54)
+    assert (cols.min(), cols.max()) == (46, 58)
+
+
 def test_refined_marks_a_nodule_that_is_nowhere_dense_as_the_book_does(tmp_path):
     hu = make_hu([])
     hu[ball_mask(BALL)] = -650
@@ -134,7 +155,8 @@ def lidc_ct(tmp_path, balls):
         block((12, 13), (80, 84), (80, 84)),
     ]
     xml_path = write_readings(tmp_path / "a.xml", "1.2", [nodules, nodules, []])
-    return make_ct(tmp_path, make_hu([]), balls, LidcRule(xml_path))
+    path = write_scan(tmp_path / "1.2.mhd", make_hu([]))
+    return Ct(path, [as_nodule("1.2", ball) for ball in balls], LidcRule(xml_path))
 
 
 def test_the_mask_of_a_scan_is_all_that_the_readers_agree_on(tmp_path):
@@ -160,7 +182,7 @@ def test_the_mask_of_a_nodule_is_the_piece_at_its_centre(tmp_path):
     assert not ct.build_annotation_mask([far]).any()
     np.testing.assert_array_equal(ct.build_annotation_mask([near]), block_mask((12, 13), (80, 84), (80, 84)))
     np.testing.assert_array_equal(ct.build_annotation_mask(ct.nodules), ct.positive_mask)
-    with pytest.raises(InputError, match="a nodule at"):
+    with pytest.raises(InputError, match="a nodule or candidate at"):
         ct.build_annotation_mask([as_nodule("1.2", Ball((99, 5, 5), 3))])
 
 

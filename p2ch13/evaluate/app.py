@@ -16,7 +16,7 @@ from p2ch13.cache import CtCache
 from p2ch13.candidates import EXCLUDED_FILE, CandidateInfoTuple, read_excluded
 from p2ch13.checkpoint import load_checkpoint
 from p2ch13.compute import keep_freed_memory
-from p2ch13.config import TrainingConfig
+from p2ch13.config import LabelOptions, TrainingConfig
 from p2ch13.ct import Ct
 from p2ch13.datasets import split_series
 from p2ch13.evaluate.external import find_mask, read_findings, read_mask
@@ -46,7 +46,8 @@ def evaluate(options: EvaluationOptions) -> int:
     """
     start = time.monotonic()
     trained_with = read_training_config(options)
-    ct_cache = CtCache(options.folders, options.label_options)
+    labels = options.label_options or labels_of(trained_with)
+    ct_cache = CtCache(options.folders, labels)
     for note in ct_cache.labels.notes:
         log.info(note)
     series_list = choose_series(options, ct_cache.series_list, trained_with)
@@ -60,7 +61,7 @@ def evaluate(options: EvaluationOptions) -> int:
     for reason in results.skipped.values():
         log.warning(f"Skipped: {reason}")
     summary = summarize(results.scans, options.seed)
-    write_report(options.output, summary, describe_settings(options, series_list), results.skipped)
+    write_report(options.output, summary, describe_settings(options, series_list, labels), results.skipped)
     results.worst_cases.write(options.output)
     log.info(
         f"{len(results.scans)} scans with {summary.slice_count} slices and {len(summary.nodules)} nodules, "
@@ -160,6 +161,12 @@ def read_training_config(options: EvaluationOptions) -> dict[str, Any]:
     return config
 
 
+def labels_of(trained_with: dict[str, Any]) -> LabelOptions:
+    """The labels that a checkpoint was trained with, the book's if nothing is known of that."""
+    names = ("labels", "threshold_hu", "lidc_xml", "missing_xml")
+    return TrainingConfig(**{name: trained_with[name] for name in names if name in trained_with}).label_options
+
+
 def find_val_stride(trained_with: dict[str, Any]) -> int:
     return int(trained_with.get("val_stride", TrainingConfig.val_stride))
 
@@ -181,10 +188,10 @@ def find_excluded_file(options: EvaluationOptions) -> Path | None:
     return options.excluded or (in_data_dir if in_data_dir.is_file() else None)
 
 
-def describe_settings(options: EvaluationOptions, series_list: Sequence[str]) -> dict[str, Any]:
+def describe_settings(options: EvaluationOptions, series_list: Sequence[str], labels: LabelOptions) -> dict[str, Any]:
     """All that the scores depend on, as plain values; None for what does not matter to them."""
     settings = asdict(options) | {"excluded": find_excluded_file(options), "series": list(series_list)}
-    settings["label_options"] = {key: plain(value) for key, value in asdict(options.label_options).items()}
+    settings["label_options"] = {key: plain(value) for key, value in asdict(labels).items()}
     irrelevant = ("all", "val_stride", "series_uid", "output", "cache_dir")
     if options.checkpoint is None:
         settings |= dict.fromkeys(("threshold", "tta", "lung_field", "precision"))

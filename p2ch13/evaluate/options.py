@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from p2ch13.config import MIN_DIAMETER_MM, Folders, LabelOptions
@@ -33,7 +33,7 @@ class EvaluationOptions:
     excluded: Path | None
     output: Path
     seed: int
-    label_options: LabelOptions
+    label_options: LabelOptions | None  # None: the checkpoint's own
 
     @property
     def folders(self) -> Folders:
@@ -52,10 +52,10 @@ def parse_options(sys_argv: Sequence[str] | None = None) -> EvaluationOptions:
         options.min_diameter = MIN_DIAMETER_MM if options.checkpoint else 0.0
     if options.output is None:
         options.output = Path("data/evaluation") / subject.resolve().name.removesuffix(subject.suffix)
-    label_options = label_options_of(options)
-    for name in ("labels", "threshold_hu", "lidc_xml", "missing_xml"):
-        vars(options).pop(name, None)
-    return EvaluationOptions(**vars(options), label_options=label_options)
+    values = vars(options)
+    are_labels_given = options.labels is not None or "threshold_hu" in values or "lidc_xml" in values
+    own_values = {field.name: values[field.name] for field in fields(EvaluationOptions) if field.name in values}
+    return EvaluationOptions(**own_values, label_options=label_options_of(options) if are_labels_given else None)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -76,7 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_search_options(parser, without_model="with --mask 0")
     add_scan_options(parser)
-    add_label_options(parser)
+    add_label_options(parser, default=None)
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="for tables and pictures (default: data/evaluation/<name>)"
     )
