@@ -53,8 +53,12 @@ def list_series(folder: Path) -> dict[str, list[Path]]:
 
 
 def choose_series(folder: Path, series_uid: str | None) -> tuple[str, list[Path]]:
-    """The series that is asked for, else the one with the most files. Raises: InputError if there is none."""
+    """The series that is asked for, else the one with the most files.
+
+    Raises: InputError if there is none, or a DICOM file is damaged: it could be one of the series' slices.
+    """
     series = list_series(folder)
+    check_no_damage(folder, series)
     if not series:
         raise InputError(f"{folder}: no DICOM files in this folder; give one that holds a series")
     if series_uid is None:
@@ -62,6 +66,19 @@ def choose_series(folder: Path, series_uid: str | None) -> tuple[str, list[Path]
     if series_uid not in series:
         raise InputError(f"{folder}: no series {series_uid}; there is {', '.join(series)}")
     return series_uid, series[series_uid]
+
+
+def check_no_damage(folder: Path, series: dict[str, list[Path]]) -> None:
+    """GDCM passes over a file that is cut short; at the end of a series nothing else would tell that it is missing."""
+    readable = {file.name for files in series.values() for file in files}
+    for file in sorted(folder.iterdir()):
+        if file.is_file() and file.name not in readable and file.name != "DICOMDIR" and has_dicom_magic(file):
+            raise InputError(f"{file}: a damaged DICOM file; copy or export it again")
+
+
+def has_dicom_magic(file: Path) -> bool:
+    with errors_naming(file), file.open("rb") as opened:
+        return opened.read(132)[128:] == b"DICM"
 
 
 def read_series(folder: Path, files: Iterable[Path]) -> DicomSeries:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -45,22 +46,24 @@ def write_dicom_segmentation(path: Path, mask: NDArray[np.bool_], ct: Ct) -> Non
 
     slices = [dcmread(file, stop_before_pixels=True) for file in ct.header.dicom_files]
     try:
-        segmentation = Segmentation(
-            source_images=slices,
-            pixel_array=mask.astype(np.uint8),
-            segmentation_type=SegmentationTypeValues.BINARY,
-            segment_descriptions=[describe_segment()],
-            series_instance_uid=UID(),
-            series_number=int(slices[0].get("SeriesNumber") or 0) + SERIES_NUMBER_OFFSET,
-            series_description="Lung nodules, for research only",
-            sop_instance_uid=UID(),
-            instance_number=1,
-            manufacturer="p2ch13",
-            manufacturer_model_name="p2ch13",
-            software_versions=package_version(),
-            device_serial_number="0",
-            omit_empty_frames=bool(mask.any()),
-        )
+        with warnings.catch_warnings():  # about patients' names and the like
+            warnings.simplefilter("ignore", UserWarning)
+            segmentation = Segmentation(
+                source_images=slices,
+                pixel_array=mask.astype(np.uint8),
+                segmentation_type=SegmentationTypeValues.BINARY,
+                segment_descriptions=[describe_segment()],
+                series_instance_uid=UID(),
+                series_number=int(slices[0].get("SeriesNumber") or 0) + SERIES_NUMBER_OFFSET,
+                series_description="Lung nodules, for research only",
+                sop_instance_uid=UID(),
+                instance_number=1,
+                manufacturer="p2ch13",
+                manufacturer_model_name="p2ch13",
+                software_versions=package_version(),
+                device_serial_number="0",
+                omit_empty_frames=bool(mask.any()),
+            )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{ct.header.path}: --dicom-seg cannot refer to it ({error}); leave it out") from None
     with unfinished_file(path) as unfinished:

@@ -23,7 +23,7 @@ class Finding:
         number: from 1 on in each scan, the most probable first; its voxels' value in the labels.
         center_xyz: mm, patient coordinates: the mean of its voxels.
         probability: the mean of its most probable voxels, as many as the smallest nodule has: a single voxel says
-            little, and a mean over all would put large nodules with soft edges behind small ones.
+            little, and the mean of all depends on where the threshold cuts off its edge.
         diameter_mm: of the sphere with its volume.
         first_slice, last_slice: indexes in the scan as it is stored, from 0 on.
     """
@@ -52,23 +52,23 @@ def find_nodules(
     Returns: labels (index, row, col), each voxel's number of the finding, 0 for none; and the findings, the most
         probable first, the larger one first where they are as probable.
     """
-    labels = np.zeros(probability.shape, dtype=np.int32)
     box = find_box(probability > threshold)
     if box is None:
-        return labels, []
-    image = as_image(ct, probability[box] > threshold, box)
-    pieces = sitk.ConnectedComponent(image, True)  # corners count, too
+        return np.zeros(probability.shape, dtype=np.int32), []
+    pieces = sitk.ConnectedComponent(as_image(ct, probability[box] > threshold, box), True)  # corners count, too
+    piece_labels = sitk.GetArrayViewFromImage(pieces)  # no copy: of a whole scan it would be its largest array
     shapes = sitk.LabelShapeStatisticsImageFilter()
     shapes.ComputePerimeterOff()
     shapes.Execute(pieces)
     large = [label for label in shapes.GetLabels() if shapes.GetPhysicalSize(label) >= sphere_volume(min_diameter_mm)]
-
-    piece_labels = sitk.GetArrayFromImage(pieces)
     scores = {label: score(ct, probability[box], piece_labels, label, find_bounds(shapes, label)) for label in large}
     ranked = sorted(large, key=lambda label: (-scores[label], -shapes.GetPhysicalSize(label), label))
+
     numbers = np.zeros(shapes.GetNumberOfLabels() + 1, dtype=np.int32)
     numbers[ranked] = np.arange(1, len(ranked) + 1)
-    labels[box] = numbers[piece_labels]
+    labels = np.zeros(probability.shape, dtype=np.int32)
+    for slice_labels, slice_pieces in zip(labels[box], piece_labels, strict=True):
+        slice_labels[:] = numbers[slice_pieces]
     return labels, [as_finding(ct, number, scores[label], shapes, label, box) for number, label in enumerate(ranked, 1)]
 
 

@@ -6,7 +6,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from p2ch13.datasets import Luna2dSegmentationDataset
 from p2ch13.metrics import Scores
-from p2ch13.reporting import TensorBoardReport, choose_slices, draw_findings, draw_overlay, enlarge, write_png
+from p2ch13.reporting import (
+    TensorBoardReport,
+    choose_slices,
+    draw_findings,
+    draw_nodules,
+    draw_overlay,
+    enlarge,
+    write_png,
+)
 
 
 def is_dense(ct_slices: torch.Tensor) -> torch.Tensor:
@@ -46,6 +54,29 @@ def test_findings_show_a_nodule_in_each_row(folders):
     assert picture[256, 512 + 256].tolist() == [230, 230, 230]  # 0 HU is 90% of the way to white
     assert picture[256, 1024 + 256].tolist() == [115, 242, 115]  # found: half green
     assert picture[50, 52].tolist() == [115, 242, 115]
+
+
+def test_nodules_show_the_slice_that_has_most_of_each():
+    hu = np.full((5, 40, 44), -1350, dtype=np.int16)
+    labels = np.zeros(hu.shape, dtype=np.int32)
+    labels[1:3, 10:13, 20:23] = 1
+    labels[2, 13, 21] = 1
+    labels[4, 30:33, 5:8] = 2
+    picture = draw_nodules(hu, labels, [2, 1])
+    assert picture.shape == (2 * 512, 3 * 512, 3)
+    green, black = [0, 128, 0], [0, 0, 0]
+    assert picture[31, 6].tolist() == green
+    assert picture[11, 21].tolist() == black  # of another slice
+    assert picture[256, 512 + 256].tolist() == black  # enlarged, as the scanner saw it
+    assert picture[256, 1024 + 256].tolist() == green
+    assert picture[512 + 13, 21].tolist() == green  # slice 2
+    assert picture[512 + 256, 1024 + 256].tolist() == green
+
+
+def test_without_nodules_the_middle_slice_is_shown():
+    hu = np.full((5, 4, 6), -1350, dtype=np.int16)
+    hu[2] = 150
+    assert (draw_nodules(hu, np.zeros(hu.shape, dtype=np.int32), []) == 255).all()
 
 
 def test_write_png(tmp_path):

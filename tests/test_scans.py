@@ -104,6 +104,7 @@ def test_a_header_cannot_lead_out_of_its_folder(tmp_path, hu, name):
         ("ElementSpacing = 0.69999999999999996", "ElementSpacing = -0.7", "repair the header"),
         ("Offset = -30", "Offset = nan", "repair the header"),
         ("DimSize = 22 20 6", "DimSize = 22 20 1000000", "5,280 bytes, but a.mhd tells of 880,000,000"),
+        ("DimSize = 22 20 6", "DimSize = 22 20 0", r"a\.mhd: "),
         ("NDims = 3", "NDims = 2", "a CT scan has 3 and 1"),
         ("ElementDataFile = a.raw", "", "a.mhd"),
     ],
@@ -155,3 +156,18 @@ def test_signature_changes_with_header_and_voxels(tmp_path, hu):
     signatures.append(scan_signature(path))
     assert len({str(signature) for signature in signatures}) == 3
     assert scan_signature(path) == signatures[-1]
+
+
+def test_an_empty_scan(tmp_path):
+    path = tmp_path / "a.nrrd"
+    path.write_text("NRRD0004\ntype: short\ndimension: 3\nsizes: 4 4 0\nencoding: raw\nendian: little\n\n")
+    with pytest.raises(InputError, match=r"a\.nrrd: "):
+        read_header(path)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.float32, np.float64])
+def test_every_type_of_voxel(tmp_path, dtype):
+    values = np.arange(24).reshape(2, 3, 4).astype(dtype)
+    voxels = read(write_scan(tmp_path / "a.nii.gz", values))
+    assert voxels.dtype == np.int16
+    np.testing.assert_array_equal(voxels, values)

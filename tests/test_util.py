@@ -8,10 +8,10 @@ import signal
 import pytest
 
 from util.errors import InputError, run_command
-from util.files import make_writable_folder, write_whole
+from util.files import make_writable_folder, unfinished_file, write_whole
 from util.launch import Launch
 from util.logconf import set_up_logging
-from util.options import name_part, non_negative_int, positive_int
+from util.options import name_part, non_negative_int, non_negative_number, positive_int, probability
 from util.processes import map_in_processes
 from util.progress import progress_bar
 
@@ -63,6 +63,21 @@ def test_a_file_is_whole_or_not_there(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_a_library_that_writes_by_name_sees_the_suffix(tmp_path):
+    path = tmp_path / "new" / "mask.nii.gz"
+    with unfinished_file(path) as unfinished:
+        assert unfinished.name.endswith(".nii.gz")
+        assert unfinished.name.startswith(".")
+        unfinished.write_bytes(b"whole")
+        assert not path.exists()
+    assert path.read_bytes() == b"whole"
+    with pytest.raises(KeyboardInterrupt), unfinished_file(path) as unfinished:
+        unfinished.write_bytes(b"half")
+        raise KeyboardInterrupt
+    assert path.read_bytes() == b"whole"
+    assert list(path.parent.iterdir()) == [path]
+
+
 def test_a_folder_that_cannot_be_written(tmp_path):
     make_writable_folder(tmp_path / "a" / "b", "--runs-dir")
     assert list((tmp_path / "a" / "b").iterdir()) == []
@@ -85,6 +100,11 @@ def test_options():
     for option, text in [(positive_int, "0"), (non_negative_int, "-1"), (positive_int, "3.5"), (positive_int, "many")]:
         with pytest.raises(argparse.ArgumentTypeError):
             option(text)
+    assert probability("0.5") == 0.5
+    assert non_negative_number("0") == 0
+    for option, text in [(probability, "0"), (probability, "1"), (probability, "nan"), (non_negative_number, "-0.1")]:
+        with pytest.raises(argparse.ArgumentTypeError):
+            option(text)
     for text in ("a/b", "..", "", ".hidden", "a\\b"):
         with pytest.raises(argparse.ArgumentTypeError, match="file name"):
             name_part(text)
@@ -95,6 +115,9 @@ def test_progress_bar_counts_up(capsys):
         bar.update(3)
         assert (bar.n, bar.total) == (3, 4)
     assert "Caching" in capsys.readouterr().err
+    with progress_bar(4, "Caching", "scan", is_shown=False) as bar:
+        bar.update(3)
+    assert capsys.readouterr().err == ""
 
 
 def double(number):

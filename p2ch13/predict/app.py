@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from p2ch13.checkpoint import load_model
-from p2ch13.compute import get_device, keep_freed_memory
+from p2ch13.compute import get_device
 from p2ch13.config import CONTEXT_SLICES_COUNT
 from p2ch13.ct import Ct
 from p2ch13.dicom_seg import check_highdicom, check_is_dicom, write_dicom_segmentation
@@ -48,7 +48,6 @@ def predict(options: PredictOptions) -> int:
         report_skipped(error, total)
     model = load_segmenter(options.checkpoint)
     make_writable_folder(options.output, "--output")
-    keep_freed_memory()
     findings: list[Finding] = []
     done_count = 0
     for scan in scans:
@@ -70,11 +69,13 @@ def collect_inputs(options: PredictOptions) -> tuple[list[ScanInput], list[Input
     """The scans that the arguments name, and an error for each argument or scan that cannot be used."""
     inputs: list[ScanInput] = []
     errors: list[InputError] = []
+    output = options.output.resolve()
     for path in options.scans:
-        if path.is_dir() and path.resolve() == options.output.resolve():
+        if path.is_dir() and path.resolve() == output:
             raise InputError(f"{path}: both a folder of scans and --output; masks would pass for scans, choose another")
         try:
-            inputs += find_inputs(path, options.series_uid)
+            found = find_inputs(path, options.series_uid)
+            inputs += [scan for scan in found if scan.path.resolve() != output]  # DICOM segmentations of another time
         except InputError as error:
             errors.append(error)
     inputs, duplicates = split_duplicates(inputs)
@@ -144,6 +145,7 @@ def report_skipped(error: InputError, total: int) -> None:
 
 def report_end(output: Path, findings: Sequence[Finding], done_count: int, skipped_count: int) -> None:
     skipped = f", {skipped_count} skipped" if skipped_count else ""
-    log.info(f"{len(findings)} found in {done_count} scans{skipped}: {output / NODULES_FILE}")
+    scans = f"{done_count} scan{'' if done_count == 1 else 's'}"
+    log.info(f"{len(findings)} found in {scans}{skipped}: {output / NODULES_FILE}")
     log.info(f"The most probable ones of each scan are in {output}/*_overlay.png.")
     log.info("To look at all of them, open a scan and its mask in 3D Slicer or ITK-SNAP.")

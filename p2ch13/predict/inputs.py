@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from p2ch13.dicom import choose_series, list_series
+from p2ch13.dicom import choose_series, has_dicom_magic, list_series
 from p2ch13.scans import SCAN_SUFFIXES, list_scan_files, scan_name
 from util.errors import InputError
 
@@ -38,6 +38,8 @@ def find_inputs(path: Path, series_uid: str | None = None) -> list[ScanInput]:
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; is it spelt right?")
     if path.is_file():
+        if has_dicom_magic(path):
+            raise InputError(f"{path}: a single file of a DICOM series; give its folder")
         return [ScanInput(path, scan_name(path))]
     files = list_scan_files(path)
     if files:

@@ -1,0 +1,68 @@
+"""DICOM series for tests, written with pydicom."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+
+SERIES_UID = "1.2.826.0.1.3680043.8.498.7"
+ORIGIN_XYZ = (-30.0, -40.0, 200.0)
+PIXEL_SPACING = (0.75, 0.5)  # mm: from row to row, from col to col
+SLICE_SPACING = 2.5
+SLOPE, INTERCEPT = 1, -1024
+
+
+def write_series(
+    folder: Path,
+    hu: np.ndarray,
+    *,
+    series_uid: str = SERIES_UID,
+    cosines: Sequence[float] = (1, 0, 0, 0, 1, 0),
+    step_xyz: Sequence[float] | None = None,
+    names: Sequence[str] | None = None,
+    slope: float = SLOPE,
+    **attributes: Any,
+) -> list[Path]:
+    """Write the slices of `hu` (index, row, col) as files, the first at the origin, each one `step_xyz` mm further on.
+
+    The step is along the normal if none is given. Attributes replace those of every slice.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    normal = np.cross(cosines[:3], cosines[3:])
+    step = np.multiply(normal, SLICE_SPACING) if step_xyz is None else np.asarray(step_xyz)
+    files = []
+    for ndx, slice_hu in enumerate(hu):
+        file = folder / (names[ndx] if names else f"{ndx:03}.dcm")
+        data = make_slice(slice_hu, ndx, series_uid, slope)
+        data.ImageOrientationPatient = list(cosines)
+        data.ImagePositionPatient = (np.asarray(ORIGIN_XYZ) + ndx * step).round(6).tolist()
+        for name, value in attributes.items():
+            setattr(data, name, value)
+        data.save_as(file, enforce_file_format=True)
+        files.append(file)
+    return files
+
+
+def make_slice(slice_hu: np.ndarray, ndx: int, series_uid: str, slope: float) -> Dataset:
+    data = Dataset()
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = CTImageStorage
+    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = f"{series_uid}.{ndx + 1}"
+    data.SeriesInstanceUID, data.StudyInstanceUID, data.FrameOfReferenceUID = series_uid, "1.2.3.1", "1.2.3.2"
+    data.Modality, data.PatientName, data.PatientID = "CT", "Test", "1"
+    data.PatientBirthDate = data.PatientSex = data.StudyDate = data.StudyTime = data.AccessionNumber = ""
+    data.ReferringPhysicianName = data.StudyID = data.PositionReferenceIndicator = data.Laterality = ""
+    data.SeriesNumber, data.InstanceNumber = 3, ndx + 1
+    data.Rows, data.Columns = slice_hu.shape
+    data.PixelSpacing, data.SliceThickness = list(PIXEL_SPACING), SLICE_SPACING
+    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 16, 15, 0
+    data.RescaleSlope, data.RescaleIntercept = slope, INTERCEPT
+    data.PixelData = ((slice_hu.astype(float) - INTERCEPT) / slope).round().astype(np.uint16).tobytes()
+    return data
