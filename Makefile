@@ -16,7 +16,7 @@ demo: $(VENV)/installed $(DEMO_DIR)/candidates.csv
 		--epochs 2 --samples-per-epoch 6000
 	model=$$(ls -t data/models/demo/*.best.state | head -n 1); scan=$$(ls $(DEMO_DIR)/subset*/*.mhd | sort -t / -k 4 | head -n 1); \
 	$(VENV)/bin/python -m p2ch13.predict --checkpoint $$model $$scan --output data/demo-masks && \
-	$(VENV)/bin/python -m p2ch13.evaluate --checkpoint $$model $(DEMO_OPTIONS) --output data/demo-evaluation \
+	$(VENV)/bin/python -m p2ch13.evaluate --checkpoint $$model --data-dir $(DEMO_DIR) --output data/demo-evaluation \
 		--series-uid $$(basename $$scan .mhd)
 
 test: $(VENV)/installed-dev

@@ -7,11 +7,12 @@ import json
 import logging
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from p2ch13.config import AUGMENTATION, BOOK_AUGMENTATION, MIN_DIAMETER_MM, NODULE_THRESHOLD, PRESETS, TrainingConfig
+from p2ch13.training.options import parse_config
 from util.errors import run_command
 from util.files import make_writable_folder, write_whole
 from util.launch import Launch
@@ -54,7 +55,9 @@ def main(sys_argv: Sequence[str] | None = None) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m p2ch13.ablation", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        prog="python -m p2ch13.ablation",
+        description=f"{__doc__} All are scored by the preset's labels.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--preset", choices=[name for name in PRESETS if PRESETS[name]], default="strong")
     parser.add_argument("--data-dir", default=TrainingConfig.data_dir, help="LUNA16's subset*/ and CSV files")
@@ -105,16 +108,25 @@ def get_scores(args: argparse.Namespace, name: str, options: Sequence[str], seed
     data = ["--data-dir", args.data_dir, "--cache-dir", args.cache_dir, "--val-stride", str(args.val_stride)]
     length = ["--epochs", str(args.epochs), "--samples-per-epoch", str(args.samples_per_epoch)]
     command_line = [*options, *data, *length, "--seed", str(seed)]
+    settings = {**asdict(parse_config(command_line)), **AUGMENTATION, "scored_by": PRESETS[args.preset]["labels"]}
     path = args.output / f"{file_name(name)}_{seed}.json"
-    if path.is_file():
-        stored = json.loads(path.read_text())
-        if stored["command_line"] == command_line:
-            log.info(f"Scored before, in {path}")
-            return dict(stored["scores"])
+    stored = read_json(path)
+    if stored.get("settings") == settings:
+        log.info(f"Scored before, in {path}")
+        return dict(stored["scores"])
     scores = train_and_score(command_line, args.preset)
     with write_whole(path) as file:
-        file.write(json.dumps({"command_line": command_line, "scores": scores}, indent=1).encode())
+        file.write(json.dumps({"settings": settings, "scores": scores}, indent=1).encode())
     return scores
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A file's content; nothing if it is not there or holds something else."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def file_name(name: str) -> str:

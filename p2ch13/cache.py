@@ -13,6 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import diskcache
 import numpy as np
 from numpy.typing import NDArray
 
@@ -65,8 +66,12 @@ class CtCache:
         for nodule in get_nodule_info_list(folders.data_dir, scans=self.scans):
             self.nodules[nodule.series_uid].append(nodule)
         self.folder = folders.cache_dir
-        self._disk = get_cache(folders.cache_dir)
         self._latest_ct: Ct | None = None
+
+    @cached_property
+    def _disk(self) -> diskcache.Cache:
+        """Opened when something is looked up: who reads scans alone needs no cache."""
+        return get_cache(self.folder)
 
     def __getstate__(self) -> dict[str, Any]:
         """For a worker process: without the open scan, whose memory map would be copied as an array."""

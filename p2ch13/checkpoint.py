@@ -12,6 +12,9 @@ from p2ch13.model import BOOK_MODEL, UNetWrapper
 from util.errors import InputError
 from util.files import write_whole
 
+# What a file that is no checkpoint, read as one, can end in.
+UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError)
+
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write a .state file; it appears under its name only when it is complete."""
@@ -28,7 +31,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: no such file; training writes its .state files below --models-dir")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: cannot be read as a checkpoint ({reason}); it is damaged or holds code") from None
     if not isinstance(state, dict) or "model_state" not in state:
@@ -45,7 +48,7 @@ def load_model(path: Path) -> UNetWrapper:
     try:
         model = UNetWrapper(**state.get("model_args", BOOK_MODEL))
         model.load_state_dict(state["model_state"], strict=True)
-    except (RuntimeError, TypeError, ValueError, KeyError, AttributeError) as error:
+    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
         reason = str(error).splitlines()[-1].strip() if str(error) else type(error).__name__
         raise InputError(f"{path}: its weights fit no U-Net of the shape that it names ({reason})") from None
     return model.eval()

@@ -30,7 +30,7 @@ from util.errors import InputError
 from util.launch import Launch
 from util.memory import DiskTensor
 
-CROPS_IN_MEMORY_BYTES = 2**29  # three times what LUNA16 needs; a larger set stays on disk
+CROPS_IN_MEMORY_BYTES = 2**29  # three times what LUNA16's nodules need; a larger set stays on disk
 RELEASE_AFTER_SAMPLES = 64  # for each of which the system may have mapped 2 MB into memory, the largest of pages
 
 # HU, float32 (7, row, col), clipped to -1000..1000; mask, bool (1, row, col); series UID; index of the slice.
@@ -119,8 +119,9 @@ class Luna2dSegmentationDataset(Dataset[Sample]):
 class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
     """Random 64x64 crops out of the 96x96 around each nodule, `samples_per_epoch` of them.
 
-    All crops lie in two tensors on `device` (200 MB for LUNA16), and `batches` hands out whole batches of them. Where a
-    CPU's memory should not hold them, they lie in a file in the cache's folder. A plain `DataLoader` works as well.
+    All crops lie in two tensors on `device` (200 MB for LUNA16's nodules, some 4 GB with its negatives and other
+    slices), and `batches` hands out whole batches of them. Where a CPU's memory should not hold them, they lie in a
+    file in the cache's folder. A plain `DataLoader` works as well.
     Which crop and where a sample is cut depends on the seed and the number of the epoch alone: not on the batch size,
     nor on how many processes read.
 

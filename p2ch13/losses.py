@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-FALSE_NEGATIVE_WEIGHT = 8.0  # the book's 2**3
+from p2ch13.config import TrainingConfig
 
 
 def dice_loss(prediction: torch.Tensor, label: torch.Tensor, epsilon: float = 1.0) -> torch.Tensor:
@@ -38,18 +38,18 @@ def batch_dice_loss(prediction: torch.Tensor, label: torch.Tensor, epsilon: floa
 def segmentation_loss(
     prediction: torch.Tensor,
     label: torch.Tensor,
-    fn_weight: float = FALSE_NEGATIVE_WEIGHT,
+    fn_weight: float = TrainingConfig.fn_weight,
     over_batch: bool = False,
     cross_entropy: float = 0.0,
 ) -> torch.Tensor:
-    """Dice loss of all pixels plus 8 times that of the nodule's pixels alone, for each sample: (batch,).
+    """Dice loss of all pixels plus `fn_weight` times that of the nodule's pixels alone, for each sample: (batch,).
 
     `prediction * label` cannot hold a false positive, so that the second term asks for recall only: nodule is a
     thousandth of the pixels, and a network that marks too little learns little.
 
     Args:
         prediction, label: as for `dice_loss`.
-        fn_weight: of the second term.
+        fn_weight: of the second term, 8 in the book.
         over_batch: Dice of the batch as a whole instead of each sample's.
         cross_entropy: weight of a third term, the pixels' mean cross-entropy. Dice hardly moves a pixel that is taken
             for nodule with certainty; cross-entropy moves it the more.

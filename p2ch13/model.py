@@ -36,7 +36,8 @@ class UNetWrapper(nn.Module):
         self.unet = UNet(**kwargs)
         self.final = nn.Sigmoid()
         # Every level but the lowest halves rows and columns, which must come out even for the way back up.
-        self.size_multiple = 2 ** (self.unet.depth - 1) if kwargs.get("padding") else 1
+        self.has_padding = bool(kwargs.get("padding"))
+        self.size_multiple = 2 ** (self.unet.depth - 1) if self.has_padding else 1
         self._init_weights()
 
     def _init_weights(self) -> None:

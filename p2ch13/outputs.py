@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from p2ch13.candidates import POSITION_COLUMNS
 from p2ch13.ct import Ct
 from p2ch13.findings import Finding
+from p2ch13.scans import check_nifti_length
+from util.errors import InputError
 from util.files import unfinished_file, write_csv
 
 # LUNA16's submission columns, and what else is known.
@@ -20,13 +22,21 @@ NODULE_COLUMNS = (*POSITION_COLUMNS, "probability", *SIZE_COLUMNS)
 
 
 def write_image(path: Path, voxels: NDArray[Any], ct: Ct) -> None:
-    """Write (index, row, col) with the scan's geometry, compressed, in the format of the path's suffix."""
+    """Write (index, row, col) with the scan's geometry, compressed, in the format of the path's suffix.
+
+    Raises: InputError if it cannot be written whole.
+    """
     image = sitk.GetImageFromArray(voxels)
     image.SetOrigin(ct.origin_xyz.tolist())
     image.SetSpacing(ct.vx_size_xyz.tolist())
     image.SetDirection(ct.direction.ravel().tolist())
     with unfinished_file(path) as unfinished:
-        sitk.WriteImage(image, str(unfinished), useCompression=True)
+        try:
+            sitk.WriteImage(image, str(unfinished), useCompression=True)
+            if path.name.endswith((".nii", ".nii.gz")):
+                check_nifti_length(unfinished)  # of which SimpleITK writes a part on a full disk, without a word
+        except (RuntimeError, InputError):
+            raise InputError(f"{path}: cannot be written whole; is the disk full? Choose another --output") from None
 
 
 def write_nodules(path: Path, findings: Iterable[Finding]) -> None:

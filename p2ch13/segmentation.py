@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
@@ -11,14 +12,17 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from p2ch13.compute import autocast, get_dtype, get_slice_batch_size
+from p2ch13.checkpoint import load_model
+from p2ch13.compute import autocast, get_device, get_dtype, get_slice_batch_size
 from p2ch13.config import CONTEXT_SLICES_COUNT, HU_MAX, HU_MIN
 from p2ch13.ct import Ct
 from p2ch13.lungs import find_lungs
+from p2ch13.model import UNetWrapper
 from p2ch13.scans import read_ahead
 from util.boxes import Box
 from util.coordinates import axial_vx_size, to_axial
 from util.errors import InputError
+from util.launch import Launch
 from util.progress import progress_bar
 
 log = logging.getLogger(__name__)
@@ -29,6 +33,23 @@ ALIGNMENT = (
 )
 LEVELS = 255  # steps of probability that tell apart what touches the lungs
 FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3))  # of (batch, channel, row, col)
+
+
+def load_segmenter(checkpoint: Path) -> UNetWrapper:
+    """The model of a checkpoint, on this process's device.
+
+    Raises: InputError if it cannot be read, or is no model that gives each pixel of whole slices one probability.
+    """
+    model = load_model(checkpoint)
+    channel_count, class_count = model.input_batchnorm.num_features, model.unet.last.out_channels
+    slice_count = 2 * CONTEXT_SLICES_COUNT + 1
+    if channel_count != slice_count or class_count != 1:
+        raise InputError(
+            f"{checkpoint}: a model of {channel_count} slices and {class_count} classes; {slice_count} and 1 are needed"
+        )
+    if not model.has_padding:
+        raise InputError(f"{checkpoint}: a model without padding marks less than a slice; train one with padding")
+    return model.to(get_device(Launch()))
 
 
 def segment(

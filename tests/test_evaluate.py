@@ -11,7 +11,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from p2ch13.checkpoint import save_checkpoint
+from p2ch13.checkpoint import load_checkpoint, save_checkpoint
 from p2ch13.evaluate import app
 from p2ch13.evaluate.__main__ import main
 from p2ch13.evaluate.report import format_table
@@ -28,7 +28,7 @@ def evaluation(folders, tmp_path):
     """Runs the command line in this process on the tiny scans; gives its exit status."""
 
     def run(*options):
-        arguments = ["--data-dir", str(folders.data_dir), "--cache-dir", str(folders.cache_dir)]
+        arguments = ["--data-dir", str(folders.data_dir)]
         with pytest.raises(SystemExit) as end:
             run_command(lambda: main([*arguments, "--output", str(tmp_path / "out"), *map(str, options)]))
         return end.value.code
@@ -83,7 +83,7 @@ def assert_one_line(capsys, *parts):
 
 def test_masks_from_the_shell(folders, tmp_path, mask_dir):
     command = [sys.executable, "-m", "p2ch13.evaluate", "--mask", str(mask_dir), "--val-stride", "2"]
-    command += ["--data-dir", str(folders.data_dir), "--cache-dir", str(folders.cache_dir)]
+    command += ["--data-dir", str(folders.data_dir)]
     environment_path = str(Path(__file__).parents[1])
     done = subprocess.run(
         command, capture_output=True, text=True, cwd=tmp_path, env={"PYTHONPATH": environment_path, "PATH": ""}
@@ -203,14 +203,29 @@ def test_the_model_is_asked_as_the_options_say(evaluation, tmp_path, checkpoint,
     assert (tmp_path / "out" / "worst_false_alarms.png").exists()
 
 
-def test_scores_on_training_scans_are_called_so(evaluation, folders, checkpoint, capsys):
-    state = torch.load(checkpoint, weights_only=True)
-    state["config"]["data_dir"] = str(folders.data_dir)
+def test_scores_on_training_scans_are_called_so(evaluation, tmp_path, checkpoint, capsys):
+    state = load_checkpoint(checkpoint)
+    state["series"] = {"trn": ["1.2.1", "1.2.2"], "val": ["1.2.0", "1.2.9"]}
     save_checkpoint(checkpoint, state)
     assert evaluation("--checkpoint", checkpoint, "--all", "--no-lung-field") == 0
-    assert "was trained on 2 of these 4 scans (--val-stride 2)" in capsys.readouterr().out
+    assert "was trained on 2 of these 4 scans" in capsys.readouterr().out
     assert evaluation("--checkpoint", checkpoint, "--no-lung-field") == 0
     assert "was trained on" not in capsys.readouterr().out
+    assert read_metrics(tmp_path)["settings"]["series"] == ["1.2.0"]  # what the training left for validation
+
+
+def test_labels_are_the_checkpoints_unless_others_are_named(evaluation, tmp_path, checkpoint):
+    state = load_checkpoint(checkpoint)
+    state["config"] |= {"labels": "refined", "threshold_hu": -650}
+    save_checkpoint(checkpoint, state)
+    for options, kind, threshold_hu in (
+        ([], "refined", -650),
+        (["--threshold-hu", "-500"], "refined", -500),
+        (["--labels", "box"], "box", None),
+    ):
+        assert evaluation("--checkpoint", checkpoint, "--no-lung-field", *options) == 0
+        labels = read_metrics(tmp_path)["settings"]["labels"]
+        assert (labels["kind"], labels["threshold_hu"]) == (kind, threshold_hu)
 
 
 def test_an_unreadable_scan_is_named_and_left_out(evaluation, folders, tmp_path, checkpoint, capsys):
@@ -222,7 +237,7 @@ def test_an_unreadable_scan_is_named_and_left_out(evaluation, folders, tmp_path,
 
 def test_no_nodule_at_all(tmp_path, mask_dir):
     data_dir = write_luna(tmp_path / "empty", {"1.2.0": []})
-    arguments = ["--data-dir", str(data_dir), "--cache-dir", str(tmp_path / "cache"), "--mask", str(mask_dir)]
+    arguments = ["--data-dir", str(data_dir), "--mask", str(mask_dir)]
     assert main([*arguments, "--output", str(tmp_path / "out")]) == 0
     metrics = read_metrics(tmp_path)
     assert metrics["froc"]["cpm"] is None
@@ -274,7 +289,7 @@ def test_help_does_not_wait_for_torch():
 def test_ctrl_c_leaves_nothing_half_done(tmp_path, checkpoint):
     data_dir = write_luna(tmp_path / "luna", {f"1.2.{ndx}": [Ball((8, 50, 52), 5)] for ndx in range(100)})
     command = [sys.executable, "-m", "p2ch13.evaluate", "--checkpoint", str(checkpoint), "--all", "--no-lung-field"]
-    command += ["--data-dir", str(data_dir), "--cache-dir", str(tmp_path / "cache"), "--output", str(tmp_path / "out")]
+    command += ["--data-dir", str(data_dir), "--output", str(tmp_path / "out")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not (tmp_path / "out").exists() and process.poll() is None:  # it is made right before the first scan
         time.sleep(0.01)

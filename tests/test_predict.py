@@ -294,8 +294,15 @@ def test_checkpoints_that_are_none(tmp_path, predict, out, capsys):
     assert_refused({"model_state": make_threshold_model(-700).state_dict(), "model_args": arguments}, "fit no U-Net")
     arguments = {**THRESHOLD_MODEL, "in_channels": 5}
     assert_refused(
-        {"model_state": UNetWrapper(**arguments).state_dict(), "model_args": arguments}, "5 slices at a time; 7"
+        {"model_state": UNetWrapper(**arguments).state_dict(), "model_args": arguments}, "5 slices and 1 classes; 7 and 1"
     )
+    arguments = {**BOOK_MODEL, "padding": False}
+    assert_refused(
+        {"model_state": UNetWrapper(**arguments).state_dict(), "model_args": arguments}, "a model without padding"
+    )
+    other.write_text("seriesuid,coordX\n")  # "s" is a pickle's command to store something, of which there is nothing
+    assert predict(scan, checkpoint=other) == 2
+    assert_one_error(capsys, "other.state: cannot be read as a checkpoint")
     assert not out.exists()
 
 

@@ -161,7 +161,7 @@ def test_only_a_higher_recall_is_the_best(options):
     best_epochs = []
     for epoch_ndx, scores in enumerate([nothing_to_find, *recalls], start=1):
         app.total_training_samples_count = epoch_ndx
-        app.save_model(epoch_ndx, scores, app.is_best(scores))
+        app.save_model(epoch_ndx, scores, app.note_scores(scores))
         best_epochs.append(load_checkpoint(app.best_path)["epoch"] if app.best_path.exists() else None)
     # Recall NaN and 0 are not the best of anything: in the book's code an epoch with score 0 is.
     assert best_epochs == [None, None, 3, 3, 3, 6]
@@ -176,7 +176,7 @@ def test_the_best_by_another_metric():
         "recall-at-precision": [True, True, True],
     }.items():
         app = SegmentationTrainingApp(["--best-metric", metric, "--precision-floor", "0.5"])
-        assert [app.is_best(scores) for scores in epochs] == expected
+        assert [app.note_scores(scores) for scores in epochs] == expected
 
 
 def test_early_stop(options, caplog, monkeypatch):
@@ -190,7 +190,7 @@ def test_early_stop(options, caplog, monkeypatch):
         app.main()
     assert app.total_training_samples_count == 4 * 64
     assert load_checkpoint(app.best_path)["epoch"] == 2
-    assert "E4: no better model in 2 validations; --early-stop ends the run." in caplog.text
+    assert "No better model in 2 validations; --early-stop ends the run." in caplog.text
 
 
 def test_presets():

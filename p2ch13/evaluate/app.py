@@ -24,9 +24,9 @@ from p2ch13.evaluate.options import EvaluationOptions
 from p2ch13.evaluate.report import format_summary, write_report
 from p2ch13.evaluate.worst_cases import WorstCases
 from p2ch13.findings import Finding, find_nodules
-from p2ch13.predict.app import load_segmenter
+from p2ch13.label_options import change_labels
 from p2ch13.scoring import Labels, ScanScores, score_scan, summarize
-from p2ch13.segmentation import segment
+from p2ch13.segmentation import load_segmenter, segment
 from util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
 from util.files import make_writable_folder
 from util.progress import progress_bar
@@ -45,12 +45,12 @@ def evaluate(options: EvaluationOptions) -> int:
     Raises: InputError if nothing can be scored.
     """
     start = time.monotonic()
-    trained_with = read_training_config(options)
-    labels = options.label_options or labels_of(trained_with)
+    checkpoint = Checkpoint.read(options.checkpoint)
+    labels = change_labels(checkpoint.labels, options.label_changes)
     ct_cache = CtCache(options.folders, labels)
     for note in ct_cache.labels.notes:
         log.info(note)
-    series_list = choose_series(options, ct_cache.series_list, trained_with)
+    series_list = choose_series(options, ct_cache.series_list, checkpoint)
     finder = make_finder(options, series_list)
     excluded = read_excluded_annotations(options)
     make_writable_folder(options.output, "--output")
@@ -135,44 +135,48 @@ def make_mask_finder(mask_dir: Path, min_diameter_mm: float, given: dict[str, li
     return find
 
 
-def choose_series(options: EvaluationOptions, series_list: Sequence[str], trained_with: dict[str, Any]) -> list[str]:
-    """Says so if the checkpoint was trained on some of them. Raises: InputError if there is none.
+def choose_series(options: EvaluationOptions, series_list: Sequence[str], checkpoint: Checkpoint) -> list[str]:
+    """The checkpoint's own validation series if no others are named.
 
-    Args: trained_with: the options of the checkpoint's training, if they are known.
+    Says so if the checkpoint was trained on some of them. Raises: InputError if there is none.
     """
     if options.all or options.series_uid:
         chosen = split_series(series_list, 0, None, options.series_uid)
+    elif options.val_stride or not checkpoint.val_series.intersection(series_list):
+        chosen = split_series(series_list, options.val_stride or checkpoint.val_stride, True, None)
     else:
-        chosen = split_series(series_list, options.val_stride or find_val_stride(trained_with), True, None)
-    if is_same_folder(trained_with.get("data_dir"), options.data_dir):
-        stride = find_val_stride(trained_with)
-        trained_on = set(chosen).difference(split_series(series_list, stride, True, None))
-        if trained_on:
-            log.warning(
-                f"{options.checkpoint} was trained on {len(trained_on)} of these {len(chosen)} scans "
-                f"(--val-stride {stride}): how well it does on them says little about others."
-            )
+        chosen = [series_uid for series_uid in series_list if series_uid in checkpoint.val_series]
+    trained_on = checkpoint.trn_series.intersection(chosen)
+    if trained_on:
+        log.warning(
+            f"{options.checkpoint} was trained on {len(trained_on)} of these {len(chosen)} scans: how well it does on "
+            "them says little about others."
+        )
     return chosen
 
 
-def read_training_config(options: EvaluationOptions) -> dict[str, Any]:
-    """The options that the checkpoint was trained with; the book's checkpoints hold none."""
-    config: dict[str, Any] = load_checkpoint(options.checkpoint).get("config", {}) if options.checkpoint else {}
-    return config
+@dataclass(frozen=True)
+class Checkpoint:
+    """What is known of a model's training; nothing of the book's, and of masks by another program."""
 
+    labels: LabelOptions = LabelOptions()  # noqa: RUF009  # frozen
+    val_stride: int = TrainingConfig.val_stride
+    trn_series: frozenset[str] = frozenset()
+    val_series: frozenset[str] = frozenset()
 
-def labels_of(trained_with: dict[str, Any]) -> LabelOptions:
-    """The labels that a checkpoint was trained with, the book's if nothing is known of that."""
-    names = ("labels", "threshold_hu", "lidc_xml", "missing_xml")
-    return TrainingConfig(**{name: trained_with[name] for name in names if name in trained_with}).label_options
-
-
-def find_val_stride(trained_with: dict[str, Any]) -> int:
-    return int(trained_with.get("val_stride", TrainingConfig.val_stride))
-
-
-def is_same_folder(one: str | None, other: Path) -> bool:
-    return one is not None and Path(one).resolve() == other.resolve()
+    @classmethod
+    def read(cls, path: Path | None) -> Checkpoint:
+        """Raises: InputError if the file cannot be read."""
+        state = load_checkpoint(path) if path else {}
+        config, series = state.get("config", {}), state.get("series", {})
+        names = ("labels", "threshold_hu", "lidc_xml", "missing_xml")
+        labels = TrainingConfig(**{name: config[name] for name in names if name in config}).label_options
+        return cls(
+            labels,
+            config.get("val_stride", cls.val_stride),
+            frozenset(series.get("trn", ())),
+            frozenset(series.get("val", ())),
+        )
 
 
 def read_excluded_annotations(options: EvaluationOptions) -> Excluded:
@@ -191,8 +195,8 @@ def find_excluded_file(options: EvaluationOptions) -> Path | None:
 def describe_settings(options: EvaluationOptions, series_list: Sequence[str], labels: LabelOptions) -> dict[str, Any]:
     """All that the scores depend on, as plain values; None for what does not matter to them."""
     settings = asdict(options) | {"excluded": find_excluded_file(options), "series": list(series_list)}
-    settings["label_options"] = {key: plain(value) for key, value in asdict(labels).items()}
-    irrelevant = ("all", "val_stride", "series_uid", "output", "cache_dir")
+    settings["labels"] = {key: plain(value) for key, value in asdict(labels).items()}
+    irrelevant = ("all", "val_stride", "series_uid", "output", "label_changes")
     if options.checkpoint is None:
         settings |= dict.fromkeys(("threshold", "tta", "lung_field", "precision"))
     return {key: plain(value) for key, value in settings.items() if key not in irrelevant}

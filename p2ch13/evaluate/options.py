@@ -6,9 +6,10 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
-from p2ch13.config import MIN_DIAMETER_MM, Folders, LabelOptions
-from p2ch13.label_options import add_label_options, label_options_of
+from p2ch13.config import MIN_DIAMETER_MM, Folders
+from p2ch13.label_options import add_label_options, label_changes_of
 from p2ch13.search_options import add_search_options
 from util.options import non_negative_int, positive_int
 
@@ -26,18 +27,17 @@ class EvaluationOptions:
     lung_field: bool
     precision: str
     data_dir: Path
-    cache_dir: Path
     val_stride: int | None  # None: the checkpoint's own
     all: bool
     series_uid: str | None
     excluded: Path | None
     output: Path
     seed: int
-    label_options: LabelOptions | None  # None: the checkpoint's own
+    label_changes: dict[str, Any]  # fields of LabelOptions in place of what the checkpoint was trained with
 
     @property
     def folders(self) -> Folders:
-        return Folders(self.data_dir, self.cache_dir)
+        return Folders(self.data_dir)
 
 
 def parse_options(sys_argv: Sequence[str] | None = None) -> EvaluationOptions:
@@ -53,9 +53,8 @@ def parse_options(sys_argv: Sequence[str] | None = None) -> EvaluationOptions:
     if options.output is None:
         options.output = Path("data/evaluation") / subject.resolve().name.removesuffix(subject.suffix)
     values = vars(options)
-    are_labels_given = options.labels is not None or "threshold_hu" in values or "lidc_xml" in values
     own_values = {field.name: values[field.name] for field in fields(EvaluationOptions) if field.name in values}
-    return EvaluationOptions(**own_values, label_options=label_options_of(options) if are_labels_given else None)
+    return EvaluationOptions(**own_values, label_changes=label_changes_of(options))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -76,7 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_search_options(parser, without_model="with --mask 0")
     add_scan_options(parser)
-    add_label_options(parser, default=None)
+    add_label_options(parser, of_checkpoint=True)
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="for tables and pictures (default: data/evaluation/<name>)"
     )
@@ -91,9 +90,6 @@ def add_scan_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Folders.data_dir,
         help="LUNA16's subset*/ and CSV files (default: %(default)s)",
-    )
-    scans.add_argument(
-        "--cache-dir", type=Path, default=Folders.cache_dir, help="what precache.py filled (default: %(default)s)"
     )
     which = scans.add_mutually_exclusive_group()
     which.add_argument(

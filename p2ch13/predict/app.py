@@ -11,9 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from p2ch13.checkpoint import load_model
-from p2ch13.compute import get_device
-from p2ch13.config import CONTEXT_SLICES_COUNT
 from p2ch13.ct import Ct
 from p2ch13.dicom_seg import check_highdicom, check_is_dicom, write_dicom_segmentation
 from p2ch13.findings import Finding, find_nodules
@@ -21,11 +18,10 @@ from p2ch13.outputs import write_image, write_nodules
 from p2ch13.predict.inputs import ScanInput, find_inputs, split_duplicates
 from p2ch13.predict.options import PredictOptions
 from p2ch13.reporting import draw_nodules, write_png
-from p2ch13.segmentation import segment
+from p2ch13.segmentation import load_segmenter, segment
 from util.coordinates import to_axial
 from util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
 from util.files import make_writable_folder
-from util.launch import Launch
 
 log = logging.getLogger(__name__)
 
@@ -80,15 +76,6 @@ def collect_inputs(options: PredictOptions) -> tuple[list[ScanInput], list[Input
             errors.append(error)
     inputs, duplicates = split_duplicates(inputs)
     return inputs, errors + duplicates
-
-
-def load_segmenter(checkpoint: Path) -> nn.Module:
-    """The model of a checkpoint, on this process's device. Raises: InputError if it is no model for whole slices."""
-    model = load_model(checkpoint)
-    channel_count, slice_count = model.input_batchnorm.num_features, 2 * CONTEXT_SLICES_COUNT + 1
-    if channel_count != slice_count:
-        raise InputError(f"{checkpoint}: a model of {channel_count} slices at a time; {slice_count} are needed")
-    return model.to(get_device(Launch()))
 
 
 def predict_scan(scan: ScanInput, model: nn.Module, options: PredictOptions) -> list[Finding]:

@@ -73,6 +73,7 @@ class SegmentationTrainingApp:
         self.launch_id: str | None = None
         self.time_str = datetime.datetime.now().strftime("%Y-%m-%d_%H.%M.%S")
         self.total_training_samples_count = 0
+        self.series: dict[str, list[str]] = {}  # "trn" and "val": what the run has been trained and validated on
         self.best_score = -math.inf
         self.validations_since_best = 0
         torch.manual_seed(self.config.seed)
@@ -163,22 +164,20 @@ class SegmentationTrainingApp:
             if self.launch.is_first:
                 make_writable_folder(self.models_dir, "--models-dir")
                 make_writable_folder(self.runs_dir, "--runs-dir")
+            self.series = {"trn": train_ds.series_list, "val": val_ds.series_list}
             self.log_start(train_ds, val_ds)
             first_epoch_ndx = self.go_on_after_restart()
             with self.init_report() as report:
                 for epoch_ndx in range(first_epoch_ndx, self.config.epochs + 1):
+                    if self.should_stop():
+                        log.info(f"No better model in {self.config.early_stop} validations; --early-stop ends the run.")
+                        break
                     self.log_metrics(report, epoch_ndx, "trn", self.do_training(epoch_ndx, train_ds))
                     scores = None
                     if self.is_validation_epoch(epoch_ndx):
                         scores = self.log_metrics(report, epoch_ndx, "val", self.do_validation(epoch_ndx, val_ds))
                         self.log_pictures(report, epoch_ndx, {"trn": train_ds, "val": val_ds})
-                    self.save_model(epoch_ndx, scores, is_best=scores is not None and self.is_best(scores))
-                    if self.should_stop():
-                        log.info(
-                            f"E{epoch_ndx}: no better model in {self.config.early_stop} validations; "
-                            "--early-stop ends the run."
-                        )
-                        break
+                    self.save_model(epoch_ndx, scores, is_best=scores is not None and self.note_scores(scores))
             self.log_end(val_ds)
 
     def is_validation_epoch(self, epoch_ndx: int) -> bool:
@@ -190,9 +189,11 @@ class SegmentationTrainingApp:
         self.seed_epoch(epoch_ndx)
         train_ds.shuffle_samples(epoch_ndx)
         totals = EpochTotals(self.device)
+        step_size = self.config.batch_size * self.launch.world_size
         with progress_bar(len(train_ds), f"E{epoch_ndx} training", "sample") as bar:
-            for ct_slices, label_mask, *_ in train_ds.batches(self.config.batch_size, self.launch):
-                self.follow_schedule(self.total_training_samples_count + bar.n)
+            batches = train_ds.batches(self.config.batch_size, self.launch)
+            for step_ndx, (ct_slices, label_mask, *_) in enumerate(batches):
+                self.follow_schedule(self.total_training_samples_count + step_ndx * step_size)
                 losses, counts = self.train_step(ct_slices, label_mask)
                 if self.averaged_model is not None:
                     self.averaged_model.update_parameters(self.segmentation_model)
@@ -249,7 +250,9 @@ class SegmentationTrainingApp:
         with autocast(self.device, self.dtype):
             nodule_prob = model(ct_slices)  # (batch, 1, row, col), each 0..1
         config = self.config
-        losses = segmentation_loss(nodule_prob, label_mask, config.fn_weight, config.batch_dice, config.cross_entropy)
+        # Validation batches have one slice on a CPU and several on a GPU: their losses should not depend on that.
+        over_batch = config.batch_dice and self.segmentation_model.training
+        losses = segmentation_loss(nodule_prob, label_mask, config.fn_weight, over_batch, config.cross_entropy)
         return losses, count_pixels(nodule_prob > NODULE_THRESHOLD, label_mask)
 
     @property
@@ -310,8 +313,11 @@ class SegmentationTrainingApp:
     def model_path(self, ending: str) -> Path:
         return self.models_dir / f"seg_{self.time_str}_{self.config.comment}.{ending}"
 
-    def is_best(self, scores: Scores) -> bool:
-        """Whether a validation's scores are the best so far; a model that finds nothing is not the best of anything."""
+    def note_scores(self, scores: Scores) -> bool:
+        """Remember a validation's scores, once in every process.
+
+        Returns: whether they are the best so far; a model that finds nothing is not the best of anything.
+        """
         score = scores.metric(self.config.best_metric, self.config.precision_floor)
         if scores.recall > 0 and score > self.best_score:
             self.best_score, self.validations_since_best = score, 0
@@ -341,6 +347,7 @@ class SegmentationTrainingApp:
             "epoch": epoch_ndx,
             "totalTrainingSamples_count": self.total_training_samples_count,
             "config": dataclasses.asdict(self.config),
+            "series": self.series,
             "scores": dataclasses.asdict(scores) if scores else None,
             "trained_state": self.segmentation_model.state_dict() if self.averaged_model else None,
             "best_score": self.best_score,
@@ -369,6 +376,9 @@ class SegmentationTrainingApp:
             self.segmentation_model.load_state_dict(state["trained_state"])
             self.averaged_model.n_averaged.fill_(1)  # the next step's weights are to be averaged with these
         self.optimizer.load_state_dict(state["optimizer_state"])
+        if self.records_steps:  # the learning rate was loaded as a tensor on the CPU, which a recorded step cannot read
+            for group in self.optimizer.param_groups:
+                group["lr"] = group["lr"].to(self.device)
         self.total_training_samples_count = state["totalTrainingSamples_count"]
         self.best_score = state["best_score"]
         self.validations_since_best = state["validations_since_best"]

@@ -15,7 +15,7 @@ from p2ch13.config import (
     TrainingConfig,
 )
 from p2ch13.label_options import add_label_options
-from util.options import name_part, non_negative_int, positive_int, share
+from util.options import name_part, non_negative_int, non_negative_number, positive_int, positive_number, share
 
 
 def parse_config(sys_argv: Sequence[str] | None = None) -> TrainingConfig:
@@ -100,21 +100,23 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
         default=default.preset,
         help=f"the chapter as it stands, or what marks fewer vessels: {describe_preset('strong')}",
     )
-    recipe.add_argument("--depth", type=positive_int, default=default.depth, help="levels of the U-Net")
+    recipe.add_argument("--depth", type=int, choices=range(1, 6), default=default.depth, help="levels of the U-Net")
     recipe.add_argument(
         "--negatives", type=share, default=default.negatives, help="share of each batch without a nodule at its centre"
     )
     add_switch(recipe, "off-centre", "crops of all slices of a nodule and of those beyond it, not of its centre alone")
     add_switch(recipe, "balance-sizes", "draw a nodule the more often, the larger it is")
-    recipe.add_argument("--fn-weight", type=float, default=default.fn_weight, help="of the false negatives in the loss")
+    recipe.add_argument(
+        "--fn-weight", type=non_negative_number, default=default.fn_weight, help="of the false negatives in the loss"
+    )
     add_switch(recipe, "batch-dice", "Dice loss of the batch as a whole, instead of each crop's")
     recipe.add_argument(
         "--cross-entropy",
-        type=float,
+        type=non_negative_number,
         default=default.cross_entropy,
         help="weight of the pixels' cross-entropy in the loss",
     )
-    recipe.add_argument("--learning-rate", type=float, default=default.learning_rate, help="Adam's")
+    recipe.add_argument("--learning-rate", type=positive_number, default=default.learning_rate, help="Adam's")
     add_switch(recipe, "warm-up-cosine", "raise the learning rate at first, then lower it along a cosine")
     add_switch(recipe, "average-weights", "score and save a moving average of the weights")
     recipe.add_argument(
