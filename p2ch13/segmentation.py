@@ -74,7 +74,8 @@ def segment(
         precision: see `compute.get_dtype`.
         show_progress: a bar over the slices.
     Returns: (index, row, col), shaped like `ct.hu`.
-    Raises: InputError, naming the file, if the scan cannot be read or all of its voxels are the same.
+    Raises: InputError, naming the file, if the scan cannot be read or all of its voxels are the same, and if the model
+        gives anything but numbers.
     """
     read_ahead(ct.header, 0, ct.shape_irc[0] - 1)
     hu = to_axial(ct.hu, ct.direction)
@@ -91,6 +92,8 @@ def segment(
     with progress_bar(len(in_box), f"Segmenting {ct.series_uid[-20:]}", "slice", show_progress) as bar:
         start = 0
         for nodule_prob in predict_slices(hu, box, model, tta, precision):
+            if not np.isfinite(nodule_prob).all():
+                raise InputError(f"{ct.header.path}: the model's result is NaN; try --precision fp32, or another model")
             in_box[start : start + len(nodule_prob)] = nodule_prob
             start += len(nodule_prob)
             bar.update(len(nodule_prob))
@@ -132,7 +135,7 @@ def predict_slices(
     for start in range(index.start, index.stop, batch_size):
         stop = min(start + batch_size, index.stop)
         neighbours = np.arange(start - CONTEXT_SLICES_COUNT, stop + CONTEXT_SLICES_COUNT).clip(0, len(hu) - 1)
-        slab = np.stack([hu[ndx, rows, cols].clip(HU_MIN, HU_MAX) for ndx in neighbours])
+        slab = np.stack([hu[ndx, rows, cols].clip(HU_MIN, HU_MAX) for ndx in neighbours]).astype(np.int16, copy=False)
         ct_slices = torch.from_numpy(slab).to(device).float().unfold(0, 2 * CONTEXT_SLICES_COUNT + 1, 1)
         # (slice, 7, row, col), in what convolutions are fastest in
         ct_slices = ct_slices.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)

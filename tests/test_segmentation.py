@@ -8,7 +8,8 @@ from p2ch13.ct import Ct
 from p2ch13.lungs import find_lungs
 from p2ch13.model import BOOK_MODEL, UNetWrapper
 from p2ch13.segmentation import find_lung_box, keep_what_touches, segment
-from tests.conftest import make_chest, make_hu, write_scan
+from tests.conftest import Ball, make_chest, make_hu, write_scan
+from util.errors import InputError
 
 VX_SIZE_XYZ = (3.0, 3.0, 3.0)
 TURNS = {
@@ -59,6 +60,23 @@ def test_every_voxel_of_every_slice(tmp_path):
     np.testing.assert_allclose(probability, expected, atol=2e-3)
 
 
+def test_big_endian_voxels(tmp_path):
+    hu = make_hu([], (4, 20, 22))
+    hu[2, 3:6, 4:9] = 100
+    path = write_scan(tmp_path / "1.2.3.mhd", hu)
+    path.write_text(path.read_text().replace("MSB = False", "MSB = True"))
+    (tmp_path / "1.2.3.raw").write_bytes(hu.astype(">i2").tobytes())
+    np.testing.assert_array_equal(segment(Ct(path), Denser()) > 0.5, hu > -700)
+
+
+def test_what_cannot_be_searched(tmp_path):
+    with pytest.raises(InputError, match=r"1\.2\.3\.mha: every voxel is -900 HU"):
+        segment(open_scan(tmp_path, make_hu([], (4, 20, 22))), Denser())
+    ct = open_scan(tmp_path, make_hu([Ball((2, 10, 10), 2)], (4, 20, 22)))
+    with pytest.raises(InputError, match=r"1\.2\.3\.mha: the model's result is NaN"):
+        segment(ct, nn.Threshold(9999, float("nan")))
+
+
 @pytest.mark.parametrize("direction", TURNS.values(), ids=TURNS)
 def test_masks_are_exact_however_the_scan_is_turned(tmp_path, direction):
     hu = make_hu([], (9, 20, 22))
@@ -89,7 +107,7 @@ def test_flips_are_averaged(tmp_path):
             ramp = torch.arange(rows).view(-1, 1) / 8 + torch.arange(cols).view(1, -1) / 64
             return ramp.expand(len(ct_slices), 1, rows, cols)
 
-    probability = segment(open_scan(tmp_path, make_hu([], (2, 4, 6))), Ramp(), lung_field=False, tta=True)
+    probability = segment(open_scan(tmp_path, make_hu([Ball((1, 2, 2), 1)], (2, 4, 6))), Ramp(), lung_field=False, tta=True)
     np.testing.assert_allclose(probability, 1.5 / 8 + 2.5 / 64)
 
 
