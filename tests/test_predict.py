@@ -294,7 +294,8 @@ def test_checkpoints_that_are_none(tmp_path, predict, out, capsys):
     assert_refused({"model_state": make_threshold_model(-700).state_dict(), "model_args": arguments}, "fit no U-Net")
     arguments = {**THRESHOLD_MODEL, "in_channels": 5}
     assert_refused(
-        {"model_state": UNetWrapper(**arguments).state_dict(), "model_args": arguments}, "5 slices and 1 classes; 7 and 1"
+        {"model_state": UNetWrapper(**arguments).state_dict(), "model_args": arguments},
+        "5 slices and 1 classes; 7 and 1",
     )
     arguments = {**BOOK_MODEL, "padding": False}
     assert_refused(
