@@ -107,14 +107,8 @@ def test_flips_are_averaged(tmp_path):
             ramp = torch.arange(rows).view(-1, 1) / 8 + torch.arange(cols).view(1, -1) / 64
             return ramp.expand(len(ct_slices), 1, rows, cols)
 
-<<<<<<< HEAD
-    probability = segment(
-        open_scan(tmp_path, make_hu([Ball((1, 2, 2), 1)], (2, 4, 6))), Ramp(), lung_field=False, tta=True
-    )
-=======
     ct = open_scan(tmp_path, make_hu([Ball((1, 2, 2), 1)], (2, 4, 6)))
     probability = segment(ct, Ramp(), lung_field=False, tta=True)
->>>>>>> predict
     np.testing.assert_allclose(probability, 1.5 / 8 + 2.5 / 64)
 
 
