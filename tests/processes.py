@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 
 from p2ch13.distributed import data_parallel, process_group
 from p2ch13.losses import segmentation_loss
@@ -24,10 +25,24 @@ def validate(app):
     return asdict(app.do_validation(1, app.init_val_ds()))
 
 
+def train_weights(app):
+    """How far the weights of the processes are from each other after an epoch."""
+    app.training_model, app.train_step = app.init_training()
+    app.do_training(1, app.init_train_ds())
+    own = torch.cat([parameter.detach().flatten() for parameter in app.evaluated_model.parameters()])
+    highest, lowest = own.clone(), own.clone()
+    dist.all_reduce(highest, dist.ReduceOp.MAX)
+    dist.all_reduce(lowest, dist.ReduceOp.MIN)
+    return [(highest - lowest).max().item(), app.optimizer.param_groups[0]["lr"]]
+
+
 def main(what, result_path, *options):
     app = SegmentationTrainingApp(options)
     with process_group(app.launch):
-        result = compute_gradients(app, 8) if what == "gradients" else validate(app)
+        if what == "gradients":
+            result = compute_gradients(app, 8)
+        else:
+            result = validate(app) if what == "validate" else train_weights(app)
     if not app.launch.is_first:
         return
     if what == "gradients":

@@ -55,7 +55,16 @@ def run(*command, **more):
 def train(models_dir, runs_dir, *options):
     return (
         *("--max-restarts=1", "-m", "p2ch13.training", "--models-dir", models_dir, "--runs-dir", runs_dir),
-        *("--epochs", EPOCHS, "--validation-cadence", 99, "--augmented", *options),
+        *(
+            "--epochs",
+            EPOCHS,
+            "--validation-cadence",
+            99,
+            "--augmented",
+            "--warm-up-cosine",
+            "--average-weights",
+            *options,
+        ),
     )
 
 
@@ -71,6 +80,18 @@ def test_summed_scores_are_those_of_one_process(options, tmp_path):
     together, alone = json.loads((tmp_path / "scores.json").read_text()), validate(SegmentationTrainingApp(options))
     assert together == pytest.approx(alone, rel=1e-5)
     assert alone["tp_percent"] > 0
+
+
+def test_weights_stay_the_same_in_all_processes(options, tmp_path):
+    """With a learning rate that changes from step to step, and averaged weights."""
+    run(
+        *(REPOSITORY / "tests" / "processes.py", "weights", tmp_path / "apart.json", *options),
+        *("--samples-per-epoch", 56, "--warm-up-cosine", "--average-weights"),
+    )
+    difference, last_rate = json.loads((tmp_path / "apart.json").read_text())
+    assert difference == 0
+    # The last of four steps begins at 48 of 56 samples: 1e-5 + 9.9e-4 * (1 + cos(pi * 0.8496)) / 2
+    assert last_rate == pytest.approx(6.4217e-5, rel=1e-4)
 
 
 def test_a_killed_worker_is_made_up_for(options, tmp_path):
