@@ -88,15 +88,21 @@ class CtCache:
         return self._latest_ct
 
     def get_ct_raw_candidate(
-        self, series_uid: str, center_xyz: Sequence[float], width_irc: tuple[int, int, int]
+        self,
+        series_uid: str,
+        center_xyz: Sequence[float],
+        width_irc: tuple[int, int, int],
+        slice_distance_mm: float = 0.0,
     ) -> tuple[NDArray[np.int16], NDArray[np.bool_], IrcTuple]:
         """`Ct.get_raw_candidate`, its HU clipped to -1000..1000, from the cache."""
 
         def compute() -> list[Any]:
-            ct_chunk, pos_chunk, center_irc = self.get_ct(series_uid).get_raw_candidate(center_xyz, width_irc)
+            ct = self.get_ct(series_uid)
+            ct_chunk, pos_chunk, center_irc = ct.get_raw_candidate(center_xyz, width_irc, slice_distance_mm)
             return [ct_chunk.clip(HU_MIN, HU_MAX), pos_chunk, list(center_irc)]
 
-        ct_chunk, pos_chunk, center_irc = self._memoize(self._candidate_key(series_uid, center_xyz, width_irc), compute)
+        key = self._candidate_key(series_uid, center_xyz, width_irc, slice_distance_mm)
+        ct_chunk, pos_chunk, center_irc = self._memoize(key, compute)
         return ct_chunk, pos_chunk, IrcTuple(*center_irc)
 
     def get_ct_sample_size(self, series_uid: str) -> tuple[int, list[int]]:
@@ -124,7 +130,7 @@ class CtCache:
     def find_centers(self, series_uid: str, choice: CropChoice = CENTRES_ALONE) -> CropPlaces:
         """The centres of a series' crops: the places of each nodule, in the order of `nodules`, and the negatives."""
         centers = [[nodule.center_xyz] for nodule in self.nodules[series_uid]]
-        if choice == CENTRES_ALONE:
+        if not choice.needs_places:
             return CropPlaces(centers, [])
         places = self.get_crop_places(series_uid)
         return CropPlaces(
@@ -138,14 +144,15 @@ class CtCache:
         """
         try:
             keys = [self._sample_size_key(series_uid)]
-            if choice != CENTRES_ALONE:
+            if choice.needs_places:
                 keys.append(self._crop_places_key(series_uid))
             if not all(key in self._disk for key in keys):
                 return False
             of_nodules, negatives = self.find_centers(series_uid, choice)
             centers = [*chain(*of_nodules), *negatives]
             return all(
-                self._candidate_key(series_uid, center_xyz, CROP_WIDTH_IRC) in self._disk for center_xyz in centers
+                self._candidate_key(series_uid, center_xyz, CROP_WIDTH_IRC, choice.slice_distance) in self._disk
+                for center_xyz in centers
             )
         except InputError:
             return False
@@ -155,7 +162,7 @@ class CtCache:
         self.get_ct_sample_size(series_uid)
         of_nodules, negatives = self.find_centers(series_uid, choice)
         for center_xyz in [*chain(*of_nodules), *negatives]:
-            self.get_ct_raw_candidate(series_uid, center_xyz, CROP_WIDTH_IRC)
+            self.get_ct_raw_candidate(series_uid, center_xyz, CROP_WIDTH_IRC, choice.slice_distance)
 
     @cached_property
     def non_nodules(self) -> defaultdict[str, list[CandidateInfoTuple]]:
@@ -195,8 +202,11 @@ class CtCache:
     def _sample_size_key(self, series_uid: str) -> str:
         return self._key("sample size", series_uid)
 
-    def _candidate_key(self, series_uid: str, center_xyz: Sequence[float], width_irc: tuple[int, int, int]) -> str:
-        return self._key("raw candidate", series_uid, list(center_xyz), list(width_irc))
+    def _candidate_key(
+        self, series_uid: str, center_xyz: Sequence[float], width_irc: tuple[int, int, int], slice_distance_mm: float
+    ) -> str:
+        distance = [slice_distance_mm] if slice_distance_mm else []
+        return self._key("raw candidate", series_uid, list(center_xyz), list(width_irc), *distance)
 
     def _crop_places_key(self, series_uid: str) -> str:
         nodules = [[*nodule.center_xyz, nodule.diameter_mm] for nodule in self.nodules[series_uid]]

@@ -48,6 +48,7 @@ def load_model(path: Path) -> UNetWrapper:
     try:
         model = UNetWrapper(**state.get("model_args", BOOK_MODEL))
         model.load_state_dict(state["model_state"], strict=True)
+        model.slice_distance_mm = float(state.get("config", {}).get("slice_distance", 0.0))
     except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
         reason = str(error).splitlines()[-1].strip() if str(error) else type(error).__name__
         raise InputError(f"{path}: its weights fit no U-Net of the shape that it names ({reason})") from None

@@ -26,7 +26,7 @@ BOOK_AUGMENTATION: dict[str, Any] = {"flip": True, "offset": 0.03, "scale": 0.2,
 # And what the book does not have.
 AUGMENTATION: dict[str, Any] = {**BOOK_AUGMENTATION, "intensity": 0.1, "blur": 0.8, "resolution": 1.0}
 
-NEGATIVES_PER_SCAN = 24  # crops without a nodule that are cached, half of them around candidates that are none
+NEGATIVES_PER_SCAN = 48  # crops without a nodule that are cached, half of them around candidates that are none
 SLICES_PER_NODULE = 5  # crops that are cached of a nodule, at most, if not its centre alone is trained on
 
 # One of them picks the best model.
@@ -47,6 +47,12 @@ class CropChoice:
 
     off_centre: bool = False  # slices from one end of the nodule to the other
     negatives: bool = False  # places without a nodule
+    slice_distance: float = 0.0  # mm, see `Ct.find_neighbours`
+
+    @property
+    def needs_places(self) -> bool:
+        """Whether there are other places than the nodules' centres."""
+        return self.off_centre or self.negatives
 
 
 CENTRES_ALONE = CropChoice()
@@ -88,6 +94,7 @@ class TrainingConfig:
     seed: int = 0
     preset: str = "book"
     depth: int = 3  # levels of the U-Net
+    slice_distance: float = 0.0  # mm between the slices that the network sees; 0: neighbours
     negatives: float = 0.0  # share of each batch without a nodule at its centre
     off_centre: bool = False
     balance_sizes: bool = False
@@ -126,7 +133,7 @@ class TrainingConfig:
 
     @property
     def crop_choice(self) -> CropChoice:
-        return CropChoice(self.off_centre, self.negatives > 0)
+        return CropChoice(self.off_centre, self.negatives > 0, self.slice_distance)
 
     @property
     def folders(self) -> Folders:
@@ -145,6 +152,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         **{f"augment_{name}": True for name in AUGMENTATION},
         "labels": "refined",
         "depth": 4,
+        "slice_distance": 2.0,
         "batch_size": 8,
         "negatives": 0.5,
         "off_centre": True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import NamedTuple
 
 import numpy as np
@@ -32,8 +33,8 @@ def choose_crop_places(
 ) -> CropPlaces:
     """Slices of each nodule, and places without one.
 
-    Half of the negatives are candidates that are none: vessels, scars, the pleura. The others lie anywhere in the lung
-    and in the tissue around it, half and half, since a network that has never seen a rib or the heart marks them. The
+    Half of the negatives are candidates that are none: vessels, scars, the pleura. The others lie anywhere on vessels,
+    in the lung, and in the tissue around it, since a network that has never seen a rib or the heart marks them. The
     same scan always gives the same places.
 
     Args: nodules, non_nodules: the scan's.
@@ -56,14 +57,17 @@ def spread_over_slices(ct: Ct, nodule: CandidateInfoTuple) -> list[XyzTuple]:
 
 
 def draw_places(ct: Ct, nodules: Sequence[CandidateInfoTuple], count: int, rng: np.random.Generator) -> list[XyzTuple]:
-    """Random places in the lung and in other tissue, taking turns; fewer than `count` if there is little of both."""
+    """Random places of three kinds, taking turns; fewer than `count` if there is little of all.
+
+    What is dense in the lung, vessels for the most part; the rest of the lung; tissue around it.
+    """
     irc = rng.integers(0, ct.shape_irc, size=(PATIENCE * count, 3))
-    is_lung = find_lung_field(ct)[tuple(irc.T)]
-    is_tissue = ~is_lung & (ct.hu[tuple(irc.T)] > TISSUE_HU)
-    kinds = [clear_places(ct, nodules, irc[which]) for which in (is_lung, is_tissue)]
-    taking_turns = [place for pair in zip(*kinds, strict=False) for place in pair]
-    rest = max(kinds, key=len)[len(taking_turns) // 2 :]
-    return [*taking_turns, *rest][:count]
+    is_lung, is_dense = find_lung_field(ct)[tuple(irc.T)], ct.hu[tuple(irc.T)] > TISSUE_HU
+    kinds = [
+        clear_places(ct, nodules, irc[which])
+        for which in (is_lung & is_dense, is_lung & ~is_dense, ~is_lung & is_dense)
+    ]
+    return [place for turn in zip_longest(*kinds) for place in turn if place is not None][:count]
 
 
 def find_lung_field(ct: Ct) -> NDArray[np.bool_]:

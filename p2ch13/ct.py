@@ -94,7 +94,7 @@ class Ct:
         )
 
     def get_raw_candidate(
-        self, center_xyz: Sequence[float], width_irc: tuple[int, int, int]
+        self, center_xyz: Sequence[float], width_irc: tuple[int, int, int], slice_distance_mm: float = 0.0
     ) -> tuple[NDArray[np.int16], NDArray[np.bool_], IrcTuple]:
         """Cut a window out of the scan and its mask.
 
@@ -104,6 +104,7 @@ class Ct:
         Args:
             center_xyz: mm, patient coordinates.
             width_irc: the window's slices, rows and cols.
+            slice_distance_mm: of the window's slices, see `find_neighbours`; with one they stay about the centre.
         Returns: HU (int16) and mask (bool), both shaped `width_irc`, and the centre's voxel.
         Raises: InputError, naming the scan, if the centre lies outside it.
         """
@@ -117,20 +118,30 @@ class Ct:
             (taken.start - start, start + width - taken.stop)
             for start, width, taken in zip(starts, width_irc, window, strict=True)
         ]
-        ct_chunk = self.hu[window].astype(np.int16)
-        pos_chunk = self._mask_in(window, self.parts)
+        if slice_distance_mm:
+            slices = self.find_neighbours(center_irc.index, width_irc[0] // 2, slice_distance_mm).tolist()
+            windows = [(slice(ndx, ndx + 1), *window[1:]) for ndx in slices]
+            padding[0] = (0, 0)
+        else:
+            windows = [window]
+        ct_chunk = np.concatenate([self.hu[window] for window in windows]).astype(np.int16)
+        pos_chunk = np.concatenate([self._mask_in(window, self.parts) for window in windows])
         return np.pad(ct_chunk, padding, mode="edge"), np.pad(pos_chunk, padding, mode="edge"), center_irc
 
-    def get_slice(self, slice_ndx: int, context_slices_count: int) -> NDArray[np.int16]:
-        """A slice between its neighbours: (2 * context_slices_count + 1, row, col), HU clipped to -1000..1000.
-
-        Beyond the first and the last slice these are repeated.
-        """
-        neighbours = np.arange(slice_ndx - context_slices_count, slice_ndx + context_slices_count + 1)
-        neighbours = neighbours.clip(0, self.shape_irc[0] - 1)
+    def get_slice(self, slice_ndx: int, context_slices_count: int, slice_distance_mm: float = 0.0) -> NDArray[np.int16]:
+        """A slice between its neighbours: (2 * context_slices_count + 1, row, col), HU clipped to -1000..1000."""
+        neighbours = self.find_neighbours(slice_ndx, context_slices_count, slice_distance_mm)
         read_ahead(self.header, int(neighbours[0]), int(neighbours[-1]))
         # One slice at a time, so that a memory map is read in place and not through an index array.
         return np.stack([self.hu[ndx].clip(HU_MIN, HU_MAX) for ndx in neighbours]).astype(np.int16, copy=False)
+
+    def find_neighbours(self, slice_ndx: int, count: int, distance_mm: float = 0.0) -> NDArray[np.int64]:
+        """Indexes of a slice between `count` others on either side; beyond the scan's ends these are repeated.
+
+        Args: distance_mm: from one to the next, as near as whole slices come to it; 0 takes every slice.
+        """
+        step = find_slice_step(self.vx_size_xyz[2], distance_mm)
+        return (slice_ndx + step * np.arange(-count, count + 1)).clip(0, self.shape_irc[0] - 1)
 
     def get_slice_mask(self, slice_ndx: int) -> NDArray[np.bool_]:
         """The nodule mask of one slice: (row, col)."""
@@ -159,3 +170,8 @@ class Ct:
             if common := intersect(window, part.box):
                 mask[inside(common, window)] |= part.mark(common)
         return mask
+
+
+def find_slice_step(slice_mm: float, distance_mm: float) -> int:
+    """How many slices further on the one is that comes nearest to a distance; at least the next one."""
+    return max(1, round(distance_mm / slice_mm))

@@ -57,6 +57,7 @@ class Luna2dSegmentationDataset(Dataset[Sample]):
         full_ct: every slice, not only those that hold nodule.
         folders: where scans, CSV files and the cache are.
         labels: how nodules are marked; the book's way if nothing is said.
+        slice_distance: mm between a slice and its neighbours, see `Ct.find_neighbours`; 0 takes those right beside it.
     Attributes: `series_list`; `pos_list`, their nodules, largest first; `sample_list`, series UID and slice of each
         item.
     Raises: InputError if a folder, file or scan cannot be used or the split leaves no series.
@@ -72,8 +73,10 @@ class Luna2dSegmentationDataset(Dataset[Sample]):
         *,
         folders: Folders | None = None,
         labels: LabelOptions | None = None,
+        slice_distance: float = 0.0,
     ) -> None:
         self.context_slices_count = context_slices_count
+        self.slice_distance = slice_distance
         self.full_ct = full_ct
         self.ct_cache = CtCache(folders or Folders(), labels)
         self.series_list = split_series(self.ct_cache.series_list, val_stride, is_val_set, series_uid)
@@ -96,7 +99,7 @@ class Luna2dSegmentationDataset(Dataset[Sample]):
     def get_full_slice(self, series_uid: str, slice_ndx: int) -> Sample:
         """A whole slice, whether or not it is one of the samples."""
         ct = self.ct_cache.get_ct(series_uid)
-        hu = torch.from_numpy(ct.get_slice(slice_ndx, self.context_slices_count)).float()
+        hu = torch.from_numpy(ct.get_slice(slice_ndx, self.context_slices_count, self.slice_distance)).float()
         mask = torch.from_numpy(ct.get_slice_mask(slice_ndx)).unsqueeze(0)
         return hu, mask, series_uid, slice_ndx
 
@@ -151,8 +154,17 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
         balance_sizes: bool = False,
         folders: Folders | None = None,
         labels: LabelOptions | None = None,
+        slice_distance: float = 0.0,
     ) -> None:
-        super().__init__(val_stride, is_val_set, series_uid, context_slices_count, folders=folders, labels=labels)
+        super().__init__(
+            val_stride,
+            is_val_set,
+            series_uid,
+            context_slices_count,
+            folders=folders,
+            labels=labels,
+            slice_distance=slice_distance,
+        )
         if not self.pos_list:
             raise InputError("no training series has a nodule; choose another split with --val-stride")
         self.samples_per_epoch = samples_per_epoch
@@ -198,7 +210,7 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
         self.slice_ndxs = torch.empty(crop_count, dtype=torch.int64)
         for ndx, crop in enumerate(self.crop_list):
             ct_chunk, pos_chunk, center_irc = self.ct_cache.get_ct_raw_candidate(
-                crop.series_uid, crop.center_xyz, width_irc
+                crop.series_uid, crop.center_xyz, width_irc, self.slice_distance
             )
             crops.numpy()[ndx] = ct_chunk
             masks.numpy()[ndx, 0] = pos_chunk[self.context_slices_count]

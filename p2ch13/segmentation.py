@@ -15,7 +15,7 @@ from torch import nn
 from p2ch13.checkpoint import load_model
 from p2ch13.compute import autocast, get_device, get_dtype, get_slice_batch_size
 from p2ch13.config import CONTEXT_SLICES_COUNT, HU_MAX, HU_MIN
-from p2ch13.ct import Ct
+from p2ch13.ct import Ct, find_slice_step
 from p2ch13.lungs import find_lungs
 from p2ch13.model import UNetWrapper
 from p2ch13.scans import read_ahead
@@ -66,7 +66,8 @@ def segment(
     The network sees axial slices, rows to the patient's back, however the scan is turned.
 
     Args:
-        model: (batch, 7, row, col) in HU -> (batch, 1, row, col), such as `load_model` gives; on any device.
+        model: (batch, 7, row, col) in HU -> (batch, 1, row, col), such as `load_segmenter` gives; on any device. Its
+            `slice_distance_mm`, if it has one, tells which slices it is to see.
         lung_field: look in the box around the lungs only, and keep what lies in them or touches them: a voxel outside
             gets the highest value at which it hangs together with one inside, so that whatever the threshold is, what
             is above it in one piece with lung stays whole and the rest goes. Without lungs all of the scan is used.
@@ -81,7 +82,9 @@ def segment(
     hu = to_axial(ct.hu, ct.direction)
     if hu.min() == hu.max():
         raise InputError(f"{ct.header.path}: every voxel is {hu.min()} HU, nothing to be seen; export the scan anew")
-    lungs = find_lungs(hu, axial_vx_size(ct.vx_size_xyz, ct.direction)) if lung_field else None
+    vx_size_xyz = axial_vx_size(ct.vx_size_xyz, ct.direction)
+    step = find_slice_step(vx_size_xyz[2], getattr(model, "slice_distance_mm", 0.0))
+    lungs = find_lungs(hu, vx_size_xyz) if lung_field else None
     if lung_field and lungs is None:
         log.warning(f"{ct.header.path}: no lungs found, so that all of it is searched; is it a chest, in HU?")
     box = whole_box(hu.shape) if lungs is None else find_lung_box(lungs)
@@ -91,7 +94,7 @@ def segment(
     model.eval()
     with progress_bar(len(in_box), f"Segmenting {ct.series_uid[-20:]}", "slice", show_progress) as bar:
         start = 0
-        for nodule_prob in predict_slices(hu, box, model, tta, precision):
+        for nodule_prob in predict_slices(hu, box, step, model, tta, precision):
             if not np.isfinite(nodule_prob).all():
                 raise InputError(f"{ct.header.path}: the model's result is NaN; try --precision fp32, or another model")
             in_box[start : start + len(nodule_prob)] = nodule_prob
@@ -124,9 +127,12 @@ def with_margin(start: int, stop: int, size: int) -> slice:
 
 @torch.inference_mode()
 def predict_slices(
-    hu: NDArray[np.int16], box: Box, model: nn.Module, tta: bool, precision: str
+    hu: NDArray[np.int16], box: Box, step: int, model: nn.Module, tta: bool, precision: str
 ) -> Iterator[NDArray[np.float16]]:
-    """The probabilities of the box's slices, a batch of them after the other: (slice, row, col)."""
+    """The probabilities of the box's slices, a batch of them after the other: (slice, row, col).
+
+    Args: step: from a slice to the next that the network sees with it.
+    """
     parameter = next(model.parameters(), None)
     device = torch.device("cpu") if parameter is None else parameter.device
     dtype = get_dtype(precision, device)
@@ -134,11 +140,12 @@ def predict_slices(
     batch_size = get_slice_batch_size(device)
     for start in range(index.start, index.stop, batch_size):
         stop = min(start + batch_size, index.stop)
-        neighbours = np.arange(start - CONTEXT_SLICES_COUNT, stop + CONTEXT_SLICES_COUNT).clip(0, len(hu) - 1)
+        margin = step * CONTEXT_SLICES_COUNT
+        neighbours = np.arange(start - margin, stop + margin).clip(0, len(hu) - 1)
         slab = np.stack([hu[ndx, rows, cols].clip(HU_MIN, HU_MAX) for ndx in neighbours]).astype(np.int16, copy=False)
-        ct_slices = torch.from_numpy(slab).to(device).float().unfold(0, 2 * CONTEXT_SLICES_COUNT + 1, 1)
+        windows = torch.from_numpy(slab).to(device).unfold(0, 2 * margin + 1, 1)[..., ::step]
         # (slice, 7, row, col), in what convolutions are fastest in
-        ct_slices = ct_slices.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+        ct_slices = windows.permute(0, 3, 1, 2).float().contiguous(memory_format=torch.channels_last)
         with autocast(device, dtype):
             nodule_prob = predict_flipped(model, ct_slices) if tta else model(ct_slices)
         yield nodule_prob[:, 0].half().cpu().numpy()

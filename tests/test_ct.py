@@ -143,7 +143,7 @@ def test_a_scan_smaller_than_the_window(tmp_path):
 @pytest.mark.parametrize("center_irc", [(16, 50, 52), (-1, 50, 52), (8, 100, 52), (8, 50, -3)])
 def test_a_centre_outside_the_scan_is_refused(tmp_path, center_irc):
     ct = make_ct(tmp_path, [])
-    with pytest.raises(InputError, match=r"1\.2\.mhd: a nodule at .* outside the scan's .* annotations"):
+    with pytest.raises(InputError, match=r"1\.2\.mhd: a nodule or candidate at .* outside the scan's .* CSV file"):
         ct.get_raw_candidate(to_xyz(center_irc), WIDTH_IRC)
     with pytest.raises(InputError, match=r"1\.2\.mhd: a nodule at"):
         ct.build_annotation_mask([as_nodule("1.2", Ball(center_irc, 3))])
@@ -176,3 +176,34 @@ def test_real_ct(luna_sample):
             window = ct.get_raw_candidate(nodule.center_xyz, (7, 96, 96))[1]
             ball_voxels = np.pi / 6 * nodule.diameter_mm**3 / np.prod(ct.vx_size_xyz)
             assert 0.3 < window.sum() / ball_voxels < 6
+
+
+def test_slices_at_a_distance(tmp_path):
+    """Slices of 1.5 mm, each one's HU its number: every second one comes nearest to 2.5 to 3.5 mm."""
+    hu = make_hu([])
+    hu[:] = np.arange(16)[:, None, None]
+    ct = make_ct(tmp_path, [], hu)
+    for distance_mm, expected in (
+        (0, [5, 6, 7, 8, 9, 10, 11]),
+        (1, [5, 6, 7, 8, 9, 10, 11]),
+        (3, [2, 4, 6, 8, 10, 12, 14]),
+    ):
+        assert ct.get_slice(8, 3, distance_mm)[:, 0, 0].tolist() == expected
+        ct_chunk, _, center_irc = ct.get_raw_candidate(to_xyz((8, 50, 52)), WIDTH_IRC, distance_mm)
+        assert ct_chunk[:, 0, 0].tolist() == expected
+        assert center_irc.index == 8
+    # Near the scan's end the crop stays about its centre, as the slice does, and the last slice is repeated.
+    assert ct.get_slice(13, 3, 3)[:, 0, 0].tolist() == [7, 9, 11, 13, 15, 15, 15]
+    assert ct.get_raw_candidate(to_xyz((13, 50, 52)), WIDTH_IRC, 3)[0][:, 0, 0].tolist() == [7, 9, 11, 13, 15, 15, 15]
+
+
+def test_a_mask_at_a_distance_is_that_of_its_slices(tmp_path):
+    ball = Ball((8, 50, 52), 5)
+    ct = make_ct(tmp_path, [ball])
+    _, pos_chunk, _ = ct.get_raw_candidate(to_xyz(ball.center_irc), WIDTH_IRC, 3)
+    middle = (
+        slice(50 - WIDTH_IRC[1] // 2, 50 + WIDTH_IRC[1] // 2),
+        slice(52 - WIDTH_IRC[2] // 2, 52 + WIDTH_IRC[2] // 2),
+    )
+    for mask, slice_ndx in zip(pos_chunk, [2, 4, 6, 8, 10, 12, 14], strict=True):
+        np.testing.assert_array_equal(mask, ball_mask(ball)[(slice_ndx, *middle)])

@@ -60,6 +60,16 @@ def test_every_voxel_of_every_slice(tmp_path):
     np.testing.assert_allclose(probability, expected, atol=2e-3)
 
 
+def test_slices_as_far_apart_as_the_model_was_trained_on(tmp_path):
+    """Every second slice of 3 mm is 6 mm away."""
+    hu = make_hu([], (9, 20, 22)) + np.arange(9 * 20 * 22, dtype=np.int16).reshape(9, 20, 22) // 4
+    ct, model = open_scan(tmp_path, hu), Position()
+    model.slice_distance_mm = 6.0
+    segment(ct, model, lung_field=False)
+    np.testing.assert_array_equal(model.seen[0], ct.get_slice(8, 3, 6.0))  # of the last slice
+    assert model.seen[0, :, 0, 0].tolist() == hu[[2, 4, 6, 8, 8, 8, 8], 0, 0].clip(HU_MIN, HU_MAX).tolist()
+
+
 def test_big_endian_voxels(tmp_path):
     hu = make_hu([], (4, 20, 22))
     hu[2, 3:6, 4:9] = 100

@@ -88,6 +88,7 @@ class SegmentationTrainingApp:
 
     def init_model(self) -> tuple[UNetWrapper, SegmentationAugmentation]:
         segmentation_model = UNetWrapper(**self.model_args)
+        segmentation_model.slice_distance_mm = self.config.slice_distance
         if self.config.sync_batchnorm:
             segmentation_model = sync_batchnorm(segmentation_model, self.device)
         segmentation_model.to(self.device)
@@ -132,13 +133,18 @@ class SegmentationTrainingApp:
             negatives=self.config.negatives,
             off_centre=self.config.off_centre,
             balance_sizes=self.config.balance_sizes,
+            slice_distance=self.config.slice_distance,
             folders=self.config.folders,
             labels=self.config.label_options,
         )
 
     def init_val_ds(self) -> Luna2dSegmentationDataset:
         val_ds = Luna2dSegmentationDataset(
-            self.config.val_stride, is_val_set=True, folders=self.config.folders, labels=self.config.label_options
+            self.config.val_stride,
+            is_val_set=True,
+            folders=self.config.folders,
+            labels=self.config.label_options,
+            slice_distance=self.config.slice_distance,
         )
         if not val_ds.sample_list:
             raise InputError(

@@ -102,6 +102,13 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     )
     recipe.add_argument("--depth", type=int, choices=range(1, 6), default=default.depth, help="levels of the U-Net")
     recipe.add_argument(
+        "--slice-distance",
+        type=non_negative_number,
+        metavar="MM",
+        default=default.slice_distance,
+        help="between a slice and the next that the network sees with it; 0: those right beside it",
+    )
+    recipe.add_argument(
         "--negatives", type=share, default=default.negatives, help="share of each batch without a nodule at its centre"
     )
     add_switch(recipe, "off-centre", "crops of all slices of a nodule and of those beyond it, not of its centre alone")
