@@ -37,9 +37,6 @@ class UNetWrapper(nn.Module):
         self.final = nn.Sigmoid()
         self.slice_distance_mm = 0.0  # between the slices that it has been trained on, see `Ct.find_neighbours`
         # Every level but the lowest halves rows and columns, which must come out even for the way back up.
-        self.slice_distance_mm = (
-            0.0  # between the slices that it was trained on; 0: neighbours. See `Ct.find_neighbours`
-        )
         self.has_padding = bool(kwargs.get("padding"))
         self.size_multiple = 2 ** (self.unet.depth - 1) if self.has_padding else 1
         self._init_weights()
