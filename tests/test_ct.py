@@ -145,7 +145,7 @@ def test_a_centre_outside_the_scan_is_refused(tmp_path, center_irc):
     ct = make_ct(tmp_path, [])
     with pytest.raises(InputError, match=r"1\.2\.mhd: a nodule or candidate at .* outside the scan's .* CSV file"):
         ct.get_raw_candidate(to_xyz(center_irc), WIDTH_IRC)
-    with pytest.raises(InputError, match=r"1\.2\.mhd: a nodule at"):
+    with pytest.raises(InputError, match=r"1\.2\.mhd: a nodule or candidate at"):
         ct.build_annotation_mask([as_nodule("1.2", Ball(center_irc, 3))])
 
 

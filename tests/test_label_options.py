@@ -61,7 +61,7 @@ def test_keys_of_the_books_labels_are_what_they_were(folders):
     assert ct_cache._sample_size_key("1.2.1") == json.dumps(
         ["sample size", "1.2.1", CACHE_VERSION, -700, signature, [center]]
     )
-    assert ct_cache._candidate_key("1.2.1", center, CROP_WIDTH_IRC) == json.dumps(
+    assert ct_cache._candidate_key("1.2.1", center, CROP_WIDTH_IRC, 0.0) == json.dumps(
         ["raw candidate", "1.2.1", list(center), [7, 96, 96], CACHE_VERSION, -700, signature, [center]]
     )
 
