@@ -6,7 +6,7 @@ import pytest
 
 from p2ch13 import cache
 from p2ch13.cache import CtCache
-from p2ch13.config import CROP_WIDTH_IRC, Folders, LabelOptions
+from p2ch13.config import CROP_WIDTH_IRC, CropChoice, Folders, LabelOptions
 from p2ch13.ct import Ct
 from tests.conftest import TINY_SCANS, Ball, ball_mask, make_hu, to_xyz, write_luna, write_scan
 from util.errors import InputError
@@ -135,3 +135,18 @@ def test_data_folder_stays_as_it_was(folders):
     for series_uid in ct_cache.series_list:
         ct_cache.fill(series_uid)
     assert sorted(folders.data_dir.rglob("*")) == before
+
+
+def test_crops_of_slices_at_a_distance_are_their_own(folders):
+    ct_cache = CtCache(folders)
+    near, far = CropChoice(), CropChoice(slice_distance=3.0)
+    ct_cache.fill("1.2.1", near)
+    assert not ct_cache.is_complete("1.2.1", far)
+    ct_cache.fill("1.2.1", far)
+    assert ct_cache.is_complete("1.2.1", far)
+    center_xyz = ct_cache.nodules["1.2.1"][0].center_xyz
+    chunks = [ct_cache.get_ct_raw_candidate("1.2.1", center_xyz, CROP_WIDTH_IRC, mm)[0] for mm in (0.0, 3.0)]
+    # Slices 4 to 10, and 1 to 13 by twos: the ball about slice 7 has a radius of 6 slices.
+    assert [(chunk == 0).any(axis=(1, 2)).tolist() for chunk in chunks] == [[True] * 7, [True] * 7]
+    assert (chunks[0][3] == chunks[1][3]).all()
+    assert (chunks[0][1] != chunks[1][1]).any()

@@ -8,7 +8,7 @@ import pytest
 
 from p2ch13 import precache
 from p2ch13.cache import CtCache
-from p2ch13.config import Folders
+from p2ch13.config import PRESETS, Folders, TrainingConfig
 from tests.conftest import TINY_SCANS, Ball, as_nodule, write_luna
 from util.errors import run_command
 
@@ -130,3 +130,17 @@ def test_ctrl_c_keeps_what_is_cached(tmp_path):
     assert run(folders) == 0
     ct_cache = CtCache(folders)
     assert all(ct_cache.is_complete(series_uid) for series_uid in ct_cache.series_list)
+
+
+def test_a_preset_needs_more_crops(folders, capsys):
+    """What training with the preset reads is there, by its labels; others can be named."""
+    assert run(folders) == 0
+    strong = TrainingConfig(**PRESETS["strong"])
+    ct_cache = CtCache(folders, strong.label_options)
+    assert not ct_cache.is_complete("1.2.0", strong.crop_choice)
+    assert run(folders, "--preset", "strong") == 0
+    assert all(ct_cache.is_complete(uid, strong.crop_choice) for uid in ct_cache.series_list)
+    box = CtCache(folders)
+    assert not box.is_complete("1.2.0", strong.crop_choice)
+    assert run(folders, "--preset", "strong", "--labels", "box") == 0
+    assert box.is_complete("1.2.0", strong.crop_choice)
