@@ -134,6 +134,16 @@ def write_luna(data_dir: Path, scans: dict[str, list[Ball]], shape_irc: Sequence
     return data_dir
 
 
+def assert_one_line(capsys: pytest.CaptureFixture[str], *parts: str) -> None:
+    """A command has ended in one line that names what is wrong, and in no traceback."""
+    error = capsys.readouterr().err
+    lines = [line for line in error.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert "Traceback" not in error
+    for part in parts:
+        assert part in lines[0]
+
+
 # Four series, 1.2.0 to 1.2.3; with a stride of 2, 1.2.0 and 1.2.2 are for validation.
 TINY_SCANS = {
     "1.2.0": [Ball((8, 50, 52), 5), Ball((4, 20, 30), 3)],

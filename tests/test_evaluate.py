@@ -16,7 +16,7 @@ from p2ch13.evaluate import app
 from p2ch13.evaluate.__main__ import main
 from p2ch13.evaluate.report import format_table
 from p2ch13.model import BOOK_MODEL, UNetWrapper
-from tests.conftest import TINY_SCANS, Ball, ball_mask, to_xyz, write_csv, write_luna
+from tests.conftest import TINY_SCANS, Ball, assert_one_line, ball_mask, to_xyz, write_csv, write_luna
 from util.errors import run_command
 
 SUBMISSION = ["seriesuid", "coordX", "coordY", "coordZ", "probability"]
@@ -70,15 +70,6 @@ def read_metrics(tmp_path):
 def read_table(path):
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
-
-
-def assert_one_line(capsys, *parts):
-    error = capsys.readouterr().err
-    lines = [line for line in error.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1
-    assert "Traceback" not in error
-    for part in parts:
-        assert part in lines[0]
 
 
 def test_masks_from_the_shell(folders, tmp_path, mask_dir):

@@ -9,7 +9,7 @@ import pytest
 from p2ch13 import precache
 from p2ch13.cache import CtCache
 from p2ch13.config import PRESETS, Folders, TrainingConfig
-from tests.conftest import TINY_SCANS, Ball, as_nodule, write_luna
+from tests.conftest import TINY_SCANS, Ball, as_nodule, assert_one_line, write_luna
 from util.errors import run_command
 
 REPOSITORY = Path(__file__).parents[1]
@@ -72,15 +72,6 @@ def test_a_nodule_outside_its_scan_is_named(folders, capsys):
     path.write_text(path.read_text() + ",".join(map(str, ["1.2.2", *nodule.center_xyz, 5, True, "x"])) + "\n")
     assert run(folders) == 1
     assert "1.2.2.mhd: a nodule or candidate at (-26.5, -36.5, 348.5) mm" in capsys.readouterr().out
-
-
-def assert_one_line(capsys, *parts):
-    error = capsys.readouterr().err
-    lines = [line for line in error.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1
-    assert "Traceback" not in error
-    for part in parts:
-        assert part in lines[0]
 
 
 def test_mistakes_end_in_one_line(folders, tmp_path, capsys):
