@@ -212,7 +212,7 @@ class CtCache:
         nodules = [[*nodule.center_xyz, nodule.diameter_mm] for nodule in self.nodules[series_uid]]
         others = json.dumps([candidate.center_xyz for candidate in self.non_nodules[series_uid]])
         counts = [SLICES_PER_NODULE, NEGATIVES_PER_SCAN]
-        return self._key("crop places", series_uid, nodules, zlib.crc32(others.encode()), counts)
+        return self._key("places of crops", series_uid, nodules, zlib.crc32(others.encode()), counts)
 
     def _key(self, kind: str, series_uid: str, *details: Any) -> str:
         """All that the value depends on."""

@@ -18,6 +18,7 @@ LABEL_KINDS = ("box", "refined", "lidc")
 MISSING_XML_CHOICES = ("box", "leave-out")
 PRECISIONS = ("auto", "fp32", "bf16")
 COMPILE_CHOICES = ("auto", "yes", "no")
+OPTIMIZERS = ("adam", "muon")
 NODULE_THRESHOLD = 0.5  # probability from which a pixel counts as nodule
 MIN_DIAMETER_MM = 3.0  # the smallest nodules that LUNA16 counts
 
@@ -94,13 +95,18 @@ class TrainingConfig:
     seed: int = 0
     preset: str = "book"
     depth: int = 3  # levels of the U-Net
+    filters: int = 16  # of its first level
+    pixel_block: int = 1  # rows and cols of pixels that the network takes as one
+    projections: bool = False  # show the highest and lowest of the slices, too
     slice_distance: float = 0.0  # mm between the slices that the network sees; 0: neighbours
     negatives: float = 0.0  # share of each batch without a nodule at its centre
+    hard_negatives: int = 1  # places drawn for each negative, the hardest of which is taken
     off_centre: bool = False
     balance_sizes: bool = False
     fn_weight: float = 8.0  # of the false negatives' Dice loss, the book's 2**3
     batch_dice: bool = False
     cross_entropy: float = 0.0  # weight of the pixels' cross-entropy in the loss
+    optimizer: str = "adam"
     learning_rate: float = 1e-3
     warm_up_cosine: bool = False
     average_weights: bool = False
@@ -151,15 +157,19 @@ PRESETS: dict[str, dict[str, Any]] = {
     "strong": {
         **{f"augment_{name}": True for name in AUGMENTATION},
         "labels": "refined",
-        "depth": 4,
+        "filters": 32,
+        "pixel_block": 2,
+        "projections": True,
         "slice_distance": 2.0,
         "batch_size": 8,
         "negatives": 0.5,
+        "hard_negatives": 6,
         "off_centre": True,
         "balance_sizes": True,
         "fn_weight": 1.0,
         "batch_dice": True,
-        "cross_entropy": 1.0,
+        "cross_entropy": 10.0,
+        "optimizer": "muon",
         "learning_rate": 3e-3,
         "warm_up_cosine": True,
         "average_weights": True,

@@ -48,9 +48,9 @@ def choose_crop_places(
 
 
 def spread_over_slices(ct: Ct, nodule: CandidateInfoTuple) -> list[XyzTuple]:
-    """Places on the nodule's axis from foot to head, evenly from the slice before it to the one after it."""
+    """Places on the nodule's axis from foot to head, evenly from its first slice to its last."""
     center = ct.locate(nodule.center_xyz)
-    reach = round(nodule.diameter_mm / 2 / ct.vx_size_xyz[2]) + 1
+    reach = int(nodule.diameter_mm / 2 / ct.vx_size_xyz[2])
     first, last = max(center.index - reach, 0), min(center.index + reach, ct.shape_irc[0] - 1)
     indexes = np.unique(np.linspace(first, last, SLICES_PER_NODULE).round().astype(int)).tolist()
     return [to_xyz(ct, (index, center.row, center.col)) for index in indexes]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -37,6 +37,10 @@ RELEASE_AFTER_SAMPLES = 64  # for each of which the system may have mapped 2 MB 
 Sample = tuple[torch.Tensor, torch.Tensor, str, int]
 # The same for several samples: (batch, 7, row, col), (batch, 1, row, col), UIDs, (batch,).
 Batch = tuple[torch.Tensor, torch.Tensor, list[str], torch.Tensor]
+# Crops, (n, 7, row, col) and (n, 1, row, col) -> (n,), the larger the harder.
+HardnessRating = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+RATED_MARGIN = 16  # rows and cols left out at each side when crops are rated: what is to be learned lies in the middle
 
 
 class Crop(NamedTuple):
@@ -134,6 +138,7 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
         device: where the crops are kept and batches come out.
         negatives: share of the samples that have no nodule at their centre, spread evenly over the epoch.
         off_centre: cut nodules at all their slices, not through the centre alone.
+        hard_negatives: places that are drawn for each negative; `batches` can take the hardest of them.
         balance_sizes: draw a nodule the more often, the larger it is: in proportion to its diameter.
     Attributes: `crop_list`, one for each crop that is kept, those of nodules first.
     Raises: InputError, also if no series has a nodule, or none of the negatives that are asked for.
@@ -150,6 +155,7 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
         seed: int = 0,
         device: torch.device | str = "cpu",
         negatives: float = 0.0,
+        hard_negatives: int = 1,
         off_centre: bool = False,
         balance_sizes: bool = False,
         folders: Folders | None = None,
@@ -170,6 +176,7 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
         self.samples_per_epoch = samples_per_epoch
         self.seed = seed
         self.negatives = negatives
+        self.hard_negatives = hard_negatives
         self.balance_sizes = balance_sizes
         self.epoch_ndx = 0
         self.disk_tensors: list[DiskTensor] = []
@@ -240,10 +247,18 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
         self.epoch_ndx = self.epoch_ndx + 1 if epoch_ndx is None else epoch_ndx
         rng = np.random.default_rng([self.seed, self.epoch_ndx])
         self.crop_ndxs = self._draw_crops(rng)
-        offset_counts = self.ct_windows.shape[2:4]
-        offsets = rng.integers(0, offset_counts, size=(self.samples_per_epoch, 2))
-        # (3, sample): crop, row offset, col offset; on the device, so that cutting a batch does not wait for the CPU.
-        self.places = torch.from_numpy(np.column_stack([self.crop_ndxs, offsets]).T.copy()).to(self.ct_windows.device)
+        self.places = self._draw_places(rng, self.crop_ndxs)
+        if self.hard_negatives > 1:
+            # Also for samples with a nodule, which have no use for them: so each one's are found by its index.
+            shape = (self.hard_negatives - 1, self.samples_per_epoch)
+            others = rng.integers(self.nodule_crops.crop_count, len(self.crop_list), size=shape)
+            self.rivals = self._draw_places(rng, others)
+
+    def _draw_places(self, rng: np.random.Generator, crop_ndxs: NDArray[np.int64]) -> torch.Tensor:
+        """(3, ...): each crop with a row and a col where it is cut; on the device, so that cutting waits for no CPU."""
+        offsets = rng.integers(0, self.ct_windows.shape[2:4], size=(*crop_ndxs.shape, 2))
+        places = np.concatenate([crop_ndxs[..., np.newaxis], offsets], axis=-1)
+        return torch.from_numpy(np.moveaxis(places, -1, 0).copy()).to(self.ct_windows.device)
 
     def _draw_crops(self, rng: np.random.Generator) -> NDArray[np.int64]:
         """Index in `crop_list` of each sample."""
@@ -268,11 +283,15 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
         ct_slices, masks, series_uids, slice_ndxs = self._get_batch(np.asarray(ndxs))
         return list(zip(ct_slices, masks, series_uids, slice_ndxs.tolist(), strict=True))
 
-    def batches(self, batch_size: int, launch: Launch | None = None) -> Iterator[Batch]:
+    def batches(
+        self, batch_size: int, launch: Launch | None = None, rate: HardnessRating | None = None
+    ) -> Iterator[Batch]:
         """All samples of the epoch, in whole batches; the last one may be smaller.
 
         Of several processes each gets its part of every step's samples: `batch_size` of them, and in the last step as
         many as the others or one more or less. There must be as many samples as processes.
+
+        Args: rate: how hard crops are, by their middle; instead of each negative the hardest of its places is taken.
         """
         launch = launch or Launch()
         bounds = find_steps(len(self), batch_size, launch.world_size)
@@ -280,11 +299,34 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
             first, last = (
                 start + (stop - start) * rank // launch.world_size for rank in (launch.rank, launch.rank + 1)
             )
-            yield self._get_batch(slice(first, last))
+            samples = slice(first, last)
+            if rate is None or self.hard_negatives == 1:
+                yield self._get_batch(samples)
+            else:
+                places = self._find_hardest(samples, rate)
+                yield self._cut(places, places[0].cpu().numpy())
+
+    def _find_hardest(self, samples: slice, rate: HardnessRating) -> torch.Tensor:
+        """The places of samples, (3, sample), those of negatives exchanged for the hardest of them and their rivals."""
+        places = self.places[:, samples].clone()
+        is_negative = self.crop_ndxs[samples] >= self.nodule_crops.crop_count
+        negatives = torch.from_numpy(np.flatnonzero(is_negative)).to(places.device)
+        if len(negatives):
+            drawn = torch.cat([places[:, np.newaxis], self.rivals[:, :, samples]], dim=1)[..., negatives].flatten(1)
+            crops, row_offsets, col_offsets = drawn
+            middle = (..., slice(RATED_MARGIN, -RATED_MARGIN), slice(RATED_MARGIN, -RATED_MARGIN))
+            hardness = rate(
+                self.ct_windows[crops, :, row_offsets, col_offsets][middle].float(),
+                self.mask_windows[crops, :, row_offsets, col_offsets][middle],
+            )
+            places[:, negatives] = drawn[:, hardness.topk(len(negatives)).indices]
+        return places
 
     def _get_batch(self, samples: slice | NDArray[np.int64]) -> Batch:
-        crops, row_offsets, col_offsets = self.places[:, samples]
-        crop_ndxs = self.crop_ndxs[samples]
+        return self._cut(self.places[:, samples], self.crop_ndxs[samples])
+
+    def _cut(self, places: torch.Tensor, crop_ndxs: NDArray[np.int64]) -> Batch:
+        crops, row_offsets, col_offsets = places
         batch = (
             self.ct_windows[crops, :, row_offsets, col_offsets].float(),  # (batch, 7, 64, 64)
             self.mask_windows[crops, :, row_offsets, col_offsets],  # (batch, 1, 64, 64)

@@ -26,19 +26,35 @@ BOOK_MODEL: dict[str, Any] = {
 class UNetWrapper(nn.Module):
     """BatchNorm2d -> UNet -> Sigmoid: takes HU as they are and gives probabilities.
 
-    Keyword arguments are those of `util.unet.UNet`. With `padding=True` the output has the rows and columns of the
-    input, whatever these are; without it the output is smaller, as in the original U-Net (572 -> 388 at depth 5).
+    With `padding=True` the output has the rows and columns of the input, whatever these are; without it the output is
+    smaller, as in the original U-Net (572 -> 388 at depth 5).
+
+    Args:
+        projections: show the network the highest and the lowest of the slices at each pixel, besides the slices. In the
+            highest, a vessel that runs through the slices becomes a line, and in the lowest one that stands upright
+            stays where a nodule is gone.
+        pixel_block: take squares of so many by so many pixels through the network as one, with the channels of all of
+            them, and apart again at the end: less work for the same rows and columns. Source: sub-pixel convolution,
+            Shi et al. (2016), https://arxiv.org/abs/1609.05158
+        kwargs: those of `util.unet.UNet`; `in_channels` are the slices, `n_classes` the channels of the output.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, projections: bool = False, pixel_block: int = 1, **kwargs: Any) -> None:
         super().__init__()
-        self.input_batchnorm = nn.BatchNorm2d(kwargs["in_channels"])
-        self.unet = UNet(**kwargs)
+        self.projections = projections
+        self.pixel_block = pixel_block
+        self.in_channels, self.n_classes = kwargs["in_channels"], kwargs["n_classes"]
+        self.input_batchnorm = nn.BatchNorm2d(self.in_channels)
+        channels_in_block = {
+            "in_channels": (self.in_channels + 2 * projections) * pixel_block**2,
+            "n_classes": self.n_classes * pixel_block**2,
+        }
+        self.unet = UNet(**{**kwargs, **channels_in_block})
         self.final = nn.Sigmoid()
         self.slice_distance_mm = 0.0  # between the slices that it has been trained on, see `Ct.find_neighbours`
         # Every level but the lowest halves rows and columns, which must come out even for the way back up.
         self.has_padding = bool(kwargs.get("padding"))
-        self.size_multiple = 2 ** (self.unet.depth - 1) if self.has_padding else 1
+        self.size_multiple = pixel_block * (2 ** (self.unet.depth - 1) if self.has_padding else 1)
         self._init_weights()
 
     def _init_weights(self) -> None:
@@ -56,7 +72,12 @@ class UNetWrapper(nn.Module):
         x = self.input_batchnorm(input_batch)
         if extra_rows or extra_cols:
             x = F.pad(x, (0, extra_cols, 0, extra_rows), mode="replicate")
-        x = self.unet(x)
+        if self.projections:
+            x = torch.cat([x, x.amax(dim=1, keepdim=True), x.amin(dim=1, keepdim=True)], dim=1)
+        if self.pixel_block > 1:
+            x = F.pixel_shuffle(self.unet(F.pixel_unshuffle(x, self.pixel_block)), self.pixel_block)
+        else:
+            x = self.unet(x)
         if extra_rows or extra_cols:
             x = x[:, :, :rows, :cols]
         return self.final(x.float())  # type: ignore[no-any-return]

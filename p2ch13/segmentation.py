@@ -41,7 +41,7 @@ def load_segmenter(checkpoint: Path) -> UNetWrapper:
     Raises: InputError if it cannot be read, or is no model that gives each pixel of whole slices one probability.
     """
     model = load_model(checkpoint)
-    channel_count, class_count = model.input_batchnorm.num_features, model.unet.last.out_channels
+    channel_count, class_count = model.in_channels, model.n_classes
     slice_count = 2 * CONTEXT_SLICES_COUNT + 1
     if channel_count != slice_count or class_count != 1:
         raise InputError(

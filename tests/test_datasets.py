@@ -136,15 +136,41 @@ def test_negatives_in_each_batch(folders):
     assert [(quarter.crop_ndxs[start : start + 8] >= 3).sum() for start in range(0, 40, 8)] == [2] * 5
 
 
+def test_the_hardest_of_all_places_is_taken(folders):
+    """By a rating that tells crops apart, here their middle's mean HU; nodules stay as they are drawn."""
+    seen = []
+
+    def rate(ct_slices, label_mask):
+        assert ct_slices.shape[1:] == (7, 32, 32)
+        assert label_mask.shape[1:] == (1, 32, 32)
+        seen.append(ct_slices.mean((1, 2, 3)))
+        return seen[-1]
+
+    dataset = TrainingLuna2dSegmentationDataset(
+        2, False, samples_per_epoch=40, negatives=0.5, hard_negatives=3, folders=folders
+    )
+    as_drawn = torch.cat([ct_slices for ct_slices, *_ in dataset.batches(8)])
+    batches = list(dataset.batches(8, rate=rate))
+    hardest = torch.cat([ct_slices for ct_slices, *_ in batches])
+    assert torch.equal(hardest[::2], as_drawn[::2])
+    assert not torch.equal(hardest[1::2], as_drawn[1::2])
+    for (ct_slices, _, series_uids, slice_ndxs), ratings in zip(batches, seen, strict=True):
+        assert len(ratings) == 3 * 4  # three places for each of a batch's four negatives
+        middles = ct_slices[1::2, :, 16:-16, 16:-16].mean((1, 2, 3))
+        assert middles.tolist() == ratings.sort(descending=True).values[:4].tolist()
+        crops = {(crop.series_uid, int(ndx)) for crop, ndx in zip(dataset.crop_list, dataset.slice_ndxs, strict=True)}
+        assert set(zip(series_uids, slice_ndxs.tolist(), strict=True)) <= crops
+
+
 def test_crops_off_centre(folders):
     dataset = TrainingLuna2dSegmentationDataset(2, False, samples_per_epoch=900, off_centre=True, folders=folders)
     slices = {}
     for ndx, crop in enumerate(dataset.crop_list):
         slices.setdefault(crop.series_uid, []).append(int(dataset.slice_ndxs[ndx]))
-    # Radii of 6, 5 and 3 voxels of 0.7 mm are 3, 2 and 1 slices of 1.5 mm; one more at either end, five at most.
-    assert slices == {"1.2.1": [3, 5, 7, 9, 11], "1.2.3": [5, 6, 8, 10, 11, 0, 1, 2, 3]}
+    # Radii of 6, 5 and 3 voxels of 0.7 mm are 2, 2 and 1 whole slices of 1.5 mm.
+    assert slices == {"1.2.1": [5, 6, 7, 8, 9], "1.2.3": [6, 7, 8, 9, 10, 0, 1, 2]}
     counts = np.bincount(dataset.crop_ndxs)
-    assert len(counts) == 14
+    assert len(counts) == 13
     assert [counts[:5].sum(), counts[5:10].sum(), counts[10:].sum()] == [300, 300, 300]
 
 

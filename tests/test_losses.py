@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from p2ch13.losses import batch_dice_loss, dice_loss, segmentation_loss
+from p2ch13.losses import FALSE_ALARM_PIXELS, batch_dice_loss, dice_loss, rate_false_alarms, segmentation_loss
 
 # (2 * correct + 1) / (predicted + labelled + 1)
 DICE_BY_HAND = [
@@ -83,3 +83,14 @@ def test_gradient_leads_to_the_label():
     logits = torch.zeros(1, 1, 2, 2, requires_grad=True)
     segmentation_loss(logits.sigmoid(), as_slice([1, 0, 0, 0], torch.bool)).sum().backward()
     assert (logits.grad.flatten() < 0).tolist() == [True, False, False, False]
+
+
+def test_rating_false_alarms():
+    """By hand: 20 of 25 pixels count; where 10 of them are nodule, 10 zeros take their place."""
+    prob = torch.full((2, 1, 5, 5), 0.5)
+    prob[0].flatten()[:5] = 1.0
+    label = torch.zeros(2, 1, 5, 5, dtype=torch.bool)
+    label[1].flatten()[:10] = True
+    assert FALSE_ALARM_PIXELS == 20
+    assert rate_false_alarms(prob, label).tolist() == pytest.approx([(5 + 15 * 0.5) / 20, 15 * 0.5 / 20])
+    assert rate_false_alarms(prob[..., :2, :2], label[..., :2, :2]).shape == (2,)

@@ -75,6 +75,36 @@ def test_fast_convolutions_are_convolutions(layer, reference, channels):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
+def test_blocks_of_pixels_and_projections_give_whole_slices():
+    """Rows and cols that are no multiple of anything; one pixel's change reaches the output."""
+    torch.manual_seed(0)
+    model = UNetWrapper(projections=True, pixel_block=2, **{**BOOK_MODEL, "n_classes": 3}).eval()
+    ct_slices = torch.randn(2, 7, 37, 50)
+    assert model(ct_slices).shape == (2, 3, 37, 50)
+    assert model.unet.down_path[0].block[0].in_channels == (7 + 2) * 4
+    assert model.unet.last.out_channels == 3 * 4
+    assert model.size_multiple == 8
+
+
+def test_the_network_sees_projections():
+    """The unet replaced by one that gives back its input's channels."""
+    model = UNetWrapper(projections=True, **BOOK_MODEL).eval()
+    model.unet = torch.nn.Identity()
+    model.final = torch.nn.Identity()
+    ct_slices = torch.randn(1, 7, 8, 8)
+    out = model(ct_slices)
+    expected = torch.cat([ct_slices, ct_slices.max(1, keepdim=True).values, ct_slices.min(1, keepdim=True).values], 1)
+    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_blocks_of_pixels_are_put_back_in_place():
+    model = UNetWrapper(pixel_block=2, **{**BOOK_MODEL, "n_classes": 7}).eval()
+    model.unet = torch.nn.Identity()
+    model.final = torch.nn.Identity()
+    ct_slices = torch.randn(1, 7, 8, 12)
+    torch.testing.assert_close(model(ct_slices), ct_slices, rtol=1e-4, atol=1e-4)
+
+
 def test_batch_norm_makes_of_hu_what_a_network_can_use():
     torch.manual_seed(0)
     model = UNetWrapper(**BOOK_MODEL)

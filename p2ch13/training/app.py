@@ -41,9 +41,10 @@ from p2ch13.distributed import (
     sum_over_processes,
     sync_batchnorm,
 )
-from p2ch13.losses import segmentation_loss
+from p2ch13.losses import rate_false_alarms, segmentation_loss
 from p2ch13.metrics import EpochTotals, Scores, count_pixels
 from p2ch13.model import BOOK_MODEL, UNetWrapper
+from p2ch13.optimizers import Muon
 from p2ch13.reporting import TensorBoardReport, draw_findings, write_png
 from p2ch13.schedules import average_weights, set_learning_rate, warm_up_cosine
 from p2ch13.training.options import parse_config
@@ -97,14 +98,24 @@ class SegmentationTrainingApp:
 
     @property
     def model_args(self) -> dict[str, Any]:
-        return {**BOOK_MODEL, "depth": self.config.depth}
+        """What `UNetWrapper` is made with, here and wherever a checkpoint is loaded."""
+        config = self.config
+        return {
+            **BOOK_MODEL,
+            "depth": config.depth,
+            "wf": config.filters.bit_length() - 1,
+            "projections": config.projections,
+            "pixel_block": config.pixel_block,
+        }
 
     def init_optimizer(self) -> Optimizer:
-        """Adam. Its learning rate is a tensor where steps are recorded, in which a number would never change."""
+        """The learning rate is a tensor where steps are recorded, in which a number would never change."""
         learning_rate: torch.Tensor | float = self.config.learning_rate
         if self.records_steps:
             learning_rate = torch.tensor(learning_rate, device=self.device)
         parameters = self.segmentation_model.parameters()
+        if self.config.optimizer == "muon":
+            return Muon(parameters, learning_rate)
         return Adam(parameters, lr=learning_rate, fused=True, capturable=self.records_steps)
 
     def init_training(self) -> tuple[nn.Module, Callable[..., tuple[torch.Tensor, torch.Tensor]]]:
@@ -131,6 +142,7 @@ class SegmentationTrainingApp:
             seed=self.config.seed,
             device=self.device,
             negatives=self.config.negatives,
+            hard_negatives=self.config.hard_negatives,
             off_centre=self.config.off_centre,
             balance_sizes=self.config.balance_sizes,
             slice_distance=self.config.slice_distance,
@@ -197,7 +209,7 @@ class SegmentationTrainingApp:
         totals = EpochTotals(self.device)
         step_size = self.config.batch_size * self.launch.world_size
         with progress_bar(len(train_ds), f"E{epoch_ndx} training", "sample") as bar:
-            batches = train_ds.batches(self.config.batch_size, self.launch)
+            batches = train_ds.batches(self.config.batch_size, self.launch, self.rate_negatives)
             for step_ndx, (ct_slices, label_mask, *_) in enumerate(batches):
                 self.follow_schedule(self.total_training_samples_count + step_ndx * step_size)
                 losses, counts = self.train_step(ct_slices, label_mask)
@@ -218,6 +230,15 @@ class SegmentationTrainingApp:
         if self.config.warm_up_cosine:
             progress = samples_count / (self.config.epochs * self.config.samples_per_epoch)
             set_learning_rate(self.optimizer, self.config.learning_rate * warm_up_cosine(progress))
+
+    @torch.no_grad()
+    def rate_negatives(self, ct_slices: torch.Tensor, label_mask: torch.Tensor) -> torch.Tensor:
+        """How hard crops without a nodule are for the model as it is now: (batch,)."""
+        self.segmentation_model.eval()
+        with autocast(self.device, self.dtype):
+            nodule_prob = self.segmentation_model(ct_slices.contiguous(memory_format=torch.channels_last))
+        self.segmentation_model.train()
+        return rate_false_alarms(nodule_prob, label_mask)
 
     def compute_step(self, ct_slices: torch.Tensor, label_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """One step of the optimizer on a batch. Returns: what `compute_batch_loss` does."""

@@ -10,6 +10,7 @@ from p2ch13.config import (
     BEST_METRICS,
     BOOK_AUGMENTATION,
     COMPILE_CHOICES,
+    OPTIMIZERS,
     PRECISIONS,
     PRESETS,
     TrainingConfig,
@@ -102,6 +103,20 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     )
     recipe.add_argument("--depth", type=int, choices=range(1, 6), default=default.depth, help="levels of the U-Net")
     recipe.add_argument(
+        "--filters",
+        type=int,
+        choices=[2**power for power in range(2, 7)],
+        default=default.filters,
+        help="of its first level; each further one has twice as many",
+    )
+    recipe.add_argument(
+        "--pixel-block",
+        type=positive_int,
+        default=default.pixel_block,
+        help="rows and cols of pixels that the network takes as one",
+    )
+    add_switch(recipe, "projections", "show the network the highest and the lowest of its slices, too")
+    recipe.add_argument(
         "--slice-distance",
         type=non_negative_number,
         metavar="MM",
@@ -111,7 +126,13 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     recipe.add_argument(
         "--negatives", type=share, default=default.negatives, help="share of each batch without a nodule at its centre"
     )
-    add_switch(recipe, "off-centre", "crops of all slices of a nodule and of those beyond it, not of its centre alone")
+    recipe.add_argument(
+        "--hard-negatives",
+        type=positive_int,
+        default=default.hard_negatives,
+        help="places that are drawn for each of these; the one in which the model sees most nodule is taken",
+    )
+    add_switch(recipe, "off-centre", "crops of all slices of a nodule, not of its centre alone")
     add_switch(recipe, "balance-sizes", "draw a nodule the more often, the larger it is")
     recipe.add_argument(
         "--fn-weight", type=non_negative_number, default=default.fn_weight, help="of the false negatives in the loss"
@@ -123,7 +144,10 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
         default=default.cross_entropy,
         help="weight of the pixels' cross-entropy in the loss",
     )
-    recipe.add_argument("--learning-rate", type=positive_number, default=default.learning_rate, help="Adam's")
+    recipe.add_argument("--optimizer", choices=OPTIMIZERS, default=default.optimizer)
+    recipe.add_argument(
+        "--learning-rate", type=positive_number, default=default.learning_rate, help="of the optimizer, either of them"
+    )
     add_switch(recipe, "warm-up-cosine", "raise the learning rate at first, then lower it along a cosine")
     add_switch(recipe, "average-weights", "score and save a moving average of the weights")
     recipe.add_argument(
