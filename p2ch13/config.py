@@ -27,7 +27,7 @@ BOOK_AUGMENTATION: dict[str, Any] = {"flip": True, "offset": 0.03, "scale": 0.2,
 # And what the book does not have.
 AUGMENTATION: dict[str, Any] = {**BOOK_AUGMENTATION, "intensity": 0.1, "blur": 0.8, "resolution": 1.0}
 
-NEGATIVES_PER_SCAN = 24  # crops without a nodule that are cached, half of them around candidates that are none
+NEGATIVES_PER_SCAN = 48  # crops without a nodule that are cached, half of them around candidates that are none
 SLICES_PER_NODULE = 5  # crops that are cached of a nodule, at most, if not its centre alone is trained on
 
 # One of them picks the best model.

@@ -33,9 +33,9 @@ def choose_crop_places(
 ) -> CropPlaces:
     """Slices of each nodule, and places without one.
 
-    Half of the negatives are candidates that are none: vessels, scars, the pleura. The others lie anywhere on vessels,
-    in the lung, and in the tissue around it, since a network that has never seen a rib or the heart marks them. The
-    same scan always gives the same places.
+    Half of the negatives are candidates that are none: vessels, scars, the pleura. The others lie anywhere between the
+    lungs, on vessels in them, in the tissue around them and in the rest of the lung, since a network that has never
+    seen the aorta or a rib marks them. The same scan always gives the same places.
 
     Args: nodules, non_nodules: the scan's.
     Raises: InputError if the scan cannot be read.
@@ -57,17 +57,31 @@ def spread_over_slices(ct: Ct, nodule: CandidateInfoTuple) -> list[XyzTuple]:
 
 
 def draw_places(ct: Ct, nodules: Sequence[CandidateInfoTuple], count: int, rng: np.random.Generator) -> list[XyzTuple]:
-    """Random places of three kinds, taking turns; fewer than `count` if there is little of all.
+    """Random places of four kinds, taking turns; fewer than `count` if there is little of all.
 
-    What is dense in the lung, vessels for the most part; the rest of the lung; tissue around it.
+    Tissue between the lungs, with some of them to the left and to the right: heart, aorta, spine. What is dense in the
+    lung, vessels for the most part. Tissue elsewhere. The rest of the lung.
     """
     irc = rng.integers(0, ct.shape_irc, size=(PATIENCE * count, 3))
-    is_lung, is_dense = find_lung_field(ct)[tuple(irc.T)], ct.hu[tuple(irc.T)] > TISSUE_HU
+    lung_field = find_lung_field(ct)
+    is_lung, is_dense = lung_field[tuple(irc.T)], ct.hu[tuple(irc.T)] > TISSUE_HU
+    is_between = np.array([is_between_lungs(lung_field, voxel) for voxel in irc.tolist()])
     kinds = [
         clear_places(ct, nodules, irc[which])
-        for which in (is_lung & is_dense, is_lung & ~is_dense, ~is_lung & is_dense)
+        for which in (
+            ~is_lung & is_dense & is_between,
+            is_lung & is_dense,
+            ~is_lung & is_dense & ~is_between,
+            is_lung & ~is_dense,
+        )
     ]
     return [place for turn in zip_longest(*kinds) for place in turn if place is not None][:count]
+
+
+def is_between_lungs(lung_field: NDArray[np.bool_], irc: Sequence[int]) -> bool:
+    """Whether there is lung on both sides of a voxel, in its row."""
+    index, row, col = irc
+    return bool(lung_field[index, row, :col].any() and lung_field[index, row, col:].any())
 
 
 def find_lung_field(ct: Ct) -> NDArray[np.bool_]:

@@ -39,8 +39,14 @@ def test_negatives_are_of_several_kinds(phantom_cache):
     assert sum(xyz in candidates for xyz in negatives) == NEGATIVES_PER_SCAN // 2
     lungs = find_lungs(ct.hu, ct.vx_size_xyz)
     others = [ct.locate(xyz) for xyz in negatives if xyz not in candidates]
-    kinds = Counter((bool(lungs[irc]), bool(ct.hu[irc] > TISSUE_HU)) for irc in others)
-    assert kinds == dict.fromkeys([(True, True), (True, False), (False, True)], NEGATIVES_PER_SCAN // 6)
+    lung_cols = [np.flatnonzero(lungs[irc.index, irc.row]) for irc in others]
+    is_between = [cols.size > 0 and cols[0] < irc.col < cols[-1] for irc, cols in zip(others, lung_cols, strict=True)]
+    kinds = Counter(
+        (bool(lungs[irc]), bool(ct.hu[irc] > TISSUE_HU), not lungs[irc] and between)
+        for irc, between in zip(others, is_between, strict=True)
+    )
+    expected = [(False, True, True), (True, True, False), (False, True, False), (True, False, False)]
+    assert kinds == dict.fromkeys(expected, NEGATIVES_PER_SCAN // 8)
     distances = [
         np.linalg.norm(np.subtract(xyz, nodule.center_xyz)) - nodule.diameter_mm / 2
         for xyz in negatives
