@@ -80,13 +80,19 @@ def build_parser() -> argparse.ArgumentParser:
 def list_variants(preset: str) -> dict[str, list[str]]:
     """Name -> options of training: the preset, the preset without each of its options, and the book's.
 
-    What augmentation the book has is one option here, and what it has not is another.
+    What augmentation the book has is one option here, what it has not is another, and the shape of the network a third.
     """
     in_book = [f"augment_{name}" for name in BOOK_AUGMENTATION]
     not_in_book = [f"augment_{name}" for name in AUGMENTATION if name not in BOOK_AUGMENTATION]
-    groups = {"the book's augmentation": in_book, "further augmentation": not_in_book}
+    network = ["filters", "pixel_block"]  # so many filters for all pixels would take several times as long
+    groups = {
+        "blocks of pixels and filters": network,
+        "the book's augmentation": in_book,
+        "further augmentation": not_in_book,
+    }
     # Not what chooses the best model, since all runs end with their last one.
-    singles = [field for field in PRESETS[preset] if field not in {*in_book, *not_in_book, "best_metric"}]
+    grouped = {*network, *in_book, *not_in_book}
+    singles = [field for field in PRESETS[preset] if field not in {*grouped, "best_metric"}]
     groups |= {option_name(field): [field] for field in singles}
     base = ["--preset", preset]
     without = {f"without {name}": [*base, *map(leave_out, group)] for name, group in groups.items()}

@@ -176,7 +176,7 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
         self.samples_per_epoch = samples_per_epoch
         self.seed = seed
         self.negatives = negatives
-        self.hard_negatives = hard_negatives
+        self.hard_negatives = hard_negatives if negatives else 1
         self.balance_sizes = balance_sizes
         self.epoch_ndx = 0
         self.disk_tensors: list[DiskTensor] = []

@@ -26,7 +26,9 @@ def test_each_variant_leaves_out_one_option():
     further = {"augment_intensity", "augment_blur", "augment_resolution"}
     assert left_out.pop("without the book's augmentation") == book_augmentation
     assert left_out.pop("without further augmentation") == further
-    options = set(PRESETS["strong"]) - book_augmentation - further - {"best_metric"}
+    network = {"filters", "pixel_block"}
+    assert left_out.pop("without blocks of pixels and filters") == network
+    options = set(PRESETS["strong"]) - network - book_augmentation - further - {"best_metric"}
     assert left_out == {f"without {name.replace('_', '-')}": {name} for name in options}
     for name in options:
         config = configs[f"without {name.replace('_', '-')}"]
