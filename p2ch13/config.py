@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,12 @@ class TrainingConfig:
     runs_dir: str = "runs"
     tb_prefix: str = "p2ch13"
     comment: str = "none"
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainingConfig:
+        """The options that a checkpoint holds. What it does not name is as usual; what is unknown here is left out."""
+        names = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in names})
 
     @property
     def augmentation(self) -> dict[str, Any]:

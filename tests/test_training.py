@@ -89,7 +89,7 @@ def test_options_are_read_without_torch():
 def test_a_saved_model_predicts_what_the_trained_one_does(options):
     app = SegmentationTrainingApp([*options, "--epochs", "1"])
     app.main()
-    (path,) = app.models_dir.glob("*.64.state")
+    (path,) = app.run.models_dir.glob("*.64.state")
     ct_slices = torch.randn(1, 7, 64, 64) * 300 - 600
     app.segmentation_model.eval()
     with torch.inference_mode():
@@ -160,9 +160,9 @@ def test_only_a_higher_recall_is_the_best(options):
     recalls = [Scores.from_counts(1.0, 0.5, tp, 10 - tp, 5) for tp in (0, 4, 3, 4, 6)]
     best_epochs = []
     for epoch_ndx, scores in enumerate([nothing_to_find, *recalls], start=1):
-        app.total_training_samples_count = epoch_ndx
-        app.save_model(epoch_ndx, scores, app.note_scores(scores))
-        best_epochs.append(load_checkpoint(app.best_path)["epoch"] if app.best_path.exists() else None)
+        app.run.epoch = epoch_ndx
+        app.save_model(scores, app.run.note_scores(scores))
+        best_epochs.append(load_checkpoint(app.run.best_path)["epoch"] if app.run.best_path.exists() else None)
     # Recall NaN and 0 are not the best of anything: in the book's code an epoch with score 0 is.
     assert best_epochs == [None, None, 3, 3, 3, 6]
 
@@ -176,7 +176,7 @@ def test_the_best_by_another_metric():
         "recall-at-precision": [True, True, True],
     }.items():
         app = SegmentationTrainingApp(["--best-metric", metric, "--precision-floor", "0.5"])
-        assert [app.note_scores(scores) for scores in epochs] == expected
+        assert [app.run.note_scores(scores) for scores in epochs] == expected
 
 
 def test_early_stop(options, caplog, monkeypatch):
@@ -188,8 +188,8 @@ def test_early_stop(options, caplog, monkeypatch):
     )
     with caplog.at_level("INFO"):
         app.main()
-    assert app.total_training_samples_count == 4 * 64
-    assert load_checkpoint(app.best_path)["epoch"] == 2
+    assert app.run.epoch == 4
+    assert load_checkpoint(app.run.best_path)["epoch"] == 2
     assert "No better model in 2 validations; --early-stop ends the run." in caplog.text
 
 
@@ -246,7 +246,7 @@ def test_averaged_weights_by_hand(options):
 def test_depth_is_kept_with_the_model(options):
     app = SegmentationTrainingApp([*options, "--depth", "4"])
     app.main()
-    assert load_model(app.best_path).unet.depth == 4
+    assert load_model(app.run.best_path).unet.depth == 4
 
 
 def test_a_model_that_finds_nothing_is_said_to(options, caplog, monkeypatch):
@@ -255,8 +255,8 @@ def test_a_model_that_finds_nothing_is_said_to(options, caplog, monkeypatch):
     with caplog.at_level("INFO"):
         app.main()
     assert "No best model: in no epoch did it find a pixel of a nodule." in caplog.text
-    assert not list(app.models_dir.glob("*best*"))
-    assert len(list(app.models_dir.glob("*.64.state"))) == 1
+    assert not list(app.run.models_dir.glob("*best*"))
+    assert len(list(app.run.models_dir.glob("*.64.state"))) == 1
 
 
 def test_augmentation_options():

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-import datetime
-import glob
 import logging
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +17,7 @@ from torch.optim import Adam, Optimizer
 from torch.utils.data import DataLoader
 
 from p2ch13.augmentation import SegmentationAugmentation
-from p2ch13.checkpoint import load_checkpoint, save_checkpoint
+from p2ch13.checkpoint import load_checkpoint
 from p2ch13.compute import (
     CapturedStep,
     autocast,
@@ -47,14 +44,13 @@ from p2ch13.model import BOOK_MODEL, UNetWrapper
 from p2ch13.reporting import TensorBoardReport, draw_findings, write_png
 from p2ch13.schedules import average_weights, set_learning_rate, warm_up_cosine
 from p2ch13.training.options import parse_config
+from p2ch13.training.run_state import LAST, RunState
 from util.errors import InputError
 from util.files import make_writable_folder
 from util.launch import Launch
 from util.progress import progress_bar
 
 log = logging.getLogger(__name__)
-
-LAST = "last.state"
 
 
 class SegmentationTrainingApp:
@@ -70,12 +66,6 @@ class SegmentationTrainingApp:
         self.sys_argv = list(sys.argv[1:] if sys_argv is None else sys_argv)
         self.config = parse_config(self.sys_argv)
         self.launch = Launch.from_environment()
-        self.launch_id: str | None = None
-        self.time_str = datetime.datetime.now().strftime("%Y-%m-%d_%H.%M.%S")
-        self.total_training_samples_count = 0
-        self.series: dict[str, list[str]] = {}  # "trn" and "val": what the run has been trained and validated on
-        self.best_score = -math.inf
-        self.validations_since_best = 0
         torch.manual_seed(self.config.seed)
         self.device = get_device(self.launch)
         self.dtype = get_dtype(self.config.precision, self.device)
@@ -84,6 +74,9 @@ class SegmentationTrainingApp:
         self.records_steps = self.is_compiled and self.device.type == "cuda" and self.launch.is_alone
         self.optimizer = self.init_optimizer()
         self.averaged_model = average_weights(self.segmentation_model) if self.config.average_weights else None
+        self.run = RunState(
+            *(self.config, self.sys_argv, self.segmentation_model, self.averaged_model, self.optimizer), self.model_args
+        )
         self.training_model, self.train_step = self.init_training()
 
     def init_model(self) -> tuple[UNetWrapper, SegmentationAugmentation]:
@@ -164,18 +157,18 @@ class SegmentationTrainingApp:
     def main(self) -> None:
         """Train, validate, save. Raises: InputError for data, folders or options that cannot be used."""
         keep_freed_memory()
-        with process_group(self.launch) as self.launch_id:
+        with process_group(self.launch) as self.run.launch_id:
             self.training_model, self.train_step = self.init_training()
             train_ds, val_ds = self.init_train_ds(), self.init_val_ds()
             if self.launch.is_first:
-                make_writable_folder(self.models_dir, "--models-dir")
+                make_writable_folder(self.run.models_dir, "--models-dir")
                 make_writable_folder(self.runs_dir, "--runs-dir")
-            self.series = {"trn": train_ds.series_list, "val": val_ds.series_list}
+            self.run.series = {"trn": train_ds.series_list, "val": val_ds.series_list}
             self.log_start(train_ds, val_ds)
-            first_epoch_ndx = self.go_on_after_restart()
+            self.go_on_after_restart()
             with self.init_report() as report:
-                for epoch_ndx in range(first_epoch_ndx, self.config.epochs + 1):
-                    if self.should_stop():
+                for epoch_ndx in range(self.run.epoch + 1, self.config.epochs + 1):
+                    if self.run.should_stop():
                         log.info(f"No better model in {self.config.early_stop} validations; --early-stop ends the run.")
                         break
                     self.log_metrics(report, epoch_ndx, "trn", self.do_training(epoch_ndx, train_ds))
@@ -183,7 +176,8 @@ class SegmentationTrainingApp:
                     if self.is_validation_epoch(epoch_ndx):
                         scores = self.log_metrics(report, epoch_ndx, "val", self.do_validation(epoch_ndx, val_ds))
                         self.log_pictures(report, epoch_ndx, {"trn": train_ds, "val": val_ds})
-                    self.save_model(epoch_ndx, scores, is_best=scores is not None and self.note_scores(scores))
+                    self.run.epoch = epoch_ndx
+                    self.save_model(scores, is_best=scores is not None and self.run.note_scores(scores))
             self.log_end(val_ds)
 
     def is_validation_epoch(self, epoch_ndx: int) -> bool:
@@ -199,13 +193,12 @@ class SegmentationTrainingApp:
         with progress_bar(len(train_ds), f"E{epoch_ndx} training", "sample") as bar:
             batches = train_ds.batches(self.config.batch_size, self.launch)
             for step_ndx, (ct_slices, label_mask, *_) in enumerate(batches):
-                self.follow_schedule(self.total_training_samples_count + step_ndx * step_size)
+                self.follow_schedule((epoch_ndx - 1) * len(train_ds) + step_ndx * step_size)
                 losses, counts = self.train_step(ct_slices, label_mask)
                 if self.averaged_model is not None:
                     self.averaged_model.update_parameters(self.segmentation_model)
                 totals.add(losses, counts)
                 bar.update(len(losses) * self.launch.world_size)
-        self.total_training_samples_count += len(train_ds)
         sum_over_processes(totals.values)
         return totals.scores()
 
@@ -263,10 +256,7 @@ class SegmentationTrainingApp:
 
     @property
     def evaluated_model(self) -> UNetWrapper:
-        """The model that is scored, saved and shown: with the average of its latest weights, where that is kept."""
-        return (
-            self.segmentation_model if self.averaged_model is None else cast("UNetWrapper", self.averaged_model.module)
-        )
+        return self.run.evaluated_model
 
     def set_evaluating(self) -> None:
         self.segmentation_model.eval()
@@ -284,121 +274,40 @@ class SegmentationTrainingApp:
         """The run's TensorBoard folders; None in all processes but the first."""
         if not self.launch.is_first:
             return nullcontext()
-        first_step = self.total_training_samples_count + 1
-        return TensorBoardReport(self.runs_dir, self.time_str, self.config.comment, first_step)
+        return TensorBoardReport(
+            self.runs_dir, self.run.time_str, self.config.comment, first_step=self.run.samples_count + 1
+        )
 
     def log_metrics(self, report: TensorBoardReport | None, epoch_ndx: int, mode: str, scores: Scores) -> Scores:
         log.info(f"E{epoch_ndx} {mode} {scores}")
         if not math.isfinite(scores.loss):
             raise InputError(f"the {mode} loss of epoch {epoch_ndx} is {scores.loss}; try --precision fp32")
         if report:
-            report.log_scores(mode, scores, self.total_training_samples_count)
+            report.log_scores(mode, scores, epoch_ndx * self.config.samples_per_epoch)
         return scores
 
     def log_pictures(
         self, report: TensorBoardReport | None, epoch_ndx: int, datasets: Mapping[str, Luna2dSegmentationDataset]
     ) -> None:
         if report:
+            samples_count = epoch_ndx * self.config.samples_per_epoch
             for mode, dataset in datasets.items():
-                report.log_pictures(
-                    mode, dataset, self.predict, self.total_training_samples_count, with_labels=epoch_ndx == 1
-                )
-
-    @property
-    def models_dir(self) -> Path:
-        return Path(self.config.models_dir) / self.config.tb_prefix
+                report.log_pictures(mode, dataset, self.predict, samples_count, with_labels=epoch_ndx == 1)
 
     @property
     def runs_dir(self) -> Path:
         return Path(self.config.runs_dir) / self.config.tb_prefix
 
-    @property
-    def best_path(self) -> Path:
-        return self.model_path("best.state")
+    def save_model(self, scores: Scores | None, is_best: bool) -> None:
+        if self.launch.is_first:
+            self.run.save(scores, is_best)
 
-    def model_path(self, ending: str) -> Path:
-        return self.models_dir / f"seg_{self.time_str}_{self.config.comment}.{ending}"
-
-    def note_scores(self, scores: Scores) -> bool:
-        """Remember a validation's scores, once in every process.
-
-        Returns: whether they are the best so far; a model that finds nothing is not the best of anything.
-        """
-        score = scores.metric(self.config.best_metric, self.config.precision_floor)
-        if scores.recall > 0 and score > self.best_score:
-            self.best_score, self.validations_since_best = score, 0
-            return True
-        self.validations_since_best += 1
-        return False
-
-    def should_stop(self) -> bool:
-        """Whether `--early-stop` ends the run: none of the latest validations was better than those before."""
-        return 0 < self.config.early_stop <= self.validations_since_best
-
-    def save_model(self, epoch_ndx: int, scores: Scores | None, is_best: bool) -> None:
-        """Write the last .state file anew; after a validation this epoch's, and the best if it is the best so far.
-
-        Keys are the book's, with `model_args`, `config`, `scores` and what a restart needs added.
-        """
-        if not self.launch.is_first:
-            return
-        state = {
-            "sys_argv": self.sys_argv,
-            "time": str(datetime.datetime.now()),
-            "model_state": self.evaluated_model.state_dict(),
-            "model_name": type(self.segmentation_model).__name__,
-            "model_args": self.model_args,
-            "optimizer_state": self.optimizer.state_dict(),
-            "optimizer_name": type(self.optimizer).__name__,
-            "epoch": epoch_ndx,
-            "totalTrainingSamples_count": self.total_training_samples_count,
-            "config": dataclasses.asdict(self.config),
-            "series": self.series,
-            "scores": dataclasses.asdict(scores) if scores else None,
-            "trained_state": self.segmentation_model.state_dict() if self.averaged_model else None,
-            "best_score": self.best_score,
-            "validations_since_best": self.validations_since_best,
-            "time_str": self.time_str,
-            "launch_id": self.launch_id,
-        }
-        if scores:
-            path = self.model_path(f"{self.total_training_samples_count}.state")
-            save_checkpoint(path, state)
-            log.info(f"E{epoch_ndx} saved {path}")
-        if is_best:
-            save_checkpoint(self.best_path, state)
-        save_checkpoint(self.model_path(LAST), state)  # when the others are there: a restart goes on from it
-
-    def go_on_after_restart(self) -> int:
-        """Take up the run's last state, if torchrun has started its processes anew because one of them died.
-
-        Returns: the epoch to begin with.
-        """
-        state = copy_from_first(self.find_last_state() if self.launch.is_first else None)
-        if state is None:
-            return 1
-        self.evaluated_model.load_state_dict(state["model_state"])
-        if self.averaged_model is not None:
-            self.segmentation_model.load_state_dict(state["trained_state"])
-            self.averaged_model.n_averaged.fill_(1)  # the next step's weights are to be averaged with these
-        self.optimizer.load_state_dict(state["optimizer_state"])
-        if self.records_steps:  # the learning rate was loaded as a tensor on the CPU, which a recorded step cannot read
-            for group in self.optimizer.param_groups:
-                group["lr"] = group["lr"].to(self.device)
-        self.total_training_samples_count = state["totalTrainingSamples_count"]
-        self.best_score = state["best_score"]
-        self.validations_since_best = state["validations_since_best"]
-        self.time_str = state["time_str"]
-        log.info(f"Started again by torchrun; going on after epoch {state['epoch']} of {self.model_path(LAST)}")
-        return int(state["epoch"]) + 1
-
-    def find_last_state(self) -> dict[str, Any] | None:
-        """What an earlier start by the same torchrun has saved last."""
-        if self.launch_id is None:
-            return None
-        paths = self.models_dir.glob(f"seg_*_{glob.escape(self.config.comment)}.{LAST}")
-        states = (load_checkpoint(path) for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True))
-        return next((state for state in states if state.get("launch_id") == self.launch_id), None)
+    def go_on_after_restart(self) -> None:
+        """Take up the run's last state, if torchrun has started its processes anew because one of them died."""
+        state = copy_from_first(self.run.find_last_of_launch() if self.launch.is_first else None)
+        if state is not None:
+            self.run.load(state)
+            log.info(f"Started again by torchrun; going on after epoch {self.run.epoch} of {self.run.model_path(LAST)}")
 
     def log_start(self, train_ds: TrainingLuna2dSegmentationDataset, val_ds: Luna2dSegmentationDataset) -> None:
         config = self.config
@@ -421,14 +330,14 @@ class SegmentationTrainingApp:
         """Say where everything is, and draw what the best model finds."""
         if not self.launch.is_first:
             return
-        if self.best_score == -math.inf:
+        if self.run.best_score == -math.inf:
             log.info("No best model: in no epoch did it find a pixel of a nodule. More samples or epochs may help.")
         else:
-            best = load_checkpoint(self.best_path)
+            best = load_checkpoint(self.run.best_path)
             self.evaluated_model.load_state_dict(best["model_state"])
-            picture_path = self.model_path("best.png")
+            picture_path = self.run.model_path("best.png")
             write_png(picture_path, draw_findings(val_ds, self.predict))
-            log.info(f"Best model, by {self.config.best_metric}: {self.best_path}")
+            log.info(f"Best model, by {self.config.best_metric}: {self.run.best_path}")
             log.info(f"Its scores, epoch {best['epoch']}: {Scores(**best['scores'])}")
             log.info(f"Picture (green: found, orange: missed, red: false alarm): {picture_path}")
         log.info(f"Curves and pictures: tensorboard --logdir {self.config.runs_dir}")
