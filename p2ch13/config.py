@@ -93,6 +93,11 @@ class TrainingConfig:
     compile: str = "auto"
     sync_batchnorm: bool = False
     seed: int = 0
+    deterministic: bool = False
+    skip_bad_batches: bool = False  # whose loss is not finite, instead of ending the run
+    checkpoint_minutes: float = 10.0  # from one last.state to the next, at most
+    keep_checkpoints: int = 3  # the newest ones
+    resume: str | None = None  # the .state to go on from; "" for the latest run's
     preset: str = "book"
     depth: int = 3  # levels of the U-Net
     slice_distance: float = 0.0  # mm between the slices that the network sees; 0: neighbours

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,10 +38,17 @@ class TensorBoardReport:
     """
 
     def __init__(self, folder: Path, run_name: str, comment: str, first_step: int = 1) -> None:
+        self.folders = {mode: folder / f"{run_name}_{mode}_seg_{comment}" for mode in ("trn", "val")}
         self.writers = {
-            mode: SummaryWriter(log_dir=str(folder / f"{run_name}_{mode}_seg_{comment}"), purge_step=first_step)
-            for mode in ("trn", "val")
+            mode: SummaryWriter(log_dir=str(path), purge_step=first_step) for mode, path in self.folders.items()
         }
+
+    def log_settings(self, options: dict[str, Any], origin: dict[str, Any]) -> None:
+        """The run's options, also as a config.json that `--config` reads, and where it comes from; plain values."""
+        with write_whole(self.folders["trn"] / "config.json") as file:
+            file.write(as_json(options).encode())
+        for name, values in {"options": options, "origin": origin}.items():
+            self.writers["trn"].add_text(name, textwrap.indent(as_json(values), 4 * " "))  # code, in Markdown
 
     def log_scores(self, mode: str, scores: Scores, samples_count: int) -> None:
         """Scalars under the book's names, over the number of training samples seen so far."""
@@ -79,6 +88,10 @@ class TensorBoardReport:
     def __exit__(self, *exception: object) -> None:
         for writer in self.writers.values():
             writer.close()
+
+
+def as_json(values: dict[str, Any]) -> str:
+    return json.dumps(values, indent=2) + "\n"
 
 
 def predict_slice(

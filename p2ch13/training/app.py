@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
+import shlex
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -21,6 +24,7 @@ from p2ch13.checkpoint import load_checkpoint
 from p2ch13.compute import (
     CapturedStep,
     autocast,
+    be_deterministic,
     compile_model,
     get_device,
     get_dtype,
@@ -43,10 +47,13 @@ from p2ch13.metrics import EpochTotals, Scores, count_pixels
 from p2ch13.model import BOOK_MODEL, UNetWrapper
 from p2ch13.reporting import TensorBoardReport, draw_findings, write_png
 from p2ch13.schedules import average_weights, set_learning_rate, warm_up_cosine
-from p2ch13.training.options import parse_config
-from p2ch13.training.run_state import LAST, RunState
-from util.errors import InputError
+from p2ch13.training.loss_watch import LossWatch
+from p2ch13.training.provenance import fingerprint_data, get_commit, get_versions
+from p2ch13.training.resume import read_settings
+from p2ch13.training.run_state import RunState
+from util.errors import InputError, Stopped
 from util.files import make_writable_folder
+from util.interruption import Interruption
 from util.launch import Launch
 from util.progress import progress_bar
 
@@ -64,19 +71,26 @@ class SegmentationTrainingApp:
 
     def __init__(self, sys_argv: Sequence[str] | None = None) -> None:
         self.sys_argv = list(sys.argv[1:] if sys_argv is None else sys_argv)
-        self.config = parse_config(self.sys_argv)
+        self.config, _, self.resumed = read_settings(self.sys_argv)
         self.launch = Launch.from_environment()
+        if self.config.deterministic:
+            be_deterministic()
         torch.manual_seed(self.config.seed)
         self.device = get_device(self.launch)
         self.dtype = get_dtype(self.config.precision, self.device)
         self.segmentation_model, self.augmentation_model = self.init_model()
-        self.is_compiled = should_compile(self.config.compile, self.config.epochs * self.config.samples_per_epoch)
+        self.is_compiled = not self.config.deterministic and should_compile(
+            self.config.compile, self.config.epochs * self.config.samples_per_epoch
+        )
         self.records_steps = self.is_compiled and self.device.type == "cuda" and self.launch.is_alone
         self.optimizer = self.init_optimizer()
         self.averaged_model = average_weights(self.segmentation_model) if self.config.average_weights else None
         self.run = RunState(
-            *(self.config, self.sys_argv, self.segmentation_model, self.averaged_model, self.optimizer), self.model_args
+            *(self.config, self.sys_argv, self.launch, self.device),
+            *(self.segmentation_model, self.averaged_model, self.optimizer, self.model_args),
         )
+        self.loss_watch = LossWatch(self.device, self.config.skip_bad_batches)
+        self.interruption: Interruption | None = None
         self.training_model, self.train_step = self.init_training()
 
     def init_model(self) -> tuple[UNetWrapper, SegmentationAugmentation]:
@@ -164,9 +178,11 @@ class SegmentationTrainingApp:
                 make_writable_folder(self.run.models_dir, "--models-dir")
                 make_writable_folder(self.runs_dir, "--runs-dir")
             self.run.series = {"trn": train_ds.series_list, "val": val_ds.series_list}
+            self.run.data_fingerprint = fingerprint_data(train_ds.ct_cache, train_ds.series_list + val_ds.series_list)
             self.log_start(train_ds, val_ds)
-            self.go_on_after_restart()
-            with self.init_report() as report:
+            self.take_up()
+            with self.init_report() as report, self.noting_signals() as self.interruption:
+                self.log_settings(report)
                 for epoch_ndx in range(self.run.epoch + 1, self.config.epochs + 1):
                     if self.run.should_stop():
                         log.info(f"No better model in {self.config.early_stop} validations; --early-stop ends the run.")
@@ -176,7 +192,7 @@ class SegmentationTrainingApp:
                     if self.is_validation_epoch(epoch_ndx):
                         scores = self.log_metrics(report, epoch_ndx, "val", self.do_validation(epoch_ndx, val_ds))
                         self.log_pictures(report, epoch_ndx, {"trn": train_ds, "val": val_ds})
-                    self.run.epoch = epoch_ndx
+                    self.run.end_epoch()
                     self.save_model(scores, is_best=scores is not None and self.run.note_scores(scores))
             self.log_end(val_ds)
 
@@ -188,19 +204,54 @@ class SegmentationTrainingApp:
         self.training_model.train()
         self.seed_epoch(epoch_ndx)
         train_ds.shuffle_samples(epoch_ndx)
-        totals = EpochTotals(self.device)
-        step_size = self.config.batch_size * self.launch.world_size
+        under_way = self.run.begin_epoch()
+        batches = train_ds.batches(self.config.batch_size, self.launch, under_way.steps)
         with progress_bar(len(train_ds), f"E{epoch_ndx} training", "sample") as bar:
-            batches = train_ds.batches(self.config.batch_size, self.launch)
-            for step_ndx, (ct_slices, label_mask, *_) in enumerate(batches):
-                self.follow_schedule((epoch_ndx - 1) * len(train_ds) + step_ndx * step_size)
+            bar.update(self.run.count_samples(under_way.steps))
+            for ct_slices, label_mask, series_uids, slice_ndxs in batches:
+                self.follow_schedule((epoch_ndx - 1) * len(train_ds) + self.run.count_samples(under_way.steps))
                 losses, counts = self.train_step(ct_slices, label_mask)
+                under_way.steps += 1
                 if self.averaged_model is not None:
                     self.averaged_model.update_parameters(self.segmentation_model)
-                totals.add(losses, counts)
+                under_way.totals.add(losses, counts)
+                self.loss_watch.add(f"epoch {epoch_ndx}, step {under_way.steps}", losses, series_uids, slice_ndxs)
                 bar.update(len(losses) * self.launch.world_size)
+                self.pause(f"in epoch {epoch_ndx}, after {under_way.steps} steps")
+        return self.sum_up(epoch_ndx, "trn", under_way.totals)
+
+    def sum_up(self, epoch_ndx: int, mode: str, totals: EpochTotals) -> Scores:
+        """An epoch's scores, over all processes. Raises: InputError if not one batch had a loss."""
+        self.loss_watch.check()
         sum_over_processes(totals.values)
+        if totals.left_out_count:
+            log.warning(
+                f"E{epoch_ndx} {mode}: {totals.left_out_count} batches were left out, whose loss was not finite."
+            )
+        if not totals.sample_count:
+            raise InputError(f"no batch of epoch {epoch_ndx} ({mode}) has a finite loss; lower --learning-rate")
         return totals.scores()
+
+    def pause(self, where: str) -> None:
+        """Between two batches: keep the last state up to date, and end here if a signal asks for that.
+
+        Of several processes each would have to do so after the same step, and random numbers of its own to save: they
+        save at the end of an epoch alone, and a signal ends them at once.
+        """
+        if self.interruption is None:
+            return
+        signal_number = self.interruption.signal_number
+        if signal_number is not None or self.run.is_save_due():
+            self.loss_watch.check()
+            self.run.save_last()
+        if signal_number is not None:
+            command = shlex.join(["python", "-m", "p2ch13.training", "--resume", str(self.run.last_path)])
+            raise Stopped(
+                f"Stopped by {signal.Signals(signal_number).name} {where}. To go on: {command}", signal_number
+            )
+
+    def noting_signals(self) -> AbstractContextManager[Interruption | None]:
+        return Interruption() if self.launch.is_alone else nullcontext()
 
     def seed_epoch(self, epoch_ndx: int) -> None:
         """An epoch's random numbers depend on the seed, the epoch and the process alone: not on the epochs before."""
@@ -213,11 +264,23 @@ class SegmentationTrainingApp:
             set_learning_rate(self.optimizer, self.config.learning_rate * warm_up_cosine(progress))
 
     def compute_step(self, ct_slices: torch.Tensor, label_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """One step of the optimizer on a batch. Returns: what `compute_batch_loss` does."""
+        """One step of the optimizer on a batch. Returns: what `compute_batch_loss` does.
+
+        A loss that is not finite leaves the weights as they are, and with `--skip-bad-batches` also BatchNorm's
+        statistics. That is left to the device, which would have to wait if it were asked.
+        """
         self.optimizer.zero_grad()
+        buffers = list(self.segmentation_model.buffers()) if self.config.skip_bad_batches else []
+        before = [buffer.clone() for buffer in buffers]
         losses, counts = self.compute_batch_loss(ct_slices, label_mask)
         losses.mean().backward()  # type: ignore[no-untyped-call]
+        bad_count = (~losses.detach().isfinite().all()).float()
+        sum_over_processes(bad_count)  # the gradients, too, are those of all processes
+        is_bad = bad_count > 0
+        self.optimizer.found_inf = is_bad.float()  # type: ignore[attr-defined]  # what a gradient scaler tells a fused optimizer
         self.optimizer.step()
+        for buffer, value in zip(buffers, before, strict=True):
+            buffer.copy_(torch.where(is_bad, value, buffer))
         return losses.detach(), counts
 
     def do_validation(self, epoch_ndx: int, val_ds: Luna2dSegmentationDataset) -> Scores:
@@ -227,12 +290,13 @@ class SegmentationTrainingApp:
         batches = val_ds.group_by_series(get_slice_batch_size(self.device), self.launch)
         slice_count = sum(map(len, batches))
         with torch.inference_mode(), progress_bar(slice_count, f"E{epoch_ndx} validation", "slice") as bar:
-            for ct_slices, label_mask, *_ in self.init_val_dl(val_ds, batches):
+            for ct_slices, label_mask, series_uids, slice_ndxs in self.init_val_dl(val_ds, batches):
                 losses, counts = self.compute_batch_loss(ct_slices, label_mask)
                 totals.add(losses, counts)
+                self.loss_watch.add(f"the validation of epoch {epoch_ndx}", losses, series_uids, slice_ndxs)
                 bar.update(len(losses))
-        sum_over_processes(totals.values)
-        return totals.scores()
+                self.pause(f"in the validation of epoch {epoch_ndx}")
+        return self.sum_up(epoch_ndx, "val", totals)
 
     def compute_batch_loss(
         self, ct_slices: torch.Tensor, label_mask: torch.Tensor
@@ -280,8 +344,6 @@ class SegmentationTrainingApp:
 
     def log_metrics(self, report: TensorBoardReport | None, epoch_ndx: int, mode: str, scores: Scores) -> Scores:
         log.info(f"E{epoch_ndx} {mode} {scores}")
-        if not math.isfinite(scores.loss):
-            raise InputError(f"the {mode} loss of epoch {epoch_ndx} is {scores.loss}; try --precision fp32")
         if report:
             report.log_scores(mode, scores, epoch_ndx * self.config.samples_per_epoch)
         return scores
@@ -302,12 +364,20 @@ class SegmentationTrainingApp:
         if self.launch.is_first:
             self.run.save(scores, is_best)
 
-    def go_on_after_restart(self) -> None:
-        """Take up the run's last state, if torchrun has started its processes anew because one of them died."""
-        state = copy_from_first(self.run.find_last_of_launch() if self.launch.is_first else None)
-        if state is not None:
-            self.run.load(state)
-            log.info(f"Started again by torchrun; going on after epoch {self.run.epoch} of {self.run.model_path(LAST)}")
+    def take_up(self) -> None:
+        """Go on with the run that `--resume` names; or, if torchrun has started its processes anew, with theirs."""
+        state = copy_from_first(self.run.find_last_of_launch() if self.launch.is_first else None) or self.resumed
+        if state is None:
+            return
+        if state["step"] and not self.launch.is_alone:
+            raise InputError("--resume: this run was stopped by one process in the middle of an epoch; go on with one")
+        self.run.load(state)
+        log.info(f"Going on with {self.run.last_path}: after epoch {state['epoch']}, step {state['step']} of the next")
+
+    def log_settings(self, report: TensorBoardReport | None) -> None:
+        if report:
+            origin = {"versions": get_versions(), "commit": get_commit(), "data": self.run.data_fingerprint}
+            report.log_settings(dataclasses.asdict(self.config), {**origin, "series": self.run.series})
 
     def log_start(self, train_ds: TrainingLuna2dSegmentationDataset, val_ds: Luna2dSegmentationDataset) -> None:
         config = self.config
