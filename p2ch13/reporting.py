@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +85,30 @@ class TensorBoardReport:
         writer.flush()
 
     def __enter__(self) -> TensorBoardReport:
+        threading.excepthook = leave_os_errors_to_the_caller
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for writer in self.writers.values():
-            writer.close()
+        try:
+            for mode, writer in self.writers.items():
+                with naming_os_errors(self.folders[mode]):
+                    writer.close()
+        finally:
+            threading.excepthook = threading.__excepthook__
+
+
+def leave_os_errors_to_the_caller(error: threading.ExceptHookArgs) -> None:
+    """A writer's thread raises what a full disk has told it, and so does the writer's next call: once is enough."""
+    if not issubclass(error.exc_type, OSError):
+        threading.__excepthook__(error)
+
+
+@contextmanager
+def naming_os_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def as_json(values: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
@@ -28,7 +28,7 @@ def map_in_processes(
     unit: str,
     start_worker: Callable[..., None] | None = None,
     start_arguments: tuple[Any, ...] = (),
-) -> Iterator[Future[Result]]:
+) -> Generator[Future[Result], None, None]:
     """Call a function with each item in one of several processes; yields each call's future when it has ended.
 
     Args:
