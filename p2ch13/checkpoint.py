@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, Value
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write a .state file; it appears under its name only when it is complete."""
+    content = io.BytesIO()  # torch.save has words of its own for a full disk
+    torch.save(state, content)
     with write_whole(path) as file:
-        torch.save(state, file)
+        file.write(content.getbuffer())
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -76,6 +76,16 @@ def keep_freed_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, NEVER)
 
 
+def be_deterministic() -> None:
+    """Have this process calculate the same bits each time, or say that it cannot.
+
+    Source: https://docs.pytorch.org/docs/stable/notes/randomness.html
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when a GPU is first used
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+
+
 def should_compile(choice: str, sample_count: int) -> bool:
     """Whether to fuse a run's operations with `torch.compile`, and on one GPU to record and replay its steps.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,11 @@ class TrainingConfig:
     compile: str = "auto"
     sync_batchnorm: bool = False
     seed: int = 0
+    deterministic: bool = False
+    skip_bad_batches: bool = False  # whose loss is not finite, instead of ending the run
+    checkpoint_minutes: float = 10.0  # from one last.state to the next, at most
+    keep_checkpoints: int = 3  # the newest ones
+    resume: str | None = None  # the .state to go on from; "" for the latest run's
     preset: str = "book"
     depth: int = 3  # levels of the U-Net
     filters: int = 16  # of its first level
@@ -131,6 +137,12 @@ class TrainingConfig:
     runs_dir: str = "runs"
     tb_prefix: str = "p2ch13"
     comment: str = "none"
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainingConfig:
+        """The options that a checkpoint holds. What it does not name is as usual; what is unknown here is left out."""
+        names = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in names})
 
     @property
     def augmentation(self) -> dict[str, Any]:

@@ -284,18 +284,23 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
         return list(zip(ct_slices, masks, series_uids, slice_ndxs.tolist(), strict=True))
 
     def batches(
-        self, batch_size: int, launch: Launch | None = None, rate: HardnessRating | None = None
+        self,
+        batch_size: int,
+        launch: Launch | None = None,
+        first_step: int = 0,
+        rate: HardnessRating | None = None,
     ) -> Iterator[Batch]:
-        """All samples of the epoch, in whole batches; the last one may be smaller.
+        """All samples of the epoch, in whole batches, those of the steps before `first_step` left out.
 
-        Of several processes each gets its part of every step's samples: `batch_size` of them, and in the last step as
-        many as the others or one more or less. There must be as many samples as processes.
+        The last batch may be smaller. Of several processes each gets its part of every step's samples: `batch_size` of
+        them, and in the last step as many as the others or one more or less. There must be as many samples as
+        processes.
 
         Args: rate: how hard crops are, by their middle; instead of each negative the hardest of its places is taken.
         """
         launch = launch or Launch()
         bounds = find_steps(len(self), batch_size, launch.world_size)
-        for start, stop in pairwise(bounds):
+        for start, stop in pairwise(bounds[first_step:]):
             first, last = (
                 start + (stop - start) * rank // launch.world_size for rank in (launch.rank, launch.rank + 1)
             )

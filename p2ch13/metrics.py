@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -25,22 +27,34 @@ def count_pixels(is_predicted: torch.Tensor, label: torch.Tensor) -> torch.Tenso
 class EpochTotals:
     """Adds up an epoch's losses and counts on the device, and reads them once, at the end.
 
-    Attributes: `values`, (6,) float64: loss, Dice, number of samples, and the counts of `COUNT_NAMES`. One tensor,
-        which is summed over the processes of a run at once; whole numbers are exact in it up to 2**53.
+    A batch whose loss is not finite is left out. Attributes: `values`, (7,) float64: number of batches left out, loss,
+        Dice, number of samples, and the counts of `COUNT_NAMES`. One tensor, which is summed over the processes of a
+        run at once; whole numbers are exact in it up to 2**53.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.values = torch.zeros(3 + len(COUNT_NAMES), dtype=torch.float64, device=device)
+    def __init__(self, device: torch.device, values: Sequence[float] | None = None) -> None:
+        like: dict[str, Any] = {"dtype": torch.float64, "device": device}
+        self.values = torch.zeros(4 + len(COUNT_NAMES), **like) if values is None else torch.tensor(values, **like)
 
     def add(self, losses: torch.Tensor, counts: torch.Tensor) -> None:
         """Args: losses of a batch's samples, (batch,); `count_pixels` of the batch."""
-        self.values[0] += losses.detach().sum()
-        self.values[1] += sample_dice(counts).sum()
-        self.values[2] += len(losses)
-        self.values[3:] += counts.sum(0)
+        is_finite = losses.isfinite().all()
+        self.values[0] += ~is_finite
+        self.values[1] += torch.where(is_finite, losses.detach().sum(), 0.0)
+        self.values[2] += is_finite * sample_dice(counts).sum()
+        self.values[3] += is_finite * len(losses)
+        self.values[4:] += is_finite * counts.sum(0)
+
+    @property
+    def left_out_count(self) -> int:
+        return int(self.values[0])
+
+    @property
+    def sample_count(self) -> int:
+        return int(self.values[3])
 
     def scores(self) -> Scores:
-        loss, dice, sample_count, *counts = self.values.tolist()
+        _, loss, dice, sample_count, *counts = self.values.tolist()
         sample_count = max(sample_count, 1)
         return Scores.from_counts(loss / sample_count, dice / sample_count, *(int(count) for count in counts))
 

@@ -29,10 +29,12 @@ class Muon(Optimizer):
         params: float32.
         lr: a number, or a tensor where steps are recorded.
         momentum: what is left of a gradient after a step.
+    Attributes: `found_inf`, as for PyTorch's fused optimizers: where it is 1, the next step changes nothing.
     """
 
     def __init__(self, params: Iterable[nn.Parameter], lr: torch.Tensor | float = 3e-3, momentum: float = 0.95) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum})
+        self.found_inf: torch.Tensor | None = None
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -44,12 +46,18 @@ class Muon(Optimizer):
                 state = self.state[parameter]
                 if not state:
                     state["momentum_buffer"] = torch.zeros_like(parameter.grad)
-                average = state["momentum_buffer"].lerp_(parameter.grad, 1 - group["momentum"])
+                average = state["momentum_buffer"].lerp(parameter.grad, 1 - group["momentum"])
                 ahead = parameter.grad.lerp(average, group["momentum"])  # Nesterov's
                 rows = ahead.shape[0] if ahead.ndim > 1 else 1
                 direction = orthogonalize(ahead.reshape(rows, -1))
                 length = STEP_RMS * max(direction.shape) ** 0.5
-                parameter.sub_(direction.reshape(parameter.shape) * (group["lr"] * length))
+                stepped = parameter - direction.reshape(parameter.shape) * (group["lr"] * length)
+                self._assign(state["momentum_buffer"], average)
+                self._assign(parameter, stepped)
+
+    def _assign(self, old: torch.Tensor, new: torch.Tensor) -> None:
+        """On the device, which would have to wait if it were asked whether to."""
+        old.copy_(new if self.found_inf is None else torch.where(self.found_inf > 0, old, new))
 
 
 def orthogonalize(matrix: torch.Tensor) -> torch.Tensor:

@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from p2ch13.cache import CtCache
@@ -105,12 +106,13 @@ def fill(ct_cache: CtCache, choice: CropChoice, series_list: Sequence[str], work
     """Cache the series in worker processes. Returns: an error for each one that cannot be read, sorted by its file."""
     errors: list[InputError] = []
     arguments = (ct_cache, choice)
-    futures = map_in_processes(fill_series, series_list, worker_count, "Caching", "scan", start_worker, arguments)
-    for future in futures:
-        try:
-            future.result()
-        except InputError as error:
-            errors.append(error)
+    calls = map_in_processes(fill_series, series_list, worker_count, "Caching", "scan", start_worker, arguments)
+    with closing(calls) as futures:  # a full disk ends it before its time
+        for future in futures:
+            try:
+                future.result()
+            except InputError as error:
+                errors.append(error)
     return sorted(errors, key=str)  # not by which process was first
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+import textwrap
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +40,17 @@ class TensorBoardReport:
     """
 
     def __init__(self, folder: Path, run_name: str, comment: str, first_step: int = 1) -> None:
+        self.folders = {mode: folder / f"{run_name}_{mode}_seg_{comment}" for mode in ("trn", "val")}
         self.writers = {
-            mode: SummaryWriter(log_dir=str(folder / f"{run_name}_{mode}_seg_{comment}"), purge_step=first_step)
-            for mode in ("trn", "val")
+            mode: SummaryWriter(log_dir=str(path), purge_step=first_step) for mode, path in self.folders.items()
         }
+
+    def log_settings(self, options: dict[str, Any], origin: dict[str, Any]) -> None:
+        """The run's options, also as a config.json that `--config` reads, and where it comes from; plain values."""
+        with write_whole(self.folders["trn"] / "config.json") as file:
+            file.write(as_json(options).encode())
+        for name, values in {"options": options, "origin": origin}.items():
+            self.writers["trn"].add_text(name, textwrap.indent(as_json(values), 4 * " "))  # code, in Markdown
 
     def log_scores(self, mode: str, scores: Scores, samples_count: int) -> None:
         """Scalars under the book's names, over the number of training samples seen so far."""
@@ -74,11 +85,34 @@ class TensorBoardReport:
         writer.flush()
 
     def __enter__(self) -> TensorBoardReport:
+        threading.excepthook = leave_os_errors_to_the_caller
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for writer in self.writers.values():
-            writer.close()
+        try:
+            for mode, writer in self.writers.items():
+                with naming_os_errors(self.folders[mode]):
+                    writer.close()
+        finally:
+            threading.excepthook = threading.__excepthook__
+
+
+def leave_os_errors_to_the_caller(error: threading.ExceptHookArgs) -> None:
+    """A writer's thread raises what a full disk has told it, and so does the writer's next call: once is enough."""
+    if not issubclass(error.exc_type, OSError):
+        threading.__excepthook__(error)
+
+
+@contextmanager
+def naming_os_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def as_json(values: dict[str, Any]) -> str:
+    return json.dumps(values, indent=2) + "\n"
 
 
 def predict_slice(

@@ -17,7 +17,7 @@ def test_counts_beyond_what_float32_holds():
     totals = EpochTotals(torch.device("cpu"))
     for _ in range(2):
         totals.add(torch.zeros(1), count_pixels(mask, mask))
-    assert totals.values[3:].tolist() == [2**25 + 2, 0, 0]
+    assert totals.values[4:].tolist() == [2**25 + 2, 0, 0]
 
 
 def test_dice_of_each_sample():
@@ -76,3 +76,12 @@ def test_totals_weigh_every_sample_alike():
     scores = totals.scores()
     assert (scores.loss, scores.tp_percent, scores.fn_percent, scores.fp_percent) == (3.0, 75.0, 25.0, 187.5)
     assert scores.dice == pytest.approx((8 / 9 + 1 + 1 + 0.2) / 4)
+
+
+def test_a_batch_whose_loss_is_not_finite_counts_for_nothing():
+    totals = EpochTotals(torch.device("cpu"))
+    totals.add(torch.tensor([0.5, 0.25]), torch.tensor([[2, 2, 0], [1, 0, 0]]))
+    totals.add(torch.tensor([0.5, torch.inf]), torch.tensor([[7, 7, 7], [7, 7, 7]]))
+    assert (totals.left_out_count, totals.sample_count) == (1, 2)
+    assert totals.scores().loss == 0.375
+    assert totals.values[4:].tolist() == [3, 2, 0]

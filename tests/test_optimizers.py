@@ -59,6 +59,21 @@ def test_the_learning_rate_may_be_a_tensor():
     torch.testing.assert_close(*steps)
 
 
+def test_a_bad_step_changes_nothing():
+    torch.manual_seed(0)
+    grads = torch.randn(3, 4, 6)
+    ours, other = (nn.Parameter(torch.zeros(4, 6)) for _ in range(2))
+    with_bad, without = Muon([ours]), Muon([other])
+    for ndx, grad in enumerate(grads):
+        ours.grad = grad * torch.nan if ndx == 1 else grad
+        with_bad.found_inf = torch.tensor(float(ndx == 1))
+        with_bad.step()
+        if ndx != 1:
+            other.grad = grad
+            without.step()
+    assert torch.equal(ours, other)
+
+
 def test_goes_on_from_its_state():
     torch.manual_seed(0)
     grads = torch.randn(4, 5, 7)

@@ -107,16 +107,18 @@ def test_a_mistyped_option(folders, capsys):
     assert "0 is less than 1" in capsys.readouterr().err
 
 
-def test_ctrl_c_keeps_what_is_cached(tmp_path):
+@pytest.mark.parametrize(("signal_number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_keeps_what_is_cached(tmp_path, signal_number, status):
     folders = Folders(
         write_luna(tmp_path / "luna", {f"1.2.{ndx}": [Ball((8, 50, 52), 5)] for ndx in range(300)}), tmp_path / "cache"
     )
     process = subprocess.Popen(script(folders), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not list(folders.cache_dir.rglob("*.val")):  # until the first crops are there
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == 130
+    process.send_signal(signal_number)
+    output, error = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert "What is cached by now stays; start again to go on." in output
     assert "Traceback" not in error
     assert run(folders) == 0
     ct_cache = CtCache(folders)

@@ -1,3 +1,7 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +19,8 @@ from p2ch13.reporting import (
     enlarge,
     write_png,
 )
+
+REPOSITORY = Path(__file__).parents[1]
 
 
 def is_dense(ct_slices: torch.Tensor) -> torch.Tensor:
@@ -131,3 +137,17 @@ def test_pictures_of_every_series(tmp_path, report, folders):
     assert [event.step for event in events.Images("val/0_prediction_0")] == [1600, 3200]
     assert [event.step for event in events.Images("val/0_label_0")] == [1600]
     assert (events.Images("val/0_label_0")[0].height, events.Images("val/0_label_0")[0].width) == (100, 104)
+
+
+def test_a_full_disk_is_one_line(tmp_path):
+    code = (
+        "import resource; from pathlib import Path; from p2ch13.reporting import TensorBoardReport\n"
+        "from util.errors import run_command\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
+        "def main():\n"
+        f"    with TensorBoardReport(Path({str(tmp_path)!r}), 'now', 'none') as report:\n"
+        "        for step in range(999): report.writers['trn'].add_scalar('loss', 1.0, step)\n"
+        "run_command(main)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY)
+    assert (done.returncode, done.stderr) == (2, f"error: {tmp_path / 'now_trn_seg_none'}: File too large\n")

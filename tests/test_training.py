@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from p2ch13.training.__main__ import main
 from p2ch13.training.app import SegmentationTrainingApp
 from p2ch13.training.options import parse_config
 from tests.conftest import assert_one_line
-from util.errors import run_command
+from util.errors import InputError, run_command
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -89,7 +90,7 @@ def test_options_are_read_without_torch():
 def test_a_saved_model_predicts_what_the_trained_one_does(options):
     app = SegmentationTrainingApp([*options, "--epochs", "1"])
     app.main()
-    (path,) = app.models_dir.glob("*.64.state")
+    (path,) = app.run.models_dir.glob("*.64.state")
     ct_slices = torch.randn(1, 7, 64, 64) * 300 - 600
     app.segmentation_model.eval()
     with torch.inference_mode():
@@ -160,9 +161,9 @@ def test_only_a_higher_recall_is_the_best(options):
     recalls = [Scores.from_counts(1.0, 0.5, tp, 10 - tp, 5) for tp in (0, 4, 3, 4, 6)]
     best_epochs = []
     for epoch_ndx, scores in enumerate([nothing_to_find, *recalls], start=1):
-        app.total_training_samples_count = epoch_ndx
-        app.save_model(epoch_ndx, scores, app.note_scores(scores))
-        best_epochs.append(load_checkpoint(app.best_path)["epoch"] if app.best_path.exists() else None)
+        app.run.epoch = epoch_ndx
+        app.save_model(scores, app.run.note_scores(scores))
+        best_epochs.append(load_checkpoint(app.run.best_path)["epoch"] if app.run.best_path.exists() else None)
     # Recall NaN and 0 are not the best of anything: in the book's code an epoch with score 0 is.
     assert best_epochs == [None, None, 3, 3, 3, 6]
 
@@ -176,7 +177,7 @@ def test_the_best_by_another_metric():
         "recall-at-precision": [True, True, True],
     }.items():
         app = SegmentationTrainingApp(["--best-metric", metric, "--precision-floor", "0.5"])
-        assert [app.note_scores(scores) for scores in epochs] == expected
+        assert [app.run.note_scores(scores) for scores in epochs] == expected
 
 
 def test_early_stop(options, caplog, monkeypatch):
@@ -188,8 +189,8 @@ def test_early_stop(options, caplog, monkeypatch):
     )
     with caplog.at_level("INFO"):
         app.main()
-    assert app.total_training_samples_count == 4 * 64
-    assert load_checkpoint(app.best_path)["epoch"] == 2
+    assert app.run.epoch == 4
+    assert load_checkpoint(app.run.best_path)["epoch"] == 2
     assert "No better model in 2 validations; --early-stop ends the run." in caplog.text
 
 
@@ -246,7 +247,7 @@ def test_averaged_weights_by_hand(options):
 def test_depth_is_kept_with_the_model(options):
     app = SegmentationTrainingApp([*options, "--depth", "4"])
     app.main()
-    assert load_model(app.best_path).unet.depth == 4
+    assert load_model(app.run.best_path).unet.depth == 4
 
 
 def test_a_model_that_finds_nothing_is_said_to(options, caplog, monkeypatch):
@@ -255,8 +256,131 @@ def test_a_model_that_finds_nothing_is_said_to(options, caplog, monkeypatch):
     with caplog.at_level("INFO"):
         app.main()
     assert "No best model: in no epoch did it find a pixel of a nodule." in caplog.text
-    assert not list(app.models_dir.glob("*best*"))
-    assert len(list(app.models_dir.glob("*.64.state"))) == 1
+    assert not list(app.run.models_dir.glob("*best*"))
+    assert len(list(app.run.models_dir.glob("*.64.state"))) == 1
+
+
+def poison(app, monkeypatch, step):
+    """NaN in the batch of a step, as a diverged activation would be."""
+    steps = []
+    original = app.compute_batch_loss
+
+    def compute(ct_slices, label_mask):
+        steps.append(1)
+        return original(ct_slices * torch.nan if len(steps) == step else ct_slices, label_mask)
+
+    monkeypatch.setattr(app, "compute_batch_loss", compute)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(options, monkeypatch, capsys):
+    app = SegmentationTrainingApp([*options, "--epochs", "2"])
+    poison(app, monkeypatch, 4 + 22 + 3)  # the third step of the second epoch
+    with pytest.raises(SystemExit) as end:
+        run_command(app.main)
+    assert end.value.code == 2
+    assert_one_line(capsys, "the loss of epoch 2, step 3 is not finite; its slices: 1.2.1 7, 1.2.3 1 8;", "--skip-bad")
+    last = load_checkpoint(app.run.last_path)
+    assert last["epoch"] == 1
+    assert all(value.isfinite().all() for value in last["model_state"].values())
+
+
+def test_a_loss_that_is_not_finite_is_left_out(options, monkeypatch, caplog):
+    """The step changes nothing; the epoch's scores are those of its other batches."""
+    app = SegmentationTrainingApp([*options, "--skip-bad-batches", "--epochs", "2"])
+    poison(app, monkeypatch, 2)
+    states = []
+    take_step = app.compute_step
+
+    def step(*batch):
+        before = {name: value.clone() for name, value in app.segmentation_model.state_dict().items()}
+        result = take_step(*batch)
+        after = app.segmentation_model.state_dict()
+        states.append(all(torch.equal(before[name], after[name]) for name in before))
+        return result
+
+    monkeypatch.setattr(app, "train_step", step)
+    scores = app.do_training(1, app.init_train_ds())
+    assert states == [False, True, False, False]
+    assert app.run.under_way.totals.values[[0, 3]].tolist() == [1, 48]
+    assert 0 < scores.loss < 100
+    assert "Left out: the loss of epoch 1, step 2 is not finite; its slices: 1.2.1 7, 1.2.3 1 8" in caplog.text
+    assert "E1 trn: 1 batches were left out" in caplog.text
+    app.run.end_epoch()
+    assert app.run.as_dict(None)["left_out_count"] == 1
+
+
+def test_nothing_but_bad_batches(options, monkeypatch):
+    app = SegmentationTrainingApp([*options, "--skip-bad-batches"])
+    original = app.compute_batch_loss
+    monkeypatch.setattr(app, "compute_batch_loss", lambda hu, label_mask: original(hu * torch.nan, label_mask))
+    with pytest.raises(InputError, match=r"no batch of epoch 1 \(trn\) has a finite loss"):
+        app.do_training(1, app.init_train_ds())
+
+
+def test_deterministic_runs_are_equal(options, tmp_path):
+    """With augmentation and workers, each in a process of its own."""
+    states = []
+    for name in ("first", "second"):
+        folders = ["--models-dir", str(tmp_path / name), "--num-workers", "2", "--samples-per-epoch", "32"]
+        done = run_script(["-m", "p2ch13.training"], [*options, *folders, "--augmented", "--deterministic"], tmp_path)
+        assert done.returncode == 0, done.stderr
+        (path,) = (tmp_path / name / "p2ch13").glob("*.last.state")
+        states.append(load_checkpoint(path))
+    first, second = (state["model_state"] for state in states)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(first["unet.last.weight"], SegmentationTrainingApp(options).evaluated_model.unet.last.weight)
+    assert states[0]["scores"] == states[1]["scores"]
+
+
+def test_deterministic_operations_only(monkeypatch):
+    called = []
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", called.append)
+    assert not SegmentationTrainingApp(["--deterministic", "--epochs", "9"]).is_compiled
+    assert called == [True]
+
+
+def test_options_from_a_file(tmp_path, capsys):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"preset": "strong", "epochs": 7, "negatives": 1, "off_centre": False, "comment": "w4"}))
+    config = parse_config(["--config", str(path), "--epochs", "3", "--no-batch-dice"])
+    assert (config.epochs, config.negatives, config.off_centre, config.comment) == (3, 1, False, "w4")
+    assert (config.batch_dice, config.average_weights) == (False, True)
+    for content, parts in {
+        '{"epoch": 3}': ("there is no option epoch; is it epochs?",),
+        '{"epochs": "3"}': ("epochs is '3', not a whole number",),
+        '{"epochs": true}': ("epochs is True, not a whole number",),
+        '{"epochs": 0}': ("argument --epochs: 0 is less than 1",),
+        '{"precision": "fp8"}': ("argument --precision: invalid choice: 'fp8'",),
+        '{"negatives": 1.5}': ("1.5 is not between 0 and 1",),
+        '{"augment_flip": 1}': ("augment_flip is 1, not true or false",),
+        '{"comment": "../w4"}': ("cannot be part of a file name",),
+        "[1]": ("holds no options",),
+        "{": ("cannot be read as options",),
+    }.items():
+        path.write_text(content)
+        assert run("--config", str(path)) == 2
+        assert_one_line(capsys, "config.json: ", *parts)
+    assert run("--deterministic", "--compile", "yes") == 2
+    assert_one_line(capsys, "--deterministic: compiled code makes no such promise")
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(options, tmp_path):
+    """A limit on the size of files, which a checkpoint is larger than and TensorBoard's are not."""
+    run_script(["-m", "p2ch13.training"], [*options, "tiny"], tmp_path)
+    (path,) = (tmp_path / "models" / "p2ch13").glob("*.last.state")
+    before = path.read_bytes()
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6))\n"
+        "from p2ch13.training.__main__ import main; from util.errors import run_command\n"
+        f"run_command(lambda: main(['--resume', {str(path)!r}, '--epochs', '2']))"
+    )
+    done = run_script(["-c", code], [], tmp_path)
+    assert done.returncode == 2, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert line.endswith(".state: File too large")
+    assert "Traceback" not in done.stderr
+    assert path.read_bytes() == before
+    assert not list(path.parent.glob(".*"))
 
 
 def test_augmentation_options():

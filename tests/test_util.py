@@ -3,17 +3,26 @@
 import argparse
 import logging
 import os
+import platform
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
+from util import files
 from util.errors import InputError, run_command
 from util.files import make_writable_folder, unfinished_file, write_whole
+from util.interruption import Interruption
 from util.launch import Launch
 from util.logconf import set_up_logging
 from util.options import name_part, non_negative_int, non_negative_number, positive_int, probability
 from util.processes import map_in_processes
 from util.progress import progress_bar
+
+REPOSITORY = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(
@@ -76,6 +85,95 @@ def test_a_library_that_writes_by_name_sees_the_suffix(tmp_path):
         raise KeyboardInterrupt
     assert path.read_bytes() == b"whole"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    """Not what a process at work, or one of another machine, is writing."""
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    names = [f".{host}.{pid}.tmp.a.state" for host in (platform.node(), "elsewhere") for pid in (killed.pid, 1)]
+    for name in [*names, ".hidden"]:
+        (tmp_path / name).write_text("half")
+    with write_whole(tmp_path / "file") as file:
+        file.write(b"whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names[1:], ".hidden", "file"])
+
+
+def test_a_full_disk_is_one_line(tmp_path):
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "from pathlib import Path; from util.errors import run_command; from util.files import write_csv\n"
+        f"run_command(lambda: write_csv(Path({str(tmp_path / 'new.csv')!r}), ['a'], [[ndx] for ndx in range(9999)]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY)
+    assert (done.returncode, done.stderr) == (2, f"error: {tmp_path / 'new.csv'}: File too large\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_on_disk_before_its_name(tmp_path, monkeypatch):
+    """And then the name."""
+    done = []
+    monkeypatch.setattr(files, "sync", lambda path: done.append((path, (tmp_path / "file").exists())))
+    with write_whole(tmp_path / "file") as file:
+        file.write(b"whole")
+    (unfinished, named), after = done
+    assert unfinished.name.endswith(".tmp.file")
+    assert (named, after) == (False, (tmp_path, True))
+
+
+def test_sigterm_ends_like_ctrl_c(capsys):
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as end:
+            run_command(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert end.value.code == 143
+    assert capsys.readouterr().err == "\nStopped by SIGTERM.\n"
+
+
+def test_a_second_signal_ends_at_once():
+    code = (
+        "import os, signal; from util.interruption import Interruption\n"
+        "with Interruption() as interruption:\n"
+        "    os.kill(os.getpid(), signal.SIGINT); print(interruption.signal_number, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM); print('still here')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGTERM, "2\n", "")
+    handler = signal.getsignal(signal.SIGINT)
+    with Interruption():
+        pass
+    assert signal.getsignal(signal.SIGINT) == handler
+
+
+def test_workers_end_with_a_parent_that_is_killed(tmp_path):
+    code = (
+        "import os, time; from pathlib import Path; from util.processes import map_in_processes\n"
+        "from tests.test_util import note_process\n"
+        f"list(map_in_processes(note_process, [Path({str(tmp_path)!r})] * 2, 2, 'Sleeping', 'process'))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stderr=subprocess.DEVNULL)
+    while len(list(tmp_path.iterdir())) < 2:
+        time.sleep(0.02)
+    parent.kill()
+    parent.wait()
+    workers = [int(path.name) for path in tmp_path.iterdir()]
+    while any(is_at_work(worker) for worker in workers):  # or the test would never end
+        time.sleep(0.02)
+
+
+def is_at_work(process_id):
+    """Not over, nor a zombie."""
+    try:
+        return " (zombie)" not in Path(f"/proc/{process_id}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def note_process(folder):
+    (folder / str(os.getpid())).touch()
+    time.sleep(600)
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):

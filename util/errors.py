@@ -2,38 +2,58 @@
 
 from __future__ import annotations
 
+import signal
 import struct
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
+
+from util.launch import Launch
 
 EXIT_DONE = 0
 EXIT_SKIPPED = 1  # the work is done, but for what was named and left out
 EXIT_USER_MISTAKE = 2
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for Ctrl-C
+EXIT_SIGNAL = 128  # and the signal's number, which is what a shell reports: 130 for Ctrl-C, 143 for SIGTERM
 
 
 class InputError(ValueError):
     """What the user gave cannot be used; the message is one line that names the file and the cure."""
 
 
+class Stopped(KeyboardInterrupt):
+    """A signal has ended the work; the message is one line for the user. Handled wherever Ctrl-C is."""
+
+    def __init__(self, message: str, signal_number: int = signal.SIGINT) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
+
+
 def run_command(main: Callable[[], int | None]) -> NoReturn:
     """Run a command line's `main` and leave the process with its exit status.
 
     `InputError` and `OSError` (a folder that cannot be written, a full disk) end in one line on stderr and status 2,
-    Ctrl-C in status 130. Anything else is a bug and keeps its traceback.
+    Ctrl-C in status 130, SIGTERM in 143. Anything else is a bug and keeps its traceback.
     """
+    if Launch.from_environment().is_alone:  # torchrun wants its processes to end at once, whatever they are waiting for
+        signal.signal(signal.SIGTERM, stop)
     try:
         status = main() or EXIT_DONE
-    except KeyboardInterrupt:
-        print("\nStopped by Ctrl-C.", file=sys.stderr)
-        status = EXIT_INTERRUPTED
+    except KeyboardInterrupt as interrupt:
+        stopped = interrupt if isinstance(interrupt, Stopped) else Stopped("Stopped by Ctrl-C.")
+        print(f"\n{stopped}", file=sys.stderr)
+        status = EXIT_SIGNAL + stopped.signal_number
     except (InputError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         status = EXIT_USER_MISTAKE
     sys.exit(status)
+
+
+def stop(signal_number: int, frame: FrameType | None) -> NoReturn:
+    """What Python does on Ctrl-C, for another signal."""
+    raise Stopped(f"Stopped by {signal.Signals(signal_number).name}.", signal_number)
 
 
 def one_line(error: BaseException) -> str:

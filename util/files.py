@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import glob
 import io
 import os
+import platform
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -38,18 +40,50 @@ def write_whole(path: Path) -> Iterator[BinaryIO]:
 def unfinished_file(path: Path) -> Iterator[Path]:
     """The same by name, for libraries that open files themselves and go by their suffix.
 
-    The bytes go to a hidden file beside it, which takes the name at the end and is removed if anything fails before.
+    The bytes go to a hidden file beside it, which takes the name at the end and is removed if anything fails before;
+    what a killed process has left of that kind goes with the next file that is written there.
+    Raises: OSError that names the file, if the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{os.getpid()}.tmp.{path.name}")
+    remove_leftovers(path.parent)
+    unfinished = path.with_name(f".{platform.node()}.{os.getpid()}.tmp.{path.name}")
     try:
         yield unfinished
-        with unfinished.open("rb") as file:
-            os.fsync(file.fileno())
+        sync(unfinished)
         unfinished.replace(path)
-    except BaseException:
+        sync(path.parent)  # the name, too, is there after a power failure
+    except BaseException as error:
         unfinished.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.strerror and str(error.filename) in ("None", str(unfinished)):
+            raise OSError(error.errno, error.strerror, str(path)) from None
         raise
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, is on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the unfinished files of processes that are no more; those of other machines are not ours to judge."""
+    for path in folder.glob(f".{glob.escape(platform.node())}.*.tmp.*"):
+        process_id = path.name.removeprefix(f".{platform.node()}.").partition(".")[0]
+        if process_id.isdecimal() and not is_running(int(process_id)):
+            path.unlink(missing_ok=True)
+
+
+def is_running(process_id: int) -> bool:
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -1,9 +1,12 @@
-"""Work spread over processes, with a progress bar, that ends cleanly on Ctrl-C."""
+"""Work spread over processes, with a progress bar, that ends cleanly on Ctrl-C and with its parent."""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
-from collections.abc import Callable, Iterable, Iterator
+import threading
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
@@ -25,7 +28,7 @@ def map_in_processes(
     unit: str,
     start_worker: Callable[..., None] | None = None,
     start_arguments: tuple[Any, ...] = (),
-) -> Iterator[Future[Result]]:
+) -> Generator[Future[Result], None, None]:
     """Call a function with each item in one of several processes; yields each call's future when it has ended.
 
     Args:
@@ -53,6 +56,16 @@ def map_in_processes(
 def _start(start_worker: Callable[..., None] | None, start_arguments: tuple[Any, ...]) -> None:
     """Ctrl-C goes to all processes of a terminal: the parent alone reacts, and lets the others end what they are at."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the parent's way to take it
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     threadpool_limits(1)  # as many processes as cores are at work already; their threads would wait for each other
     if start_worker is not None:
         start_worker(*start_arguments)
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed cannot tell its processes that there is nothing left to do."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -168,15 +168,9 @@ class Checkpoint:
     def read(cls, path: Path | None) -> Checkpoint:
         """Raises: InputError if the file cannot be read."""
         state = load_checkpoint(path) if path else {}
-        config, series = state.get("config", {}), state.get("series", {})
-        names = ("labels", "threshold_hu", "lidc_xml", "missing_xml")
-        labels = TrainingConfig(**{name: config[name] for name in names if name in config}).label_options
-        return cls(
-            labels,
-            config.get("val_stride", cls.val_stride),
-            frozenset(series.get("trn", ())),
-            frozenset(series.get("val", ())),
-        )
+        config, series = TrainingConfig.from_dict(state.get("config", {})), state.get("series", {})
+        split = (frozenset(series.get(mode, ())) for mode in ("trn", "val"))
+        return cls(config.label_options, config.val_stride, *split)
 
 
 def read_excluded_annotations(options: EvaluationOptions) -> Excluded:

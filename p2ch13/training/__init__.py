@@ -1,1 +1,2 @@
-"""Training: `options`, the command line, and `app`, the loop."""
+"""Training: `options`, the command line; `app`, the loop; `run_state`, what a run saves and takes up again; `resume`,
+which run that is; `provenance`, where it comes from; `loss_watch`, batches whose loss is not finite."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import glob
 import logging
 import math
+import shlex
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,10 +20,11 @@ from torch.optim import Adam, Optimizer
 from torch.utils.data import DataLoader
 
 from p2ch13.augmentation import SegmentationAugmentation
-from p2ch13.checkpoint import load_checkpoint, save_checkpoint
+from p2ch13.checkpoint import load_checkpoint
 from p2ch13.compute import (
     CapturedStep,
     autocast,
+    be_deterministic,
     compile_model,
     get_device,
     get_dtype,
@@ -47,15 +48,17 @@ from p2ch13.model import BOOK_MODEL, UNetWrapper
 from p2ch13.optimizers import Muon
 from p2ch13.reporting import TensorBoardReport, draw_findings, write_png
 from p2ch13.schedules import average_weights, set_learning_rate, warm_up_cosine
-from p2ch13.training.options import parse_config
-from util.errors import InputError
+from p2ch13.training.loss_watch import LossWatch
+from p2ch13.training.provenance import fingerprint_data, get_commit, get_versions
+from p2ch13.training.resume import read_settings
+from p2ch13.training.run_state import RunState
+from util.errors import InputError, Stopped
 from util.files import make_writable_folder
+from util.interruption import Interruption
 from util.launch import Launch
 from util.progress import progress_bar
 
 log = logging.getLogger(__name__)
-
-LAST = "last.state"
 
 
 class SegmentationTrainingApp:
@@ -69,22 +72,26 @@ class SegmentationTrainingApp:
 
     def __init__(self, sys_argv: Sequence[str] | None = None) -> None:
         self.sys_argv = list(sys.argv[1:] if sys_argv is None else sys_argv)
-        self.config = parse_config(self.sys_argv)
+        self.config, _, self.resumed = read_settings(self.sys_argv)
         self.launch = Launch.from_environment()
-        self.launch_id: str | None = None
-        self.time_str = datetime.datetime.now().strftime("%Y-%m-%d_%H.%M.%S")
-        self.total_training_samples_count = 0
-        self.series: dict[str, list[str]] = {}  # "trn" and "val": what the run has been trained and validated on
-        self.best_score = -math.inf
-        self.validations_since_best = 0
+        if self.config.deterministic:
+            be_deterministic()
         torch.manual_seed(self.config.seed)
         self.device = get_device(self.launch)
         self.dtype = get_dtype(self.config.precision, self.device)
         self.segmentation_model, self.augmentation_model = self.init_model()
-        self.is_compiled = should_compile(self.config.compile, self.config.epochs * self.config.samples_per_epoch)
+        self.is_compiled = not self.config.deterministic and should_compile(
+            self.config.compile, self.config.epochs * self.config.samples_per_epoch
+        )
         self.records_steps = self.is_compiled and self.device.type == "cuda" and self.launch.is_alone
         self.optimizer = self.init_optimizer()
         self.averaged_model = average_weights(self.segmentation_model) if self.config.average_weights else None
+        self.run = RunState(
+            *(self.config, self.sys_argv, self.launch, self.device),
+            *(self.segmentation_model, self.averaged_model, self.optimizer, self.model_args),
+        )
+        self.loss_watch = LossWatch(self.device, self.config.skip_bad_batches)
+        self.interruption: Interruption | None = None
         self.training_model, self.train_step = self.init_training()
 
     def init_model(self) -> tuple[UNetWrapper, SegmentationAugmentation]:
@@ -176,18 +183,20 @@ class SegmentationTrainingApp:
     def main(self) -> None:
         """Train, validate, save. Raises: InputError for data, folders or options that cannot be used."""
         keep_freed_memory()
-        with process_group(self.launch) as self.launch_id:
+        with process_group(self.launch) as self.run.launch_id:
             self.training_model, self.train_step = self.init_training()
             train_ds, val_ds = self.init_train_ds(), self.init_val_ds()
             if self.launch.is_first:
-                make_writable_folder(self.models_dir, "--models-dir")
+                make_writable_folder(self.run.models_dir, "--models-dir")
                 make_writable_folder(self.runs_dir, "--runs-dir")
-            self.series = {"trn": train_ds.series_list, "val": val_ds.series_list}
+            self.run.series = {"trn": train_ds.series_list, "val": val_ds.series_list}
+            self.run.data_fingerprint = fingerprint_data(train_ds.ct_cache, train_ds.series_list + val_ds.series_list)
             self.log_start(train_ds, val_ds)
-            first_epoch_ndx = self.go_on_after_restart()
-            with self.init_report() as report:
-                for epoch_ndx in range(first_epoch_ndx, self.config.epochs + 1):
-                    if self.should_stop():
+            self.take_up()
+            with self.init_report() as report, self.noting_signals() as self.interruption:
+                self.log_settings(report)
+                for epoch_ndx in range(self.run.epoch + 1, self.config.epochs + 1):
+                    if self.run.should_stop():
                         log.info(f"No better model in {self.config.early_stop} validations; --early-stop ends the run.")
                         break
                     self.log_metrics(report, epoch_ndx, "trn", self.do_training(epoch_ndx, train_ds))
@@ -195,7 +204,8 @@ class SegmentationTrainingApp:
                     if self.is_validation_epoch(epoch_ndx):
                         scores = self.log_metrics(report, epoch_ndx, "val", self.do_validation(epoch_ndx, val_ds))
                         self.log_pictures(report, epoch_ndx, {"trn": train_ds, "val": val_ds})
-                    self.save_model(epoch_ndx, scores, is_best=scores is not None and self.note_scores(scores))
+                    self.run.end_epoch()
+                    self.save_model(scores, is_best=scores is not None and self.run.note_scores(scores))
             self.log_end(val_ds)
 
     def is_validation_epoch(self, epoch_ndx: int) -> bool:
@@ -206,20 +216,54 @@ class SegmentationTrainingApp:
         self.training_model.train()
         self.seed_epoch(epoch_ndx)
         train_ds.shuffle_samples(epoch_ndx)
-        totals = EpochTotals(self.device)
-        step_size = self.config.batch_size * self.launch.world_size
+        under_way = self.run.begin_epoch()
+        batches = train_ds.batches(self.config.batch_size, self.launch, under_way.steps, self.rate_negatives)
         with progress_bar(len(train_ds), f"E{epoch_ndx} training", "sample") as bar:
-            batches = train_ds.batches(self.config.batch_size, self.launch, self.rate_negatives)
-            for step_ndx, (ct_slices, label_mask, *_) in enumerate(batches):
-                self.follow_schedule(self.total_training_samples_count + step_ndx * step_size)
+            bar.update(self.run.count_samples(under_way.steps))
+            for ct_slices, label_mask, series_uids, slice_ndxs in batches:
+                self.follow_schedule((epoch_ndx - 1) * len(train_ds) + self.run.count_samples(under_way.steps))
                 losses, counts = self.train_step(ct_slices, label_mask)
+                under_way.steps += 1
                 if self.averaged_model is not None:
                     self.averaged_model.update_parameters(self.segmentation_model)
-                totals.add(losses, counts)
+                under_way.totals.add(losses, counts)
+                self.loss_watch.add(f"epoch {epoch_ndx}, step {under_way.steps}", losses, series_uids, slice_ndxs)
                 bar.update(len(losses) * self.launch.world_size)
-        self.total_training_samples_count += len(train_ds)
+                self.pause(f"in epoch {epoch_ndx}, after {under_way.steps} steps")
+        return self.sum_up(epoch_ndx, "trn", under_way.totals)
+
+    def sum_up(self, epoch_ndx: int, mode: str, totals: EpochTotals) -> Scores:
+        """An epoch's scores, over all processes. Raises: InputError if not one batch had a loss."""
+        self.loss_watch.check()
         sum_over_processes(totals.values)
+        if totals.left_out_count:
+            log.warning(
+                f"E{epoch_ndx} {mode}: {totals.left_out_count} batches were left out, whose loss was not finite."
+            )
+        if not totals.sample_count:
+            raise InputError(f"no batch of epoch {epoch_ndx} ({mode}) has a finite loss; lower --learning-rate")
         return totals.scores()
+
+    def pause(self, where: str) -> None:
+        """Between two batches: keep the last state up to date, and end here if a signal asks for that.
+
+        Of several processes each would have to do so after the same step, and random numbers of its own to save: they
+        save at the end of an epoch alone, and a signal ends them at once.
+        """
+        if self.interruption is None:
+            return
+        signal_number = self.interruption.signal_number
+        if signal_number is not None or self.run.is_save_due():
+            self.loss_watch.check()
+            self.run.save_last()
+        if signal_number is not None:
+            command = shlex.join(["python", "-m", "p2ch13.training", "--resume", str(self.run.last_path)])
+            raise Stopped(
+                f"Stopped by {signal.Signals(signal_number).name} {where}. To go on: {command}", signal_number
+            )
+
+    def noting_signals(self) -> AbstractContextManager[Interruption | None]:
+        return Interruption() if self.launch.is_alone else nullcontext()
 
     def seed_epoch(self, epoch_ndx: int) -> None:
         """An epoch's random numbers depend on the seed, the epoch and the process alone: not on the epochs before."""
@@ -241,11 +285,23 @@ class SegmentationTrainingApp:
         return rate_false_alarms(nodule_prob, label_mask)
 
     def compute_step(self, ct_slices: torch.Tensor, label_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """One step of the optimizer on a batch. Returns: what `compute_batch_loss` does."""
+        """One step of the optimizer on a batch. Returns: what `compute_batch_loss` does.
+
+        A loss that is not finite leaves the weights as they are, and with `--skip-bad-batches` also BatchNorm's
+        statistics. That is left to the device, which would have to wait if it were asked.
+        """
         self.optimizer.zero_grad()
+        buffers = list(self.segmentation_model.buffers()) if self.config.skip_bad_batches else []
+        before = [buffer.clone() for buffer in buffers]
         losses, counts = self.compute_batch_loss(ct_slices, label_mask)
         losses.mean().backward()  # type: ignore[no-untyped-call]
+        bad_count = (~losses.detach().isfinite().all()).float()
+        sum_over_processes(bad_count)  # the gradients, too, are those of all processes
+        is_bad = bad_count > 0
+        self.optimizer.found_inf = is_bad.float()  # type: ignore[attr-defined]  # what a gradient scaler tells a fused optimizer
         self.optimizer.step()
+        for buffer, value in zip(buffers, before, strict=True):
+            buffer.copy_(torch.where(is_bad, value, buffer))
         return losses.detach(), counts
 
     def do_validation(self, epoch_ndx: int, val_ds: Luna2dSegmentationDataset) -> Scores:
@@ -255,12 +311,13 @@ class SegmentationTrainingApp:
         batches = val_ds.group_by_series(get_slice_batch_size(self.device), self.launch)
         slice_count = sum(map(len, batches))
         with torch.inference_mode(), progress_bar(slice_count, f"E{epoch_ndx} validation", "slice") as bar:
-            for ct_slices, label_mask, *_ in self.init_val_dl(val_ds, batches):
+            for ct_slices, label_mask, series_uids, slice_ndxs in self.init_val_dl(val_ds, batches):
                 losses, counts = self.compute_batch_loss(ct_slices, label_mask)
                 totals.add(losses, counts)
+                self.loss_watch.add(f"the validation of epoch {epoch_ndx}", losses, series_uids, slice_ndxs)
                 bar.update(len(losses))
-        sum_over_processes(totals.values)
-        return totals.scores()
+                self.pause(f"in the validation of epoch {epoch_ndx}")
+        return self.sum_up(epoch_ndx, "val", totals)
 
     def compute_batch_loss(
         self, ct_slices: torch.Tensor, label_mask: torch.Tensor
@@ -284,10 +341,7 @@ class SegmentationTrainingApp:
 
     @property
     def evaluated_model(self) -> UNetWrapper:
-        """The model that is scored, saved and shown: with the average of its latest weights, where that is kept."""
-        return (
-            self.segmentation_model if self.averaged_model is None else cast("UNetWrapper", self.averaged_model.module)
-        )
+        return self.run.evaluated_model
 
     def set_evaluating(self) -> None:
         self.segmentation_model.eval()
@@ -305,121 +359,46 @@ class SegmentationTrainingApp:
         """The run's TensorBoard folders; None in all processes but the first."""
         if not self.launch.is_first:
             return nullcontext()
-        first_step = self.total_training_samples_count + 1
-        return TensorBoardReport(self.runs_dir, self.time_str, self.config.comment, first_step)
+        return TensorBoardReport(
+            self.runs_dir, self.run.time_str, self.config.comment, first_step=self.run.samples_count + 1
+        )
 
     def log_metrics(self, report: TensorBoardReport | None, epoch_ndx: int, mode: str, scores: Scores) -> Scores:
         log.info(f"E{epoch_ndx} {mode} {scores}")
-        if not math.isfinite(scores.loss):
-            raise InputError(f"the {mode} loss of epoch {epoch_ndx} is {scores.loss}; try --precision fp32")
         if report:
-            report.log_scores(mode, scores, self.total_training_samples_count)
+            report.log_scores(mode, scores, epoch_ndx * self.config.samples_per_epoch)
         return scores
 
     def log_pictures(
         self, report: TensorBoardReport | None, epoch_ndx: int, datasets: Mapping[str, Luna2dSegmentationDataset]
     ) -> None:
         if report:
+            samples_count = epoch_ndx * self.config.samples_per_epoch
             for mode, dataset in datasets.items():
-                report.log_pictures(
-                    mode, dataset, self.predict, self.total_training_samples_count, with_labels=epoch_ndx == 1
-                )
-
-    @property
-    def models_dir(self) -> Path:
-        return Path(self.config.models_dir) / self.config.tb_prefix
+                report.log_pictures(mode, dataset, self.predict, samples_count, with_labels=epoch_ndx == 1)
 
     @property
     def runs_dir(self) -> Path:
         return Path(self.config.runs_dir) / self.config.tb_prefix
 
-    @property
-    def best_path(self) -> Path:
-        return self.model_path("best.state")
+    def save_model(self, scores: Scores | None, is_best: bool) -> None:
+        if self.launch.is_first:
+            self.run.save(scores, is_best)
 
-    def model_path(self, ending: str) -> Path:
-        return self.models_dir / f"seg_{self.time_str}_{self.config.comment}.{ending}"
-
-    def note_scores(self, scores: Scores) -> bool:
-        """Remember a validation's scores, once in every process.
-
-        Returns: whether they are the best so far; a model that finds nothing is not the best of anything.
-        """
-        score = scores.metric(self.config.best_metric, self.config.precision_floor)
-        if scores.recall > 0 and score > self.best_score:
-            self.best_score, self.validations_since_best = score, 0
-            return True
-        self.validations_since_best += 1
-        return False
-
-    def should_stop(self) -> bool:
-        """Whether `--early-stop` ends the run: none of the latest validations was better than those before."""
-        return 0 < self.config.early_stop <= self.validations_since_best
-
-    def save_model(self, epoch_ndx: int, scores: Scores | None, is_best: bool) -> None:
-        """Write the last .state file anew; after a validation this epoch's, and the best if it is the best so far.
-
-        Keys are the book's, with `model_args`, `config`, `scores` and what a restart needs added.
-        """
-        if not self.launch.is_first:
-            return
-        state = {
-            "sys_argv": self.sys_argv,
-            "time": str(datetime.datetime.now()),
-            "model_state": self.evaluated_model.state_dict(),
-            "model_name": type(self.segmentation_model).__name__,
-            "model_args": self.model_args,
-            "optimizer_state": self.optimizer.state_dict(),
-            "optimizer_name": type(self.optimizer).__name__,
-            "epoch": epoch_ndx,
-            "totalTrainingSamples_count": self.total_training_samples_count,
-            "config": dataclasses.asdict(self.config),
-            "series": self.series,
-            "scores": dataclasses.asdict(scores) if scores else None,
-            "trained_state": self.segmentation_model.state_dict() if self.averaged_model else None,
-            "best_score": self.best_score,
-            "validations_since_best": self.validations_since_best,
-            "time_str": self.time_str,
-            "launch_id": self.launch_id,
-        }
-        if scores:
-            path = self.model_path(f"{self.total_training_samples_count}.state")
-            save_checkpoint(path, state)
-            log.info(f"E{epoch_ndx} saved {path}")
-        if is_best:
-            save_checkpoint(self.best_path, state)
-        save_checkpoint(self.model_path(LAST), state)  # when the others are there: a restart goes on from it
-
-    def go_on_after_restart(self) -> int:
-        """Take up the run's last state, if torchrun has started its processes anew because one of them died.
-
-        Returns: the epoch to begin with.
-        """
-        state = copy_from_first(self.find_last_state() if self.launch.is_first else None)
+    def take_up(self) -> None:
+        """Go on with the run that `--resume` names; or, if torchrun has started its processes anew, with theirs."""
+        state = copy_from_first(self.run.find_last_of_launch() if self.launch.is_first else None) or self.resumed
         if state is None:
-            return 1
-        self.evaluated_model.load_state_dict(state["model_state"])
-        if self.averaged_model is not None:
-            self.segmentation_model.load_state_dict(state["trained_state"])
-            self.averaged_model.n_averaged.fill_(1)  # the next step's weights are to be averaged with these
-        self.optimizer.load_state_dict(state["optimizer_state"])
-        if self.records_steps:  # the learning rate was loaded as a tensor on the CPU, which a recorded step cannot read
-            for group in self.optimizer.param_groups:
-                group["lr"] = group["lr"].to(self.device)
-        self.total_training_samples_count = state["totalTrainingSamples_count"]
-        self.best_score = state["best_score"]
-        self.validations_since_best = state["validations_since_best"]
-        self.time_str = state["time_str"]
-        log.info(f"Started again by torchrun; going on after epoch {state['epoch']} of {self.model_path(LAST)}")
-        return int(state["epoch"]) + 1
+            return
+        if state["step"] and not self.launch.is_alone:
+            raise InputError("--resume: this run was stopped by one process in the middle of an epoch; go on with one")
+        self.run.load(state)
+        log.info(f"Going on with {self.run.last_path}: after epoch {state['epoch']}, step {state['step']} of the next")
 
-    def find_last_state(self) -> dict[str, Any] | None:
-        """What an earlier start by the same torchrun has saved last."""
-        if self.launch_id is None:
-            return None
-        paths = self.models_dir.glob(f"seg_*_{glob.escape(self.config.comment)}.{LAST}")
-        states = (load_checkpoint(path) for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True))
-        return next((state for state in states if state.get("launch_id") == self.launch_id), None)
+    def log_settings(self, report: TensorBoardReport | None) -> None:
+        if report:
+            origin = {"versions": get_versions(), "commit": get_commit(), "data": self.run.data_fingerprint}
+            report.log_settings(dataclasses.asdict(self.config), {**origin, "series": self.run.series})
 
     def log_start(self, train_ds: TrainingLuna2dSegmentationDataset, val_ds: Luna2dSegmentationDataset) -> None:
         config = self.config
@@ -442,14 +421,14 @@ class SegmentationTrainingApp:
         """Say where everything is, and draw what the best model finds."""
         if not self.launch.is_first:
             return
-        if self.best_score == -math.inf:
+        if self.run.best_score == -math.inf:
             log.info("No best model: in no epoch did it find a pixel of a nodule. More samples or epochs may help.")
         else:
-            best = load_checkpoint(self.best_path)
+            best = load_checkpoint(self.run.best_path)
             self.evaluated_model.load_state_dict(best["model_state"])
-            picture_path = self.model_path("best.png")
+            picture_path = self.run.model_path("best.png")
             write_png(picture_path, draw_findings(val_ds, self.predict))
-            log.info(f"Best model, by {self.config.best_metric}: {self.best_path}")
+            log.info(f"Best model, by {self.config.best_metric}: {self.run.best_path}")
             log.info(f"Its scores, epoch {best['epoch']}: {Scores(**best['scores'])}")
             log.info(f"Picture (green: found, orange: missed, red: false alarm): {picture_path}")
         log.info(f"Curves and pictures: tensorboard --logdir {self.config.runs_dir}")

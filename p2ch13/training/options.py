@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, NoReturn
 
 from p2ch13.config import (
     AUGMENTATION,
@@ -16,27 +21,138 @@ from p2ch13.config import (
     TrainingConfig,
 )
 from p2ch13.label_options import add_label_options
+from util.errors import InputError, one_line
 from util.options import name_part, non_negative_int, non_negative_number, positive_int, positive_number, share
+
+# What a run that goes on may be given anew; all else stays as it began.
+CHANGEABLE = frozenset(
+    {
+        *("epochs", "num_workers", "validation_cadence", "early_stop", "compile", "resume"),
+        *("skip_bad_batches", "checkpoint_minutes", "keep_checkpoints"),
+        *("data_dir", "cache_dir", "lidc_xml", "models_dir", "runs_dir", "tb_prefix"),
+    }
+)
+JSON_TYPES = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "a text"}
 
 
 def parse_config(sys_argv: Sequence[str] | None = None) -> TrainingConfig:
     """The options of a command line, or of this process's.
 
-    What `--preset` and `--augmented` (the book's five `--augment-...`) stand for can still be named, or not be wanted.
+    What `--config`, `--preset` and `--augmented` (the book's five `--augment-...`) stand for can still be named, or not
+    be wanted. With `--resume` the options that count are those of the run; see `resume_config`.
+    Raises: InputError for a file or options that make no sense.
     """
-    parser = build_parser()
-    chosen = parser.parse_args(sys_argv)
-    parser.set_defaults(**PRESETS[chosen.preset])
-    if chosen.augmented:
-        parser.set_defaults(**{f"augment_{name}": True for name in BOOK_AUGMENTATION})
-    options = vars(parser.parse_args(sys_argv))
-    del options["augmented"]
-    return TrainingConfig(**options)
+    given = given_options(sys_argv)
+    config_path = given.pop("config", None)
+    of_file = {} if config_path is None else read_config(config_path)
+    given = {**PRESETS[given.get("preset", "book")], **expand(given)}
+    config = TrainingConfig(**{**PRESETS[of_file.get("preset", "book")], **of_file, **given})
+    if config.resume is not None and config_path is not None:
+        raise InputError("--resume goes on with the run's own options; leave out --config")
+    if config.deterministic and config.compile == "yes":
+        raise InputError("--deterministic: compiled code makes no such promise; leave out --compile")
+    return config
 
 
-def build_parser() -> argparse.ArgumentParser:
+def given_options(
+    sys_argv: Sequence[str] | None, parser_class: type[argparse.ArgumentParser] = argparse.ArgumentParser
+) -> dict[str, Any]:
+    """The options that a command line names, without those that are left to their defaults."""
+    parser = build_parser(parser_class)
+    not_given = object()
+    names = vars(parser.parse_args([]))
+    values = vars(parser.parse_args(sys_argv, argparse.Namespace(**dict.fromkeys(names, not_given))))
+    if values["comment"] == TrainingConfig.comment:  # argparse sets a place without a name in any case
+        del values["comment"]
+    return {name: value for name, value in values.items() if value is not not_given}
+
+
+def expand(given: Mapping[str, Any]) -> dict[str, Any]:
+    """`--augmented` as what it stands for."""
+    options = dict(given)
+    if options.pop("augmented", False):
+        return {**{f"augment_{name}": True for name in BOOK_AUGMENTATION}, **options}
+    return options
+
+
+def read_config(path: str) -> dict[str, Any]:
+    """The options in a JSON file, such as a run's config.json.
+
+    Raises: InputError, naming the file, if it cannot be read or has a key or value that is no option's.
+    """
+    try:
+        content = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as options ({one_line(error)}); give a run's config.json") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds no options; give a run's config.json")
+    check_options(path, content)
+    return content
+
+
+def check_options(path: str | Path, options: Mapping[str, Any]) -> None:
+    """See that values from a file are such as a command line could have. Raises: InputError, naming the file."""
+    types = {field.name: str(field.type) for field in fields(TrainingConfig)}
+    for name, value in options.items():
+        if name not in types:
+            similar = difflib.get_close_matches(name, types, 1)
+            raise InputError(f"{path}: there is no option {name}; {f'is it {similar[0]}?' if similar else 'remove it'}")
+        if not is_of_type(value, types[name]):
+            raise InputError(f"{path}: {name} is {value!r}, not {JSON_TYPES[types[name].split()[0]]}; correct it")
+    try:
+        given_options(as_command_line(options), StrictParser)  # choices and ranges
+    except InputError as error:
+        raise InputError(f"{path}: {error}; correct it") from None
+
+
+def is_of_type(value: Any, type_name: str) -> bool:
+    """Whether a JSON value is one of a field's type, `int` or `str | None` and so on; any number can be a float."""
+    names = type_name.split(" | ")
+    return type(value).__name__.replace("NoneType", "None") in (*names, *(["int"] if "float" in names else []))
+
+
+def as_command_line(options: Mapping[str, Any]) -> list[str]:
+    arguments = []
+    for name, value in options.items():
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            arguments.append(f"--{option}" if value else f"--no-{option}")
+        elif name != "comment" and value is not None:
+            arguments.append(f"--{option}={value}")
+    return [*arguments, "--", str(options.get("comment", TrainingConfig.comment))]
+
+
+class StrictParser(argparse.ArgumentParser):
+    """Raises an InputError instead of ending the process."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(message)
+
+
+def resume_config(saved: TrainingConfig, given: Mapping[str, Any]) -> TrainingConfig:
+    """The options of a run that goes on: its own, and what may be changed of them.
+
+    Args: given: what the command line names.
+    Raises: InputError if that contradicts what the run has been so far.
+    """
+    given = expand(given)
+    for name, value in given.items():
+        if name not in CHANGEABLE and value != getattr(saved, name):
+            raise InputError(
+                f"--resume: {name} of this run is {getattr(saved, name)!r} and cannot become {value!r}; leave it out, "
+                "or start a new run"
+            )
+    if saved.warm_up_cosine and given.get("epochs", saved.epochs) != saved.epochs:
+        raise InputError(
+            f"--resume: the learning rate of this run falls until the end of epoch {saved.epochs} (--warm-up-cosine); "
+            "leave out --epochs, or start a new run"
+        )
+    return replace(saved, **{**given, "resume": None})
+
+
+def build_parser(parser_class: type[argparse.ArgumentParser] = argparse.ArgumentParser) -> argparse.ArgumentParser:
     default = TrainingConfig
-    parser = argparse.ArgumentParser(
+    parser = parser_class(
         prog="python -m p2ch13.training",
         description="Train the U-Net that marks lung nodules.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -75,13 +191,9 @@ def build_parser() -> argparse.ArgumentParser:
         default=default.compile,
         help="fuse the network's operations, on one GPU replay whole steps; auto: in runs of 300,000 samples or more",
     )
-    parser.add_argument(
-        "--sync-batchnorm",
-        action="store_true",
-        help="batch statistics over all GPUs of a torchrun instead of each one's own",
-    )
-    parser.add_argument("--seed", type=non_negative_int, default=default.seed, help="fixes weights and samples")
+    add_switch(parser, "sync-batchnorm", "batch statistics over all GPUs of a torchrun instead of each one's own")
 
+    add_run_options(parser)
     add_recipe_options(parser)
     add_augmentation_options(parser)
     add_label_options(parser)
@@ -90,6 +202,35 @@ def build_parser() -> argparse.ArgumentParser:
         "comment", type=name_part, nargs="?", default=default.comment, help="last part of the run's file names"
     )
     return parser
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    default = TrainingConfig
+    run = parser.add_argument_group("repeating a run, and going on with it")
+    run.add_argument("--seed", type=non_negative_int, default=default.seed, help="fixes weights and samples")
+    add_switch(run, "deterministic", "the same bits from every run on a machine, in more time on a GPU")
+    run.add_argument("--config", metavar="FILE", help="options of another run: config.json in its --runs-dir folder")
+    run.add_argument(
+        "--resume",
+        metavar="STATE",
+        nargs="?",
+        const="",
+        default=default.resume,
+        help="go on with a run as if it had never ended: from a .state file of it, or with the latest run",
+    )
+    run.add_argument(
+        "--checkpoint-minutes",
+        type=positive_number,
+        default=default.checkpoint_minutes,
+        help="how often last.state is written, besides at the end of each epoch",
+    )
+    run.add_argument(
+        "--keep-checkpoints",
+        type=positive_int,
+        default=default.keep_checkpoints,
+        help="how many .state files of validated epochs are kept, the newest; the best one is kept in any case",
+    )
+    add_switch(run, "skip-bad-batches", "leave out a batch whose loss is not finite, instead of ending the run")
 
 
 def add_recipe_options(parser: argparse.ArgumentParser) -> None:
@@ -176,7 +317,7 @@ def describe_preset(name: str) -> str:
     return " ".join(options)
 
 
-def add_switch(group: argparse._ArgumentGroup, name: str, help_text: str) -> None:
+def add_switch(group: argparse._ActionsContainer, name: str, help_text: str) -> None:
     """An option that is off unless a preset or its name turns it on; `--no-...` turns it off again."""
     group.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, default=False, help=help_text)
 

@@ -1,0 +1,259 @@
+"""What a run saves and takes up again: its weights, its optimizer and how far it has come."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import glob
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
+
+from p2ch13.checkpoint import UNREADABLE, load_checkpoint, save_checkpoint
+from p2ch13.config import TrainingConfig
+from p2ch13.metrics import EpochTotals, Scores
+from p2ch13.model import UNetWrapper
+from p2ch13.training.provenance import get_commit, get_versions
+from p2ch13.training.resume import LAST, find_last_states, models_dir_of
+from util.errors import InputError, one_line
+from util.launch import Launch
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class EpochUnderWay:
+    """How far the training of the current epoch has come."""
+
+    totals: EpochTotals
+    steps: int = 0
+
+
+class RunState:
+    """All of a run that outlives its process, and the files that it is kept in.
+
+    Args:
+        device: what it is trained on.
+        model, averaged_model, optimizer: those that are trained; the average of the latest weights, where it is kept.
+        model_args: what the model was made with.
+    Attributes: `epoch`, how many are over; `under_way`, the training of the one after these; `time_str`, a part of the
+        run's file names; `series`, "trn" and "val", what the run is trained and validated on; `data_fingerprint`;
+        `launch_id`, see `process_group`; `best_score`; `validations_since_best`; `left_out_count`, of batches whose
+        loss was not finite.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        sys_argv: Sequence[str],
+        launch: Launch,
+        device: torch.device,
+        model: UNetWrapper,
+        averaged_model: AveragedModel | None,
+        optimizer: Optimizer,
+        model_args: dict[str, Any],
+    ) -> None:
+        self.config = config
+        self.sys_argv = list(sys_argv)
+        self.launch = launch
+        self.device = device
+        self.model = model
+        self.averaged_model = averaged_model
+        self.optimizer = optimizer
+        self.model_args = model_args
+        self.epoch = 0
+        self.under_way: EpochUnderWay | None = None
+        self._taken_up: dict[str, Any] | None = None  # a state in the middle of an epoch, until it is gone on with
+        self.time_str = datetime.datetime.now().strftime("%Y-%m-%d_%H.%M.%S")
+        self.series: dict[str, list[str]] = {}
+        self.data_fingerprint = ""
+        self.launch_id: str | None = None
+        self.best_score = -math.inf
+        self.validations_since_best = 0
+        self.left_out_count = 0
+        self.saved_at_s = time.monotonic()
+
+    @property
+    def evaluated_model(self) -> UNetWrapper:
+        """The model that is scored, saved and shown: with the average of its latest weights, where that is kept."""
+        return self.model if self.averaged_model is None else cast("UNetWrapper", self.averaged_model.module)
+
+    @property
+    def samples_count(self) -> int:
+        """Training samples in the epochs that are over."""
+        return self.epoch * self.config.samples_per_epoch
+
+    def count_samples(self, steps: int) -> int:
+        """Training samples in so many steps of an epoch."""
+        return min(steps * self.config.batch_size * self.launch.world_size, self.config.samples_per_epoch)
+
+    @property
+    def models_dir(self) -> Path:
+        return models_dir_of(self.config)
+
+    @property
+    def last_path(self) -> Path:
+        return self.model_path(LAST)
+
+    @property
+    def best_path(self) -> Path:
+        return self.model_path("best.state")
+
+    def model_path(self, ending: str) -> Path:
+        return self.models_dir / f"seg_{self.time_str}_{self.config.comment}.{ending}"
+
+    def note_scores(self, scores: Scores) -> bool:
+        """Remember a validation's scores, once in every process.
+
+        Returns: whether they are the best so far; a model that finds nothing is not the best of anything.
+        """
+        score = scores.metric(self.config.best_metric, self.config.precision_floor)
+        if scores.recall > 0 and score > self.best_score:
+            self.best_score, self.validations_since_best = score, 0
+            return True
+        self.validations_since_best += 1
+        return False
+
+    def should_stop(self) -> bool:
+        """Whether `--early-stop` ends the run: none of the latest validations was better than those before."""
+        return 0 < self.config.early_stop <= self.validations_since_best
+
+    def begin_epoch(self) -> EpochUnderWay:
+        """The epoch's training from its beginning; or from where it was when it was saved, random numbers too."""
+        state, self._taken_up = self._taken_up, None
+        if state is None:
+            self.under_way = EpochUnderWay(EpochTotals(self.device))
+        else:
+            self.under_way = EpochUnderWay(EpochTotals(self.device, state["totals"]), state["step"])
+            set_random_state(self.device, state["random_state"])
+        return self.under_way
+
+    def end_epoch(self) -> None:
+        """All of an epoch is done, its validation too."""
+        self.epoch += 1
+        self.left_out_count += self.under_way.totals.left_out_count if self.under_way else 0
+        self.under_way = None
+
+    def is_save_due(self) -> bool:
+        return time.monotonic() - self.saved_at_s > 60 * self.config.checkpoint_minutes
+
+    def save_last(self) -> None:
+        """Write the last .state file anew."""
+        save_checkpoint(self.last_path, self.as_dict(None))
+        self.saved_at_s = time.monotonic()
+
+    def save(self, scores: Scores | None, is_best: bool) -> None:
+        """Write the last .state file anew; after a validation this epoch's, and the best if it is the best so far."""
+        state = self.as_dict(scores)
+        if scores:
+            path = self.model_path(f"{self.samples_count}.state")
+            save_checkpoint(path, state)
+            log.info(f"E{self.epoch} saved {path}")
+        if is_best:
+            save_checkpoint(self.best_path, state)
+        save_checkpoint(self.last_path, state)  # when the others are there: a restart goes on from it
+        self.saved_at_s = time.monotonic()
+        self._remove_old()
+
+    def _remove_old(self) -> None:
+        """Keep the newest of the validated epochs."""
+        prefix = self.model_path("").name
+        paths = self.models_dir.glob(f"{glob.escape(prefix)}*.state")
+        counts = (path.name.removeprefix(prefix).removesuffix(".state") for path in paths)
+        of_epochs = sorted(int(count) for count in counts if count.isdecimal())
+        for count in of_epochs[: -self.config.keep_checkpoints]:
+            self.model_path(f"{count}.state").unlink(missing_ok=True)
+
+    def as_dict(self, scores: Scores | None) -> dict[str, Any]:
+        """What a .state file holds.
+
+        Keys are the book's, with `model_args`, `config`, `scores`, where it all comes from and what going on with the
+        run needs added. `epoch` is the number of those that are over, `step` that of the optimizer's steps since then.
+        """
+        steps = self.under_way.steps if self.under_way else 0
+        return {
+            "sys_argv": self.sys_argv,
+            "time": str(datetime.datetime.now()),
+            "model_state": self.evaluated_model.state_dict(),
+            "model_name": type(self.model).__name__,
+            "model_args": self.model_args,
+            "optimizer_state": self.optimizer.state_dict(),
+            "optimizer_name": type(self.optimizer).__name__,
+            "epoch": self.epoch,
+            "step": steps,
+            "totals": self.under_way.totals.values.tolist() if self.under_way else None,
+            "random_state": get_random_state(self.device) if self.under_way else None,
+            "totalTrainingSamples_count": self.samples_count + self.count_samples(steps),
+            "config": dataclasses.asdict(self.config),
+            "versions": get_versions(),
+            "commit": get_commit(),
+            "data_fingerprint": self.data_fingerprint,
+            "series": self.series,
+            "scores": dataclasses.asdict(scores) if scores else None,
+            "trained_state": self.model.state_dict() if self.averaged_model else None,
+            "averaged_count": int(self.averaged_model.n_averaged) if self.averaged_model else 0,
+            "best_score": self.best_score,
+            "validations_since_best": self.validations_since_best,
+            "left_out_count": self.left_out_count,
+            "time_str": self.time_str,
+            "launch_id": self.launch_id,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take up what was saved, and go on as if the run had never ended. Raises: InputError if that cannot be."""
+        if state["data_fingerprint"] != self.data_fingerprint:
+            raise InputError(
+                f"{self.config.data_dir}: scans, annotations or labels are not those that the run began with; bring "
+                "them back, or start a new run"
+            )
+        try:
+            self._load(state)
+        except UNREADABLE as error:
+            raise InputError(f"the state to go on from is damaged ({one_line(error)}); take another one") from None
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self.evaluated_model.load_state_dict(state["model_state"])
+        if self.averaged_model is not None:
+            self.model.load_state_dict(state["trained_state"])
+            self.averaged_model.n_averaged.fill_(state["averaged_count"])
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.optimizer.load_state_dict(state["optimizer_state"])
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            if isinstance(rate, torch.Tensor):  # it was loaded onto the CPU, where a recorded step cannot read it
+                group["lr"] = group["lr"].to(rate.device)
+        self.epoch = state["epoch"]
+        self._taken_up = state if state["totals"] is not None else None
+        self.best_score = state["best_score"]
+        self.validations_since_best = state["validations_since_best"]
+        self.left_out_count = state["left_out_count"]
+        self.time_str = state["time_str"]
+
+    def find_last_of_launch(self) -> dict[str, Any] | None:
+        """What an earlier start by the same torchrun has saved last."""
+        if self.launch_id is None:
+            return None
+        states = map(load_checkpoint, find_last_states(self.models_dir, self.config.comment))
+        return next((state for state in states if state.get("launch_id") == self.launch_id), None)
+
+
+def get_random_state(device: torch.device) -> dict[str, torch.Tensor]:
+    """Where PyTorch's random numbers have come to, on the CPU and on the device."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def set_random_state(device: torch.device, states: dict[str, torch.Tensor]) -> None:
+    """A state from a machine without a GPU says nothing of one's random numbers: they begin with the epoch's."""
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)

@@ -1,0 +1,216 @@
+"""Let the disk run full under precache, training and prediction, and see that each ends in one line and spoils nothing.
+
+    python -m stress.full_disk --count 5 --seed 0
+
+Where mounting is allowed (as root) the disk is a small one in memory (tmpfs), of which a file takes all but a random
+rest; elsewhere a limit on the size of files (RLIMIT_FSIZE) takes its place. After each failure there is room again, and
+the same command must come to its end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from p2ch13.checkpoint import load_checkpoint
+from p2ch13.phantom.dataset import write_phantoms
+from stress.kills import REPOSITORY, LostError, compare_values, find_last, read_values
+from util.options import non_negative_int, positive_int
+
+DISK_BYTES = 2**26
+TRAINING = (
+    *("--preset", "strong", "--depth", "2", "--val-stride", "2", "--samples-per-epoch", "32", "--precision", "fp32"),
+    *("--validation-cadence", "1", "--no-warm-up-cosine"),
+)
+
+
+@dataclass
+class Disk:
+    """A folder that has room for so much and no more.
+
+    Attributes: `is_mounted`: whether it is a disk of its own; if not, a process is kept from writing larger files.
+    """
+
+    folder: Path
+    is_mounted: bool
+
+    def run(self, command: Sequence[str], free_bytes: int | None = None) -> subprocess.CompletedProcess[str]:
+        """Run a command with that much room, or all of it."""
+        filler = self.folder / "filler"
+        limit = None
+        if free_bytes is not None and self.is_mounted:
+            with filler.open("wb") as file, contextlib.suppress(OSError):
+                used = sum(path.stat().st_blocks * 512 for path in self.folder.rglob("*"))
+                file.write(bytes(max(0, DISK_BYTES - used - free_bytes)))
+        elif free_bytes is not None:
+            limit = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (free_bytes, free_bytes))
+        done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, preexec_fn=limit)
+        filler.unlink(missing_ok=True)
+        return done
+
+    def run_full(self, command: Sequence[str], free_bytes: int) -> bool:
+        """Returns: whether the disk ran full. Raises: LostError if that did not end in one line."""
+        done = self.run(command, free_bytes)
+        if done.returncode == 0:
+            return False
+        errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        if done.returncode != 2 or len(errors) != 1 or "Traceback" in done.stderr:
+            raise LostError(f"{free_bytes} bytes, {' '.join(command)}: status {done.returncode}, {done.stderr[-2000:]}")
+        hidden = list(self.folder.rglob(".*.tmp.*"))
+        if hidden:
+            raise LostError(f"{hidden[0]}: an unfinished file is left")
+        return True
+
+    def run_to_end(self, command: Sequence[str]) -> None:
+        """Raises: LostError if it fails with all the room there is."""
+        done = self.run(command)
+        if done.returncode != 0:
+            raise LostError(f"{' '.join(command)}: status {done.returncode}, {done.stderr[-2000:]}")
+
+
+@contextlib.contextmanager
+def open_disk(folder: Path) -> Iterator[Disk]:
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)]
+    try:
+        is_mounted = subprocess.run(mount, capture_output=True).returncode == 0
+    except OSError:
+        is_mounted = False
+    try:
+        yield Disk(folder, is_mounted)
+    finally:
+        if is_mounted:
+            subprocess.run(["umount", str(folder)], check=True)
+
+
+def main(sys_argv: Sequence[str] | None = None) -> int:
+    """Returns: 1 if a command did not end as it should, or something was lost."""
+    args = build_parser().parse_args(sys_argv)
+    with tempfile.TemporaryDirectory(dir=args.work_dir) as folder, open_disk(Path(folder) / "disk") as disk:
+        data_dir = args.data_dir
+        if data_dir is None:
+            data_dir = Path(folder) / "scans"
+            write_phantoms(data_dir, 4, args.seed, pixels=160, slice_count=40)
+        rng = np.random.default_rng(args.seed)
+        rows = []
+        try:
+            for name, fill in {"precache": fill_precache, "training": fill_training, "predict": fill_predict}.items():
+                full_count = fill(disk, data_dir, args.count, rng)
+                rows.append(f"| {name} | {args.count} disks, {full_count} ran full | {args.count} | nothing |")
+        except LostError as error:
+            print(f"LOST: {error}")
+            return 1
+    kind = "a disk of its own" if disk.is_mounted else "a limit on the size of files"
+    head = [f"| load held | faults injected ({kind}) | survived | lost |", "| --- | --- | ---: | --- |"]
+    print("\n".join([*head, *rows]))
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m stress.full_disk", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--count", type=positive_int, default=5, help="full disks for each of the three commands")
+    parser.add_argument("--seed", type=non_negative_int, default=0, help="of the room that is left")
+    parser.add_argument("--data-dir", type=Path, help="scans in the LUNA16 layout; invented ones if none are named")
+    parser.add_argument("--work-dir", type=Path, help="for a folder that is removed at the end")
+    return parser
+
+
+def precache_command(data_dir: Path, cache_dir: Path) -> list[str]:
+    folders = ["--data-dir", str(data_dir), "--cache-dir", str(cache_dir)]
+    return [sys.executable, str(REPOSITORY / "precache.py"), *folders, "--preset", "strong", "--num-workers", "1"]
+
+
+def fill_each(count: int, rng: np.random.Generator, needed_bytes: int, run_full: Callable[[int], bool]) -> int:
+    """Returns: how many times the disk ran full, of `count` with less room than is needed."""
+    return sum(run_full(int(rng.uniform(0, needed_bytes))) for _ in range(count))
+
+
+def fill_precache(disk: Disk, data_dir: Path, count: int, rng: np.random.Generator) -> int:
+    """Raises: LostError if a value differs from those of a precache with room enough."""
+    cache_dir, other_dir = disk.folder / "cache", disk.folder / "other"
+    disk.run_to_end(precache_command(data_dir, cache_dir))
+    expected = read_values(cache_dir)
+    needed_bytes = measure(cache_dir)
+
+    def run_full(free_bytes: int) -> bool:
+        command = precache_command(data_dir, other_dir)
+        is_full = disk.run_full(command, free_bytes)
+        disk.run_to_end(command)
+        compare_values(values := read_values(other_dir), expected)
+        if len(values) != len(expected):
+            raise LostError(f"{len(expected) - len(values)} values are missing in the cache")
+        subprocess.run(["rm", "-r", str(other_dir)], check=True)
+        return is_full
+
+    return fill_each(count, rng, needed_bytes, run_full)
+
+
+def fill_training(disk: Disk, data_dir: Path, count: int, rng: np.random.Generator) -> int:
+    """Raises: LostError if the last checkpoint is not as it was, or the run does not go on from it."""
+    models_dir = disk.folder / "models"
+    folders = ["--data-dir", str(data_dir), "--cache-dir", str(disk.folder / "cache")]
+    folders += ["--models-dir", str(models_dir), "--runs-dir", str(disk.folder / "runs")]
+    start = [sys.executable, "-m", "p2ch13.training", *folders]
+    disk.run_to_end([*start, *TRAINING, "--epochs", "1"])
+    needed_bytes = measure(models_dir) + measure(disk.folder / "runs")
+    epochs = [1]
+
+    def run_full(free_bytes: int) -> bool:
+        path = find_last(models_dir)
+        assert path is not None
+        before = path.read_bytes()
+        epochs[0] += 1
+        go_on = [*start, "--resume", "--epochs", str(epochs[0])]
+        is_full = disk.run_full(go_on, free_bytes)
+        if is_full and path.read_bytes() != before and load_checkpoint(path)["epoch"] != epochs[0]:
+            raise LostError(f"{path}: not the checkpoint that it was")
+        disk.run_to_end(go_on)
+        state = load_checkpoint(path)
+        if state["epoch"] != epochs[0] or not all(torch.isfinite(x).all() for x in state["model_state"].values()):
+            raise LostError(f"{path}: not the end of epoch {epochs[0]}")
+        return is_full
+
+    return fill_each(count, rng, needed_bytes, run_full)
+
+
+def fill_predict(disk: Disk, data_dir: Path, count: int, rng: np.random.Generator) -> int:
+    """Raises: LostError if an output is there that is not whole."""
+    path, output = find_last(disk.folder / "models"), disk.folder / "found"
+    scan = next(data_dir.glob("subset*/*.mhd"))
+    command = [sys.executable, "-m", "p2ch13.predict", "--checkpoint", str(path), str(scan), "--output", str(output)]
+    disk.run_to_end(command)
+    expected = {file.name: file.read_bytes() for file in output.iterdir()}
+    needed_bytes = measure(output)
+
+    def run_full(free_bytes: int) -> bool:
+        subprocess.run(["rm", "-r", str(output)], check=True)
+        is_full = disk.run_full(command, free_bytes)
+        for file in output.iterdir() if output.exists() else ():
+            if file.read_bytes() != expected[file.name]:
+                raise LostError(f"{file}: not whole")
+        disk.run_to_end(command)
+        return is_full
+
+    return fill_each(count, rng, needed_bytes, run_full)
+
+
+def measure(folder: Path) -> int:
+    """Bytes on disk."""
+    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,256 @@
+"""A run that was stopped and goes on is the run that was not."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from p2ch13.checkpoint import load_checkpoint, save_checkpoint
+from p2ch13.config import PRESETS, Folders
+from p2ch13.training.__main__ import main
+from p2ch13.training.app import SegmentationTrainingApp
+from tests.conftest import TINY_SCANS, assert_one_line, write_luna
+from util.errors import Stopped, run_command
+
+REPOSITORY = Path(__file__).parents[1]
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="bit for bit on a CPU")
+
+
+@pytest.fixture
+def options(folders, tmp_path):
+    return [*make_options(folders), *folder_options(tmp_path)]
+
+
+def make_options(folders):
+    """With all that changes from step to step: averaged weights, a schedule, augmentation."""
+    return [
+        *("--data-dir", str(folders.data_dir), "--cache-dir", str(folders.cache_dir), "--val-stride", "2"),
+        *("--preset", "strong", "--depth", "1", "--epochs", "2", "--samples-per-epoch", "20", "--precision", "fp32"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The last state of a run that was not stopped."""
+    path = tmp_path_factory.mktemp("whole")
+    folders = Folders(write_luna(path / "luna", TINY_SCANS), path / "cache")
+    SegmentationTrainingApp([*make_options(folders), *folder_options(path)]).main()
+    return last_state(path)
+
+
+def folder_options(path):
+    return ["--models-dir", str(path / "models"), "--runs-dir", str(path / "runs")]
+
+
+def run(*options):
+    with pytest.raises(SystemExit) as end:
+        run_command(lambda: main([*map(str, options)]))
+    return end.value.code
+
+
+def stop_in(app, monkeypatch, function, after, signal_number=signal.SIGTERM):
+    """A signal during the `after`-th call of one of the app's methods."""
+    calls = []
+    original = getattr(app, function)
+
+    def call(*arguments):
+        calls.append(1)
+        if len(calls) == after:
+            os.kill(os.getpid(), signal_number)
+        return original(*arguments)
+
+    monkeypatch.setattr(app, function, call)
+
+
+def last_state(folder):
+    (path,) = (folder / "models" / "p2ch13").glob("*.last.state")
+    return load_checkpoint(path)
+
+
+def assert_same_state(state, expected):
+    """All of it, but for when and how it was made."""
+    for name in ("model_state", "trained_state"):
+        assert all(torch.equal(state[name][key], value) for key, value in expected[name].items())
+    moments, expected_moments = (s["optimizer_state"]["state"] for s in (state, expected))
+    for ndx, values in expected_moments.items():
+        assert all(torch.equal(moments[ndx][key], value) for key, value in values.items())
+    for key in ("epoch", "step", "totalTrainingSamples_count", "best_score", "validations_since_best", "series"):
+        assert state[key] == expected[key]
+
+
+@pytest.mark.parametrize(
+    ("function", "after", "position"),
+    [
+        ("compute_step", 2, (0, 2)),  # in the middle of the first epoch, of three steps
+        ("log_pictures", 1, (1, 1)),  # after the first epoch's validation
+    ],
+)
+def test_stopped_and_resumed_is_bit_for_bit_the_same(options, tmp_path, monkeypatch, whole, function, after, position):
+    app = SegmentationTrainingApp(options)
+    stop_in(app, monkeypatch, function, after)
+    with pytest.raises(Stopped) as stopped:
+        app.main()
+    state = last_state(tmp_path)
+    assert (state["epoch"], state["step"]) == position
+    command = str(stopped.value).partition("To go on: python -m p2ch13.training ")[2].split()
+    assert command == ["--resume", str(app.run.last_path)]
+    torch.manual_seed(99)
+    SegmentationTrainingApp(command).main()
+    assert_same_state(last_state(tmp_path), whole)
+    folders = list((tmp_path / "runs" / "p2ch13").iterdir())
+    assert sorted(folder.name.partition("_seg_")[0][-3:] for folder in folders) == ["trn", "val"]
+    (val_folder,) = (folder for folder in folders if "_val_" in folder.name)
+    events = EventAccumulator(str(val_folder)).Reload()
+    assert [event.step for event in events.Scalars("loss/all")] == [20, 40]
+
+
+def test_stopped_in_a_validation(options, tmp_path, monkeypatch, whole):
+    """The epoch's training is not done again: its scores are those that it had."""
+    app = SegmentationTrainingApp(options)
+    original = app.init_val_dl
+    monkeypatch.setattr(app, "init_val_dl", lambda *given: (os.kill(os.getpid(), signal.SIGINT), original(*given))[1])
+    with pytest.raises(Stopped, match="Stopped by SIGINT in the validation of epoch 1") as stopped:
+        app.main()
+    assert stopped.value.signal_number == signal.SIGINT
+    state = last_state(tmp_path)
+    assert (state["epoch"], state["step"], state["totalTrainingSamples_count"]) == (0, 3, 20)
+    resumed = SegmentationTrainingApp(["--resume", str(app.run.last_path)])
+    monkeypatch.setattr(
+        resumed, "compute_step", lambda *batch, step=resumed.compute_step: (taken.append(1), step(*batch))[1]
+    )
+    taken = []
+    resumed.main()
+    assert len(taken) == 3  # of the second epoch
+    assert_same_state(last_state(tmp_path), whole)
+
+
+def test_more_epochs(options, tmp_path):
+    """`--resume` alone is the latest run; one of two epochs ends like one of one that is given another."""
+    options = [*options, "--no-warm-up-cosine", "--validation-cadence", "1"]
+    SegmentationTrainingApp([*options, *folder_options(tmp_path / "whole")]).main()
+    SegmentationTrainingApp([*options, "--epochs", "1"]).main()
+    app = SegmentationTrainingApp(["--resume", *folder_options(tmp_path), "--epochs", "2"])
+    assert (app.config.preset, app.config.epochs, app.config.samples_per_epoch) == ("strong", 2, 20)
+    app.main()
+    assert_same_state(last_state(tmp_path), last_state(tmp_path / "whole"))
+
+
+def test_a_run_that_is_over_has_nothing_left_to_do(options, tmp_path, caplog):
+    SegmentationTrainingApp([*options, "--epochs", "1"]).main()
+    before = last_state(tmp_path)
+    with caplog.at_level("INFO"):
+        SegmentationTrainingApp(["--resume", *folder_options(tmp_path)]).main()
+    assert_same_state(last_state(tmp_path), before)
+    assert "tensorboard --logdir" in caplog.text
+
+
+def test_what_cannot_be_gone_on_with(options, folders, tmp_path, capsys):
+    assert run("--resume", *folder_options(tmp_path)) == 2
+    assert_one_line(capsys, "models/p2ch13: no run to go on with; start one without --resume")
+    app = SegmentationTrainingApp([*options, "--epochs", "1"])
+    app.main()
+    path = app.run.last_path
+    assert run("--resume", path, "--batch-size", "4") == 2
+    assert_one_line(capsys, "batch_size of this run is 8 and cannot become 4")
+    assert run("--resume", path, "--epochs", "3") == 2
+    assert_one_line(capsys, "the learning rate of this run falls until the end of epoch 1 (--warm-up-cosine)")
+    assert run("--resume", path, "--models-dir", tmp_path / "other") == 2
+    assert_one_line(capsys, "last.state: not in", "--models-dir")
+    assert run("--resume", path, "--config", "x.json") == 2
+    assert_one_line(capsys, "x.json: cannot be read as options")
+    state = load_checkpoint(path)
+    save_checkpoint(path, {**state, "time_str": "../../elsewhere"})
+    assert run("--resume", path) == 2
+    assert_one_line(capsys, "last.state: holds a model, but not what is needed to go on")
+    save_checkpoint(path, {**state, "config": {**state["config"], "comment": "../elsewhere"}})
+    assert run("--resume", path) == 2
+    assert_one_line(capsys, "last.state: argument comment", "cannot be part of a file name")
+    save_checkpoint(path, {"model_state": state["model_state"]})
+    assert run("--resume", path) == 2
+    assert_one_line(capsys, "holds a model, but not what is needed to go on")
+    save_checkpoint(path, {**state, "optimizer_state": {"state": {}, "param_groups": []}})
+    assert run("--resume", path) == 2
+    assert_one_line(capsys, "the state to go on from is damaged")
+    save_checkpoint(path, state)
+    annotations = folders.data_dir / "annotations_with_malignancy.csv"
+    lines = annotations.read_text().splitlines()
+    annotations.write_text("\n".join(lines[:-2]))
+    assert run("--resume", path) == 2
+    assert_one_line(capsys, "scans, annotations or labels are not those that the run began with")
+
+
+def test_checkpoints_by_the_clock(options, tmp_path, monkeypatch, whole):
+    """Each step is saved; a run that is killed in its fifth goes on with the fifth."""
+    app = SegmentationTrainingApp([*options, "--checkpoint-minutes", "1e-9"])
+    steps = []
+
+    def step(*batch, take=app.compute_step):
+        if len(steps) == 4:
+            raise RuntimeError("killed")
+        steps.append(1)
+        return take(*batch)
+
+    monkeypatch.setattr(app, "compute_step", step)
+    with pytest.raises(RuntimeError, match="killed"):
+        app.main()
+    assert (last_state(tmp_path)["epoch"], last_state(tmp_path)["step"]) == (1, 1)
+    SegmentationTrainingApp(["--resume", str(app.run.last_path)]).main()
+    assert_same_state(last_state(tmp_path), whole)
+
+
+@pytest.mark.parametrize(("signal_number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_for_real(options, tmp_path, signal_number, status):
+    command = [sys.executable, "-m", "p2ch13.training", *options, "--samples-per-epoch", "100000"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [*command, "--checkpoint-minutes", "1e-9"], stderr=subprocess.PIPE, text=True, env=environment, cwd=tmp_path
+    )
+    while not list(tmp_path.glob("models/p2ch13/*.last.state")):
+        time.sleep(0.05)
+        assert process.poll() is None, process.communicate()
+    process.send_signal(signal_number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert "Traceback" not in error
+    last_line = error.splitlines()[-1]
+    assert f"Stopped by {signal.Signals(signal_number).name} in epoch 1, after" in last_line
+    assert "To go on: python -m p2ch13.training --resume " in last_line
+    assert last_state(tmp_path)["step"] > 0
+
+
+def test_the_newest_and_the_best_are_kept(options, tmp_path, monkeypatch):
+    app = SegmentationTrainingApp([*options, "--epochs", "4", "--validation-cadence", "1", "--keep-checkpoints", "2"])
+    monkeypatch.setattr(app.run, "note_scores", lambda scores: app.run.epoch == 2)
+    app.main()
+    endings = sorted(path.name.split("_none.")[1] for path in app.run.models_dir.glob("*.state"))
+    assert endings == ["60.state", "80.state", "best.state", "last.state"]
+    assert load_checkpoint(app.run.best_path)["epoch"] == 2
+
+
+def test_a_run_says_where_it_comes_from(options, tmp_path):
+    app = SegmentationTrainingApp([*options, "--epochs", "1", "--seed", "7"])
+    app.main()
+    state = last_state(tmp_path)
+    assert state["versions"]["torch"] == torch.__version__
+    assert set(state["versions"]) == {"python", "torch", "numpy", "SimpleITK", "p2ch13"}
+    assert state["series"] == {"trn": ["1.2.1", "1.2.3"], "val": ["1.2.0", "1.2.2"]}
+    assert len(state["data_fingerprint"]) == 64
+    (folder,) = (tmp_path / "runs" / "p2ch13").glob("*_trn_*")
+    texts = EventAccumulator(str(folder)).Reload().Tensors
+    shown = b"".join(
+        event.tensor_proto.string_val[0] for tag in ("options", "origin") for event in texts(f"{tag}/text_summary")
+    )
+    assert all(
+        part.encode() in shown for part in ('"seed": 7', '"preset": "strong"', state["data_fingerprint"], "1.2.3")
+    )
+    assert json.loads((folder / "config.json").read_text()) == state["config"]
+    again = SegmentationTrainingApp(["--config", str(folder / "config.json")])
+    assert again.config == app.config
+    assert set(PRESETS["strong"]) <= set(state["config"])

@@ -1,0 +1,32 @@
+"""A signal as a wish: the work under way comes to its end first."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+from typing import Any
+
+
+class Interruption:
+    """Inside a `with`, SIGINT and SIGTERM are noted for the program to ask about; a second one ends it at once.
+
+    Attributes: `signal_number`, of the signal that came; None while there was none.
+    """
+
+    def __init__(self) -> None:
+        self.signal_number: int | None = None
+        self._handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> Interruption:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._handlers[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.signal_number = number
+        for number in self._handlers:
+            signal.signal(number, signal.SIG_DFL)
