@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from p2ch13.config import Folders
-from p2ch13.luna16 import FILES, MALIGNANCY, RemoteFile
+from p2ch13.luna16 import FILES, MALIGNANCY, CsvFacts, RemoteFile
 from p2ch13.verify import check_csv, check_subset, subset_folder, verify
-from util.archives import unpack
+from util.archives import ArchiveError, unpack
 from util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line, run_command
 from util.fetch import fetch, part_of
 from util.files import check_free_disk, in_gb, make_writable_folder
@@ -191,27 +191,35 @@ def get_file(data_dir: Path, file: RemoteFile, source: Source) -> None:
     def unpack_archive(*_: object) -> list[Path]:
         return unpack(downloaded, unpacked, "--data-dir")
 
-    processor = unpack_archive if file.is_archive else None
-    result = fetch(file.url(source.mirror), downloaded, file.size, file.md5, processor)
-    members = result if file.is_archive else [downloaded]
-    if file.csv is not None:
-        install_csv(data_dir, file, members, source)
-    else:
-        install_subset(data_dir, file, members)
-    downloaded.unlink(missing_ok=True)
+    try:
+        processor = unpack_archive if file.is_archive else None
+        result = fetch(file.url(source.mirror), downloaded, file.size, file.md5, processor)
+        members = result if file.is_archive else [downloaded]
+        if file.csv is not None:
+            install_csv(data_dir, file.csv, members, source)
+        else:
+            install_subset(data_dir, file, members)
+    except ArchiveError:
+        throw_away(downloaded, unpacked)
+        raise
+    throw_away(downloaded, unpacked)
+
+
+def throw_away(downloaded: Path, unpacked: Path) -> None:
+    for path in (downloaded, part_of(downloaded)):
+        path.unlink(missing_ok=True)
     if unpacked.is_dir():
         shutil.rmtree(unpacked)
 
 
-def install_csv(data_dir: Path, file: RemoteFile, members: Sequence[Path], source: Source) -> None:
-    assert file.csv is not None
+def install_csv(data_dir: Path, facts: CsvFacts, members: Sequence[Path], source: Source) -> None:
     tables = [member for member in members if member.suffix == ".csv" and not member.name.startswith(".")]
     if len(tables) != 1:
-        raise InputError(f"{file.name}: {len(tables)} CSV files in it, there should be one, {file.csv.name}")
-    problems = [] if source.ignore_checksum else check_csv(tables[0], file.csv)
+        raise ArchiveError(f"{facts.name}: {len(tables)} CSV files came, there should be one; download it again")
+    problems = [] if source.ignore_checksum else check_csv(tables[0], facts)
     if problems:
-        raise InputError(f"{problems[0]}, or take it as it is with --ignore-checksum")
-    tables[0].replace(data_dir / file.csv.name)
+        raise ArchiveError(f"{problems[0]}, or take it as it is with --ignore-checksum")
+    tables[0].replace(data_dir / facts.name)
 
 
 def install_subset(data_dir: Path, file: RemoteFile, members: Sequence[Path]) -> None:

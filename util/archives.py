@@ -17,6 +17,10 @@ from util.progress import byte_progress_bar
 CHUNK_BYTES = 2**20
 
 
+class ArchiveError(InputError):
+    """The archive is not what it should be, and never will be."""
+
+
 def unpack(archive: Path, folder: Path, option: str) -> list[Path]:
     """Unpack all files of a zip archive into one folder, without the folders that they lie in there.
 
@@ -24,8 +28,8 @@ def unpack(archive: Path, folder: Path, option: str) -> list[Path]:
 
     Args: option: of the command line, that chooses another disk.
     Returns: the files.
-    Raises: InputError, naming the archive, if it is damaged, a member would land elsewhere, is a link, or has the name
-        of another, or the disk has no room.
+    Raises: ArchiveError, naming the archive, if it is damaged, or a member would land elsewhere, is a link, or has the
+        name of another; InputError if the disk has no room.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
@@ -48,7 +52,7 @@ def unpack(archive: Path, folder: Path, option: str) -> list[Path]:
 
 
 def list_members(archive: Path, opened: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
-    """The files in it. Raises: InputError if one is none, or would land elsewhere or on another."""
+    """The files in it. Raises: ArchiveError if one is none, or would land elsewhere or on another."""
     seen: set[str] = set()
     members = [member for member in opened.infolist() if not member.is_dir()]
     for member in members:
@@ -86,9 +90,9 @@ def copy(source: IO[bytes], file: BinaryIO, bar: tqdm[Any]) -> None:
         bar.update(len(chunk))
 
 
-def refused(archive: Path, what: str) -> InputError:
-    return InputError(f"{archive}: {what}, nothing is unpacked; remove it, and take it from elsewhere")
+def refused(archive: Path, what: str) -> ArchiveError:
+    return ArchiveError(f"{archive}: {what}, nothing is unpacked; download it again, from elsewhere")
 
 
-def damaged(archive: Path, what: str, error: BaseException) -> InputError:
-    return InputError(f"{archive}: {what}: damaged ({error}); remove the archive and start again")
+def damaged(archive: Path, what: str, error: BaseException) -> ArchiveError:
+    return ArchiveError(f"{archive}: {what}: damaged ({error}); download it again")

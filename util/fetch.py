@@ -56,6 +56,8 @@ def fetch(
     try:
         result = pooch.retrieve(url, known_hash, path.name, path.parent, processor=processor, downloader=downloader)
     except InputError:
+        if part.exists() and part.stat().st_size == 0:
+            part.unlink()
         raise
     except ValueError as error:  # pooch's word for another hash
         part.unlink(missing_ok=True)
