@@ -120,6 +120,7 @@ def report_plan(data_dir: Path, files: Sequence[RemoteFile]) -> list[RemoteFile]
                 log.warning(f"{problem}, after removing this one, which is left as it is.")
         elif file.subset is not None and not check_subset(data_dir, file).problems:
             state = "is there"
+            throw_away(data_dir, file)  # left over, if the scans were unpacked by hand
         else:
             to_do.append(file)
             here = bytes_here(data_dir, file)
@@ -151,8 +152,8 @@ def room_needed(data_dir: Path, files: Sequence[RemoteFile]) -> int:
 
 
 def bytes_here(data_dir: Path, file: RemoteFile) -> int:
-    archive = data_dir / STAGING_FOLDER / file.name
-    return max((path.stat().st_size for path in (archive, part_of(archive)) if path.exists()), default=0)
+    downloaded, _ = staging_places(data_dir, file)
+    return max((path.stat().st_size for path in (downloaded, part_of(downloaded)) if path.exists()), default=0)
 
 
 def download(data_dir: Path, files: Sequence[RemoteFile], source: Source) -> int:
@@ -185,8 +186,7 @@ def get_file(data_dir: Path, file: RemoteFile, source: Source) -> None:
     """
     if source.ignore_checksum:
         file = replace(file, size=None, md5=None)
-    downloaded = data_dir / STAGING_FOLDER / file.name
-    unpacked = downloaded.with_suffix("")
+    downloaded, unpacked = staging_places(data_dir, file)
 
     def unpack_archive(*_: object) -> list[Path]:
         return unpack(downloaded, unpacked, "--data-dir")
@@ -200,12 +200,19 @@ def get_file(data_dir: Path, file: RemoteFile, source: Source) -> None:
         else:
             install_subset(data_dir, file, members)
     except ArchiveError:
-        throw_away(downloaded, unpacked)
+        throw_away(data_dir, file)
         raise
-    throw_away(downloaded, unpacked)
+    throw_away(data_dir, file)
 
 
-def throw_away(downloaded: Path, unpacked: Path) -> None:
+def staging_places(data_dir: Path, file: RemoteFile) -> tuple[Path, Path]:
+    """Where a file lies until it is in its place, and the folder of what is in it."""
+    downloaded = data_dir / STAGING_FOLDER / file.name
+    return downloaded, downloaded.with_suffix(".unpacked")
+
+
+def throw_away(data_dir: Path, file: RemoteFile) -> None:
+    downloaded, unpacked = staging_places(data_dir, file)
     for path in (downloaded, part_of(downloaded)):
         path.unlink(missing_ok=True)
     if unpacked.is_dir():

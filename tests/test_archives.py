@@ -1,6 +1,7 @@
 import stat
 import zipfile
 
+import numpy as np
 import pytest
 
 from util.archives import unpack
@@ -69,7 +70,7 @@ def test_a_damaged_member_is_named(tmp_path, compression):
     data = bytearray(archive.read_bytes())
     data[data.index(b"1.raw") + 100] ^= 0xFF
     archive.write_bytes(data)
-    with pytest.raises(InputError, match=r"a\.zip: subset0/1\.raw: damaged \(.*\); download it again") as caught:
+    with pytest.raises(InputError, match=r"a\.zip: subset0/1\.raw is damaged \(.*\); download it again") as caught:
         unpack(archive, tmp_path / "out", "--data-dir")
     assert "\n" not in str(caught.value)
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["1.mhd"]
@@ -79,7 +80,39 @@ def test_a_damaged_member_is_named(tmp_path, compression):
 def test_no_archive(tmp_path, damage):
     archive = write_zip(tmp_path / "a.zip", {"1.raw": RAW})
     archive.write_bytes(damage(archive.read_bytes()))
-    refused(archive, tmp_path / "out", r"a\.zip: no whole archive: damaged")
+    refused(archive, tmp_path / "out", r"a\.zip: the archive is damaged")
+
+
+def test_a_method_that_python_cannot_read(tmp_path):
+    """Deflate64, as Windows makes it of large files: the archive itself is fine."""
+    archive = write_zip(tmp_path / "a.zip", {"1.raw": RAW})
+    data = bytearray(archive.read_bytes())
+    data[8] = data[data.index(b"PK\x01\x02") + 10] = 9
+    archive.write_bytes(data)
+    refused(archive, tmp_path / "out", r"'1\.raw' is compressed by method 9, .* by hand, say with 7z")
+    assert archive.exists()
+
+
+def test_mutated_archives(tmp_path):
+    """Whatever stands in it, what comes out is an InputError in one line, or files beside each other."""
+    good = write_zip(tmp_path / "good.zip", {"subset0/1.mhd": b"header" * 9, "subset0/é.raw": RAW}).read_bytes()
+    random = np.random.default_rng(0)
+    outcomes = set()
+    for ndx in range(300):
+        data = bytearray(good)
+        for place in random.integers(len(data), size=random.integers(1, 4)):
+            data[place] = random.integers(256)
+        archive, out = tmp_path / f"{ndx}.zip", tmp_path / str(ndx)
+        archive.write_bytes(data)
+        try:
+            files = unpack(archive, out, "--data-dir")
+            assert {file.parent for file in files} <= {out}
+            outcomes.add("unpacked")
+        except InputError as error:
+            assert str(error).startswith((str(archive), str(out)))
+            assert "\n" not in str(error)
+            outcomes.add("refused")
+    assert outcomes == {"unpacked", "refused"}
 
 
 def test_a_password(tmp_path):
@@ -88,7 +121,7 @@ def test_a_password(tmp_path):
     data[6] |= 1  # of the file's own header
     data[data.index(b"PK\x01\x02") + 8] |= 1  # of the list at the end
     archive.write_bytes(data)
-    with pytest.raises(InputError, match=r"a\.zip: 1\.raw: damaged \(.*password"):
+    with pytest.raises(InputError, match=r"a\.zip: 1\.raw is damaged \(.*password"):
         unpack(archive, tmp_path / "out", "--data-dir")
 
 

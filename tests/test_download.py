@@ -249,7 +249,7 @@ def test_a_member_with_a_wrong_checksum(server, data_dir, contents, capsys):
     data[data.index(b"1.2.1.raw") + 500] ^= 0xFF
     contents["subset0.zip"] = server.files["subset0.zip"] = bytes(data)
     assert run(make_table(contents)[2:], server, data_dir, "--subset", "0") == 2
-    assert_one_line(capsys, "subset0/1.2.1.raw: damaged (Bad CRC-32")
+    assert_one_line(capsys, "subset0/1.2.1.raw is damaged (Bad CRC-32")
     assert not (data_dir / "subset0").exists()
 
 
