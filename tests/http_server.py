@@ -35,6 +35,7 @@ class FileServer:
 
         self.http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.http.daemon_threads = True
+        self.http.handle_error = lambda *_: None  # a client that has gone is what some tests are about
         self.url = f"http://127.0.0.1:{self.http.server_port}"
 
     def __enter__(self) -> FileServer:
