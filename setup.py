@@ -18,6 +18,8 @@ setup(
         "tqdm>=4.66",
         "threadpoolctl>=3.1",
         "matplotlib>=3.8",
+        "pooch>=1.8",
+        "requests>=2.31",
     ],
-    extras_require={"dicom": ["highdicom>=0.24"]},  # for DICOM Segmentation objects
+    extras_require={"dicom": ["highdicom>=0.24", "pydicom>=2.4"]},  # for DICOM Segmentation objects, and to import LIDC-IDRI
 )

@@ -1,4 +1,4 @@
-"""annotations_with_malignancy.csv (or annotations.csv) and candidates.csv -> a sorted list of candidates."""
+"""LUNA16's CSV files of annotations and of candidates -> a sorted list of candidates."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from util.coordinates import XyzTuple
 from util.errors import InputError
 
 ANNOTATION_FILES = ("annotations_with_malignancy.csv", "annotations.csv")  # the first that is there is used
-CANDIDATES_FILE = "candidates.csv"
+CANDIDATES_FILES = ("candidates_V2.csv", "candidates.csv")  # here too; LUNA16 advises against the second
 EXCLUDED_FILE = "annotations_excluded.csv"
 EXCLUDED_DIAMETER_MM = 10.0  # where none was measured; LUNA16's evaluation script takes a radius of 5 mm
 POSITION_COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ")
@@ -82,7 +82,9 @@ def read_nodules(data_dir: Path, present_on_disk: Collection[str] | None) -> lis
 
 def read_non_nodules(data_dir: Path, present_on_disk: Collection[str] | None) -> list[CandidateInfoTuple]:
     """The rows of class 0. Those of class 1 are the annotated nodules over again, some several times (book, 13.5.3)."""
-    csv_path = data_dir / CANDIDATES_FILE
+    csv_path = next(
+        (data_dir / name for name in CANDIDATES_FILES if (data_dir / name).is_file()), data_dir / CANDIDATES_FILES[-1]
+    )
 
     def parse(fields: Sequence[str]) -> CandidateInfoTuple | None:
         if fields[4] not in ("0", "1"):

@@ -121,6 +121,8 @@ def read_slice_header(file: Path) -> DicomSlice:
     modality = get("0008|0060", "Modality", str)
     if modality != "CT":
         raise InputError(f"{file}: an image of modality {modality!r}; give a folder with a CT series")
+    if get("0028|0004", "PhotometricInterpretation", str) == "MONOCHROME1":  # which ITK turns into other numbers
+        raise InputError(f"{file}: MONOCHROME1, bright for dark; convert it to MONOCHROME2 first, say with dcmtk")
     if get("0028|0008", "NumberOfFrames", lambda text: int(text or 1)) > 1:
         raise InputError(f"{file}: several frames in one file; convert it to NIfTI first, say with dcm2niix")
     row_mm, col_mm = get("0028|0030", "PixelSpacing", lambda text: parse_numbers(text, 2))

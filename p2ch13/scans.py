@@ -84,17 +84,7 @@ def read_header(path: Path, series_uid: str | None = None) -> ScanHeader:
     or has the wrong length, or DICOM slices make up no scan.
     """
     if path.is_dir():
-        series_uid, files = choose_series(path, series_uid)
-        series = read_series(path, files)
-        return ScanHeader(
-            path,
-            series_uid,
-            series.shape_irc,
-            series.origin_xyz,
-            series.vx_size_xyz,
-            series.direction,
-            dicom_files=series.files,
-        )
+        return read_dicom_header(path, *choose_series(path, series_uid))
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     with errors_naming(path):
@@ -125,6 +115,20 @@ def read_header(path: Path, series_uid: str | None = None) -> ScanHeader:
             check_length(mapped_file, slices * rows * cols * 2, path)
     shape_irc = (slices, rows, cols)
     return ScanHeader(path, scan_name(path), shape_irc, origin_xyz, vx_size_xyz, direction, mapped_file, byte_order)
+
+
+def read_dicom_header(folder: Path, series_uid: str, files: Iterable[Path]) -> ScanHeader:
+    """The geometry of a DICOM series in a folder. Raises: InputError, naming the file, if its slices are no scan."""
+    series = read_series(folder, files)
+    return ScanHeader(
+        folder,
+        series_uid,
+        series.shape_irc,
+        series.origin_xyz,
+        series.vx_size_xyz,
+        series.direction,
+        dicom_files=series.files,
+    )
 
 
 def read_voxels(header: ScanHeader) -> NDArray[np.int16]:

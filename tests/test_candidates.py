@@ -77,6 +77,12 @@ def test_a_malformed_row_names_file_and_line(luna_dir, name, row, message):
     assert str(error.value).startswith(f"{path}, line {line_count + 2}: {message}")
 
 
+def test_the_second_list_of_candidates_is_used_where_it_is_there(luna_dir):
+    (luna_dir / "candidates_V2.csv").write_text("seriesuid,coordX,coordY,coordZ,class\n1.2.3,1,2,3,0\n1.2.3,4,5,6,1\n")
+    candidates = [c for c in get_candidate_info_list(luna_dir) if not c.is_nodule]
+    assert [(c.series_uid, c.center_xyz) for c in candidates] == [("1.2.3", (1, 2, 3))]
+
+
 @pytest.mark.parametrize("name", ["annotations_with_malignancy.csv", "candidates.csv"])
 def test_missing_columns_are_named(luna_dir, name):
     write_csv(luna_dir / name, ["seriesuid", "coordX", "coordZ"], [])

@@ -109,6 +109,7 @@ def test_a_missing_slice_is_named(tmp_path, hu):
         ({"ImagePositionPatient": [-30, -40, 207.5]}, r"004\.dcm: in the same place as 003\.dcm"),
         ({"ImagePositionPatient": [-30, -40, 210.5]}, r"004\.dcm: slices are unevenly spaced before it: 3\.00 mm"),
         ({"Modality": "MR"}, r"004\.dcm: an image of modality 'MR'"),
+        ({"PhotometricInterpretation": "MONOCHROME1"}, r"004\.dcm: MONOCHROME1, bright for dark"),
         ({"NumberOfFrames": 4}, r"004\.dcm: several frames in one file"),
         ({"PixelSpacing": None}, r"004\.dcm: PixelSpacing is ''; export the series anew"),
         ({"ImagePositionPatient": None}, r"004\.dcm: ImagePositionPatient is ''"),

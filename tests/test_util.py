@@ -14,13 +14,13 @@ import pytest
 
 from util import files
 from util.errors import InputError, run_command
-from util.files import make_writable_folder, unfinished_file, write_whole
+from util.files import check_free_disk, make_writable_folder, unfinished_file, write_whole
 from util.interruption import Interruption
 from util.launch import Launch
 from util.logconf import set_up_logging
 from util.options import name_part, non_negative_int, non_negative_number, positive_int, probability
 from util.processes import map_in_processes
-from util.progress import progress_bar
+from util.progress import byte_progress_bar, progress_bar
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -257,3 +257,18 @@ def test_log_lines_go_to_stdout(capsys):
     set_up_logging(Launch())
     logging.getLogger("p2ch13.test").info("hello")
     assert capsys.readouterr().out.endswith(" hello\n")
+
+
+def test_bytes_that_are_there_count_for_the_bar(capsys):
+    with byte_progress_bar(3_000_000, "a.zip", 1_000_000) as bar:
+        assert bar.n == 1_000_000
+        bar.update(2_000_000)
+    assert "a.zip: 100%" in capsys.readouterr().err
+    assert "3.00M/3.00M" in str(bar)
+
+
+def test_a_full_disk_is_told_with_both_numbers(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 2_500_000_000}))
+    check_free_disk(tmp_path / "new" / "folder", 2_500_000_000, "unpacking", "--data-dir")
+    with pytest.raises(InputError, match=r"new: unpacking needs 2\.6 GB, and 2\.5 GB are free; .* with --data-dir"):
+        check_free_disk(tmp_path / "new", 2_600_000_000, "unpacking", "--data-dir")

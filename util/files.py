@@ -7,6 +7,7 @@ import glob
 import io
 import os
 import platform
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,22 @@ def make_writable_folder(folder: Path, option: str) -> None:
             pass
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror}); choose another with {option}") from None
+
+
+def check_free_disk(folder: Path, needed: int, purpose: str, option: str) -> None:
+    """Raises: InputError, with both numbers, if the folder's disk has fewer bytes free; `option` chooses another."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise InputError(
+            f"{folder}: {purpose} needs {in_gb(needed)}, and {in_gb(free)} are free; make room, or choose another disk "
+            f"with {option}"
+        )
+
+
+def in_gb(byte_count: float) -> str:
+    """GB as disks and download pages count them."""
+    return f"{byte_count / 1e9:.1f} GB"
 
 
 @contextmanager
