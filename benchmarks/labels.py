@@ -36,8 +36,8 @@ def main(sys_argv: Sequence[str] | None = None) -> None:
             _, record = write_scan(Path(folder), args.seed, None, None, index)
             (path,) = Path(folder).glob("subset*/*.mhd")
             nodules = [
-                CandidateInfoTuple(True, True, False, diameter_mm, path.stem, XyzTuple(*center_xyz))
-                for _, *center_xyz, diameter_mm in (row[:5] for row in record.nodules)
+                CandidateInfoTuple(True, True, False, float(str(mm)), path.stem, XyzTuple(*map(float, map(str, xyz))))
+                for _, *xyz, mm in (row[:5] for row in record.nodules)
             ]
             for kind in KINDS:
                 ct = Ct(path, nodules, Labels(LabelOptions(kind), [path.stem]).rule_of(path.stem))
