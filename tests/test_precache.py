@@ -82,7 +82,7 @@ def test_mistakes_end_in_one_line(folders, tmp_path, capsys):
     assert_one_line(capsys, "empty: no scans")
     (tmp_path / "file").write_text("")
     assert run(Folders(folders.data_dir, tmp_path / "file")) == 2
-    assert_one_line(capsys, "file: cannot be used as cache", "--cache-dir")
+    assert_one_line(capsys, str(tmp_path / "file"), "cannot be used as cache (Not a directory)", "--cache-dir")
     assert not folders.cache_dir.exists()
     (folders.data_dir / "candidates.csv").write_text("seriesuid,coordX,coordY\n")
     assert run(folders) == 2
