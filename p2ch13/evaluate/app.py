@@ -6,7 +6,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -168,15 +168,19 @@ class Checkpoint:
     def read(cls, path: Path | None) -> Checkpoint:
         """Raises: InputError if the file cannot be read."""
         state = load_checkpoint(path) if path else {}
-        config, series = state.get("config", {}), state.get("series", {})
         names = ("labels", "threshold_hu", "lidc_xml", "missing_xml")
-        labels = TrainingConfig(**{name: config[name] for name in names if name in config}).label_options
-        return cls(
-            labels,
-            config.get("val_stride", cls.val_stride),
-            frozenset(series.get("trn", ())),
-            frozenset(series.get("val", ())),
-        )
+        try:
+            config, series = state.get("config", {}), state.get("series", {})
+            labels = TrainingConfig(**{name: config[name] for name in names if name in config}).label_options
+            threshold_hu = None if labels.threshold_hu is None else int(labels.threshold_hu)
+            return cls(
+                replace(labels, threshold_hu=threshold_hu),
+                int(config.get("val_stride", cls.val_stride)),
+                frozenset(series.get("trn", ())),
+                frozenset(series.get("val", ())),
+            )
+        except (AttributeError, TypeError, ValueError, ArithmeticError) as error:
+            raise InputError(f"{path}: its settings make no sense ({one_line(error)}); it is damaged") from None
 
 
 def read_excluded_annotations(options: EvaluationOptions) -> Excluded:
