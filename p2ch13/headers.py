@@ -136,7 +136,7 @@ def file_beside(path: Path, name: str) -> Path:
 
 def is_finite(number: str) -> bool:
     try:
-        return "_" not in number and math.isfinite(float(number))  # Python alone takes 1_0 for 10
+        return math.isfinite(float(number.replace("_", " _")))  # Python alone takes 1_0 for 10
     except ValueError:
         return False
 

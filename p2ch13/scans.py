@@ -186,6 +186,10 @@ def as_int16(header: ScanHeader, slices: Iterable[NDArray[Any]]) -> NDArray[np.i
     """One slice at a time, so that no copy of the scan is made in a larger format."""
     voxels = np.empty(header.shape_irc, dtype=np.int16)
     for ndx, values in enumerate(slices):
+        if values.shape != header.shape_irc[1:]:
+            raise InputError(
+                f"{header.path}: slice {ndx} is of {values.shape}, not {header.shape_irc[1:]}; export it anew"
+            )
         if values.dtype.kind == "f":
             if not np.isfinite(values).all():
                 raise InputError(f"{header.path}: some voxels are NaN or infinite; export the scan anew")
