@@ -16,6 +16,7 @@ from pathlib import Path
 from util.errors import InputError, errors_naming
 
 HEADER_BYTES = 2**16  # no header is longer
+BLOCK_BYTES = 2**20
 DEFLATE_RATIO = 1032  # bytes that a compressed one can stand for, at most; https://zlib.net/zlib_tech.html
 
 
@@ -27,6 +28,7 @@ class VoxelFile:
     is_encoded: bool = False  # compressed, or as text
     is_plain_int16: bool = False  # nothing but the voxels, as int16
     byte_order: str = "<"
+    is_compressed_metaimage: bool = False
 
     def check_size(self, byte_count: int, header_path: Path) -> None:
         """Raises: InputError if the file cannot hold so many bytes of voxels, or holds others as well."""
@@ -76,6 +78,7 @@ def find_metaimage_voxels(path: Path) -> VoxelFile:
         and is_binary
         and not is_compressed,
         byte_order=">" if is_true(fields, "BinaryDataByteOrderMSB", "ElementByteOrderMSB") else "<",
+        is_compressed_metaimage=is_compressed,
     )
 
 
@@ -150,6 +153,35 @@ def is_true(fields: dict[str, str], *keys: str) -> bool:
     return any(fields.get(key, "").lower() == "true" for key in keys)
 
 
+def check_metaimage_stream(path: Path, byte_count: int) -> None:
+    """Decompress all voxels of a compressed MetaImage: of a damaged one ITK takes what it gets, and says nothing.
+
+    Raises: InputError if the stream is damaged or has not so many bytes.
+    """
+    voxel_file = find_metaimage_voxels(path)
+    stream = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # zlib or gzip
+    actual_bytes = 0
+    with errors_naming(voxel_file.path), voxel_file.path.open("rb") as file:
+        if voxel_file.path == path:
+            file.seek(local_offset(file.read(HEADER_BYTES)))
+        try:
+            while (block := stream.unconsumed_tail or file.read(BLOCK_BYTES)) and not stream.eof:
+                actual_bytes += len(stream.decompress(block, BLOCK_BYTES))
+        except zlib.error as error:
+            raise InputError(f"{voxel_file.path}: damaged ({error}); unpack or download it again") from None
+    if not stream.eof or actual_bytes != byte_count:
+        raise InputError(
+            f"{voxel_file.path}: {actual_bytes:,} bytes of voxels, but {path.name} tells of {byte_count:,}; "
+            "unpack or download it again"
+        )
+
+
+def local_offset(head: bytes) -> int:
+    """Where the voxels begin that are in the header's own file: in the line after its last."""
+    match = re.search(rb"^[ \t]*ElementDataFile[^\n]*\n", head, re.MULTILINE)
+    return 0 if match is None else match.end()
+
+
 # NRRD, https://teem.sourceforge.net/nrrd/format.html
 
 
@@ -197,5 +229,7 @@ def nifti_length(header: bytes) -> int:
     else:
         (bits,), shape = struct.unpack_from(order + "h", header, 72), struct.unpack_from(order + "8h", header, 40)
         (offset,) = struct.unpack_from(order + "f", header, 108)
+    if not offset >= 0:
+        raise ValueError(f"voxels from byte {offset} on")
     voxel_count: int = math.prod(shape[1 : 1 + shape[0]])
     return int(offset) + voxel_count * int(bits) // 8

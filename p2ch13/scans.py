@@ -14,7 +14,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from p2ch13.dicom import choose_series, read_series, read_slice
-from p2ch13.headers import check_nifti_length, find_voxel_file
+from p2ch13.headers import check_metaimage_stream, check_nifti_length, find_voxel_file
 from util.errors import InputError, errors_naming
 
 IMAGE_IOS = {
@@ -85,6 +85,7 @@ class ScanHeader:
     direction: NDArray[np.float64]  # (3, 3)
     mapped_file: Path | None = None  # holds nothing but the voxels, as int16
     byte_order: str = "<"
+    compressed_bytes: int = 0  # of the voxels of a compressed MetaImage, once they are decompressed
     dicom_files: tuple[Path, ...] = ()  # one for each slice
 
     def __post_init__(self) -> None:
@@ -141,7 +142,8 @@ def read_header(path: Path, series_uid: str | None = None) -> ScanHeader:
     cols, rows, slices = reader.GetSize()
     if 0 in (cols, rows, slices):
         raise InputError(f"{path}: {slices} slices of {rows} x {cols}, nothing in it; export the scan anew")
-    voxel_file.check_size(slices * rows * cols * BYTES_OF_VALUES[reader.GetPixelID()], path)
+    byte_count = slices * rows * cols * BYTES_OF_VALUES[reader.GetPixelID()]
+    voxel_file.check_size(byte_count, path)
     return ScanHeader(
         path,
         scan_name(path),
@@ -151,6 +153,7 @@ def read_header(path: Path, series_uid: str | None = None) -> ScanHeader:
         np.array(reader.GetDirection()).reshape(3, 3),
         mapped_file=voxel_file.path if voxel_file.is_plain_int16 else None,
         byte_order=voxel_file.byte_order,
+        compressed_bytes=byte_count if voxel_file.is_compressed_metaimage else 0,
     )
 
 
@@ -175,6 +178,8 @@ def read_voxels(header: ScanHeader) -> NDArray[np.int16]:
         return np.frombuffer(file_map, np.dtype(f"{header.byte_order}i2")).reshape(header.shape_irc)
     if header.path.name.endswith((".nii", ".nii.gz")):
         check_nifti_length(header.path)
+    if header.compressed_bytes:
+        check_metaimage_stream(header.path, header.compressed_bytes)
     if header.dicom_files:
         return as_int16(header, (read_slice(file) for file in header.dicom_files))
     with errors_naming(header.path):
