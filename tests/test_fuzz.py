@@ -96,7 +96,7 @@ def test_numbers_of_a_contour(tmp_path, z, x, y, inclusion):
         read_readings(path)
 
 
-@settings(SHORT, max_examples=25)
+@settings(SHORT, max_examples=12)
 @given(at=st.integers(0, 1100), data=st.binary(min_size=1, max_size=8))
 def test_bytes_of_a_dicom_file(tmp_path, at, data):
     files = write_series(tmp_path / "series", make_hu([], (2, 6, 8)))
