@@ -46,8 +46,11 @@ class DicomSeries:
 
 
 def list_series(folder: Path) -> dict[str, list[Path]]:
-    """Series UID -> the files of each series that lie in the folder itself. Other files are passed over."""
-    with no_warnings():
+    """Series UID -> the files of each series that lie in the folder itself. Other files are passed over.
+
+    Raises: InputError, naming the folder, if one of them is so damaged that GDCM cannot even pass over it.
+    """
+    with errors_naming(folder), no_warnings():
         return {
             uid: [Path(file) for file in sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid)]
             for uid in sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
