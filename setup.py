@@ -21,5 +21,7 @@ setup(
         "pooch>=1.8",
         "requests>=2.31",
     ],
-    extras_require={"dicom": ["highdicom>=0.24", "pydicom>=2.4"]},  # for DICOM Segmentation objects, and to import LIDC-IDRI
+    extras_require={
+        "dicom": ["highdicom>=0.24", "pydicom>=2.4"]
+    },  # for DICOM Segmentation objects, and to import LIDC-IDRI
 )

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import sqlite3
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -34,12 +33,12 @@ from p2ch13.ct import Ct
 from p2ch13.labels import Labels
 from p2ch13.scans import find_scans, no_such_series, scan_signature
 from util.coordinates import IrcTuple, XyzTuple
-from util.disk import DamagedEntryError, get_cache
+from util.disk import FORMAT, CacheError, DamagedEntryError, cache_errors, get_cache
 from util.errors import InputError
 
 log = logging.getLogger(__name__)
 
-CACHE_VERSION = 1  # raised when a mask, a crop or the way they are stored changes
+CACHE_VERSION = 1  # raised when a mask, a crop or the way they are stored changes: each has a folder of its own
 
 
 class CtCache:
@@ -52,7 +51,8 @@ class CtCache:
         folders: where the scans and the CSV files are, and the cache.
         labels: how nodules are marked.
     Attributes: `series_list`, sorted UIDs of the scans on disk, without those that the labels leave out; `nodules`,
-        series UID -> its nodules, largest first; `labels`; `folder`, the cache's.
+        series UID -> its nodules, largest first; `labels`; `folder`, the cache's; `rebuilt_count`, the cached values
+        that were found damaged by now, and made anew.
     Raises: InputError for a folder or file that cannot be used.
     """
 
@@ -66,12 +66,14 @@ class CtCache:
         for nodule in get_nodule_info_list(folders.data_dir, scans=self.scans):
             self.nodules[nodule.series_uid].append(nodule)
         self.folder = folders.cache_dir
+        self._disk_folder = self.folder / f"version-{CACHE_VERSION}-{FORMAT}"
+        self.rebuilt_count = 0
         self._latest_ct: Ct | None = None
 
     @cached_property
     def _disk(self) -> diskcache.Cache:
         """Opened when something is looked up: who reads scans alone needs no cache."""
-        return get_cache(self.folder)
+        return get_cache(self._disk_folder)
 
     def __getstate__(self) -> dict[str, Any]:
         """For a worker process: without the open scan, whose memory map would be copied as an array."""
@@ -138,27 +140,31 @@ class CtCache:
         )
 
     def is_complete(self, series_uid: str, choice: CropChoice = CENTRES_ALONE) -> bool:
-        """Whether the cache holds all that training and validation read of a series.
+        """Whether the cache has an entry for all that training and validation read of a series.
 
-        Of a scan that cannot be read it does not, and `fill` says why.
+        Of a scan that cannot be read it has not, and `fill` says why. Whether the entries are whole, `fill` finds out.
         """
         try:
             keys = [self._sample_size_key(series_uid)]
             if choice.needs_places:
                 keys.append(self._crop_places_key(series_uid))
-            if not all(key in self._disk for key in keys):
+            if not self._holds(keys):
                 return False
             of_nodules, negatives = self.find_centers(series_uid, choice)
-            centers = [*chain(*of_nodules), *negatives]
-            return all(
-                self._candidate_key(series_uid, center_xyz, CROP_WIDTH_IRC, choice.slice_distance) in self._disk
-                for center_xyz in centers
+            return self._holds(
+                self._candidate_key(series_uid, center_xyz, CROP_WIDTH_IRC, choice.slice_distance)
+                for center_xyz in [*chain(*of_nodules), *negatives]
             )
+        except CacheError:
+            raise
         except InputError:
             return False
 
     def fill(self, series_uid: str, choice: CropChoice = CENTRES_ALONE) -> None:
-        """Put into the cache all that training and validation read of a series. Raises: InputError."""
+        """Put into the cache all that training and validation read of a series.
+
+        What is there already is read, which is how a damaged value is noticed; it is made anew. Raises: InputError.
+        """
         self.get_ct_sample_size(series_uid)
         of_nodules, negatives = self.find_centers(series_uid, choice)
         for center_xyz in [*chain(*of_nodules), *negatives]:
@@ -174,27 +180,32 @@ class CtCache:
 
     def volume(self) -> int:
         """The size of the cache on disk, in bytes."""
-        return int(self._disk.volume())
+        with cache_errors(self._disk_folder):
+            return int(self._disk.volume())
 
     def _find_scan(self, series_uid: str) -> Path:
         if series_uid not in self.scans:
             raise no_such_series(series_uid)
         return self.scans[series_uid]
 
+    def _holds(self, keys: Iterable[str]) -> bool:
+        with cache_errors(self._disk_folder):
+            return all(key in self._disk for key in keys)
+
     def _memoize(self, key: str, compute: Callable[[], list[Any]]) -> list[Any]:
-        try:
-            value = self._look_up(key)
-            if value is None:
-                value = compute()
-                self._disk.set(key, value, retry=True)
-        except sqlite3.Error as error:
-            raise OSError(f"{self._disk.directory}: the cache cannot be used ({error})") from None
+        value = self._look_up(key)
+        if value is None:
+            value = compute()
+            with cache_errors(self._disk_folder):
+                self._disk.set(key, value)
         return value
 
     def _look_up(self, key: str) -> list[Any] | None:
         try:
-            value: list[Any] | None = self._disk.get(key, retry=True)
+            with cache_errors(self._disk_folder):
+                value: list[Any] | None = self._disk.get(key)
         except DamagedEntryError as error:
+            self.rebuilt_count += 1
             log.warning(f"A cached value of {json.loads(key)[1]} is damaged ({error}); it is made anew.")
             return None
         return value
@@ -219,4 +230,8 @@ class CtCache:
         signature = scan_signature(self._find_scan(series_uid))
         centers = sorted(nodule.center_xyz for nodule in self.nodules[series_uid])
         threshold_hu, rule_details = self.labels.rule_of(series_uid).key(self.nodules[series_uid])
-        return json.dumps([kind, series_uid, *details, CACHE_VERSION, threshold_hu, signature, centers, *rule_details])
+        return json.dumps([kind, series_uid, *details, threshold_hu, signature, centers, *rule_details])
+
+
+def describe_rebuilt(count: int) -> str:
+    return f"Damaged values in the cache, which are made anew: {count}. If this comes back, the disk is failing."

@@ -8,14 +8,15 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from p2ch13.scans import find_scans
+from p2ch13.scans import ORIGIN_LIMIT_MM, find_scans
 from util.coordinates import XyzTuple
-from util.errors import InputError
+from util.errors import InputError, one_line
 
 ANNOTATION_FILES = ("annotations_with_malignancy.csv", "annotations.csv")  # the first that is there is used
 CANDIDATES_FILES = ("candidates_V2.csv", "candidates.csv")  # here too; LUNA16 advises against the second
 EXCLUDED_FILE = "annotations_excluded.csv"
 EXCLUDED_DIAMETER_MM = 10.0  # where none was measured; LUNA16's evaluation script takes a radius of 5 mm
+DIAMETER_LIMIT_MM = 1000.0  # no nodule is larger than a patient
 POSITION_COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ")
 
 T = TypeVar("T")
@@ -71,7 +72,7 @@ def read_nodules(data_dir: Path, present_on_disk: Collection[str] | None) -> lis
 
     def parse(fields: Sequence[str]) -> CandidateInfoTuple:
         diameter_mm = parse_number(fields[4])
-        if diameter_mm <= 0:
+        if not 0 < diameter_mm <= DIAMETER_LIMIT_MM:
             raise ValueError(f"a diameter of {diameter_mm} mm")
         is_mal = parse_malignancy(fields[5]) if knows_malignancy else None
         return CandidateInfoTuple(True, True, is_mal, diameter_mm, fields[0], parse_center(fields))
@@ -110,6 +111,8 @@ def read_excluded(csv_path: Path) -> list[CandidateInfoTuple]:
 
     def parse(fields: Sequence[str]) -> CandidateInfoTuple:
         diameter_mm = parse_number(fields[4]) if fields[4].strip() else 0.0
+        if diameter_mm > DIAMETER_LIMIT_MM:
+            raise ValueError(f"a diameter of {diameter_mm} mm")
         if diameter_mm <= 0:
             diameter_mm = EXCLUDED_DIAMETER_MM
         return CandidateInfoTuple(False, True, None, diameter_mm, fields[0], parse_center(fields))
@@ -146,8 +149,8 @@ def read_rows(
                 yield reader.line_num, ["" if position is None else row[position] for position in positions]
     except FileNotFoundError:
         raise InputError(f"{csv_path}: no such file; LUNA16's {csv_path.name} belongs there") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{csv_path}: not a CSV file ({error}); download it again") from None
+    except (UnicodeDecodeError, csv.Error, OSError) as error:
+        raise InputError(f"{csv_path}: not a CSV file ({one_line(error)}); download it again") from None
 
 
 def parse_row(csv_path: Path, line: int, fields: Sequence[str], parse: Callable[[Sequence[str]], T]) -> T:
@@ -158,12 +161,15 @@ def parse_row(csv_path: Path, line: int, fields: Sequence[str], parse: Callable[
 
 
 def parse_center(fields: Sequence[str]) -> XyzTuple:
-    return XyzTuple(*(parse_number(text) for text in fields[1:4]))
+    center_xyz = XyzTuple(*(parse_number(text) for text in fields[1:4]))
+    if max(map(abs, center_xyz)) > ORIGIN_LIMIT_MM:
+        raise ValueError(f"({', '.join(fields[1:4])}) mm is no place in a scan")
+    return center_xyz
 
 
 def parse_number(text: str) -> float:
     try:
-        value = float(text)
+        value = float(text.replace("_", " _"))  # Python alone takes 1_0 for 10
     except ValueError:
         value = math.nan
     if not math.isfinite(value):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
 import pickle
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,10 @@ from util.errors import InputError
 from util.files import write_whole
 
 # What a file that is no checkpoint, read as one, can end in.
-UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError)
+UNREADABLE = (
+    *(pickle.UnpicklingError, RuntimeError, EOFError, OSError, LookupError, ArithmeticError, ValueError, TypeError),
+    *(AttributeError, AssertionError, struct.error),
+)
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -49,10 +54,15 @@ def load_model(path: Path) -> UNetWrapper:
     """
     state = load_checkpoint(path)
     try:
-        model = UNetWrapper(**state.get("model_args", BOOK_MODEL))
+        model_args = state.get("model_args", BOOK_MODEL)
+        with torch.device("meta"):  # sees whether all fits before there is memory for it, however large it claims to be
+            UNetWrapper(**model_args).load_state_dict(state["model_state"], strict=True, assign=True)
+        model = UNetWrapper(**model_args)
         model.load_state_dict(state["model_state"], strict=True)
         model.slice_distance_mm = float(state.get("config", {}).get("slice_distance", 0.0))
-    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
+        if not 0 <= model.slice_distance_mm < math.inf:
+            raise ValueError(f"slices {model.slice_distance_mm} mm apart")
+    except UNREADABLE as error:
         reason = str(error).splitlines()[-1].strip() if str(error) else type(error).__name__
         raise InputError(f"{path}: its weights fit no U-Net of the shape that it names ({reason})") from None
     return model.eval()

@@ -12,8 +12,10 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from p2ch13.headers import VoxelFile
 from util.errors import InputError, errors_naming
 
+IMAGE_IO = "GDCMImageIO"  # ITK's reader of DICOM
 GAP_TOLERANCE = 0.1  # share of the distance between slices by which it may differ from one to the next
 DRIFT_TOLERANCE = 0.02  # share of the way along the normal that slices may have moved aside
 ANGLE_TOLERANCE = 1e-3  # of direction cosines, and of pixel sizes in mm
@@ -44,8 +46,11 @@ class DicomSeries:
 
 
 def list_series(folder: Path) -> dict[str, list[Path]]:
-    """Series UID -> the files of each series that lie in the folder itself. Other files are passed over."""
-    with no_warnings():
+    """Series UID -> the files of each series that lie in the folder itself. Other files are passed over.
+
+    Raises: InputError, naming the folder, if one of them is so damaged that GDCM cannot even pass over it.
+    """
+    with errors_naming(folder), no_warnings():
         return {
             uid: [Path(file) for file in sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid)]
             for uid in sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
@@ -108,6 +113,7 @@ def read_series(folder: Path, files: Iterable[Path]) -> DicomSeries:
 def read_slice_header(file: Path) -> DicomSlice:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(file))
+    reader.SetImageIO(IMAGE_IO)
     with errors_naming(file), no_warnings():
         reader.ReadImageInformation()
 
@@ -125,11 +131,13 @@ def read_slice_header(file: Path) -> DicomSlice:
         raise InputError(f"{file}: MONOCHROME1, bright for dark; convert it to MONOCHROME2 first, say with dcmtk")
     if get("0028|0008", "NumberOfFrames", lambda text: int(text or 1)) > 1:
         raise InputError(f"{file}: several frames in one file; convert it to NIfTI first, say with dcm2niix")
+    rows, cols = get("0028|0010", "Rows", int), get("0028|0011", "Columns", int)
+    VoxelFile(file, is_encoded=True).check_size(rows * cols, file)  # a byte each, at least
     row_mm, col_mm = get("0028|0030", "PixelSpacing", lambda text: parse_numbers(text, 2))
     return DicomSlice(
         file=file,
-        rows=get("0028|0010", "Rows", int),
-        cols=get("0028|0011", "Columns", int),
+        rows=rows,
+        cols=cols,
         position_xyz=get("0020|0032", "ImagePositionPatient", lambda text: parse_numbers(text, 3)),
         cosines=get("0020|0037", "ImageOrientationPatient", lambda text: parse_numbers(text, 6).reshape(2, 3)),
         pixel_size_xy=np.array([col_mm, row_mm]),
@@ -189,7 +197,7 @@ def check_drift(folder: Path, slices: Sequence[DicomSlice], normal: NDArray[np.f
 def read_slice(file: Path) -> NDArray[Any]:
     """The slice's voxels (row, col) in HU: rescaled as its header says."""
     with errors_naming(file), no_warnings():
-        voxels: NDArray[Any] = sitk.GetArrayFromImage(sitk.ReadImage(str(file)))[0]
+        voxels: NDArray[Any] = sitk.GetArrayFromImage(sitk.ReadImage(str(file), imageIO=IMAGE_IO))[0]
     return voxels
 
 

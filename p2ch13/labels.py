@@ -24,7 +24,7 @@ from util.coordinates import IrcTuple
 from util.errors import InputError
 
 FIRST_RADIUS = 2  # voxels from which a nodule's box starts to grow, as in the book
-REACH = 0.75  # diameters, from a nodule's centre, that its refined mask may reach, and one voxel more
+REACH = 0.5  # diameters, from a nodule's centre, that its refined mask may reach, and one voxel more
 CENTER_REACH = 1  # voxels from an annotated centre within which its nodule must be, after an opening
 THICK_VOXEL_MM = 2.0  # along an axis with such voxels a nodule may be as thin as a vessel
 
@@ -95,7 +95,7 @@ BOOK_RULE = BoxRule()
 class RefinedRule:
     """The book's box at -600 HU; in it, what is near and hangs together with the centre after an opening.
 
-    Near is what is no further away than one and a half of the annotated radius and a voxel: a box that begins at the
+    Near is what is no further away than the annotated radius and a voxel: a box that begins at the
     pleura goes on through the chest wall.
     The opening takes away what is thinner than 3 voxels, as vessels are that leave the nodule, and single voxels of the
     nodule's surface, which are put back. Where it leaves nothing of the nodule, this is kept as it was; one that is

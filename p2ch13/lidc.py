@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from p2ch13.scans import ScanHeader
+from p2ch13.scans import ORIGIN_LIMIT_MM, ScanHeader
 from util.boxes import BoxMask, enclose, inside, intersect, make_box, merge_touching, shape_of, split_components
 from util.errors import InputError
 
@@ -230,16 +230,16 @@ def read_readings(path: Path) -> list[Reading]:
             ]
             for session in sessions
         ]
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise InputError(f"{path}: {error}; download it again") from None
 
 
 def read_contour(roi: ET.Element) -> Contour:
-    """Raises: ValueError if something is missing or no number."""
+    """Raises: ValueError if something is missing or no number, OverflowError if it is too large for a pixel."""
     points = [(int(text_of(edge, "yCoord")), int(text_of(edge, "xCoord"))) for edge in roi.iterfind("{*}edgeMap")]
     z_mm = float(text_of(roi, "imageZposition"))
     inclusion = text_of(roi, "inclusion").upper()
-    if not math.isfinite(z_mm) or inclusion not in ("TRUE", "FALSE") or not points:
+    if not abs(z_mm) <= ORIGIN_LIMIT_MM or inclusion not in ("TRUE", "FALSE") or not points:
         raise ValueError(f"a roi with z {z_mm}, inclusion {inclusion} and {len(points)} points")
     return Contour(z_mm, inclusion == "TRUE", np.array(points, dtype=np.int64))
 

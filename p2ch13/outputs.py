@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from p2ch13.candidates import POSITION_COLUMNS
 from p2ch13.ct import Ct
 from p2ch13.findings import Finding
-from p2ch13.scans import check_nifti_length
+from p2ch13.headers import check_nifti_length
 from util.errors import InputError
 from util.files import unfinished_file, write_csv
 

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from p2ch13.cache import CtCache
+from p2ch13.cache import CtCache, describe_rebuilt
 from p2ch13.candidates import get_candidate_info_list
 from p2ch13.config import PRESETS, CropChoice, Folders, TrainingConfig
 from p2ch13.label_options import add_label_options, label_options_of
+from util.disk import CacheError
 from util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line, run_command
 from util.launch import Launch
 from util.logconf import set_up_logging
@@ -24,7 +25,9 @@ log = logging.getLogger(__name__)
 
 
 def main(sys_argv: Sequence[str] | None = None) -> int:
-    """Cache what training and validation read of every scan on disk; what is there already is left alone.
+    """Cache what training and validation read of every scan on disk.
+
+    What is there already is read, and left alone if it is whole: that takes no longer than it takes training to begin.
 
     The processes of a torchrun share out the scans, and each one speaks of its own part.
     Returns: the exit status, 1 if a scan was skipped because it cannot be read.
@@ -44,25 +47,27 @@ def main(sys_argv: Sequence[str] | None = None) -> int:
     if launch.is_first:
         for note in ct_cache.labels.notes:
             log.info(note)
-    if not to_do:
+    if to_do:
+        own = set(series_list)
+        candidate_count = sum(candidate.series_uid in own for candidate in get_candidate_info_list(folders.data_dir))
+        log.info(
+            f"{process}{folders.data_dir}: {len(series_list)} scans, {len(to_do)} of them to be cached; "
+            f"{nodule_count} nodules, {candidate_count - nodule_count} other candidates."
+        )
+    worker_count = max(1, args.num_workers // launch.local_world_size)
+    try:
+        rebuilt_count, errors = fill(ct_cache, choice, series_list, min(worker_count, len(series_list)))
+    except KeyboardInterrupt:
+        log.info("What is cached by now stays; start again to go on.")
+        raise
+    if rebuilt_count:
+        log.warning(f"{process}{describe_rebuilt(rebuilt_count)}")
+    if not to_do and not rebuilt_count:
         log.info(
             f"{process}Nothing to do: {folders.cache_dir} holds all {len(series_list)} scans with {nodule_count} "
             f"nodules ({ct_cache.volume() / 1e6:.1f} MB). {time.monotonic() - start:.1f} s."
         )
         return EXIT_DONE
-
-    own = set(series_list)
-    candidate_count = sum(candidate.series_uid in own for candidate in get_candidate_info_list(folders.data_dir))
-    log.info(
-        f"{process}{folders.data_dir}: {len(series_list)} scans, {len(to_do)} of them to be cached; "
-        f"{nodule_count} nodules, {candidate_count - nodule_count} other candidates."
-    )
-    worker_count = max(1, args.num_workers // launch.local_world_size)
-    try:
-        errors = fill(ct_cache, choice, to_do, min(worker_count, len(to_do)))
-    except KeyboardInterrupt:
-        log.info("What is cached by now stays; start again to go on.")
-        raise
     if len(errors) == len(series_list) and launch.is_alone:
         raise errors[0]
     for error in errors:
@@ -102,18 +107,28 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def fill(ct_cache: CtCache, choice: CropChoice, series_list: Sequence[str], worker_count: int) -> list[InputError]:
-    """Cache the series in worker processes. Returns: an error for each one that cannot be read, sorted by its file."""
+def fill(
+    ct_cache: CtCache, choice: CropChoice, series_list: Sequence[str], worker_count: int
+) -> tuple[int, list[InputError]]:
+    """Cache the series in worker processes.
+
+    Returns: how many values were damaged and are made anew, those that `ct_cache` has come across before included; and
+        an error for each series that cannot be read, sorted by its file.
+    Raises: CacheError.
+    """
+    rebuilt_count = ct_cache.rebuilt_count
     errors: list[InputError] = []
     arguments = (ct_cache, choice)
     calls = map_in_processes(fill_series, series_list, worker_count, "Caching", "scan", start_worker, arguments)
     with closing(calls) as futures:  # a full disk ends it before its time
         for future in futures:
             try:
-                future.result()
+                rebuilt_count += future.result()
+            except CacheError:
+                raise
             except InputError as error:
                 errors.append(error)
-    return sorted(errors, key=str)  # not by which process was first
+    return rebuilt_count, sorted(errors, key=str)  # not by which process was first
 
 
 def start_worker(ct_cache: CtCache, choice: CropChoice) -> None:
@@ -121,8 +136,11 @@ def start_worker(ct_cache: CtCache, choice: CropChoice) -> None:
     worker_cache, worker_choice = ct_cache, choice
 
 
-def fill_series(series_uid: str) -> None:
+def fill_series(series_uid: str) -> int:
+    """Returns: how many of the series' values were damaged."""
+    before = worker_cache.rebuilt_count
     worker_cache.fill(series_uid, worker_choice)
+    return worker_cache.rebuilt_count - before
 
 
 worker_cache: CtCache  # of a worker process: opened once, not once for each scan

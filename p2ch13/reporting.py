@@ -6,6 +6,7 @@ import json
 import textwrap
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -72,16 +73,20 @@ class TensorBoardReport:
     ) -> None:
         """Overlays of 6 slices of each of the first 12 series; with them, if asked for, the labels alone."""
         writer = self.writers[mode]
-        for series_ndx, series_uid in enumerate(dataset.series_list[:PICTURE_SERIES_COUNT]):
-            slices = choose_slices(*dataset.ct_cache.get_ct_sample_size(series_uid))
-            for picture_ndx, slice_ndx in enumerate(slices):
-                ct_slice, is_predicted, label = predict_slice(dataset, predict, series_uid, slice_ndx)
-                pictures = {"prediction": draw_overlay(ct_slice, is_predicted, label)}
-                if with_labels:
-                    pictures["label"] = draw_overlay(ct_slice, label, label)
-                for name, picture in pictures.items():
-                    tag = f"{mode}/{series_ndx}_{name}_{picture_ndx}"
-                    writer.add_image(tag, picture, samples_count, dataformats="HWC")
+        with ThreadPoolExecutor() as pool:  # compressing a picture takes as long as segmenting its slice
+            written = []
+            for series_ndx, series_uid in enumerate(dataset.series_list[:PICTURE_SERIES_COUNT]):
+                slices = choose_slices(*dataset.ct_cache.get_ct_sample_size(series_uid))
+                for picture_ndx, slice_ndx in enumerate(slices):
+                    ct_slice, is_predicted, label = predict_slice(dataset, predict, series_uid, slice_ndx)
+                    pictures = {"prediction": draw_overlay(ct_slice, is_predicted, label)}
+                    if with_labels:
+                        pictures["label"] = draw_overlay(ct_slice, label, label)
+                    for name, picture in pictures.items():
+                        tag = f"{mode}/{series_ndx}_{name}_{picture_ndx}"
+                        written.append(pool.submit(writer.add_image, tag, picture, samples_count, dataformats="HWC"))
+        for future in written:
+            future.result()
         writer.flush()
 
     def __enter__(self) -> TensorBoardReport:

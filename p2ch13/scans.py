@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
-import math
 import mmap
 import os
-import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +14,26 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from p2ch13.dicom import choose_series, read_series, read_slice
+from p2ch13.headers import check_metaimage_stream, check_nifti_length, find_voxel_file
 from util.errors import InputError, errors_naming
 
-SCAN_SUFFIXES = (".mhd", ".mha", ".nii.gz", ".nii", ".nrrd")
+IMAGE_IOS = {
+    ".mhd": "MetaImageIO",
+    ".mha": "MetaImageIO",
+    ".nii.gz": "NiftiImageIO",
+    ".nii": "NiftiImageIO",
+    ".nrrd": "NrrdImageIO",
+}
+SCAN_SUFFIXES = tuple(IMAGE_IOS)
+BYTES_OF_VALUES = {
+    **dict.fromkeys((sitk.sitkInt8, sitk.sitkUInt8), 1),
+    **dict.fromkeys((sitk.sitkInt16, sitk.sitkUInt16), 2),
+    **dict.fromkeys((sitk.sitkInt32, sitk.sitkUInt32, sitk.sitkFloat32), 4),
+    **dict.fromkeys((sitk.sitkInt64, sitk.sitkUInt64, sitk.sitkFloat64), 8),
+}
+SPACING_LIMITS_MM = (1e-3, 1e3)  # of a voxel in a scan of a human
+ORIGIN_LIMIT_MM = 1e5
+ANGLE_TOLERANCE = 1e-2  # of direction cosines: NIfTI derives them from others
 INT16 = np.iinfo(np.int16)
 READ_AHEAD_BYTES = 2**17  # Linux fetches no more than this of what it is told at once
 
@@ -71,7 +85,21 @@ class ScanHeader:
     direction: NDArray[np.float64]  # (3, 3)
     mapped_file: Path | None = None  # holds nothing but the voxels, as int16
     byte_order: str = "<"
+    compressed_bytes: int = 0  # of the voxels of a compressed MetaImage, once they are decompressed
     dicom_files: tuple[Path, ...] = ()  # one for each slice
+
+    def __post_init__(self) -> None:
+        """Raises: InputError for a place that no scan can have; much of what is computed from it would be nonsense."""
+        spacing = self.vx_size_xyz
+        low, high = SPACING_LIMITS_MM
+        if not ((low <= spacing) & (spacing <= high)).all() or not (abs(self.origin_xyz) <= ORIGIN_LIMIT_MM).all():
+            raise InputError(
+                f"{self.path}: voxels of {spacing.tolist()} mm at {self.origin_xyz.tolist()}; repair the header"
+            )
+        if not np.allclose(self.direction @ self.direction.T, np.eye(3), rtol=0, atol=ANGLE_TOLERANCE):
+            raise InputError(
+                f"{self.path}: the direction matrix {self.direction.tolist()} is no rotation; repair the header"
+            )
 
 
 def read_header(path: Path, series_uid: str | None = None) -> ScanHeader:
@@ -85,8 +113,11 @@ def read_header(path: Path, series_uid: str | None = None) -> ScanHeader:
     """
     if path.is_dir():
         return read_dicom_header(path, *choose_series(path, series_uid))
+    image_io = find_image_io(path)
+    voxel_file = find_voxel_file(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
+    reader.SetImageIO(image_io)
     with errors_naming(path):
         reader.ReadImageInformation()
     if reader.GetDimension() != 3 or reader.GetNumberOfComponents() != 1:
@@ -94,27 +125,34 @@ def read_header(path: Path, series_uid: str | None = None) -> ScanHeader:
             f"{path}: {reader.GetDimension()} dimensions, {reader.GetNumberOfComponents()} values a voxel; "
             "a CT scan has 3 and 1"
         )
-    vx_size_xyz = np.array(reader.GetSpacing())
-    direction = np.array(reader.GetDirection()).reshape(3, 3)
-    origin_xyz = np.array(reader.GetOrigin())
-    if not np.all(vx_size_xyz > 0) or not np.isfinite([*vx_size_xyz, *origin_xyz, *direction.flat]).all():
-        raise InputError(f"{path}: voxels of {vx_size_xyz.tolist()} mm at {origin_xyz.tolist()}; repair the header")
-    if abs(np.linalg.det(direction)) < 1e-3:
-        raise InputError(f"{path}: the direction matrix {direction.tolist()} is singular; repair the header")
-
+    if reader.GetPixelID() not in BYTES_OF_VALUES:
+        raise InputError(
+            f"{path}: its voxels are {sitk.GetPixelIDValueAsString(reader.GetPixelID())}; a CT scan has numbers, in HU"
+        )
     cols, rows, slices = reader.GetSize()
     if 0 in (cols, rows, slices):
         raise InputError(f"{path}: {slices} slices of {rows} x {cols}, nothing in it; export the scan anew")
-    mapped_file, byte_order = None, "<"
-    if path.name.endswith(".mhd"):
-        fields = read_metaimage_fields(path)
-        data_file = metaimage_data_file(path, fields)
-        if data_file is not None and is_plain_int16(fields):
-            mapped_file = data_file
-            byte_order = ">" if is_true(fields, "BinaryDataByteOrderMSB", "ElementByteOrderMSB") else "<"
-            check_length(mapped_file, slices * rows * cols * 2, path)
-    shape_irc = (slices, rows, cols)
-    return ScanHeader(path, scan_name(path), shape_irc, origin_xyz, vx_size_xyz, direction, mapped_file, byte_order)
+    byte_count = slices * rows * cols * BYTES_OF_VALUES[reader.GetPixelID()]
+    voxel_file.check_size(byte_count, path)
+    return ScanHeader(
+        path,
+        scan_name(path),
+        (slices, rows, cols),
+        np.array(reader.GetOrigin()),
+        np.array(reader.GetSpacing()),
+        np.array(reader.GetDirection()).reshape(3, 3),
+        mapped_file=voxel_file.path if voxel_file.is_plain_int16 else None,
+        byte_order=voxel_file.byte_order,
+        compressed_bytes=byte_count if voxel_file.is_compressed_metaimage else 0,
+    )
+
+
+def find_image_io(path: Path) -> str:
+    """ITK's reader for a file, by its name alone: left to itself, ITK tries all of its readers on what is in it."""
+    image_io = next((image_io for suffix, image_io in IMAGE_IOS.items() if path.name.endswith(suffix)), None)
+    if image_io is None:
+        raise InputError(f"{path}: not one of the formats that are read; convert it to {', '.join(SCAN_SUFFIXES)}")
+    return image_io
 
 
 def read_dicom_header(folder: Path, series_uid: str, files: Iterable[Path]) -> ScanHeader:
@@ -144,10 +182,12 @@ def read_voxels(header: ScanHeader) -> NDArray[np.int16]:
         return np.frombuffer(file_map, np.dtype(f"{header.byte_order}i2")).reshape(header.shape_irc)
     if header.path.name.endswith((".nii", ".nii.gz")):
         check_nifti_length(header.path)
+    if header.compressed_bytes:
+        check_metaimage_stream(header.path, header.compressed_bytes)
     if header.dicom_files:
         return as_int16(header, (read_slice(file) for file in header.dicom_files))
     with errors_naming(header.path):
-        image = sitk.ReadImage(str(header.path))
+        image = sitk.ReadImage(str(header.path), imageIO=find_image_io(header.path))
     return as_int16(header, sitk.GetArrayViewFromImage(image))
 
 
@@ -155,6 +195,10 @@ def as_int16(header: ScanHeader, slices: Iterable[NDArray[Any]]) -> NDArray[np.i
     """One slice at a time, so that no copy of the scan is made in a larger format."""
     voxels = np.empty(header.shape_irc, dtype=np.int16)
     for ndx, values in enumerate(slices):
+        if values.shape != header.shape_irc[1:]:
+            raise InputError(
+                f"{header.path}: slice {ndx} is of {values.shape}, not {header.shape_irc[1:]}; export it anew"
+            )
         if values.dtype.kind == "f":
             if not np.isfinite(values).all():
                 raise InputError(f"{header.path}: some voxels are NaN or infinite; export the scan anew")
@@ -174,105 +218,11 @@ def read_ahead(header: ScanHeader, first: int, last: int) -> None:
 
 def scan_signature(path: Path) -> list[list[str | int]]:
     """Name, length and time of every file that the scan consists of: it changes when the scan does."""
-    files = [path]
-    if path.name.endswith(".mhd"):
-        data_file = metaimage_data_file(path, read_metaimage_fields(path))
-        files += [data_file] if data_file is not None else []
-    return [file_signature(file) for file in files]
+    voxel_file = find_voxel_file(path).path
+    return [file_signature(file) for file in ([path] if voxel_file == path else [path, voxel_file])]
 
 
 def file_signature(path: Path) -> list[str | int]:
     """Name, length and time."""
     stat = path.stat()
     return [path.name, stat.st_size, stat.st_mtime_ns]
-
-
-# MetaImage, https://itk.org/Wiki/ITK/MetaIO/Documentation
-
-
-def read_metaimage_fields(path: Path) -> dict[str, str]:
-    """The `key = value` lines of an .mhd header.
-
-    Raises: InputError if the line that names the data is missing, or a place is not given in numbers: ITK takes those
-    that it cannot read for 0.
-    """
-    with errors_naming(path), path.open("rb") as file:
-        text = file.read(1 << 16).decode("ascii", errors="replace")
-    fields = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in text.splitlines())}
-    if not fields.get("ElementDataFile"):
-        raise InputError(f"{path}: no ElementDataFile, so this is not a whole header; unpack it again")
-    for key in ("Offset", "Position", "Origin", "TransformMatrix", "ElementSpacing"):
-        if not all(is_finite(number) for number in fields.get(key, "").split()):
-            raise InputError(f"{path}: {key} is {fields[key]!r}; repair the header")
-    return fields
-
-
-def metaimage_data_file(path: Path, fields: dict[str, str]) -> Path | None:
-    """The one file that holds the voxels; None if they are in the header itself or in a file for each slice.
-
-    Raises: InputError if the file is missing or not below the header's folder, from where a header must not lead away.
-    """
-    name = fields["ElementDataFile"]
-    if name in ("LOCAL", "LIST") or name.startswith("LIST ") or "%" in name:
-        return None
-    if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise InputError(f"{path}: its data file {name} is outside its own folder; move it there, correct the header")
-    data_file = path.parent / name
-    if not data_file.is_file():
-        raise InputError(f"{path}: its data file {data_file.name} is missing; unpack or download it again")
-    return data_file
-
-
-def is_plain_int16(fields: dict[str, str]) -> bool:
-    return (
-        fields.get("ElementType") == "MET_SHORT"
-        and fields.get("HeaderSize", "0") == "0"
-        and fields.get("BinaryData", "True").lower() == "true"
-        and not is_true(fields, "CompressedData")
-    )
-
-
-def is_finite(number: str) -> bool:
-    try:
-        return math.isfinite(float(number))
-    except ValueError:
-        return False
-
-
-def is_true(fields: dict[str, str], *keys: str) -> bool:
-    return any(fields.get(key, "").lower() == "true" for key in keys)
-
-
-def check_length(data_file: Path, expected_bytes: int, header_path: Path) -> None:
-    actual_bytes = data_file.stat().st_size
-    if actual_bytes != expected_bytes:
-        raise InputError(
-            f"{data_file}: {actual_bytes:,} bytes, but {header_path.name} tells of {expected_bytes:,}; "
-            "unpack or download it again"
-        )
-
-
-# NIfTI: SimpleITK reads a file that was cut short without a word.
-
-
-def check_nifti_length(path: Path) -> None:
-    """Raises: InputError if a .nii or .nii.gz ends before its last voxel."""
-    open_file = gzip.open if path.name.endswith(".gz") else open
-    with errors_naming(path), open_file(path, "rb") as file:
-        expected_bytes = nifti_length(file.read(540))
-        actual_bytes = file.seek(0, 2)  # for .gz this decompresses all of it and checks its checksum
-    if actual_bytes < expected_bytes:
-        raise InputError(f"{path}: {actual_bytes:,} of {expected_bytes:,} bytes; unpack or download it again")
-
-
-def nifti_length(header: bytes) -> int:
-    """Bytes of the whole file, uncompressed. Source: nifti1.h and nifti2.h, https://nifti.nimh.nih.gov."""
-    order = "<" if header[:4] in (struct.pack("<i", 348), struct.pack("<i", 540)) else ">"
-    if struct.unpack(order + "i", header[:4])[0] == 540:
-        (bits,), shape = struct.unpack_from(order + "h", header, 14), struct.unpack_from(order + "8q", header, 16)
-        (offset,) = struct.unpack_from(order + "q", header, 168)
-    else:
-        (bits,), shape = struct.unpack_from(order + "h", header, 72), struct.unpack_from(order + "8h", header, 40)
-        (offset,) = struct.unpack_from(order + "f", header, 108)
-    voxel_count = int(np.prod(shape[1 : 1 + shape[0]], dtype=np.int64))
-    return int(offset) + voxel_count * int(bits) // 8

@@ -9,6 +9,7 @@ from p2ch13.cache import CtCache
 from p2ch13.config import CROP_WIDTH_IRC, CropChoice, Folders, LabelOptions
 from p2ch13.ct import Ct
 from tests.conftest import TINY_SCANS, Ball, ball_mask, make_hu, to_xyz, write_luna, write_scan
+from util.disk import CacheError
 from util.errors import InputError
 
 
@@ -150,3 +151,29 @@ def test_crops_of_slices_at_a_distance_are_their_own(folders):
     assert [(chunk == 0).any(axis=(1, 2)).tolist() for chunk in chunks] == [[True] * 7, [True] * 7]
     assert (chunks[0][3] == chunks[1][3]).all()
     assert (chunks[0][1] != chunks[1][1]).any()
+
+
+def test_a_cache_of_another_version_is_left_alone(folders, monkeypatch, opened):
+    CtCache(folders).fill("1.2.0")
+    (folders.cache_dir / "cache.db").write_text("one that lies where none of ours does")
+    before = {path: path.read_bytes() for path in folders.cache_dir.rglob("*.val")}
+    monkeypatch.setattr(cache, "CACHE_VERSION", cache.CACHE_VERSION + 1)
+    newer = CtCache(folders)
+    assert not newer.is_complete("1.2.0")
+    newer.fill("1.2.0")
+    assert newer.is_complete("1.2.0")
+    assert len(opened) == 2
+    assert {path: path.read_bytes() for path in before} == before
+    monkeypatch.undo()
+    assert CtCache(folders).is_complete("1.2.0")
+
+
+def test_damage_to_the_database_is_no_scans_fault(folders):
+    ct_cache = CtCache(folders)
+    ct_cache.fill("1.2.0")
+    (database,) = folders.cache_dir.rglob("cache.db")
+    database.write_bytes(b"no database" * 999)
+    again = CtCache(folders)
+    for call in (lambda: again.is_complete("1.2.0"), lambda: again.fill("1.2.0"), again.volume):
+        with pytest.raises(CacheError, match="a damaged cache"):
+            call()

@@ -63,6 +63,9 @@ def test_dos_line_ends_and_a_byte_order_mark(luna_dir):
         ("annotations_with_malignancy.csv", "1.2.0,1,2,3,-5,True,x", "a diameter of -5.0 mm"),
         ("annotations_with_malignancy.csv", "1.2.0,1,2,3,5,maybe,x", "mal_bool is 'maybe'"),
         ("annotations_with_malignancy.csv", "1.2.0,1,2", "3 fields, the header has 7"),
+        ("annotations_with_malignancy.csv", "1.2.0,1,2,3,1e30,True,x", "a diameter of 1e+30 mm"),
+        ("annotations_with_malignancy.csv", "1.2.0,1,2,1e30,5,True,x", "(1, 2, 1e30) mm is no place in a scan"),
+        ("annotations_with_malignancy.csv", "1.2.0,1_0,2,3,5,True,x", "'1_0' is not a number"),
         ("candidates.csv", "1.2.0,1,2,3,2", "class '2'"),
         ("candidates.csv", "1.2.0,1,,3,0", "'' is not a number"),
         ("candidates.csv", "1.9.8,1,2,3", "4 fields, the header has 5"),
@@ -120,3 +123,12 @@ def test_excluded_annotations_may_lack_a_diameter(tmp_path):
     assert [excluded.center_xyz for excluded in without] == [(1, 2, 3), (4, 5, 6), (7, 8, 9)]
     with pytest.raises(InputError, match=r"c\.csv, line 3: 'big' is not a number"):
         read_excluded(write_csv(tmp_path / "c.csv", [*POSITION, "diameter_mm"], [rows[0], ("1.2.0", 1, 2, 3, "big")]))
+
+
+def test_a_series_uid_that_is_a_path_names_no_scan(luna_dir):
+    (luna_dir.parent / "secret.mhd").write_text("")
+    for name in ("annotations_with_malignancy.csv", "candidates.csv"):
+        path = luna_dir / name
+        ending = "5,True,x" if name.startswith("annot") else "0"
+        path.write_text(path.read_text() + "".join(f"{uid},1,2,3,{ending}\n" for uid in ("../secret", "/etc/passwd")))
+    assert {candidate.series_uid for candidate in get_candidate_info_list(luna_dir)} == set(TINY_SCANS)

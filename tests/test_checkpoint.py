@@ -73,3 +73,21 @@ def test_missing_and_foreign_files(tmp_path):
     torch.save({"model_state": {"weights": torch.zeros(3)}}, tmp_path / "unet3d.state")
     with pytest.raises(InputError, match=r"unet3d\.state: its weights fit no U-Net"):
         load_model(tmp_path / "unet3d.state")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model_args": {**BOOK_MODEL, "wf": 30}},  # 2**30 filters: no memory is taken for them
+        {"model_args": {**BOOK_MODEL, "depth": 10**9}},
+        {"model_args": ["no", "dict"]},
+        {"config": {"slice_distance": float("nan")}},
+        {"config": {"slice_distance": -1.0}},
+        {"config": ["no", "dict"]},
+    ],
+)
+def test_settings_that_make_no_sense(tmp_path, model, changes):
+    path = tmp_path / "seg.state"
+    save_checkpoint(path, {"model_state": model.state_dict(), **changes})
+    with pytest.raises(InputError, match=r"seg\.state: its weights fit no U-Net"):
+        load_model(path)

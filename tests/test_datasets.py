@@ -283,3 +283,14 @@ def test_real_ct(luna_sample, tmp_path):
     assert len(val_ds.series_list) == 1
     assert [slice_ndx for _, slice_ndx in val_ds.sample_list] == list(range(2, 13))
     assert all(val_ds[ndx][1].any() for ndx in range(len(val_ds)))
+
+
+def test_damaged_crops_are_counted_and_made_anew(folders, train_ds):
+    whole = samples_of(train_ds)
+    values = sorted(folders.cache_dir.rglob("*.val"))
+    for path in values[:2]:
+        path.write_bytes(path.read_bytes()[:-1])
+    for rebuilt_count in (2, 0):
+        again = TrainingLuna2dSegmentationDataset(2, False, samples_per_epoch=40, seed=1, folders=folders)
+        assert again.ct_cache.rebuilt_count == rebuilt_count
+        assert torch.equal(samples_of(again), whole)

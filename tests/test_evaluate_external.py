@@ -78,3 +78,9 @@ def test_findings_in_submission_columns(tmp_path):
         read_findings(write_csv(tmp_path / "g.csv", header, [("1.2", 1, 2, 3, "high")]))
     with pytest.raises(InputError, match=r"h\.csv: no column probability"):
         read_findings(write_csv(tmp_path / "h.csv", header[:4], []))
+
+
+def test_a_series_uid_is_no_path(tmp_path):
+    path = tmp_path / "findings.csv"
+    path.write_text("seriesuid,coordX,coordY,coordZ,probability\n../../secret,1,2,3,0.5\n/etc/passwd,1,2,3,0.5\n")
+    assert list(read_findings(path)) == ["../../secret", "/etc/passwd"]  # looked up among the scans on disk, no more

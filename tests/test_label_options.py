@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from p2ch13.cache import CACHE_VERSION, CtCache
+from p2ch13.cache import CtCache
 from p2ch13.checkpoint import load_checkpoint
 from p2ch13.config import CROP_WIDTH_IRC, LabelOptions, TrainingConfig
 from p2ch13.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
@@ -58,11 +58,9 @@ def test_keys_of_the_books_labels_are_what_they_were(folders):
     ct_cache = CtCache(folders)
     signature = scan_signature(ct_cache.scans["1.2.1"])
     center = ct_cache.nodules["1.2.1"][0].center_xyz
-    assert ct_cache._sample_size_key("1.2.1") == json.dumps(
-        ["sample size", "1.2.1", CACHE_VERSION, -700, signature, [center]]
-    )
+    assert ct_cache._sample_size_key("1.2.1") == json.dumps(["sample size", "1.2.1", -700, signature, [center]])
     assert ct_cache._candidate_key("1.2.1", center, CROP_WIDTH_IRC, 0.0) == json.dumps(
-        ["raw candidate", "1.2.1", list(center), [7, 96, 96], CACHE_VERSION, -700, signature, [center]]
+        ["raw candidate", "1.2.1", list(center), [7, 96, 96], -700, signature, [center]]
     )
 
 

@@ -120,9 +120,9 @@ def test_refined_reaches_no_further_than_the_nodule_can(tmp_path):
     ]
     assert masks[0][8].any(axis=0).all()
     rows, cols = masks[1][8].any(axis=1).nonzero()[0], masks[1][8].any(axis=0).nonzero()[0]
-    # 0.75 * 4.2 + 1.5 = 4.65 mm are 6 pixels of 0.7 mm; lung in row 46 ends the box in row 54.
+    # 4.2 / 2 + 1.5 = 3.6 mm are 5 pixels of 0.7 mm; lung in row 46 ends the box in row 54.
     assert (rows.min(), rows.max()) == (47, 54)
-    assert (cols.min(), cols.max()) == (46, 58)
+    assert (cols.min(), cols.max()) == (47, 57)
 
 
 def test_refined_marks_a_nodule_that_is_nowhere_dense_as_the_book_does(tmp_path):

@@ -82,7 +82,7 @@ def test_mistakes_end_in_one_line(folders, tmp_path, capsys):
     assert_one_line(capsys, "empty: no scans")
     (tmp_path / "file").write_text("")
     assert run(Folders(folders.data_dir, tmp_path / "file")) == 2
-    assert_one_line(capsys, "file: cannot be used as cache", "--cache-dir")
+    assert_one_line(capsys, str(tmp_path / "file"), "cannot be used as cache (Not a directory)", "--cache-dir")
     assert not folders.cache_dir.exists()
     (folders.data_dir / "candidates.csv").write_text("seriesuid,coordX,coordY\n")
     assert run(folders) == 2
@@ -137,3 +137,36 @@ def test_a_preset_needs_more_crops(folders, capsys):
     assert not box.is_complete("1.2.0", strong.crop_choice)
     assert run(folders, "--preset", "strong", "--labels", "box") == 0
     assert box.is_complete("1.2.0", strong.crop_choice)
+
+
+def damage(value_file, ndx):
+    data = bytearray(value_file.read_bytes())
+    if ndx % 3 == 0:
+        value_file.unlink()
+        return
+    data[len(data) // 2] ^= 4
+    value_file.write_bytes(data[:-1] if ndx % 3 == 1 else data)
+
+
+def test_damaged_values_are_counted_and_made_anew(folders, capsys):
+    assert run(folders) == 0
+    values = {path: path.read_bytes() for path in folders.cache_dir.rglob("*.val")}
+    assert len(values) == 6  # one for each nodule; the rest is in the database
+    for ndx, path in enumerate(sorted(values)[:4]):
+        damage(path, ndx)
+    capsys.readouterr()
+    assert run(folders) == 0
+    output = capsys.readouterr().out
+    assert "Damaged values in the cache, which are made anew: 4." in output
+    assert "Cached 0 scans, skipped 0." in output
+    assert sorted(path.read_bytes() for path in folders.cache_dir.rglob("*.val")) == sorted(values.values())
+    assert run(folders) == 0
+    assert "Nothing to do" in capsys.readouterr().out
+
+
+def test_a_damaged_cache_ends_in_one_line(folders, capsys):
+    assert run(folders) == 0
+    (database,) = folders.cache_dir.rglob("cache.db")
+    database.write_bytes(b"no database" * 999)
+    assert run(folders) == 2
+    assert_one_line(capsys, f"{database.parent}: a damaged cache (", "remove this folder")

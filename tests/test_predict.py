@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -297,6 +298,29 @@ def test_checkpoints_that_are_none(tmp_path, predict, out, capsys):
     assert predict(scan, checkpoint=other) == 2
     assert_one_line(capsys, "other.state: cannot be read as a checkpoint")
     assert not out.exists()
+
+
+def test_code_in_a_checkpoint_does_not_run(tmp_path, out):
+    scan = write_scan(tmp_path / "a.mha", make_hu(BALLS, SHAPE_IRC))
+    bad = tmp_path / "bad.state"
+    torch.save({"model_state": Intruder(tmp_path / "intruder")}, bad)
+    result = subprocess.run(command(bad, out, scan), capture_output=True, text=True, cwd=REPOSITORY)
+    assert result.returncode == 2
+    (line,) = [line for line in result.stderr.splitlines() if line]
+    assert line.startswith(f"error: {bad}: cannot be read as a checkpoint (")
+    assert line.endswith("it is damaged or holds code")
+    assert not (tmp_path / "intruder").exists()
+
+
+@pytest.mark.parametrize("series_uid", ["../../escaped", "/tmp/escaped", "1.2/../../3", ".."])
+def test_a_series_uid_does_not_lead_out_of_the_output(tmp_path, predict, out, series_uid):
+    with warnings.catch_warnings():  # pydicom's, about this UID
+        warnings.simplefilter("ignore")
+        write_series(tmp_path / "ct", make_hu(BALLS, SHAPE_IRC), series_uid=series_uid)
+    before = {path for path in tmp_path.parent.rglob("*") if out not in path.parents}
+    assert predict(tmp_path / "ct", "--no-lung-field") in (0, 2)
+    after = {path for path in tmp_path.parent.rglob("*") if out not in path.parents}
+    assert after - before <= {out}
 
 
 def test_mistyped_options(capsys):

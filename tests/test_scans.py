@@ -100,12 +100,12 @@ def test_a_header_cannot_lead_out_of_its_folder(tmp_path, hu, name):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("TransformMatrix = 1 0 0 0 1 0 0 0 1", "TransformMatrix = 0 0 0 0 1 0 0 0 1", "singular"),
+        ("TransformMatrix = 1 0 0 0 1 0 0 0 1", "TransformMatrix = 0 0 0 0 1 0 0 0 1", "is no rotation"),
         ("ElementSpacing = 0.69999999999999996", "ElementSpacing = -0.7", "repair the header"),
         ("Offset = -30", "Offset = nan", "repair the header"),
         ("DimSize = 22 20 6", "DimSize = 22 20 1000000", "5,280 bytes, but a.mhd tells of 880,000,000"),
         ("DimSize = 22 20 6", "DimSize = 22 20 0", r"a\.mhd: "),
-        ("NDims = 3", "NDims = 2", "a CT scan has 3 and 1"),
+        ("NDims = 3", "NDims = 2", "NDims is '2'; a CT scan has 3"),
         ("ElementDataFile = a.raw", "", "a.mhd"),
     ],
 )

@@ -114,6 +114,16 @@ def test_training_lowers_the_loss(options):
     assert second.loss < 0.7 * first.loss
 
 
+def test_damaged_values_of_the_cache_are_counted_at_the_start(options, folders, caplog):
+    app = SegmentationTrainingApp(options)
+    app.init_train_ds()
+    for path in folders.cache_dir.rglob("*.val"):
+        path.write_bytes(path.read_bytes()[:-1])
+    with caplog.at_level("INFO"):
+        app.log_start(app.init_train_ds(), app.init_val_ds())
+    assert "Damaged values in the cache, which are made anew: 3." in caplog.text  # one for each nodule
+
+
 @pytest.mark.parametrize("augmented", [[], ["--augmented"]])
 def test_scores_are_the_same_kind_with_and_without_augmentation(options, augmented):
     """In the book's code the label is an integer without augmentation, and ~label then is -1 or -2, never false."""

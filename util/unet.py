@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+MAX_DEPTH = MAX_WF = 12  # a file can claim any
+
 
 class UNet(nn.Module):
     """A contracting and an expanding path of convolution blocks, joined level by level.
@@ -21,7 +23,7 @@ class UNet(nn.Module):
         padding: keep height and width in every 3x3 convolution; without it each one takes a pixel off every edge.
         batch_norm: normalise after each activation.
         up_mode: "upconv" learns the upsampling, "upsample" interpolates and mixes the channels.
-    Raises: ValueError if `up_mode` is neither.
+    Raises: ValueError if `up_mode` is neither, or there would be more levels or filters than any network has.
     """
 
     def __init__(
@@ -37,6 +39,8 @@ class UNet(nn.Module):
         super().__init__()
         if up_mode not in ("upconv", "upsample"):
             raise ValueError(f"up_mode is {up_mode!r}; it can be 'upconv' or 'upsample'")
+        if not 1 <= depth <= MAX_DEPTH or not 0 <= wf <= MAX_WF:
+            raise ValueError(f"depth {depth} and wf {wf}; they can be 1 to {MAX_DEPTH} and 0 to {MAX_WF}")
         self.depth = depth
         filters = [2 ** (wf + level) for level in range(depth)]
         self.down_path = nn.ModuleList(

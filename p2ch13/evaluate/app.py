@@ -6,7 +6,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -168,9 +168,14 @@ class Checkpoint:
     def read(cls, path: Path | None) -> Checkpoint:
         """Raises: InputError if the file cannot be read."""
         state = load_checkpoint(path) if path else {}
-        config, series = TrainingConfig.from_dict(state.get("config", {})), state.get("series", {})
-        split = (frozenset(series.get(mode, ())) for mode in ("trn", "val"))
-        return cls(config.label_options, config.val_stride, *split)
+        try:
+            config, series = TrainingConfig.from_dict(state.get("config", {})), state.get("series", {})
+            labels = config.label_options
+            threshold_hu = None if labels.threshold_hu is None else int(labels.threshold_hu)
+            split = (frozenset(series.get(mode, ())) for mode in ("trn", "val"))
+            return cls(replace(labels, threshold_hu=threshold_hu), int(config.val_stride), *split)
+        except (AttributeError, TypeError, ValueError, ArithmeticError) as error:
+            raise InputError(f"{path}: its settings make no sense ({one_line(error)}); it is damaged") from None
 
 
 def read_excluded_annotations(options: EvaluationOptions) -> Excluded:

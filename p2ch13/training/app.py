@@ -20,6 +20,7 @@ from torch.optim import Adam, Optimizer
 from torch.utils.data import DataLoader
 
 from p2ch13.augmentation import SegmentationAugmentation
+from p2ch13.cache import describe_rebuilt
 from p2ch13.checkpoint import load_checkpoint
 from p2ch13.compute import (
     CapturedStep,
@@ -416,6 +417,8 @@ class SegmentationTrainingApp:
         )
         if self.is_compiled:
             log.info("The first step compiles the network, which takes half a minute; --compile no does without it.")
+        if rebuilt_count := train_ds.ct_cache.rebuilt_count + val_ds.ct_cache.rebuilt_count:
+            log.warning(describe_rebuilt(rebuilt_count))
 
     def log_end(self, val_ds: Luna2dSegmentationDataset) -> None:
         """Say where everything is, and draw what the best model finds."""

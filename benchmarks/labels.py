@@ -1,0 +1,80 @@
+"""How well do labels mark nodules? Measured on invented scans, whose nodules are known voxel by voxel."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+from numpy.typing import NDArray
+
+from p2ch13.candidates import CandidateInfoTuple
+from p2ch13.config import LabelOptions
+from p2ch13.ct import Ct
+from p2ch13.labels import Labels
+from p2ch13.phantom import nodules as phantom_nodules
+from p2ch13.phantom import scan
+from p2ch13.phantom.dataset import write_scan
+from util.coordinates import XyzTuple, to_axial
+from util.options import non_negative_int, positive_int
+
+KINDS = ("box", "refined")
+LEAST_CHANGE_HU = 150  # by which a nodule changes a voxel that is its own: more than half of the faintest ground glass
+
+
+def main(sys_argv: Sequence[str] | None = None) -> None:
+    """Print a table: Dice of each kind of labels with the nodules as they were painted."""
+    args = build_parser().parse_args(sys_argv)
+    dice: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    shares: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    for index in range(args.scans):
+        with tempfile.TemporaryDirectory() as folder, recording_nodules() as painted:
+            _, record = write_scan(Path(folder), args.seed, None, None, index)
+            (path,) = Path(folder).glob("subset*/*.mhd")
+            nodules = [
+                CandidateInfoTuple(True, True, False, float(str(mm)), path.stem, XyzTuple(*map(float, map(str, xyz))))
+                for _, *xyz, mm in (row[:5] for row in record.nodules)
+            ]
+            for kind in KINDS:
+                ct = Ct(path, nodules, Labels(LabelOptions(kind), [path.stem]).rule_of(path.stem))
+                for nodule, truth in zip(nodules, painted, strict=True):
+                    label = to_axial(ct.build_annotation_mask([nodule]), ct.direction)
+                    dice[kind].append(2 * (truth & label).sum() / (truth.sum() + label.sum()))
+                    shares[kind].append(label.sum() / truth.sum())
+    print("| labels | nodules | mean Dice | a tenth is below | median size / painted |")
+    print("| --- | ---: | ---: | ---: | ---: |")
+    for kind in KINDS:
+        print(
+            f"| {kind} | {len(dice[kind])} | {np.mean(dice[kind]):.3f} | {np.quantile(dice[kind], 0.1):.3f} | "
+            f"{np.median(shares[kind]):.2f} |"
+        )
+
+
+@contextmanager
+def recording_nodules() -> Iterator[list[NDArray[np.bool_]]]:
+    """Where each nodule changes the chest that it is painted into, (slice, row, col)."""
+    painted: list[NDArray[np.bool_]] = []
+    paint = phantom_nodules.paint_nodule
+
+    def paint_and_record(hu: NDArray[np.float32], *args: object) -> None:
+        before = hu.copy()
+        paint(hu, *args)  # type: ignore[arg-type]
+        painted.append(hu - before > LEAST_CHANGE_HU)
+
+    with mock.patch.object(scan, "paint_nodule", paint_and_record):
+        yield painted
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.labels", description=__doc__)
+    parser.add_argument("--scans", type=positive_int, default=8)
+    parser.add_argument("--seed", type=non_negative_int, default=0, help="of the scans")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

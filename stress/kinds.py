@@ -1,0 +1,157 @@
+"""The kinds of files that come from elsewhere: how small valid ones are written, and how they are read."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from p2ch13.candidates import get_candidate_info_list, read_excluded
+from p2ch13.checkpoint import save_checkpoint
+from p2ch13.ct import Ct
+from p2ch13.evaluate.app import Checkpoint
+from p2ch13.evaluate.external import read_findings
+from p2ch13.lidc import find_readings, mark_consensus
+from p2ch13.model import BOOK_MODEL, UNetWrapper
+from p2ch13.scans import find_scans, read_header, scan_signature
+from p2ch13.segmentation import load_segmenter
+from stress.fuzz import Kind
+from tests.conftest import ORIGIN_XYZ, Ball, make_hu, to_xyz, write_csv, write_luna, write_scan
+from tests.dicom_files import write_series
+from tests.lidc_files import Roi, ring, write_readings
+
+SHAPE_IRC = (5, 12, 14)
+BALL = Ball((2, 6, 7), 3)
+CROP_WIDTH_IRC = (7, 8, 8)
+POSITION = ["seriesuid", "coordX", "coordY", "coordZ"]
+
+
+def read_scan(path: Path) -> None:
+    """All that training and prediction do with a file of an unknown scan."""
+    ct = Ct(path)
+    ct.hu.max()
+    for ndx in range(ct.shape_irc[0]):
+        ct.get_slice(ndx, 3, 2.0)
+    center_xyz = (np.asarray(ct.origin_xyz) + ct.direction @ (ct.vx_size_xyz * 0.6)).tolist()
+    ct.get_raw_candidate(center_xyz, CROP_WIDTH_IRC)
+
+
+def write_csv_files(folder: Path) -> list[Path]:
+    write_luna(folder, {"1.2.0": [BALL], "1.2.1": [BALL]}, SHAPE_IRC)
+    for path in (folder / "subset0").iterdir():
+        path.unlink()  # the readers are asked for scans that are not there, too
+    place = to_xyz(BALL.center_irc)
+    excluded, findings = folder / "annotations_excluded.csv", folder / "findings.csv"
+    write_csv(excluded, [*POSITION, "diameter_mm"], [("1.2.0", *place, 4.5), ("1.2.1", *place, "")])
+    write_csv(findings, [*POSITION, "probability"], [("1.2.0", *place, 0.75), ("1.2.1", *place, 0.5)])
+    return sorted(folder.glob("*.csv"))
+
+
+def read_csv_files(folder: Path) -> None:
+    path = folder / "subset0" / "1.2.0.mhd"
+    candidates = get_candidate_info_list(folder, require_on_disk=False)
+    candidates += read_excluded(folder / "annotations_excluded.csv")
+    (folder / "annotations_with_malignancy.csv").unlink()
+    candidates += get_candidate_info_list(folder, require_on_disk=False)
+    findings = read_findings(folder / "findings.csv")
+    ct = Ct(write_scan(path, make_hu([BALL], (10, 24, 92))))  # holds the candidates of `write_luna`
+    places = [candidate.center_xyz for candidate in candidates if candidate.series_uid != "1.9.9"]
+    places += [finding.center_xyz for found in findings.values() for finding in found]
+    for center_xyz in places:
+        ct.get_raw_candidate(center_xyz, CROP_WIDTH_IRC)
+
+
+def write_one_scan(folder: Path, name: str, compress: bool) -> list[Path]:
+    write_scan(folder / name, make_hu([BALL], SHAPE_IRC), compress=compress)
+    return sorted(folder.iterdir())
+
+
+def read_one_scan(folder: Path) -> None:
+    for path in find_scans(folder).values():
+        scan_signature(path)
+        read_scan(path)
+
+
+def write_dicom(folder: Path) -> list[Path]:
+    return write_series(folder, make_hu([BALL], SHAPE_IRC))
+
+
+def write_xml(folder: Path) -> list[Path]:
+    contours = [[[Roi(ORIGIN_XYZ[2] + 1.5 * ndx, ring((4, 8), (5, 9))) for ndx in (1, 2, 3)]]] * 3
+    write_scan(folder / "1.2.0.mha", make_hu([BALL], SHAPE_IRC))
+    return [write_readings(folder / "xml" / "1.xml", "1.2.0", contours)]
+
+
+def read_xml(folder: Path) -> None:
+    found, _ = find_readings(folder / "xml")
+    header = read_header(folder / "1.2.0.mha")
+    for path in found.values():
+        mark_consensus(path, header)
+
+
+def write_state(folder: Path) -> list[Path]:
+    path = folder / "seg.state"
+    arguments = {**BOOK_MODEL, "depth": 2, "wf": 1}
+    torch.manual_seed(0)
+    model = UNetWrapper(**arguments)
+    save_checkpoint(
+        path,
+        {
+            "model_state": model.state_dict(),
+            "model_args": arguments,
+            "config": {"slice_distance": 2.0, "labels": "refined", "val_stride": 10, "threshold_hu": -600},
+            "series": {"trn": ["1.2.0"], "val": ["1.2.1"]},
+            "epoch": 3,
+        },
+    )
+    return [path]
+
+
+def read_state(folder: Path) -> None:
+    model = load_segmenter(folder / "seg.state")
+    Checkpoint.read(folder / "seg.state")
+    with torch.inference_mode():
+        model(torch.zeros(1, 7, 16, 16))
+
+
+def write_unpacked_state(folder: Path) -> list[Path]:
+    """The files in the archive that a checkpoint is, so that a mutated one is packed with a checksum that matches."""
+    (path,) = write_state(folder)
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(folder)
+    path.unlink()
+    return sorted(folder.rglob("*.pkl"))
+
+
+def read_unpacked_state(folder: Path) -> None:
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    with zipfile.ZipFile(folder / "seg.state", "w") as archive:
+        for path in files:
+            archive.write(path, path.relative_to(folder))
+    read_state(folder)
+
+
+def scan_kind(name: str, compress: bool = False) -> Kind:
+    write: Callable[[Path], Sequence[Path]] = partial(write_one_scan, name=name, compress=compress)
+    return Kind(write, read_one_scan)
+
+
+KINDS: dict[str, Kind] = {
+    "CSV": Kind(write_csv_files, read_csv_files),
+    ".mhd + .raw": scan_kind("1.2.mhd"),
+    ".mhd + .zraw": scan_kind("1.2.mhd", compress=True),
+    ".mha": scan_kind("1.2.mha"),
+    ".mha, compressed": scan_kind("1.2.mha", compress=True),
+    ".nrrd": scan_kind("1.2.nrrd"),
+    ".nrrd, compressed": scan_kind("1.2.nrrd", compress=True),
+    ".nii": scan_kind("1.2.nii"),
+    ".nii.gz": scan_kind("1.2.nii.gz", compress=True),
+    "DICOM series": Kind(write_dicom, read_scan),
+    "LIDC XML": Kind(write_xml, read_xml),
+    ".state": Kind(write_state, read_state),
+    ".state, its pickle": Kind(write_unpacked_state, read_unpacked_state),
+}
