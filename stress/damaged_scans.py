@@ -42,12 +42,8 @@ from util.errors import EXIT_SKIPPED, EXIT_USER_MISTAKE
 from util.options import non_negative_int, positive_int, probability
 
 SCAN_COUNT, SHARE = 1000, 0.05
-VAL_STRIDE = 10
-TRAINING = (
-    *("--depth", "2", "--precision", "fp32", "--epochs", "1", "--samples-per-epoch", "64"),
-    *("--val-stride", str(VAL_STRIDE)),
-)
-SEARCHED_COUNT = 10  # whole scans that are searched for nodules, beside the damaged ones
+TRAINING = ("--depth", "2", "--precision", "fp32", "--epochs", "1", "--samples-per-epoch", "64", "--val-stride", "10")
+SEARCHED_COUNT = 5  # whole scans that are searched for nodules, beside the damaged ones
 UID = re.compile(r"\b1\.2\.1\d{5}\b")  # as `write_scans` makes them
 
 Damage = Callable[[Path, np.random.Generator], None]
@@ -79,34 +75,31 @@ def damage_all(
     start = time.monotonic()
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory(dir=work_dir) as folder:
-        data_dir, cache_dir = Path(folder) / "scans", Path(folder) / "cache"
+        root = Path(folder)
+        data_dir, cache_dir = root / "scans", root / "cache"
         scans = write_scans(data_dir, scan_count, rng)
         kinds = damage_scans(scans, max(1, round(share * scan_count)), rng)
-        check_precache(data_dir, cache_dir, scans, kinds)
         whole = [uid for uid in scans if uid not in kinds]
-        trained = [uid for ndx, uid in enumerate(whole) if ndx % VAL_STRIDE]
-        spoiled = rng.choice(trained, max(1, round(share * len(trained))), replace=False).tolist()
+        check_precache(data_dir, cache_dir, kinds, len(whole))
+        spoiled = rng.choice(whole, max(1, round(share * len(whole))), replace=False).tolist()
         damage_values(cache_dir, spoiled, rng)
-        output = check_repair(data_dir, cache_dir, kinds)
-        damaged = set_aside([scans[uid] for uid in kinds], Path(folder) / "aside")
-        models_dir = Path(folder) / "models"
-        output += run(training_command(data_dir, cache_dir, models_dir, *TRAINING))
-        check_rebuilt(output, spoiled)
-        checkpoint = find_last(models_dir)
-        if checkpoint is None:
-            raise LostError("training has left no last.state")
-        check_predict(checkpoint, [scans[uid] for uid in whole[:SEARCHED_COUNT]], damaged, kinds)
-        run(precache_command(data_dir, Path(folder) / "fresh"))
-        compare_caches(cache_dir, read_values(Path(folder) / "fresh"))
-    kind_count = len(set(kinds.values()))
+        check_rebuilt(check_precache(data_dir, cache_dir, kinds, 0), spoiled)
+
+        training = training_command(data_dir, cache_dir, root / "models", *TRAINING)
+        check_stopped(run(training, EXIT_USER_MISTAKE), kinds)
+        damaged = set_aside([scans[uid] for uid in kinds], root / "aside")
+        run(training)
+        check_predict(root / "models", [scans[uid] for uid in whole[:SEARCHED_COUNT]], damaged, kinds)
+        run(precache_command(data_dir, root / "fresh"))
+        compare_caches(cache_dir, read_values(root / "fresh"))
     return [
         Row(
             "damaged data",
-            f"precache twice, training, prediction over {scan_count:,} scans",
-            f"{len(kinds)} scans in {kind_count} ways, {len(spoiled)} cached values",
+            f"precache twice, training, prediction; {scan_count:,} scans",
+            f"{len(kinds)} scans in {len(set(kinds.values()))} ways, {len(spoiled)} cached values",
             len(kinds) + len(spoiled),
             time.monotonic() - start,
-            note="each named, no other; all else as from a fresh cache",
+            note="each named, and no other; all else as ever",
         )
     ]
 
@@ -120,23 +113,21 @@ def damage_scans(scans: Mapping[str, Path], count: int, rng: np.random.Generator
     return kinds
 
 
-def check_precache(data_dir: Path, cache_dir: Path, scans: Mapping[str, Path], kinds: Mapping[str, str]) -> None:
-    """Raises: LostError if a damaged scan is not named, or a whole one is not cached."""
+def check_precache(data_dir: Path, cache_dir: Path, kinds: Mapping[str, str], cached_count: int) -> str:
+    """Returns: what it says. Raises: LostError if a damaged scan is not named, or not so many others are cached."""
     output = run(precache_command(data_dir, cache_dir), EXIT_SKIPPED)
     check_skipped(output, kinds)
-    check_said(output, f"Cached {len(scans) - len(kinds)} scans, skipped {len(kinds)}.")
+    if f"Cached {cached_count} scans, skipped {len(kinds)}." not in output:
+        raise LostError(f"not {cached_count} scans were cached: {output[-2000:]}")
+    return output
 
 
-def check_repair(data_dir: Path, cache_dir: Path, kinds: Mapping[str, str]) -> str:
-    """Precache again, which has nothing to do, and train, which stops. Returns: all that they say."""
-    output = run(precache_command(data_dir, cache_dir), EXIT_SKIPPED)
-    check_skipped(output, kinds)
-    check_said(output, f"Cached 0 scans, skipped {len(kinds)}.")
-    stopped = run(training_command(data_dir, cache_dir, cache_dir.with_name("no-models"), *TRAINING), EXIT_USER_MISTAKE)
-    errors = [line for line in stopped.splitlines() if line.startswith("error: ")]
-    if len(errors) != 1 or not set(UID.findall(errors[0])) <= set(kinds):
-        raise LostError(f"training has not stopped at one of the damaged scans: {stopped[-2000:]}")
-    return output + stopped
+def check_stopped(output: str, kinds: Mapping[str, str]) -> None:
+    """Raises: LostError unless training has ended in one line, which names one of the damaged scans."""
+    errors = [line for line in output.splitlines() if line.startswith("error: ")]
+    named = set(UID.findall(" ".join(errors)))
+    if len(errors) != 1 or len(named) != 1 or not named <= set(kinds):
+        raise LostError(f"training has not stopped at one of the damaged scans: {output[-2000:]}")
 
 
 def set_aside(paths: Iterable[Path], folder: Path) -> list[Path]:
@@ -151,9 +142,12 @@ def set_aside(paths: Iterable[Path], folder: Path) -> list[Path]:
     return moved
 
 
-def check_predict(checkpoint: Path, whole: Sequence[Path], damaged: Sequence[Path], kinds: Mapping[str, str]) -> None:
-    """Raises: LostError if a damaged scan is not named, or a whole one not searched."""
-    output_dir = checkpoint.parents[2] / "found"
+def check_predict(models_dir: Path, whole: Sequence[Path], damaged: Sequence[Path], kinds: Mapping[str, str]) -> None:
+    """Raises: LostError if there is no model, a damaged scan is not named, or a whole one not searched."""
+    checkpoint = find_last(models_dir)
+    if checkpoint is None:
+        raise LostError("training has left no last.state")
+    output_dir = models_dir.with_name("found")
     check_skipped(run(predict_command(checkpoint, [*whole, *damaged], output_dir), EXIT_SKIPPED), kinds)
     masks = sorted(path.name.partition("_mask")[0] for path in output_dir.glob("*_mask.*"))
     if masks != sorted(path.stem for path in whole):
@@ -178,22 +172,21 @@ def check_rebuilt(output: str, spoiled: Collection[str]) -> None:
         raise LostError(f"{len(spoiled)} cached values are damaged, and {len(named)} of them named: {', '.join(named)}")
 
 
-def check_said(output: str, words: str) -> None:
-    if words not in output:
-        raise LostError(f"no word of {words!r} in {output[-2000:]}")
-
-
 def damage_values(cache_dir: Path, series: Collection[str], rng: np.random.Generator) -> None:
-    """Cut the cached crop of each of these series short, or turn a bit of it, in turn."""
+    """Cut the cached crop of each of these series short, turn a bit of it, or remove it, in turn."""
     (database,) = cache_dir.rglob(DBNAME)
     with closing(sqlite3.connect(database)) as connection:
         rows = connection.execute("SELECT key, filename FROM Cache WHERE filename IS NOT NULL").fetchall()
     files = {json.loads(key)[1]: database.parent / name for key, name in rows}  # a crop of each series, see `CtCache`
     for turn, series_uid in enumerate(series):
-        data = bytearray(files[series_uid].read_bytes())
+        file = files[series_uid]
+        data = bytearray(file.read_bytes())
         at = int(rng.integers(len(data)))
         data[at] ^= 1 << int(rng.integers(8))
-        files[series_uid].write_bytes(data if turn % 2 else data[:at])
+        if turn % 3 == 2:
+            file.unlink()
+        else:
+            file.write_bytes(data if turn % 3 else data[:at])
 
 
 # What becomes of scans: of their voxels, and of their headers.
