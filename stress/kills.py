@@ -44,10 +44,10 @@ from util.options import non_negative_int, positive_int
 from util.progress import progress_bar
 
 PRECACHE_SHARE = 1 / 3  # of the kills
-SCAN_COUNT = 4
-SAMPLES_PER_EPOCH = 200
+SCAN_COUNT = 100
+SAMPLES_PER_EPOCH = 300
 TRAINING = (
-    *("--preset", "strong", "--depth", "2", "--precision", "fp32", "--val-stride", "2"),
+    *("--preset", "strong", "--depth", "2", "--precision", "fp32", "--val-stride", "10"),
     *("--epochs", "3", "--validation-cadence", "1", "--checkpoint-minutes", "0.005"),
 )
 
