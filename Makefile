@@ -1,5 +1,5 @@
-# make demo: see it work on invented scans. make test: run the tests. make bench: measure speed and memory. All install
-# into .venv first.
+# make demo: see it work on invented scans. make test: run the tests. make bench: measure speed and memory. make
+# stress: kill it, fill its disk, damage its files, for 20 minutes. All install into .venv first.
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +8,7 @@ BENCH_DATA ?= $(DEMO_DIR)
 BENCH_VAL_STRIDE ?= 4
 DEMO_OPTIONS := --data-dir $(DEMO_DIR) --cache-dir data/demo-cache
 
-.PHONY: demo test bench check clean
+.PHONY: demo test bench stress check clean
 
 demo: $(VENV)/installed $(DEMO_DIR)/candidates.csv
 	$(VENV)/bin/python precache.py $(DEMO_OPTIONS) --preset strong
@@ -25,10 +25,13 @@ test: $(VENV)/installed-dev
 bench: $(VENV)/installed $(DEMO_DIR)/candidates.csv
 	$(VENV)/bin/python -m benchmarks.bench --data-dir $(BENCH_DATA) --val-stride $(BENCH_VAL_STRIDE)
 
+stress: $(VENV)/installed-dev
+	$(VENV)/bin/python -m stress
+
 check: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy p2ch13 util
+	$(VENV)/bin/mypy p2ch13 util stress
 
 clean:
 	rm -rf $(DEMO_DIR) data/demo-cache data/demo-masks data/demo-evaluation data/bench

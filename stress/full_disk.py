@@ -16,6 +16,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +25,23 @@ import numpy as np
 import torch
 
 from p2ch13.checkpoint import load_checkpoint
-from p2ch13.phantom.dataset import write_phantoms
-from stress.kills import REPOSITORY, LostError, compare_values, find_last, read_values
+from stress.commands import (
+    REPOSITORY,
+    compare_caches,
+    find_last,
+    precache_command,
+    predict_command,
+    read_values,
+    training_command,
+)
+from stress.report import LostError, Row, collect_rows, report
+from stress.scans import write_scans
 from util.options import non_negative_int, positive_int
+from util.progress import progress_bar
 
 DISK_BYTES = 2**26
+SCAN_COUNT = 8
+PRECACHE = ("--preset", "strong", "--num-workers", "1")
 TRAINING = (
     *("--preset", "strong", "--depth", "2", "--val-stride", "2", "--samples-per-epoch", "32", "--precision", "fp32"),
     *("--validation-cadence", "1", "--no-warm-up-cosine"),
@@ -97,24 +110,7 @@ def open_disk(folder: Path) -> Iterator[Disk]:
 def main(sys_argv: Sequence[str] | None = None) -> int:
     """Returns: 1 if a command did not end as it should, or something was lost."""
     args = build_parser().parse_args(sys_argv)
-    with tempfile.TemporaryDirectory(dir=args.work_dir) as folder, open_disk(Path(folder) / "disk") as disk:
-        data_dir = args.data_dir
-        if data_dir is None:
-            data_dir = Path(folder) / "scans"
-            write_phantoms(data_dir, 4, args.seed, pixels=160, slice_count=40)
-        rng = np.random.default_rng(args.seed)
-        rows = []
-        try:
-            for name, fill in {"precache": fill_precache, "training": fill_training, "predict": fill_predict}.items():
-                full_count = fill(disk, data_dir, args.count, rng)
-                rows.append(f"| {name} | {args.count} disks, {full_count} ran full | {args.count} | nothing |")
-        except LostError as error:
-            print(f"LOST: {error}")
-            return 1
-    kind = "a disk of its own" if disk.is_mounted else "a limit on the size of files"
-    head = [f"| load held | faults injected ({kind}) | survived | lost |", "| --- | --- | ---: | --- |"]
-    print("\n".join([*head, *rows]))
-    return 0
+    return report(collect_rows("full disk", lambda: fill_all(args.count, args.seed, args.data_dir, args.work_dir)))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -128,30 +124,46 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def precache_command(data_dir: Path, cache_dir: Path) -> list[str]:
-    folders = ["--data-dir", str(data_dir), "--cache-dir", str(cache_dir)]
-    return [sys.executable, str(REPOSITORY / "precache.py"), *folders, "--preset", "strong", "--num-workers", "1"]
+def fill_all(count: int, seed: int, data_dir: Path | None = None, work_dir: Path | None = None) -> list[Row]:
+    """So many full disks for each of the three commands, with invented scans if none are named. Raises: LostError."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    with tempfile.TemporaryDirectory(dir=work_dir) as folder, open_disk(Path(folder) / "disk") as disk:
+        if data_dir is None:
+            data_dir = Path(folder) / "scans"
+            write_scans(data_dir, SCAN_COUNT, rng)
+        kind = "disks" if disk.is_mounted else "limits on the size of files"
+        for name, fill in {"precache": fill_precache, "training": fill_training, "predict": fill_predict}.items():
+            start = time.monotonic()
+            full_count = fill(disk, data_dir, count, rng)
+            faults = f"{count} {kind}, {full_count} ran full"
+            load = "run into it, then to its end"
+            rows.append(Row(f"full disk under {name}", load, faults, count, time.monotonic() - start))
+    return rows
 
 
 def fill_each(count: int, rng: np.random.Generator, needed_bytes: int, run_full: Callable[[int], bool]) -> int:
     """Returns: how many times the disk ran full, of `count` with less room than is needed."""
-    return sum(run_full(int(rng.uniform(0, needed_bytes))) for _ in range(count))
+    full_count = 0
+    with progress_bar(count, "Filling disks", "disk") as bar:
+        for _ in range(count):
+            full_count += run_full(int(rng.uniform(0, needed_bytes)))
+            bar.update()
+    return full_count
 
 
 def fill_precache(disk: Disk, data_dir: Path, count: int, rng: np.random.Generator) -> int:
     """Raises: LostError if a value differs from those of a precache with room enough."""
     cache_dir, other_dir = disk.folder / "cache", disk.folder / "other"
-    disk.run_to_end(precache_command(data_dir, cache_dir))
+    disk.run_to_end(precache_command(data_dir, cache_dir, *PRECACHE))
     expected = read_values(cache_dir)
     needed_bytes = measure(cache_dir)
 
     def run_full(free_bytes: int) -> bool:
-        command = precache_command(data_dir, other_dir)
+        command = precache_command(data_dir, other_dir, *PRECACHE)
         is_full = disk.run_full(command, free_bytes)
         disk.run_to_end(command)
-        compare_values(values := read_values(other_dir), expected)
-        if len(values) != len(expected):
-            raise LostError(f"{len(expected) - len(values)} values are missing in the cache")
+        compare_caches(other_dir, expected)
         subprocess.run(["rm", "-r", str(other_dir)], check=True)
         return is_full
 
@@ -161,11 +173,9 @@ def fill_precache(disk: Disk, data_dir: Path, count: int, rng: np.random.Generat
 def fill_training(disk: Disk, data_dir: Path, count: int, rng: np.random.Generator) -> int:
     """Raises: LostError if the last checkpoint is not as it was, or the run does not go on from it."""
     models_dir = disk.folder / "models"
-    folders = ["--data-dir", str(data_dir), "--cache-dir", str(disk.folder / "cache")]
-    folders += ["--models-dir", str(models_dir), "--runs-dir", str(disk.folder / "runs")]
-    start = [sys.executable, "-m", "p2ch13.training", *folders]
+    start = training_command(data_dir, disk.folder / "cache", models_dir)
     disk.run_to_end([*start, *TRAINING, "--epochs", "1"])
-    needed_bytes = measure(models_dir) + measure(disk.folder / "runs")
+    needed_bytes = measure(models_dir) + measure(Path(f"{models_dir}-runs"))
     epochs = [1]
 
     def run_full(free_bytes: int) -> bool:
@@ -189,8 +199,8 @@ def fill_training(disk: Disk, data_dir: Path, count: int, rng: np.random.Generat
 def fill_predict(disk: Disk, data_dir: Path, count: int, rng: np.random.Generator) -> int:
     """Raises: LostError if an output is there that is not whole."""
     path, output = find_last(disk.folder / "models"), disk.folder / "found"
-    scan = next(data_dir.glob("subset*/*.mhd"))
-    command = [sys.executable, "-m", "p2ch13.predict", "--checkpoint", str(path), str(scan), "--output", str(output)]
+    assert path is not None
+    command = predict_command(path, [next(data_dir.glob("subset*/*.mhd"))], output)
     disk.run_to_end(command)
     expected = {file.name: file.read_bytes() for file in output.iterdir()}
     needed_bytes = measure(output)

@@ -201,7 +201,7 @@ def read_mutated(seed: int, number: int, folder: Path) -> str:
     rng = np.random.default_rng([seed, number])
     shutil.rmtree(folder, ignore_errors=True)
     targets = kind.write(folder)
-    target = targets[rng.integers(len(targets))]
+    target = targets[int(rng.integers(len(targets)))]
     target.write_bytes(mutate(target.read_bytes(), rng))
     try:
         kind.read(folder)

@@ -5,6 +5,9 @@
 First both run undisturbed. Then a second precache and a second training are killed (SIGKILL) and started again, as a
 user would: `precache.py`, and `python -m p2ch13.training --resume` once there is something to go on with. In the end
 every cached value and every trained parameter must be, bit for bit, those of the undisturbed ones.
+
+Each moment is drawn from the length of the undisturbed run. A run that ends before it, because it went on from where a
+killed one was, counts for no kill, and the next one begins anew.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +27,29 @@ import numpy as np
 import torch
 
 from p2ch13.checkpoint import load_checkpoint
-from p2ch13.config import TrainingConfig
-from p2ch13.phantom.dataset import write_phantoms
-from p2ch13.training.resume import find_last_states
-from util.disk import get_cache
+from stress.commands import (
+    REPOSITORY,
+    compare_caches,
+    compare_values,
+    find_last,
+    precache_command,
+    read_values,
+    run,
+    time_run,
+    training_command,
+)
+from stress.report import LostError, Row, collect_rows, report
+from stress.scans import write_scans
 from util.options import non_negative_int, positive_int
+from util.progress import progress_bar
 
-REPOSITORY = Path(__file__).parents[1]
 PRECACHE_SHARE = 1 / 3  # of the kills
+SCAN_COUNT = 4
+SAMPLES_PER_EPOCH = 200
 TRAINING = (
     *("--preset", "strong", "--depth", "2", "--precision", "fp32", "--val-stride", "2"),
     *("--epochs", "3", "--validation-cadence", "1", "--checkpoint-minutes", "0.005"),
 )
-
-
-class LostError(Exception):
-    """Something that should have outlived a kill has not."""
 
 
 @dataclass
@@ -47,68 +57,97 @@ class Tally:
     """What became of the kills of one command."""
 
     kill_count: int = 0
+    hit_count: int = 0  # of them when some of the work was done already, and not all
     done_count: int = 0  # times that it came to its end, and was begun anew
-    lost_s: list[float] = field(default_factory=list)  # between the last checkpoint and each kill
+    longest_lost_s: float = 0.0  # between a kill and the checkpoint before it
 
 
 def main(sys_argv: Sequence[str] | None = None) -> int:
     """Returns: 1 if anything was lost."""
     args = build_parser().parse_args(sys_argv)
-    with tempfile.TemporaryDirectory(dir=args.work_dir) as folder:
-        work_dir = Path(folder)
-        data_dir = args.data_dir
-        if data_dir is None:
-            data_dir = work_dir / "scans"
-            write_phantoms(data_dir, 6, args.seed, pixels=160, slice_count=40)
-        rng = np.random.default_rng(args.seed)
-        precache_kills = round(args.count * PRECACHE_SHARE)
-        try:
-            precache = kill_precache(data_dir, work_dir, precache_kills, rng)
-            training = kill_training(data_dir, work_dir, args.samples_per_epoch, args.count - precache_kills, rng)
-        except LostError as error:
-            print(f"LOST: {error}")
-            return 1
-    print(format_result(precache, training))
-    return 0
+
+    def part() -> list[Row]:
+        return kill_all(args.count, args.seed, args.samples_per_epoch, args.data_dir, args.work_dir)
+
+    return report(collect_rows("kills", part))
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m stress.kills",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="python -m stress.kills", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--count", type=positive_int, default=30, help="kills, a third of them of precache")
     parser.add_argument("--seed", type=non_negative_int, default=0, help="of the moments")
-    parser.add_argument("--samples-per-epoch", type=positive_int, default=400, help="of the three epochs of training")
+    parser.add_argument("--samples-per-epoch", type=positive_int, default=SAMPLES_PER_EPOCH, help="of each of three")
     parser.add_argument("--data-dir", type=Path, help="scans in the LUNA16 layout; invented ones if none are named")
     parser.add_argument("--work-dir", type=Path, help="for a folder that is removed at the end")
     return parser
+
+
+def kill_all(
+    count: int,
+    seed: int,
+    samples_per_epoch: int = SAMPLES_PER_EPOCH,
+    data_dir: Path | None = None,
+    work_dir: Path | None = None,
+) -> list[Row]:
+    """A third of the kills for precache, the others for training, with invented scans if none are named.
+
+    Raises: LostError.
+    """
+    rng = np.random.default_rng(seed)
+    precache_kills = round(count * PRECACHE_SHARE)
+    with tempfile.TemporaryDirectory(dir=work_dir) as folder:
+        if data_dir is None:
+            data_dir = Path(folder) / "scans"
+            write_scans(data_dir, SCAN_COUNT, rng)
+        start = time.monotonic()
+        precache = kill_precache(data_dir, Path(folder), precache_kills, rng)
+        middle = time.monotonic()
+        training = kill_training(data_dir, Path(folder), samples_per_epoch, count - precache_kills, rng)
+        end = time.monotonic()
+    return [
+        Row(
+            "kills of precache",
+            f"to its end {precache.done_count + 1} times",
+            f"{precache.kill_count} SIGKILL, {precache.hit_count} of them on a cache filled in part",
+            precache.kill_count,
+            middle - start,
+            note="values are those of an undisturbed one",
+        ),
+        Row(
+            "kills of training",
+            f"{training.done_count} runs to their ends",
+            f"{training.kill_count} SIGKILL, {training.hit_count} of them after a new checkpoint",
+            training.kill_count,
+            end - middle,
+            note=f"parameters bit for bit, at most {training.longest_lost_s:.1f} s of work each",
+        ),
+    ]
 
 
 def kill_precache(data_dir: Path, work_dir: Path, count: int, rng: np.random.Generator) -> Tally:
     """Raises: LostError if a value differs from an undisturbed precache's."""
 
     def command(cache_dir: Path) -> list[str]:
-        folders = ["--data-dir", str(data_dir), "--cache-dir", str(cache_dir)]
-        return [sys.executable, str(REPOSITORY / "precache.py"), *folders, "--preset", "strong", "--num-workers", "2"]
+        return precache_command(data_dir, cache_dir, "--preset", "strong", "--num-workers", "2")
 
     calm_dir, cache_dir = work_dir / "calm-cache", work_dir / "cache"
-    duration_s = run(command(calm_dir))
+    duration_s = time_run(command(calm_dir))
     expected = read_values(calm_dir)
     tally = Tally()
-    while tally.kill_count < count:
-        if run_and_kill(command(cache_dir), rng.uniform(0, duration_s)):
-            tally.kill_count += 1
-            compare_values(read_values(cache_dir), expected)
-        else:
-            tally.done_count += 1
-            shutil.rmtree(cache_dir)
+    with progress_bar(count, "Killing precache", "kill") as bar:
+        while tally.kill_count < count:
+            if run_and_kill(command(cache_dir), rng.uniform(0, duration_s)):
+                tally.kill_count += 1
+                bar.update()
+                compare_values(values := read_values(cache_dir), expected)
+                tally.hit_count += 0 < len(values) < len(expected)
+            else:
+                tally.done_count += 1
+                shutil.rmtree(cache_dir)
     run(command(cache_dir))
-    values = read_values(cache_dir)
-    if set(values) != set(expected):
-        raise LostError(f"{len(set(expected) - set(values))} values are missing in the cache")
-    compare_values(values, expected)
+    compare_caches(cache_dir, expected)
     return tally
 
 
@@ -116,45 +155,38 @@ def kill_training(
     data_dir: Path, work_dir: Path, samples_per_epoch: int, count: int, rng: np.random.Generator
 ) -> Tally:
     """Raises: LostError if a checkpoint cannot be read or the trained parameters are not those of a calm run."""
-    options = [*TRAINING, "--data-dir", str(data_dir), "--cache-dir", str(work_dir / "cache")]
-    options += ["--samples-per-epoch", str(samples_per_epoch)]
+    start = (*TRAINING, "--samples-per-epoch", str(samples_per_epoch))
 
     def command(name: str) -> list[str]:
-        folders = ["--models-dir", str(work_dir / name), "--runs-dir", str(work_dir / f"{name}-runs")]
-        start = [sys.executable, "-m", "p2ch13.training", *folders]
-        return [*start, "--resume"] if find_last(work_dir / name) else [*start, *options]
+        options = ("--resume",) if find_last(work_dir / name) else start
+        return training_command(data_dir, work_dir / "cache", work_dir / name, *options)
 
-    duration_s = run(command("calm"))
+    duration_s = time_run(command("calm"))
     calm_path = find_last(work_dir / "calm")
     if calm_path is None:
         raise LostError("the undisturbed training has left no last.state")
     expected = load_checkpoint(calm_path)
     tally = Tally()
-    while tally.kill_count < count:
-        name = f"run-{tally.done_count}"
-        if not run_and_kill(command(name), rng.uniform(0, duration_s)):
-            compare_states(work_dir / name, expected)
-            tally.done_count += 1
-            continue
-        tally.kill_count += 1
-        last = find_last(work_dir / name)
-        if last is not None:
-            tally.lost_s.append(time.time() - last.stat().st_mtime)
-        for path in (work_dir / name).rglob("[!.]*.state"):
-            load_checkpoint(path)
+    with progress_bar(count, "Killing training", "kill") as bar:
+        while tally.kill_count < count:
+            name = f"run-{tally.done_count}"
+            before = find_time(work_dir / name)
+            if not run_and_kill(command(name), rng.uniform(0, duration_s)):
+                compare_states(work_dir / name, expected)
+                tally.done_count += 1
+                continue
+            tally.kill_count += 1
+            bar.update()
+            saved = find_time(work_dir / name)
+            if saved != before:  # else it was still starting, and had nothing to lose
+                tally.hit_count += 1
+                tally.longest_lost_s = max(tally.longest_lost_s, time.time() - saved)
+            for path in (work_dir / name).rglob("[!.]*.state"):
+                load_checkpoint(path)
     run(command(name := f"run-{tally.done_count}"))
     compare_states(work_dir / name, expected)
     tally.done_count += 1
     return tally
-
-
-def run(command: Sequence[str]) -> float:
-    """Run a command to its end. Returns: seconds. Raises: LostError if it fails."""
-    start = time.monotonic()
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=REPOSITORY)
-    if done.returncode != 0:
-        raise LostError(f"{' '.join(command)} ended with {done.returncode}: {done.stdout[-2000:]}")
-    return time.monotonic() - start
 
 
 def run_and_kill(command: Sequence[str], after_s: float) -> bool:
@@ -173,23 +205,10 @@ def run_and_kill(command: Sequence[str], after_s: float) -> bool:
     return False
 
 
-def read_values(cache_dir: Path) -> dict[str, list[Any]]:
-    """All that a cache holds. Raises: DamagedEntryError."""
-    if not cache_dir.exists():
-        return {}
-    with get_cache(cache_dir) as cache:
-        return {key: cache.get(key, retry=True) for key in cache.iterkeys()}
-
-
-def compare_values(values: dict[str, list[Any]], expected: dict[str, list[Any]]) -> None:
-    for key, value in values.items():
-        for item, calm in zip(value, expected[key], strict=True):
-            if not np.array_equal(item, calm) if isinstance(calm, np.ndarray) else item != calm:
-                raise LostError(f"a cached value differs from the undisturbed precache's: {key}")
-
-
-def find_last(models_dir: Path) -> Path | None:
-    return next(iter(find_last_states(models_dir / TrainingConfig.tb_prefix)), None)
+def find_time(models_dir: Path) -> float:
+    """When the last checkpoint was written, in seconds; 0 if there is none."""
+    path = find_last(models_dir)
+    return path.stat().st_mtime if path else 0.0
 
 
 def compare_states(models_dir: Path, expected: dict[str, Any]) -> None:
@@ -206,20 +225,6 @@ def compare_states(models_dir: Path, expected: dict[str, Any]) -> None:
     left_over = [file.name for file in models_dir.rglob(".*")]
     if left_over:
         raise LostError(f"{models_dir}: unfinished files are left, {left_over[0]}")
-
-
-def format_result(precache: Tally, training: Tally) -> str:
-    longest_s = max(training.lost_s, default=0.0)
-    return "\n".join(
-        (
-            "| load held | faults injected | survived | lost |",
-            "| --------- | --------------: | -------: | ---- |",
-            f"| precache, to its end {precache.done_count + 1} times | {precache.kill_count} kills | "
-            f"{precache.kill_count} | nothing: all values are those of an undisturbed one |",
-            f"| training, {training.done_count} runs to their ends | {training.kill_count} kills | "
-            f"{training.kill_count} | at most {longest_s:.1f} s of work each; all parameters bit for bit |",
-        )
-    )
 
 
 if __name__ == "__main__":

@@ -82,11 +82,12 @@ def swap_numbers(data: bytes, rng: np.random.Generator) -> bytes:
 
 def replace_number(data: bytes, rng: np.random.Generator) -> bytes:
     """A number that stands in the text becomes one that it should not be."""
-    numbers = list(NUMBER.finditer(data))
+    numbers: list[re.Match[bytes]] = list(NUMBER.finditer(data))
     if not numbers:
         return overwrite(data, rng)
-    number = numbers[rng.integers(len(numbers))]
-    return data[: number.start()] + STRANGE_NUMBERS[rng.integers(len(STRANGE_NUMBERS))] + data[number.end() :]
+    number = numbers[int(rng.integers(len(numbers)))]
+    strange = STRANGE_NUMBERS[int(rng.integers(len(STRANGE_NUMBERS)))]
+    return data[: number.start()] + strange + data[number.end() :]
 
 
 MUTATIONS: tuple[Mutation, ...] = (

@@ -46,7 +46,9 @@ class Intruder:
 
 def ball_mask(ball: Ball, shape_irc: Sequence[int] = SHAPE_IRC) -> np.ndarray:
     grid = np.ogrid[tuple(slice(0, size) for size in shape_irc)]
-    return sum((axis - center) ** 2 for axis, center in zip(grid, ball.center_irc, strict=True)) <= ball.radius**2
+    index, row, col = ((axis - center) ** 2 for axis, center in zip(grid, ball.center_irc, strict=True))
+    is_ball: np.ndarray = index + row + col <= ball.radius**2
+    return is_ball
 
 
 def make_hu(balls: Iterable[Ball], shape_irc: Sequence[int] = SHAPE_IRC) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
 SERIES_UID = "1.2.826.0.1.3680043.8.498.7"
 ORIGIN_XYZ = (-30.0, -40.0, 200.0)
@@ -53,7 +53,7 @@ def make_slice(slice_hu: np.ndarray, ndx: int, series_uid: str, slope: float) ->
     data.file_meta = FileMetaDataset()
     data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = CTImageStorage
-    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = f"{series_uid}.{ndx + 1}"
+    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = UID(f"{series_uid}.{ndx + 1}")
     data.SeriesInstanceUID, data.StudyInstanceUID, data.FrameOfReferenceUID = series_uid, "1.2.3.1", "1.2.3.2"
     data.Modality, data.PatientName, data.PatientID = "CT", "Test", "1"
     data.PatientBirthDate = data.PatientSex = data.StudyDate = data.StudyTime = data.AccessionNumber = ""

@@ -4,15 +4,17 @@ import pytest
 import torch
 
 from p2ch13.checkpoint import save_checkpoint
-from stress import kills
+from stress import commands, kills
+from stress.report import LostError
 
 
 def test_three_kills(luna_dir, tmp_path, capsys):
     options = ["--count", "3", "--samples-per-epoch", "16", "--data-dir", str(luna_dir), "--work-dir", str(tmp_path)]
     assert kills.main(options) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "| 1 kills | 1 |" in lines[-2]
-    assert "| 2 kills | 2 |" in lines[-1]
+    assert "| 1 SIGKILL, " in lines[-2]
+    assert "| 2 SIGKILL, " in lines[-1]
+    assert [line.split(" | ")[3] for line in lines[-2:]] == ["1", "2"]
     assert [path.name for path in tmp_path.iterdir()] == ["luna"]
 
 
@@ -24,10 +26,10 @@ def test_what_is_lost_is_noticed(tmp_path):
     save_checkpoint(path, state)
     kills.compare_states(tmp_path, state)
     for change in ({"epoch": 2}, {"trained_state": {"w": torch.tensor([1.0000001])}}):
-        with pytest.raises(kills.LostError):
+        with pytest.raises(LostError):
             kills.compare_states(tmp_path, {**state, **change})
     (path.parent / ".host.1.tmp.x").touch()
-    with pytest.raises(kills.LostError, match="unfinished files"):
+    with pytest.raises(LostError, match="unfinished files"):
         kills.compare_states(tmp_path, state)
-    with pytest.raises(kills.LostError, match="a cached value differs"):
-        kills.compare_values({"key": [1, 2]}, {"key": [1, 3]})
+    with pytest.raises(LostError, match="a cached value differs"):
+        commands.compare_values({"key": [1, 2]}, {"key": [1, 3]})

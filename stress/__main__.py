@@ -1,0 +1,94 @@
+"""All stress runs, one after the other, and one table of them.
+
+    python -m stress
+
+Kills at random moments, a full disk, mutated files, damaged scans: each has a command line of its own as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from stress.report import Row, collect_rows, report
+from util.options import non_negative_int
+
+
+class Sizes(NamedTuple):
+    """How much of each run."""
+
+    kills: int
+    disks: int  # for each of three commands
+    files: int
+    scans: int
+    share: float  # of the scans, damaged
+
+
+LONG = Sizes(kills=30, disks=5, files=10_000, scans=1000, share=0.05)
+SHORT = Sizes(kills=3, disks=1, files=100, scans=60, share=0.4)
+
+
+def main(sys_argv: Sequence[str] | None = None) -> int:
+    """Returns: 1 if anything was lost."""
+    args = build_parser().parse_args(sys_argv)
+    sizes = SHORT if args.short else LONG
+    rows = []
+    for what, part in make_parts(sizes, args.seed, args.work_dir).items():
+        print(f"{what} ...", file=sys.stderr)
+        rows += collect_rows(what, part)
+    return report(rows)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m stress", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--short", action="store_true", help="a little of each")
+    parser.add_argument("--seed", type=non_negative_int, default=0, help="other moments, files and damages")
+    parser.add_argument("--work-dir", type=Path, help="for folders that are removed at the end")
+    return parser
+
+
+def make_parts(sizes: Sizes, seed: int, work_dir: Path | None) -> dict[str, Callable[[], list[Row]]]:
+    """What each run is called, and how it is begun."""
+    from stress.damaged_scans import damage_all
+    from stress.full_disk import fill_all
+    from stress.kills import kill_all
+
+    return {
+        "damaged scans": lambda: damage_all(sizes.scans, sizes.share, seed, work_dir),
+        "mutated files": lambda: mutate_all(sizes.files, seed),
+        "full disk": lambda: fill_all(sizes.disks, seed, work_dir=work_dir),
+        "kills": lambda: kill_all(sizes.kills, seed, work_dir=work_dir),
+    }
+
+
+def mutate_all(count: int, seed: int) -> list[Row]:
+    """`stress.fuzz`, whose own table is by the kind of file, in one row; what failed goes to stderr."""
+    from stress.fuzz import fuzz
+
+    start = time.monotonic()
+    tallies = fuzz(count, seed)
+    failures = [failure for tally in tallies.values() for failure in tally.failures]
+    for failure in failures:
+        print(f"LOST, mutated files: seed {seed}, {failure}", file=sys.stderr)
+    refused = sum(tally.refused for tally in tallies.values())
+    return [
+        Row(
+            "mutated files",
+            f"readers of {len(tallies)} kinds of files",
+            f"{count:,} files",
+            count - len(failures),
+            time.monotonic() - start,
+            lost=len(failures),
+            note=f"{refused:,} refused in one line, the others read",
+        )
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

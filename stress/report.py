@@ -1,0 +1,61 @@
+"""The table in which every stress run ends: load held, faults injected, survived, lost."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+COLUMNS = ("what", "load held", "faults injected", "survived", "lost", "s")
+
+
+class LostError(Exception):
+    """Something that should have outlived a fault has not."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of one kind of load.
+
+    Attributes: `faults`, how many and of which kind; `survived` and `lost`, how many of them left all as it should be,
+        and how many did not; `note`, what else is to be said of that.
+    """
+
+    what: str
+    load: str
+    faults: str
+    survived: int
+    seconds: float
+    lost: int = 0
+    note: str = ""
+
+
+def collect_rows(what: str, part: Callable[[], list[Row]]) -> list[Row]:
+    """The rows of a part; one that says so if it has ended in a loss, of which stderr has all there is to say."""
+    start = time.monotonic()
+    try:
+        return part()
+    except LostError as error:
+        print(f"LOST, {what}: {error}", file=sys.stderr)
+        return [Row(what, "ended early", "", 0, time.monotonic() - start, lost=1, note="see the line above")]
+
+
+def format_table(rows: Sequence[Row]) -> str:
+    """In Markdown."""
+    lines = [COLUMNS, ("---", "---", "---", "---:", "---", "---:")]
+    lines += [
+        (
+            *(row.what, row.load, row.faults, f"{row.survived:,}"),
+            f"{row.lost:,}; {row.note}" if row.note else f"{row.lost:,}",
+            f"{row.seconds:.0f}",
+        )
+        for row in rows
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def report(rows: Sequence[Row]) -> int:
+    """Print the table. Returns: the exit status, 1 if anything was lost."""
+    print(format_table(rows))
+    return 1 if any(row.lost for row in rows) else 0
