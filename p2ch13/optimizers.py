@@ -67,8 +67,7 @@ def orthogonalize(matrix: torch.Tensor) -> torch.Tensor:
     """
     a, b, c = COEFFICIENTS
     is_tall = matrix.shape[0] > matrix.shape[1]
-    wide = matrix.T if is_tall else matrix
-    wide = wide / (wide.norm() + TINY)
+    wide: torch.Tensor = (matrix.T if is_tall else matrix) / (matrix.norm() + TINY)
     if len(wide) == 1:  # a row has one singular value, its length
         return wide.T if is_tall else wide
     # x <- p(x x^T) x, again and again, is one product of polynomials of the first x x^T: small and square.
