@@ -67,10 +67,16 @@ def orthogonalize(matrix: torch.Tensor) -> torch.Tensor:
     """
     a, b, c = COEFFICIENTS
     is_tall = matrix.shape[0] > matrix.shape[1]
-    wide = matrix.T if is_tall else matrix
-    x: torch.Tensor = wide / (wide.norm() + TINY)
-    if len(x) > 1:  # a row alone has one singular value, its length
-        for _ in range(ITERATIONS):
-            gram = x @ x.T
-            x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.T if is_tall else x
+    wide: torch.Tensor = (matrix.T if is_tall else matrix) / (matrix.norm() + TINY)
+    if len(wide) == 1:  # a row has one singular value, its length
+        return wide.T if is_tall else wide
+    # x <- p(x x^T) x, again and again, is one product of polynomials of the first x x^T: small and square.
+    gram = wide @ wide.T
+    factor = torch.eye(len(wide), dtype=wide.dtype, device=wide.device)
+    for _ in range(ITERATIONS):
+        polynomial = b * gram + c * gram @ gram
+        polynomial.diagonal().add_(a)
+        factor = polynomial @ factor
+        gram = polynomial @ gram @ polynomial
+    result: torch.Tensor = factor @ wide
+    return result.T if is_tall else result

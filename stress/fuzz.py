@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import resource
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -32,7 +33,8 @@ from util.errors import InputError, one_line
 from util.options import non_negative_int, positive_int
 from util.progress import progress_bar
 
-TIME_LIMIT_S = 10.0  # most take a hundredth of a second
+TIME_LIMIT_S = 10.0  # of the processor, which others may be using as well; most files take a hundredth of a second
+STUCK_AFTER_S = 300.0  # without a word
 MEMORY_LIMIT_BYTES = 2**28  # beyond what a process has when it begins
 OUT_OF_MEMORY = ("allocat", "memory")  # in a message: a limit was run into, although it was said politely
 REFUSED, READ = "refused", "read"
@@ -134,7 +136,7 @@ def read_all(count: int, seed: int) -> Iterator[tuple[int, str]]:
 def receive(outcomes: Connection) -> str | None:
     """What a process says; None if it says nothing in time, or has died."""
     with contextlib.suppress(EOFError, OSError):
-        if outcomes.poll(TIME_LIMIT_S):
+        if outcomes.poll(STUCK_AFTER_S):
             outcome: str = outcomes.recv()
             return outcome
     return None
@@ -142,7 +144,7 @@ def receive(outcomes: Connection) -> str | None:
 
 def describe_end(process: BaseProcess) -> str:
     process.join(timeout=1)
-    if process.is_alive():
+    if process.is_alive() or process.exitcode == -signal.SIGPROF:
         return f"no end after {TIME_LIMIT_S:.0f} s"
     return f"the process ended with {process.exitcode}"
 
@@ -174,6 +176,7 @@ def read_files(seed: int, first: int, stop: int, outcomes: Connection) -> None:
         limit_memory()
         outcomes.send("ready")
         for number in range(first, stop):
+            signal.setitimer(signal.ITIMER_PROF, TIME_LIMIT_S)  # ends the process, whatever it is doing
             outcomes.send(read_mutated(seed, number, Path(folder, "mutated")))
 
 

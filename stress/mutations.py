@@ -77,8 +77,8 @@ def swap_numbers(data: bytes, rng: np.random.Generator) -> bytes:
         return flip_bits(data, rng)
     one, other = sorted(rng.choice(len(numbers), size=2, replace=False).tolist())
     first, last = numbers[one], numbers[other]
-    swapped: bytes = data[: first.start()] + last[0] + data[first.end() : last.start()] + first[0] + data[last.end() :]
-    return swapped
+    parts = data[: first.start()], last[0], data[first.end() : last.start()], first[0], data[last.end() :]
+    return b"".join(parts)
 
 
 def replace_number(data: bytes, rng: np.random.Generator) -> bytes:
