@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,16 @@ VX_SIZE_XYZ = (0.7, 0.7, 1.5)
 ORIGIN_XYZ = (-30.0, -40.0, 200.0)
 IDENTITY = (1, 0, 0, 0, 1, 0, 0, 0, 1)
 SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True)
+def no_log_handlers_left() -> Iterator[None]:
+    """A command's `main` logs to the stdout of its test, which is closed when the next one begins."""
+    yield
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        if type(handler) is logging.StreamHandler:  # not pytest's own, which are of classes of theirs
+            root.removeHandler(handler)
 
 
 class Ball(NamedTuple):
