@@ -126,7 +126,7 @@ class Luna2dSegmentationDataset(Dataset[Sample]):
 class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
     """Random 64x64 crops out of the 96x96 around each nodule, `samples_per_epoch` of them.
 
-    All crops lie in two tensors on `device` (200 MB for LUNA16's nodules, some 4 GB with its negatives and other
+    All crops lie in two tensors on `device` (200 MB for LUNA16's nodules, some 7 GB with its negatives and other
     slices), and `batches` hands out whole batches of them. Where a CPU's memory should not hold them, they lie in a
     file in the cache's folder. A plain `DataLoader` works as well.
     Which crop and where a sample is cut depends on the seed and the number of the epoch alone: not on the batch size,
