@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -34,10 +35,11 @@ def main(sys_argv: Sequence[str] | None = None) -> None:
     for index in range(args.scans):
         with tempfile.TemporaryDirectory() as folder, recording_nodules() as painted:
             _, record = write_scan(Path(folder), args.seed, None, None, index)
+            rows: list[Any] = record.nodules  # series UID, centre, diameter and more
             (path,) = Path(folder).glob("subset*/*.mhd")
             nodules = [
-                CandidateInfoTuple(True, True, False, float(str(mm)), path.stem, XyzTuple(*map(float, map(str, xyz))))
-                for _, *xyz, mm in (row[:5] for row in record.nodules)
+                CandidateInfoTuple(True, True, False, diameter_mm, path.stem, XyzTuple(x, y, z))
+                for x, y, z, diameter_mm in (row[1:5] for row in rows)
             ]
             for kind in KINDS:
                 ct = Ct(path, nodules, Labels(LabelOptions(kind), [path.stem]).rule_of(path.stem))

@@ -159,8 +159,11 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path):
     parent.kill()
     parent.wait()
     workers = [int(path.name) for path in tmp_path.iterdir()]
-    while any(is_at_work(worker) for worker in workers):  # or the test would never end
+    for _ in range(6000):  # two minutes on an idle machine; left alone, they would sleep for ten
+        if not any(map(is_at_work, workers)):
+            break
         time.sleep(0.02)
+    assert not any(map(is_at_work, workers))
 
 
 def is_at_work(process_id):

@@ -88,8 +88,14 @@ class SegmentationTrainingApp:
         self.optimizer = self.init_optimizer()
         self.averaged_model = average_weights(self.segmentation_model) if self.config.average_weights else None
         self.run = RunState(
-            *(self.config, self.sys_argv, self.launch, self.device),
-            *(self.segmentation_model, self.averaged_model, self.optimizer, self.model_args),
+            config=self.config,
+            sys_argv=self.sys_argv,
+            launch=self.launch,
+            device=self.device,
+            model=self.segmentation_model,
+            averaged_model=self.averaged_model,
+            optimizer=self.optimizer,
+            model_args=self.model_args,
         )
         self.loss_watch = LossWatch(self.device, self.config.skip_bad_batches)
         self.interruption: Interruption | None = None
