@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from p2ch13.candidates import CandidateInfoTuple
 from p2ch13.config import MASK_THRESHOLD_HU, REFINED_THRESHOLD_HU, LabelOptions
 from p2ch13.lidc import find_readings, mark_consensus
 from p2ch13.scans import ScanHeader, file_signature
-from util.boxes import Box, BoxMask, inside, make_box, split_components, starts_of, widen
+from util.boxes import Box, BoxMask, inside, make_box, split_components, starts_of, stops_of, widen
 from util.coordinates import IrcTuple
 from util.errors import InputError
+from util.morphology import grow_by_cross, open_by_ball, open_by_cross
 
 FIRST_RADIUS = 2  # voxels from which a nodule's box starts to grow, as in the book
-REACH = 0.5  # diameters, from a nodule's centre, that its refined mask may reach, and one voxel more
+WALL = 1.25  # times a nodule's radius, and half a voxel: tissue that a ball of this radius fits into is no nodule
 CENTER_REACH = 1  # voxels from an annotated centre within which its nodule must be, after an opening
 THICK_VOXEL_MM = 2.0  # along an axis with such voxels a nodule may be as thin as a vessel
 
@@ -93,10 +93,10 @@ BOOK_RULE = BoxRule()
 
 @dataclass(frozen=True)
 class RefinedRule:
-    """The book's box at -600 HU; in it, what is near and hangs together with the centre after an opening.
+    """The book's box at -600 HU; in it, what is near, is no wall, and hangs together with the centre after an opening.
 
-    Near is what is no further away than the annotated radius and a voxel: a box that begins at the
-    pleura goes on through the chest wall.
+    Near is what is no further away than the annotated radius and a voxel. Wall is tissue, the chest's and others, that
+    is thicker than the nodule could be: a box that begins at the pleura goes on through it.
     The opening takes away what is thinner than 3 voxels, as vessels are that leave the nodule, and single voxels of the
     nodule's surface, which are put back. Where it leaves nothing of the nodule, this is kept as it was; one that is
     nowhere as dense as that, the book's rule marks.
@@ -106,7 +106,7 @@ class RefinedRule:
 
     def key(self, nodules: Sequence[CandidateInfoTuple]) -> tuple[float, list[Any]]:
         diameters_mm = [diameter_mm for _, diameter_mm in sorted((n.center_xyz, n.diameter_mm) for n in nodules)]
-        return self.threshold_hu, ["refined", REACH, diameters_mm]
+        return self.threshold_hu, ["refined", WALL, diameters_mm]
 
     def mark_scan(self, scan: Scan) -> list[Part]:
         return self.mark_nodules(scan, scan.nodules)
@@ -116,20 +116,29 @@ class RefinedRule:
 
     def mark_nodule(self, scan: Scan, nodule: CandidateInfoTuple) -> Part:
         center_irc = scan.locate(nodule.center_xyz)
-        box = grow_box(scan, center_irc, self.threshold_hu)
         vx_size_irc = scan.header.vx_size_xyz[::-1]
-        is_near = ball_in(box, center_irc, REACH * nodule.diameter_mm + float(vx_size_irc.max()), vx_size_irc)
-        dense = BoxMask(box, (scan.hu[box] > self.threshold_hu) & is_near)
-        whole = find_nearest(split_components(dense, fully_connected=False), center_irc, vx_size_irc)
+        box = grow_box(scan, center_irc, self.threshold_hu)
+        tissue = BoxMask(box, self.find_tissue(scan, nodule, box))
+        whole = find_nearest(split_components(tissue, fully_connected=False), center_irc, vx_size_irc)
         if whole is None:
             return BOOK_RULE.mark_nodule(scan, nodule)
         whole = widen(whole, box)
-        opened = BoxMask(box, open_mask(whole.mask, vx_size_irc))
+        opened = BoxMask(box, open_by_cross(whole.mask, opening_radii(vx_size_irc)))
         core = find_nearest(split_components(opened, fully_connected=False), center_irc, vx_size_irc)
         # What is left may be of a wall that the nodule touches.
         if core is None or np.abs(offsets(core, center_irc)).max(axis=1).min() > CENTER_REACH:
             return as_part(whole)
-        return as_part(BoxMask(box, grow_mask(widen(core, box).mask, vx_size_irc) & whole.mask))
+        return as_part(BoxMask(box, grow_by_cross(widen(core, box).mask, opening_radii(vx_size_irc)) & whole.mask))
+
+    def find_tissue(self, scan: Scan, nodule: CandidateInfoTuple, box: Box) -> NDArray[np.bool_]:
+        """What is near and, unless then nothing is left about the centre, off the wall."""
+        center_irc, vx_size_irc = scan.locate(nodule.center_xyz), scan.header.vx_size_xyz[::-1]
+        radius_mm, voxel_mm = nodule.diameter_mm / 2, float(vx_size_irc.max())
+        tissue: NDArray[np.bool_] = scan.hu[box] > self.threshold_hu
+        tissue &= ball_in(box, center_irc, radius_mm + voxel_mm, vx_size_irc)
+        off_wall = tissue & ~find_wall(scan, box, WALL * radius_mm + voxel_mm / 2, self.threshold_hu)
+        is_central = ball_in(box, center_irc, radius_mm / 2 + voxel_mm, vx_size_irc)
+        return off_wall if (off_wall & is_central).any() else tissue
 
 
 @dataclass(frozen=True)
@@ -231,25 +240,17 @@ def find_radius(scan: Scan, center_irc: IrcTuple, axis: int, threshold_hu: float
     return radius
 
 
-def open_mask(mask: NDArray[np.bool_], vx_size_irc: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """The mask without what is thinner than 3 voxels; what its array cuts off counts as going on."""
-    opened = sitk.BinaryMorphologicalOpening(as_image(mask), opening_radius(vx_size_irc), sitk.sitkCross)
-    return sitk.GetArrayFromImage(opened).astype(bool)
+def opening_radii(vx_size_irc: NDArray[np.float64]) -> list[int]:
+    """Voxels along each axis: 1, but none where they are thick."""
+    return [int(size < THICK_VOXEL_MM) for size in vx_size_irc.tolist()]
 
 
-def grow_mask(mask: NDArray[np.bool_], vx_size_irc: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """The mask and its neighbours, over faces."""
-    grown = sitk.BinaryDilate(as_image(mask), opening_radius(vx_size_irc), sitk.sitkCross)
-    return sitk.GetArrayFromImage(grown).astype(bool)
-
-
-def as_image(mask: NDArray[np.bool_]) -> sitk.Image:
-    return sitk.GetImageFromArray(mask.astype(np.uint8))
-
-
-def opening_radius(vx_size_irc: NDArray[np.float64]) -> list[int]:
-    """Voxels along x, y and z: 1, but none where they are thick."""
-    return [int(size < THICK_VOXEL_MM) for size in vx_size_irc[::-1].tolist()]
+def find_wall(scan: Scan, box: Box, radius_mm: float, threshold_hu: float) -> NDArray[np.bool_]:
+    """Which voxels of a box are part of tissue so thick that a ball of this radius fits into it."""
+    vx_size_irc = scan.header.vx_size_xyz[::-1]
+    margin = np.ceil(2 * radius_mm / vx_size_irc).astype(int)  # all of every ball that reaches into the box
+    around = make_box(np.maximum(starts_of(box) - margin, 0), np.minimum(stops_of(box) + margin, scan.header.shape_irc))
+    return open_by_ball(scan.hu[around] > threshold_hu, radius_mm, vx_size_irc)[inside(box, around)]
 
 
 def ball_in(box: Box, center_irc: IrcTuple, radius_mm: float, vx_size_irc: NDArray[np.float64]) -> NDArray[np.bool_]:

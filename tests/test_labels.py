@@ -6,7 +6,7 @@ import pytest
 
 from p2ch13.config import LabelOptions, TrainingConfig
 from p2ch13.ct import Ct
-from p2ch13.labels import BoxRule, Labels, LidcRule, RefinedRule, open_mask
+from p2ch13.labels import BoxRule, Labels, LidcRule, RefinedRule, opening_radii
 from tests.conftest import LUNG_HU, SHAPE_IRC, TISSUE_HU, VX_SIZE_XYZ, Ball, as_nodule, ball_mask, make_hu, write_scan
 from tests.lidc_files import write_readings
 from tests.test_lidc import block, block_mask
@@ -111,18 +111,33 @@ def test_refined_keeps_a_small_nodule_at_a_wall(tmp_path):
 
 
 def test_refined_reaches_no_further_than_the_nodule_can(tmp_path):
-    """A nodule of 4.2 mm, half of it in a wall, along which the book's box goes on to the scan's border."""
+    """A nodule of 4.2 mm in a fissure three rows thick, along which the book's box goes on to the scan's border."""
+    hu = make_hu([Ball((8, 50, 52), 3)])
+    hu[:, 50:53] = TISSUE_HU
+    box, refined = mark_small_nodule(tmp_path, hu)
+    assert box[8].any(axis=0).all()
+    rows, cols = refined[8].any(axis=1).nonzero()[0], refined[8].any(axis=0).nonzero()[0]
+    # 4.2 / 2 + 1.5 = 3.6 mm are 5 pixels of 0.7 mm.
+    assert (rows.min(), rows.max()) == (47, 53)
+    assert (cols.min(), cols.max()) == (47, 57)
+
+
+def test_refined_leaves_a_wall_behind_the_nodule_out(tmp_path):
+    """The same, half of it in a wall of 30 rows: what bulges out of it is nodule, but for its seam with the wall."""
+    ball = ball_mask(Ball((8, 50, 52), 3))
     hu = make_hu([Ball((8, 50, 52), 3)])
     hu[:, 50:80] = TISSUE_HU
+    _, refined = mark_small_nodule(tmp_path, hu)
+    bulge, seam = np.zeros_like(ball), np.zeros_like(ball)
+    bulge[:, :49], seam[:, 49] = ball[:, :49], ball[:, 49]
+    np.testing.assert_array_equal(refined & ~seam, bulge)
+
+
+def mark_small_nodule(tmp_path, hu):
+    """Masks by the book's rule and the refined one."""
     path = write_scan(tmp_path / "1.2.mhd", hu)
-    masks = [
-        Ct(path, [as_nodule("1.2", Ball((8, 50, 52), 3))], rule).positive_mask for rule in (BoxRule(), RefinedRule())
-    ]
-    assert masks[0][8].any(axis=0).all()
-    rows, cols = masks[1][8].any(axis=1).nonzero()[0], masks[1][8].any(axis=0).nonzero()[0]
-    # 4.2 / 2 + 1.5 = 3.6 mm are 5 pixels of 0.7 mm; lung in row 46 ends the box in row 54.
-    assert (rows.min(), rows.max()) == (47, 54)
-    assert (cols.min(), cols.max()) == (47, 57)
+    nodule = as_nodule("1.2", Ball((8, 50, 52), 3))
+    return [Ct(path, [nodule], rule).positive_mask for rule in (BoxRule(), RefinedRule())]
 
 
 def test_refined_marks_a_nodule_that_is_nowhere_dense_as_the_book_does(tmp_path):
@@ -137,11 +152,8 @@ def test_refined_where_there_is_nothing(tmp_path):
 
 
 def test_nothing_is_too_thin_along_thick_slices():
-    plate = np.zeros((3, 7, 7), dtype=bool)
-    plate[1, 1:6, 2:5] = True
-    opened = open_mask(plate, np.array([2.5, 0.7, 0.7]))
-    assert opened.sum() == 5 * 3 - 4  # its corners
-    assert not open_mask(plate, np.array([1.25, 0.7, 0.7])).any()
+    assert opening_radii(np.array([2.5, 0.7, 0.7])) == [0, 1, 1]
+    assert opening_radii(np.array([1.25, 0.7, 0.7])) == [1, 1, 1]
 
 
 # Readers
