@@ -178,7 +178,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "hard_negatives": 6,
         "off_centre": True,
         "balance_sizes": True,
-        "fn_weight": 0.6,
+        "fn_weight": 0.3,
         "batch_dice": True,
         "cross_entropy": 10.0,
         "optimizer": "muon",
