@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stress.report import Row, collect_rows, report
-from util.options import non_negative_int
+from util.errors import run_command
+from util.options import existing_folder, non_negative_int
 
 
 class Sizes(NamedTuple):
@@ -49,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--short", action="store_true", help="a little of each")
     parser.add_argument("--seed", type=non_negative_int, default=0, help="other moments, files and damages")
-    parser.add_argument("--work-dir", type=Path, help="for folders that are removed at the end")
+    parser.add_argument("--work-dir", type=existing_folder, help="for folders that are removed at the end")
     return parser
 
 
@@ -91,4 +92,4 @@ def mutate_all(count: int, seed: int) -> list[Row]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -15,7 +15,6 @@ import json
 import os
 import re
 import sqlite3
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -38,8 +37,8 @@ from stress.commands import (
 )
 from stress.report import LostError, Row, collect_rows, report
 from stress.scans import HEADER, SHAPE_IRC, write_scans
-from util.errors import EXIT_SKIPPED, EXIT_USER_MISTAKE
-from util.options import non_negative_int, positive_int, probability
+from util.errors import EXIT_SKIPPED, EXIT_USER_MISTAKE, run_command
+from util.options import existing_folder, non_negative_int, positive_int, probability
 
 SCAN_COUNT, SHARE = 1000, 0.05
 TRAINING = ("--depth", "2", "--precision", "fp32", "--epochs", "1", "--samples-per-epoch", "64", "--val-stride", "10")
@@ -64,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--scans", type=positive_int, default=SCAN_COUNT, help="that are written, 4 at least")
     parser.add_argument("--share", type=probability, default=SHARE, help="of them that is damaged, one at least")
     parser.add_argument("--seed", type=non_negative_int, default=0, help="of scans and damages")
-    parser.add_argument("--work-dir", type=Path, help="for a folder that is removed at the end")
+    parser.add_argument("--work-dir", type=existing_folder, help="for a folder that is removed at the end")
     return parser
 
 
@@ -272,4 +271,4 @@ if os.geteuid() != 0:  # who may read everything
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -14,7 +14,6 @@ import contextlib
 import functools
 import resource
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -36,7 +35,8 @@ from stress.commands import (
 )
 from stress.report import LostError, Row, collect_rows, report
 from stress.scans import write_scans
-from util.options import non_negative_int, positive_int
+from util.errors import run_command
+from util.options import existing_folder, non_negative_int, positive_int
 from util.progress import progress_bar
 
 DISK_BYTES = 2**26
@@ -120,7 +120,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--count", type=positive_int, default=5, help="full disks for each of the three commands")
     parser.add_argument("--seed", type=non_negative_int, default=0, help="of the room that is left")
     parser.add_argument("--data-dir", type=Path, help="scans in the LUNA16 layout; invented ones if none are named")
-    parser.add_argument("--work-dir", type=Path, help="for a folder that is removed at the end")
+    parser.add_argument("--work-dir", type=existing_folder, help="for a folder that is removed at the end")
     return parser
 
 
@@ -223,4 +223,4 @@ def measure(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -29,7 +29,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stress.mutations import mutate
-from util.errors import InputError, one_line
+from util.errors import InputError, one_line, run_command
 from util.options import non_negative_int, positive_int
 from util.progress import progress_bar
 
@@ -222,4 +222,4 @@ def kind_names() -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

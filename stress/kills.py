@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -40,7 +39,8 @@ from stress.commands import (
 )
 from stress.report import LostError, Row, collect_rows, report
 from stress.scans import write_scans
-from util.options import non_negative_int, positive_int
+from util.errors import run_command
+from util.options import existing_folder, non_negative_int, positive_int
 from util.progress import progress_bar
 
 PRECACHE_SHARE = 1 / 3  # of the kills
@@ -80,7 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=non_negative_int, default=0, help="of the moments")
     parser.add_argument("--samples-per-epoch", type=positive_int, default=SAMPLES_PER_EPOCH, help="of each of three")
     parser.add_argument("--data-dir", type=Path, help="scans in the LUNA16 layout; invented ones if none are named")
-    parser.add_argument("--work-dir", type=Path, help="for a folder that is removed at the end")
+    parser.add_argument("--work-dir", type=existing_folder, help="for a folder that is removed at the end")
     return parser
 
 
@@ -228,4 +228,4 @@ def compare_states(models_dir: Path, expected: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)
