@@ -7,7 +7,7 @@ from p2ch13 import datasets
 from p2ch13.config import Folders
 from p2ch13.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset, split_series
 from p2ch13.sampling import EpochSampler
-from tests.conftest import TINY_SCANS, Ball, ball_mask, make_hu, write_scan
+from tests.scan_files import TINY_SCANS, Ball, ball_mask, make_hu, write_scan
 from util.errors import InputError
 from util.launch import Launch
 
