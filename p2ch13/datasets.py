@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ from p2ch13.config import (
     LabelOptions,
     TrainingConfig,
 )
+from p2ch13.sampling import EpochSampler, share_steps
 from p2ch13.scans import no_such_series
 from util.coordinates import XyzTuple
 from util.errors import InputError
@@ -174,24 +175,32 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
         if not self.pos_list:
             raise InputError("no training series has a nodule; choose another split with --val-stride")
         self.samples_per_epoch = samples_per_epoch
-        self.seed = seed
-        self.negatives = negatives
-        self.hard_negatives = hard_negatives if negatives else 1
-        self.balance_sizes = balance_sizes
         self.epoch_ndx = 0
         self.disk_tensors: list[DiskTensor] = []
         self.samples_until_release = RELEASE_AFTER_SAMPLES
-        self.nodule_crops, self.crop_list = self._list_crops(CropChoice(off_centre, negatives > 0))
-        if negatives and len(self.crop_list) == self.nodule_crops.crop_count:
+        nodule_crop_counts, self.crop_list = self._list_crops(CropChoice(off_centre, negatives > 0))
+        if negatives and len(self.crop_list) == sum(nodule_crop_counts):
             raise InputError("no training series has a place without a nodule; leave out --negatives")
         self._read_crops(torch.device(device))
+        self.sampler = EpochSampler(
+            nodule_crop_counts,
+            [nodule.diameter_mm for nodule in self.pos_list],
+            crop_count=len(self.crop_list),
+            offset_counts=self.ct_windows.shape[2:4],
+            samples_per_epoch=samples_per_epoch,
+            seed=seed,
+            device=self.ct_windows.device,
+            negatives=negatives,
+            hard_negatives=hard_negatives if negatives else 1,
+            balance_sizes=balance_sizes,
+        )
         self.shuffle_samples()
 
     def _find_samples(self) -> list[tuple[str, int]]:
         return []  # a sample is cut around a nodule: none is tied to a slice
 
-    def _list_crops(self, choice: CropChoice) -> tuple[NoduleCrops, list[Crop]]:
-        """Nodules in the order of `pos_list`, then negatives in the order of `series_list`."""
+    def _list_crops(self, choice: CropChoice) -> tuple[list[int], list[Crop]]:
+        """How many crops each nodule has, and all crops: those of `pos_list`, then negatives, by `series_list`."""
         places = {series_uid: self.ct_cache.find_centers(series_uid, choice) for series_uid in self.series_list}
         of_nodule = {
             (nodule.series_uid, nodule.center_xyz): centers
@@ -205,8 +214,7 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
             for center_xyz in centers
         ]
         crops += [Crop(uid, center_xyz) for uid in self.series_list for center_xyz in places[uid].negatives]
-        counts = [len(centers) for centers in centers_of_nodules]
-        return NoduleCrops(counts, [nodule.diameter_mm for nodule in self.pos_list]), crops
+        return [len(centers) for centers in centers_of_nodules], crops
 
     def _read_crops(self, device: torch.device) -> None:
         width_irc = (2 * self.context_slices_count + 1, *CROP_WIDTH_IRC[1:])
@@ -245,30 +253,7 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
     def shuffle_samples(self, epoch_ndx: int | None = None) -> None:
         """Draw the samples of an epoch, the next one if none is named: an order of the crops, where they are cut."""
         self.epoch_ndx = self.epoch_ndx + 1 if epoch_ndx is None else epoch_ndx
-        rng = np.random.default_rng([self.seed, self.epoch_ndx])
-        self.crop_ndxs = self._draw_crops(rng)
-        self.places = self._draw_places(rng, self.crop_ndxs)
-        if self.hard_negatives > 1:
-            # Also for samples with a nodule, which have no use for them: so each one's are found by its index.
-            shape = (self.hard_negatives - 1, self.samples_per_epoch)
-            others = rng.integers(self.nodule_crops.crop_count, len(self.crop_list), size=shape)
-            self.rivals = self._draw_places(rng, others)
-
-    def _draw_places(self, rng: np.random.Generator, crop_ndxs: NDArray[np.int64]) -> torch.Tensor:
-        """(3, ...): each crop with a row and a col where it is cut; on the device, so that cutting waits for no CPU."""
-        offsets = rng.integers(0, self.ct_windows.shape[2:4], size=(*crop_ndxs.shape, 2))
-        places = np.concatenate([crop_ndxs[..., np.newaxis], offsets], axis=-1)
-        return torch.from_numpy(np.moveaxis(places, -1, 0).copy()).to(self.ct_windows.device)
-
-    def _draw_crops(self, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Index in `crop_list` of each sample."""
-        is_negative = np.diff(np.floor(self.negatives * np.arange(self.samples_per_epoch + 1))) > 0
-        negative_count = int(is_negative.sum())
-        crop_ndxs = np.empty(self.samples_per_epoch, np.int64)
-        crop_ndxs[~is_negative] = self.nodule_crops.draw(rng, len(is_negative) - negative_count, self.balance_sizes)
-        negatives = np.arange(self.nodule_crops.crop_count, len(self.crop_list))
-        crop_ndxs[is_negative] = np.resize(rng.permutation(negatives), negative_count)
-        return crop_ndxs
+        self.epoch_samples = self.sampler.draw(self.epoch_ndx)
 
     def __len__(self) -> int:
         return self.samples_per_epoch
@@ -292,43 +277,28 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
     ) -> Iterator[Batch]:
         """All samples of the epoch, in whole batches, those of the steps before `first_step` left out.
 
-        The last batch may be smaller. Of several processes each gets its part of every step's samples: `batch_size` of
-        them, and in the last step as many as the others or one more or less. There must be as many samples as
-        processes.
+        The last batch may be smaller. Of several processes each gets its part of every step's samples; there must be as
+        many samples as processes.
 
         Args: rate: how hard crops are, by their middle; instead of each negative the hardest of its places is taken.
         """
-        launch = launch or Launch()
-        bounds = find_steps(len(self), batch_size, launch.world_size)
-        for start, stop in pairwise(bounds[first_step:]):
-            first, last = (
-                start + (stop - start) * rank // launch.world_size for rank in (launch.rank, launch.rank + 1)
-            )
-            samples = slice(first, last)
-            if rate is None or self.hard_negatives == 1:
+        for samples in share_steps(len(self), batch_size, launch or Launch())[first_step:]:
+            if rate is None or self.sampler.hard_negatives == 1:
                 yield self._get_batch(samples)
             else:
-                places = self._find_hardest(samples, rate)
+                places = self.epoch_samples.find_hardest(samples, partial(self._rate_places, rate))
                 yield self._cut(places, places[0].cpu().numpy())
 
-    def _find_hardest(self, samples: slice, rate: HardnessRating) -> torch.Tensor:
-        """The places of samples, (3, sample), those of negatives exchanged for the hardest of them and their rivals."""
-        places = self.places[:, samples].clone()
-        is_negative = self.crop_ndxs[samples] >= self.nodule_crops.crop_count
-        negatives = torch.from_numpy(np.flatnonzero(is_negative)).to(places.device)
-        if len(negatives):
-            drawn = torch.cat([places[:, np.newaxis], self.rivals[:, :, samples]], dim=1)[..., negatives].flatten(1)
-            crops, row_offsets, col_offsets = drawn
-            middle = (..., slice(RATED_MARGIN, -RATED_MARGIN), slice(RATED_MARGIN, -RATED_MARGIN))
-            hardness = rate(
-                self.ct_windows[crops, :, row_offsets, col_offsets][middle].float(),
-                self.mask_windows[crops, :, row_offsets, col_offsets][middle],
-            )
-            places[:, negatives] = drawn[:, hardness.topk(len(negatives)).indices]
-        return places
+    def _rate_places(self, rate: HardnessRating, places: torch.Tensor) -> torch.Tensor:
+        crops, row_offsets, col_offsets = places
+        middle = (..., slice(RATED_MARGIN, -RATED_MARGIN), slice(RATED_MARGIN, -RATED_MARGIN))
+        return rate(
+            self.ct_windows[crops, :, row_offsets, col_offsets][middle].float(),
+            self.mask_windows[crops, :, row_offsets, col_offsets][middle],
+        )
 
     def _get_batch(self, samples: slice | NDArray[np.int64]) -> Batch:
-        return self._cut(self.places[:, samples], self.crop_ndxs[samples])
+        return self._cut(self.epoch_samples.places[:, samples], self.epoch_samples.crop_ndxs[samples])
 
     def _cut(self, places: torch.Tensor, crop_ndxs: NDArray[np.int64]) -> Batch:
         crops, row_offsets, col_offsets = places
@@ -340,42 +310,6 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
         )
         self._release_memory(len(crop_ndxs))
         return batch
-
-
-class NoduleCrops:
-    """The nodules' part of a list of crops, and how to draw from it.
-
-    Args: how many crops each nodule has, and its diameter; those of the first nodule come first, and so on.
-    Attributes: `crop_count`; the crops after that are of no nodule.
-    """
-
-    def __init__(self, counts: Sequence[int], diameters_mm: Sequence[float]) -> None:
-        self.counts = np.array(counts)
-        self.starts = self.counts.cumsum() - self.counts
-        self.crop_count = sum(counts)
-        self.odds = np.array(diameters_mm) / sum(diameters_mm)
-
-    def draw(self, rng: np.random.Generator, count: int, by_diameter: bool) -> NDArray[np.int64]:
-        """Indexes of `count` crops: of each nodule as often as of any other, or in proportion to its diameter."""
-        if by_diameter:
-            nodules = rng.choice(len(self.counts), size=count, p=self.odds)
-        else:
-            nodules = np.resize(rng.permutation(len(self.counts)), count)
-        if self.crop_count == len(self.counts):
-            return nodules
-        drawn: NDArray[np.int64] = self.starts[nodules] + rng.integers(0, self.counts[nodules])
-        return drawn
-
-
-def find_steps(sample_count: int, batch_size: int, process_count: int) -> list[int]:
-    """The samples with which steps begin, and the end. All processes take every step together.
-
-    A rest of fewer samples than processes is taken along in the step before.
-    """
-    bounds = [*range(0, sample_count, batch_size * process_count), sample_count]
-    if len(bounds) > 2 and bounds[-1] - bounds[-2] < process_count:
-        del bounds[-2]
-    return bounds
 
 
 def split_series(

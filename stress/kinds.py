@@ -20,9 +20,9 @@ from p2ch13.model import BOOK_MODEL, UNetWrapper
 from p2ch13.scans import find_scans, read_header, scan_signature
 from p2ch13.segmentation import load_segmenter
 from stress.fuzz import Kind
-from tests.conftest import ORIGIN_XYZ, Ball, make_hu, to_xyz, write_csv, write_luna, write_scan
 from tests.dicom_files import write_series
 from tests.lidc_files import Roi, ring, write_readings
+from tests.scan_files import ORIGIN_XYZ, Ball, make_hu, to_xyz, write_csv, write_luna, write_scan
 
 SHAPE_IRC = (5, 12, 14)
 BALL = Ball((2, 6, 7), 3)

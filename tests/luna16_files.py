@@ -13,7 +13,7 @@ from pathlib import Path
 
 from p2ch13 import download
 from p2ch13.luna16 import CsvFacts, RemoteFile
-from tests.conftest import Ball, make_hu, write_scan
+from tests.scan_files import Ball, make_hu, write_scan
 from util.errors import run_command
 
 SERIES = {0: ["1.2.0", "1.2.1"], 1: ["1.2.2"]}

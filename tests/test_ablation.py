@@ -5,7 +5,7 @@ import pytest
 from p2ch13 import ablation
 from p2ch13.config import PRESETS, TrainingConfig
 from p2ch13.training.options import parse_config
-from tests.conftest import assert_one_line
+from tests.checks import assert_one_line
 from util.errors import run_command
 
 

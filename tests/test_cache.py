@@ -8,7 +8,7 @@ from p2ch13 import cache
 from p2ch13.cache import CtCache
 from p2ch13.config import CROP_WIDTH_IRC, CropChoice, Folders, LabelOptions
 from p2ch13.ct import Ct
-from tests.conftest import TINY_SCANS, Ball, ball_mask, make_hu, to_xyz, write_luna, write_scan
+from tests.scan_files import TINY_SCANS, Ball, ball_mask, make_hu, to_xyz, write_luna, write_scan
 from util.disk import CacheError
 from util.errors import InputError
 

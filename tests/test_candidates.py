@@ -1,7 +1,7 @@
 import pytest
 
 from p2ch13.candidates import get_candidate_info_list, get_nodule_info_list, read_excluded
-from tests.conftest import TINY_SCANS, write_csv
+from tests.scan_files import TINY_SCANS, write_csv
 from util.errors import InputError
 
 POSITION = ["seriesuid", "coordX", "coordY", "coordZ"]

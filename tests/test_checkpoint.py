@@ -5,7 +5,7 @@ import torch
 
 from p2ch13.checkpoint import load_checkpoint, load_model, save_checkpoint
 from p2ch13.model import BOOK_MODEL, UNetWrapper
-from tests.conftest import Intruder
+from tests.checks import Intruder
 from util.errors import InputError
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from tests.conftest import IDENTITY
+from tests.scan_files import IDENTITY
 from util.coordinates import IrcTuple, XyzTuple, irc2xyz, to_axial, xyz2irc
 
 ORIGIN_XYZ = (10.0, 20.0, 30.0)

@@ -10,7 +10,7 @@ from p2ch13.crops import CLEARANCE_MM, TISSUE_HU, choose_crop_places, spread_ove
 from p2ch13.ct import Ct
 from p2ch13.lungs import find_lungs
 from p2ch13.phantom.dataset import write_phantoms
-from tests.conftest import Ball, as_nodule, make_hu, to_xyz, write_scan
+from tests.scan_files import Ball, as_nodule, make_hu, to_xyz, write_scan
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import pytest
 from p2ch13.candidates import get_nodule_info_list
 from p2ch13.ct import Ct
 from p2ch13.scans import find_scans
-from tests.conftest import LUNG_HU, SHAPE_IRC, TISSUE_HU, Ball, as_nodule, ball_mask, make_hu, to_xyz, write_scan
+from tests.scan_files import LUNG_HU, SHAPE_IRC, TISSUE_HU, Ball, as_nodule, ball_mask, make_hu, to_xyz, write_scan
 from util.errors import InputError
 
 WIDTH_IRC = (7, 48, 48)

@@ -5,13 +5,9 @@ from torch.utils.data import DataLoader
 
 from p2ch13 import datasets
 from p2ch13.config import Folders
-from p2ch13.datasets import (
-    Luna2dSegmentationDataset,
-    TrainingLuna2dSegmentationDataset,
-    find_steps,
-    split_series,
-)
-from tests.conftest import TINY_SCANS, Ball, ball_mask, make_hu, write_scan
+from p2ch13.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset, split_series
+from p2ch13.sampling import EpochSampler
+from tests.scan_files import TINY_SCANS, Ball, ball_mask, make_hu, write_scan
 from util.errors import InputError
 from util.launch import Launch
 
@@ -105,35 +101,24 @@ def test_training_samples_are_crops_of_the_scan(train_ds):
     assert len(found) > 20
 
 
-def test_every_place_of_the_window_occurs(folders):
-    dataset = TrainingLuna2dSegmentationDataset(2, False, samples_per_epoch=5000, folders=folders)
-    _, row_offsets, col_offsets = dataset.places
-    assert set(row_offsets.tolist()) == set(col_offsets.tolist()) == set(range(33))  # 96 - 64 = 32, and 0
-
-
-def test_every_nodule_is_seen_as_often(folders):
-    dataset = TrainingLuna2dSegmentationDataset(2, False, samples_per_epoch=30, folders=folders)
-    assert len(dataset.pos_list) == 3
-    assert np.bincount(dataset.crop_ndxs).tolist() == [10, 10, 10]
-
-
-def test_a_large_nodule_is_drawn_more_often(folders):
-    dataset = TrainingLuna2dSegmentationDataset(2, False, samples_per_epoch=7000, balance_sizes=True, folders=folders)
-    # Radii 6, 5 and 3; of 7,000 draws 3,000, 2,500 and 1,500, with standard deviations of up to 41.
-    assert np.bincount(dataset.crop_ndxs) == pytest.approx([3000, 2500, 1500], abs=200)
+def test_how_samples_are_drawn(folders):
+    choices = {"seed": 3, "negatives": 0.5, "hard_negatives": 4, "balance_sizes": True}
+    dataset = TrainingLuna2dSegmentationDataset(2, False, samples_per_epoch=40, folders=folders, **choices)
+    diameters_mm = [2 * radius * 0.7 for radius in (6, 5, 3)]
+    crop_count = len(dataset.crop_list)
+    device = torch.device("cpu")
+    assert dataset.sampler == EpochSampler([1, 1, 1], diameters_mm, crop_count, (33, 33), 40, device=device, **choices)
+    without = TrainingLuna2dSegmentationDataset(2, False, samples_per_epoch=40, hard_negatives=4, folders=folders)
+    assert without.sampler.hard_negatives == 1
 
 
 def test_negatives_in_each_batch(folders):
     """Every other sample, at a share of 1/2; in these tiny scans a crop of 96 rows and cols reaches nodules, too."""
     dataset = TrainingLuna2dSegmentationDataset(2, False, samples_per_epoch=40, negatives=0.5, folders=folders)
-    is_nodule = dataset.crop_ndxs < 3
-    assert is_nodule.tolist() == [True, False] * 20
-    assert np.bincount(dataset.crop_ndxs[is_nodule], minlength=3).min() == 6
+    assert (dataset.epoch_samples.crop_ndxs < 3).tolist() == [True, False] * 20
     for crop in dataset.crop_list[3:]:
         for nodule in dataset.ct_cache.nodules[crop.series_uid]:
             assert np.linalg.norm(np.subtract(crop.center_xyz, nodule.center_xyz)) > nodule.diameter_mm / 2
-    quarter = TrainingLuna2dSegmentationDataset(2, False, samples_per_epoch=40, negatives=0.25, folders=folders)
-    assert [(quarter.crop_ndxs[start : start + 8] >= 3).sum() for start in range(0, 40, 8)] == [2] * 5
 
 
 def test_the_hardest_of_all_places_is_taken(folders):
@@ -163,15 +148,13 @@ def test_the_hardest_of_all_places_is_taken(folders):
 
 
 def test_crops_off_centre(folders):
-    dataset = TrainingLuna2dSegmentationDataset(2, False, samples_per_epoch=900, off_centre=True, folders=folders)
+    dataset = TrainingLuna2dSegmentationDataset(2, False, samples_per_epoch=40, off_centre=True, folders=folders)
     slices = {}
     for ndx, crop in enumerate(dataset.crop_list):
         slices.setdefault(crop.series_uid, []).append(int(dataset.slice_ndxs[ndx]))
     # Radii of 6, 5 and 3 voxels of 0.7 mm are 2, 2 and 1 whole slices of 1.5 mm.
     assert slices == {"1.2.1": [5, 6, 7, 8, 9], "1.2.3": [6, 7, 8, 9, 10, 0, 1, 2]}
-    counts = np.bincount(dataset.crop_ndxs)
-    assert len(counts) == 13
-    assert [counts[:5].sum(), counts[5:10].sum(), counts[10:].sum()] == [300, 300, 300]
+    assert dataset.sampler.nodule_crop_counts == [5, 5, 3]
 
 
 def test_the_same_seed_gives_the_same_samples(folders, train_ds):
@@ -214,14 +197,6 @@ def test_processes_share_every_step(train_ds, processes):
     together = [torch.cat([batch[0] for batch in step]) for step in zip(*shares, strict=True)]
     assert len(together) == len(alone)
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(together, alone, strict=True))
-
-
-def test_steps():
-    assert find_steps(40, 16, 1) == [0, 16, 32, 40]
-    assert find_steps(32, 16, 1) == [0, 16, 32]
-    assert find_steps(40, 8, 2) == [0, 16, 32, 40]
-    assert find_steps(33, 8, 2) == [0, 16, 33]  # the last sample is not enough for a step of two processes
-    assert find_steps(5, 8, 4) == [0, 5]
 
 
 def test_processes_share_the_validation_series(folders):

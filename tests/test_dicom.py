@@ -6,8 +6,8 @@ from pydicom import dcmread
 from p2ch13.ct import Ct
 from p2ch13.dicom import list_series
 from p2ch13.scans import read_header, read_voxels
-from tests.conftest import Ball, make_hu
 from tests.dicom_files import ORIGIN_XYZ, SERIES_UID, SLICE_SPACING, write_series
+from tests.scan_files import Ball, make_hu
 from util.coordinates import irc2xyz
 from util.errors import InputError
 

@@ -4,8 +4,8 @@ from pydicom import dcmread
 
 from p2ch13.ct import Ct
 from p2ch13.dicom_seg import check_highdicom, check_is_dicom, write_dicom_segmentation
-from tests.conftest import Ball, make_hu, write_scan
 from tests.dicom_files import SERIES_UID, write_series
+from tests.scan_files import Ball, make_hu, write_scan
 from util.errors import InputError
 
 highdicom = pytest.importorskip("highdicom")

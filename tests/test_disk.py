@@ -12,7 +12,7 @@ from diskcache.core import MODE_BINARY, MODE_PICKLE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import Intruder
+from tests.checks import Intruder
 from util.disk import PREFIX, ArrayDisk, CacheError, DamagedEntryError, cache_errors, decode, encode, get_cache
 
 

@@ -11,9 +11,10 @@ from p2ch13 import download
 from p2ch13.candidates import get_candidate_info_list
 from p2ch13.luna16 import FILES
 from p2ch13.scans import find_scans, read_header, read_voxels
-from tests.conftest import Ball, assert_one_line, make_hu, write_scan
+from tests.checks import assert_one_line
 from tests.http_server import FileServer
 from tests.luna16_files import SHAPE_IRC, make_contents, make_table, zip_of
+from tests.scan_files import Ball, make_hu, write_scan
 from util.errors import run_command
 
 REPOSITORY = Path(__file__).parents[1]

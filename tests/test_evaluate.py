@@ -16,7 +16,8 @@ from p2ch13.evaluate import app
 from p2ch13.evaluate.__main__ import main
 from p2ch13.evaluate.report import format_table
 from p2ch13.model import BOOK_MODEL, UNetWrapper
-from tests.conftest import TINY_SCANS, Ball, assert_one_line, ball_mask, to_xyz, write_csv, write_luna
+from tests.checks import assert_one_line
+from tests.scan_files import TINY_SCANS, Ball, ball_mask, to_xyz, write_csv, write_luna
 from util.errors import run_command
 
 SUBMISSION = ["seriesuid", "coordX", "coordY", "coordZ", "probability"]

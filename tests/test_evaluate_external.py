@@ -4,7 +4,7 @@ import SimpleITK as sitk
 
 from p2ch13.ct import Ct
 from p2ch13.evaluate.external import find_mask, read_findings, read_mask
-from tests.conftest import Ball, ball_mask, make_hu, write_csv, write_scan
+from tests.scan_files import Ball, ball_mask, make_hu, write_csv, write_scan
 from util.errors import InputError
 
 SHAPE = (6, 20, 22)

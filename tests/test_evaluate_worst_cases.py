@@ -8,7 +8,7 @@ from p2ch13.ct import Ct
 from p2ch13.evaluate.worst_cases import CAPTION_HEIGHT, CASE_COUNT, WorstCases, find_voxel, severity_of_nodule
 from p2ch13.findings import Finding
 from p2ch13.scoring import NoduleScore, score_scan
-from tests.conftest import Ball, as_nodule, make_hu, to_xyz, write_scan
+from tests.scan_files import Ball, as_nodule, make_hu, to_xyz, write_scan
 
 SHAPE = (10, 40, 44)
 BALL = Ball((5, 12, 12), 4)

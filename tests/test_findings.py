@@ -5,7 +5,7 @@ import pytest
 
 from p2ch13.ct import Ct
 from p2ch13.findings import find_nodules, sphere_volume
-from tests.conftest import ORIGIN_XYZ, make_hu, write_scan
+from tests.scan_files import ORIGIN_XYZ, make_hu, write_scan
 
 SHAPE_IRC = (6, 20, 22)
 VX_SIZE_XYZ = (0.5, 0.8, 2.0)

@@ -13,9 +13,9 @@ from p2ch13.lidc import read_readings, read_series_uid
 from p2ch13.scans import read_header
 from stress import fuzz
 from stress.fuzz import Tally, format_table
-from tests.conftest import make_hu, write_scan
 from tests.dicom_files import write_series
 from tests.lidc_files import write_readings
+from tests.scan_files import make_hu, write_scan
 from util.errors import InputError
 
 # The same examples in each run, and few: `stress.fuzz` has the many.

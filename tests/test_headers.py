@@ -7,7 +7,7 @@ import SimpleITK as sitk
 
 from p2ch13.headers import DEFLATE_RATIO, find_voxel_file, nifti_length, read_metaimage_fields
 from p2ch13.scans import read_header, read_voxels
-from tests.conftest import IDENTITY, ORIGIN_XYZ, Ball, make_hu, write_scan
+from tests.scan_files import IDENTITY, ORIGIN_XYZ, Ball, make_hu, write_scan
 from util.errors import InputError
 
 

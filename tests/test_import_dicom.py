@@ -13,8 +13,9 @@ from p2ch13.cache import CtCache
 from p2ch13.config import Folders
 from p2ch13.ct import Ct
 from p2ch13.scans import find_scans, read_header
-from tests.conftest import Ball, assert_one_line, make_hu, write_csv, write_scan
+from tests.checks import assert_one_line
 from tests.dicom_files import ORIGIN_XYZ, SERIES_UID, SLICE_SPACING, write_series
+from tests.scan_files import Ball, make_hu, write_csv, write_scan
 from util.errors import run_command
 
 REPOSITORY = Path(__file__).parents[1]

@@ -16,8 +16,9 @@ from p2ch13.label_options import add_label_options, label_options_of
 from p2ch13.scans import scan_signature
 from p2ch13.training.options import parse_config
 from tests import test_training
-from tests.conftest import TINY_SCANS, assert_one_line
+from tests.checks import assert_one_line
 from tests.lidc_files import write_readings
+from tests.scan_files import TINY_SCANS
 from tests.test_lidc import block, block_mask
 from tests.test_precache import run, run_script
 from tests.test_training import options  # noqa: F401  # a fixture

@@ -7,8 +7,8 @@ import pytest
 from p2ch13.config import LabelOptions, TrainingConfig
 from p2ch13.ct import Ct
 from p2ch13.labels import BoxRule, Labels, LidcRule, RefinedRule, opening_radii
-from tests.conftest import LUNG_HU, SHAPE_IRC, TISSUE_HU, VX_SIZE_XYZ, Ball, as_nodule, ball_mask, make_hu, write_scan
 from tests.lidc_files import write_readings
+from tests.scan_files import LUNG_HU, SHAPE_IRC, TISSUE_HU, VX_SIZE_XYZ, Ball, as_nodule, ball_mask, make_hu, write_scan
 from tests.test_lidc import block, block_mask
 from util.errors import InputError
 

@@ -4,8 +4,8 @@ import pytest
 from p2ch13.ct import Ct
 from p2ch13.labels import LidcRule
 from p2ch13.lidc import fill_polygon, find_readings, read_series_uid
-from tests.conftest import ORIGIN_XYZ, SHAPE_IRC, VX_SIZE_XYZ, make_hu, write_scan
 from tests.lidc_files import Roi, ring, write_readings
+from tests.scan_files import ORIGIN_XYZ, SHAPE_IRC, VX_SIZE_XYZ, make_hu, write_scan
 from util.errors import InputError
 
 FLIPPED = (-1, 0, 0, 0, -1, 0, 0, 0, 1)  # 14 scans of LUNA16

@@ -5,7 +5,7 @@ from p2ch13.candidates import get_nodule_info_list
 from p2ch13.ct import Ct
 from p2ch13.lungs import dilate, erode, fill_holes, find_lungs
 from p2ch13.scans import find_scans
-from tests.conftest import make_chest
+from tests.scan_files import make_chest
 
 VX_SIZE_XYZ = (3.0, 3.0, 3.0)
 LEFT, RIGHT, TRACHEA, HEART, TABLE = (40, 42), (40, 86), (30, 64), (45, 64), (80, 64)

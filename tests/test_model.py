@@ -6,7 +6,6 @@ from p2ch13.checkpoint import load_checkpoint, load_model
 from p2ch13.config import Folders
 from p2ch13.datasets import Luna2dSegmentationDataset
 from p2ch13.model import BOOK_MODEL, UNetWrapper
-from tests.conftest import SHARED
 from util.unet import Conv2d, ConvTranspose2d, UNet
 
 
@@ -139,15 +138,6 @@ def test_learns_one_sample():
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.1 * losses[0]
-
-
-@pytest.fixture
-def book_checkpoint():
-    """Published with the book, trained on all of LUNA16; not part of the project."""
-    paths = sorted((SHARED / "book-checkpoint").glob("*.state"))
-    if not paths:
-        pytest.skip(f"no published weights in {SHARED / 'book-checkpoint'}")
-    return paths[0]
 
 
 def test_the_books_weights_load(book_checkpoint):

@@ -10,7 +10,7 @@ from p2ch13 import precache
 from p2ch13.config import Folders
 from p2ch13.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
 from p2ch13.predict.__main__ import main as predict
-from tests.conftest import IDENTITY, LUNG_HU, ORIGIN_XYZ, VX_SIZE_XYZ, Ball, ball_mask, make_hu, write_csv, write_scan
+from tests.scan_files import IDENTITY, LUNG_HU, ORIGIN_XYZ, VX_SIZE_XYZ, Ball, ball_mask, make_hu, write_csv, write_scan
 from tests.test_predict import write_checkpoint
 from util.coordinates import irc2xyz
 from util.errors import InputError, run_command

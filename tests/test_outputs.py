@@ -8,7 +8,7 @@ import SimpleITK as sitk
 from p2ch13.ct import Ct
 from p2ch13.findings import Finding
 from p2ch13.outputs import write_image, write_nodules
-from tests.conftest import make_hu, write_scan
+from tests.scan_files import make_hu, write_scan
 from util.coordinates import XyzTuple
 
 TURNS = [(1, 0, 0, 0, 1, 0, 0, 0, 1), (-1, 0, 0, 0, -1, 0, 0, 0, 1), (0, 0, 1, 1, 0, 0, 0, -1, 0)]

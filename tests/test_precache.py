@@ -9,7 +9,8 @@ import pytest
 from p2ch13 import precache
 from p2ch13.cache import CtCache
 from p2ch13.config import PRESETS, Folders, TrainingConfig
-from tests.conftest import TINY_SCANS, Ball, as_nodule, assert_one_line, write_luna
+from tests.checks import assert_one_line
+from tests.scan_files import TINY_SCANS, Ball, as_nodule, write_luna
 from util.errors import run_command
 
 REPOSITORY = Path(__file__).parents[1]

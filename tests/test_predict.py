@@ -17,20 +17,9 @@ from p2ch13.checkpoint import save_checkpoint
 from p2ch13.model import BOOK_MODEL, UNetWrapper
 from p2ch13.predict.__main__ import main
 from p2ch13.predict.inputs import find_inputs
-from tests.conftest import (
-    IDENTITY,
-    SHARED,
-    Ball,
-    Intruder,
-    assert_one_line,
-    ball_mask,
-    make_chest,
-    make_hu,
-    to_xyz,
-    write_luna,
-    write_scan,
-)
+from tests.checks import Intruder, assert_one_line
 from tests.dicom_files import SERIES_UID, write_series
+from tests.scan_files import IDENTITY, Ball, ball_mask, make_chest, make_hu, to_xyz, write_luna, write_scan
 from util.errors import InputError, run_command
 
 REPOSITORY = Path(__file__).parents[1]
@@ -365,12 +354,11 @@ def test_find_inputs(tmp_path):
         find_inputs(tmp_path / "nowhere")
 
 
-def test_the_books_checkpoint_finds_the_real_nodule(tmp_path, luna_sample, predict, out):
-    (checkpoint,) = (SHARED / "book-checkpoint").glob("*.state")
+def test_the_books_checkpoint_finds_the_real_nodule(tmp_path, luna_sample, book_checkpoint, predict, out):
     uid = "1.3.6.1.4.1.14519.5.2.1.6279.6001.179049373636438705059720603192"
     nodule = sitk.ReadImage(str(luna_sample / "subset0" / f"{uid}.mhd"))[:, :, 4:11]  # the slices that hold it
     sitk.WriteImage(nodule, str(tmp_path / "nodule.mha"))
-    assert predict(tmp_path / "nodule.mha", checkpoint=checkpoint) == 0
+    assert predict(tmp_path / "nodule.mha", checkpoint=book_checkpoint) == 0
     distances = [
         math.dist([float(row[column]) for column in ("coordX", "coordY", "coordZ")], (56.21, 86.34, -115.87))
         for row in read_rows(out)

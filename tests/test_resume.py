@@ -16,7 +16,8 @@ from p2ch13.checkpoint import load_checkpoint, save_checkpoint
 from p2ch13.config import PRESETS, Folders
 from p2ch13.training.__main__ import main
 from p2ch13.training.app import SegmentationTrainingApp
-from tests.conftest import TINY_SCANS, assert_one_line, write_luna
+from tests.checks import assert_one_line
+from tests.scan_files import TINY_SCANS, write_luna
 from util.errors import Stopped, run_command
 
 REPOSITORY = Path(__file__).parents[1]

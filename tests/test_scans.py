@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from p2ch13.scans import find_scans, read_header, read_voxels, scan_signature
-from tests.conftest import ORIGIN_XYZ, VX_SIZE_XYZ, Ball, make_hu, write_scan
+from tests.scan_files import ORIGIN_XYZ, VX_SIZE_XYZ, Ball, make_hu, write_scan
 from util.errors import InputError
 
 FORMATS = [("a.mhd", False), ("a.mhd", True), ("a.mha", False), ("a.mha", True), ("a.nii.gz", True), ("a.nii", False)]

@@ -10,7 +10,7 @@ from p2ch13.candidates import CandidateInfoTuple
 from p2ch13.ct import Ct
 from p2ch13.findings import Finding
 from p2ch13.scoring import evaluate_series, score_scan, summarize
-from tests.conftest import VX_SIZE_XYZ, Ball, as_nodule, ball_mask, make_hu, to_xyz, write_scan
+from tests.scan_files import VX_SIZE_XYZ, Ball, as_nodule, ball_mask, make_hu, to_xyz, write_scan
 
 SHAPE = (10, 40, 44)
 LARGE, SMALL = Ball((5, 12, 12), 4), Ball((4, 30, 30), 3)

@@ -8,7 +8,7 @@ from p2ch13.ct import Ct
 from p2ch13.lungs import find_lungs
 from p2ch13.model import BOOK_MODEL, UNetWrapper
 from p2ch13.segmentation import find_lung_box, keep_what_touches, segment
-from tests.conftest import Ball, make_chest, make_hu, write_scan
+from tests.scan_files import Ball, make_chest, make_hu, write_scan
 from util.errors import InputError
 
 VX_SIZE_XYZ = (3.0, 3.0, 3.0)

@@ -15,7 +15,7 @@ from p2ch13.training import app as training_app
 from p2ch13.training.__main__ import main
 from p2ch13.training.app import SegmentationTrainingApp
 from p2ch13.training.options import parse_config
-from tests.conftest import assert_one_line
+from tests.checks import assert_one_line
 from util.errors import InputError, run_command
 
 REPOSITORY = Path(__file__).parents[1]

@@ -7,7 +7,7 @@ import pytest
 
 from p2ch13 import download, verify
 from p2ch13.luna16 import MALIGNANCY
-from tests.conftest import assert_one_line
+from tests.checks import assert_one_line
 from tests.luna16_files import make_contents, make_table
 from util.errors import run_command
 

@@ -50,6 +50,7 @@ from p2ch13.optimizers import Muon
 from p2ch13.reporting import TensorBoardReport, draw_findings, write_png
 from p2ch13.schedules import average_weights, set_learning_rate, warm_up_cosine
 from p2ch13.training.loss_watch import LossWatch
+from p2ch13.training.messages import describe_data, describe_end, describe_work
 from p2ch13.training.provenance import fingerprint_data, get_commit, get_versions
 from p2ch13.training.resume import read_settings
 from p2ch13.training.run_state import RunState
@@ -408,36 +409,21 @@ class SegmentationTrainingApp:
             report.log_settings(dataclasses.asdict(self.config), {**origin, "series": self.run.series})
 
     def log_start(self, train_ds: TrainingLuna2dSegmentationDataset, val_ds: Luna2dSegmentationDataset) -> None:
-        config = self.config
-        for note in train_ds.ct_cache.labels.notes:
-            log.info(note)
-        log.info(
-            f"Training on {len(train_ds.series_list)} series with {len(train_ds.pos_list)} nodules, validation on "
-            f"{len(val_ds.series_list)} series with {len(val_ds)} slices that hold nodule."
-        )
-        log.info(
-            f"{config.epochs} epochs of {config.samples_per_epoch:,} samples in batches of {config.batch_size}"
-            f"{'' if self.launch.is_alone else f' in each of {self.launch.world_size} processes'}; "
-            f"{str(self.dtype).removeprefix('torch.')} on {self.device.type}; "
-            f"augmentation: {', '.join(config.augmentation) or 'none'}."
-        )
-        if self.is_compiled:
-            log.info("The first step compiles the network, which takes half a minute; --compile no does without it.")
+        lines = describe_data(train_ds, val_ds)
+        lines += describe_work(self.config, self.launch, self.device, self.dtype, self.is_compiled)
+        for line in lines:
+            log.info(line)
         if rebuilt_count := train_ds.ct_cache.rebuilt_count + val_ds.ct_cache.rebuilt_count:
             log.warning(describe_rebuilt(rebuilt_count))
 
     def log_end(self, val_ds: Luna2dSegmentationDataset) -> None:
-        """Say where everything is, and draw what the best model finds."""
+        """Draw what the best model finds, and say where everything is."""
         if not self.launch.is_first:
             return
-        if self.run.best_score == -math.inf:
-            log.info("No best model: in no epoch did it find a pixel of a nodule. More samples or epochs may help.")
-        else:
+        best = None
+        if self.run.best_score != -math.inf:
             best = load_checkpoint(self.run.best_path)
             self.evaluated_model.load_state_dict(best["model_state"])
-            picture_path = self.run.model_path("best.png")
-            write_png(picture_path, draw_findings(val_ds, self.predict))
-            log.info(f"Best model, by {self.config.best_metric}: {self.run.best_path}")
-            log.info(f"Its scores, epoch {best['epoch']}: {Scores(**best['scores'])}")
-            log.info(f"Picture (green: found, orange: missed, red: false alarm): {picture_path}")
-        log.info(f"Curves and pictures: tensorboard --logdir {self.config.runs_dir}")
+            write_png(self.run.picture_path, draw_findings(val_ds, self.predict))
+        for line in describe_end(self.run, best):
+            log.info(line)

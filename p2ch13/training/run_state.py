@@ -107,6 +107,11 @@ class RunState:
     def best_path(self) -> Path:
         return self.model_path("best.state")
 
+    @property
+    def picture_path(self) -> Path:
+        """What the best model finds, drawn when the run ends."""
+        return self.model_path("best.png")
+
     def model_path(self, ending: str) -> Path:
         return self.models_dir / f"seg_{self.time_str}_{self.config.comment}.{ending}"
 

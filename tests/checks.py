@@ -1,0 +1,27 @@
+"""What tests check of every command and of every file that code could be in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+class Intruder:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str, str]]:
+        return open, (str(self.path), "w")
+
+
+def assert_one_line(capsys: pytest.CaptureFixture[str], *parts: str) -> None:
+    """A command has ended in one line that names what is wrong, and in no traceback."""
+    error = capsys.readouterr().err
+    lines = [line for line in error.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert "Traceback" not in error
+    for part in parts:
+        assert part in lines[0]
