@@ -82,7 +82,7 @@ def read_config(path: str) -> dict[str, Any]:
     """
     try:
         content = json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as options ({one_line(error)}); give a run's config.json") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds no options; give a run's config.json")
