@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import pickle
@@ -78,6 +79,13 @@ def test_a_value_of_any_shape_is_decoded_or_refused(value):
     body = text + bytes(16)
     with suppress(DamagedEntryError):
         decode(PREFIX.pack(zlib.crc32(body), len(text)) + body)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, f'[{{"dtype": "<i2", "shape": [{10**30}]}}]'])
+def test_a_forged_value_that_is_too_much_to_decode(text):
+    body = text.encode()
+    with pytest.raises(DamagedEntryError):
+        decode(PREFIX.pack(zlib.crc32(body), len(body)) + body)
 
 
 def plant(folder, code, as_file):
@@ -221,6 +229,16 @@ def test_settings_are_not_run(tmp_path):
         database.execute("INSERT INTO Settings VALUES ('sqlite_journal_mode = delete; PRAGMA x', 1)")
     with pytest.raises(CacheError, match="another program"):
         get_cache(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), sqlite3.OperationalError("database or disk is full")]
+)
+def test_a_full_disk_is_named_with_the_cure(tmp_path, error):
+    with pytest.raises(CacheError) as caught, cache_errors(tmp_path):
+        raise error
+    assert str(caught.value).startswith(f"{tmp_path}: the disk is full (")
+    assert "make room, or choose another with --cache-dir" in str(caught.value)
 
 
 def test_a_folder_that_cannot_be_used(tmp_path):

@@ -1,3 +1,4 @@
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from p2ch13.candidates import get_candidate_info_list
 from p2ch13.luna16 import FILES
 from p2ch13.scans import find_scans, read_header, read_voxels
 from tests.checks import assert_one_line
+from tests.conftest import SHARED
 from tests.http_server import FileServer
 from tests.luna16_files import SHAPE_IRC, make_contents, make_table, zip_of
 from tests.scan_files import Ball, make_hu, write_scan
@@ -65,8 +67,10 @@ ALL_FILES = ["annotations.csv", "candidates_V2.csv"] + [
 
 def test_all_of_it_once(table, server, data_dir, capsys):
     assert run(table, server, data_dir) == 0
-    output = capsys.readouterr().out
+    output, bars = capsys.readouterr()
     assert f"{table[2].size:,} bytes  to be downloaded" in output
+    for name in ("annotations.csv", "candidates_V2.zip", "subset1.zip", "Unpacking subset1.zip"):
+        assert f"{name}: 100%" in bars
     assert "annotations_with_malignancy.csv is optional and not among LUNA16's files" in output
     assert files_in(data_dir) == ALL_FILES
     assert not (data_dir / ".download").exists()
@@ -187,6 +191,29 @@ def test_stopped_while_unpacking(table, server, data_dir, monkeypatch):
     assert not (data_dir / ".download").exists()
 
 
+def test_stopped_while_scans_move_to_their_places(table, server, data_dir, monkeypatch):
+    """They come out of a folder beside them, voxels before headers: at no moment is there a scan without voxels."""
+    moved = []
+    replace = Path.replace
+
+    def stop_after_three(path, target):
+        if Path(target).parent.name == "subset0":
+            assert path.parent == data_dir / ".download" / "subset0.unpacked"
+            if len(moved) == 3:
+                raise KeyboardInterrupt
+            moved.append(Path(target).name)
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", stop_after_three)
+    assert run(table, server, data_dir, "--subset", "0") == 130
+    monkeypatch.undo()
+    assert sorted(moved[:2]) == ["1.2.0.raw", "1.2.1.raw"]
+    assert [read_header(path).shape_irc for path in find_scans(data_dir).values()] == [SHAPE_IRC]
+    assert run(table, server, data_dir, "--subset", "0") == 0
+    assert names_asked(server) == ["annotations.csv", "candidates_V2.zip", "subset0.zip"]
+    assert run(table, server, data_dir, "--verify", "--subset", "0") == 0
+
+
 def test_wrong_bytes(table, server, data_dir, contents, capsys):
     right = server.files["subset0.zip"]
     server.files["subset0.zip"] = right[:-1] + b"x"
@@ -300,6 +327,17 @@ def test_the_command_line(server, data_dir):
     assert "are expected; name another server with --mirror" in done.stdout
     assert done.stderr.splitlines()[-1] == "error: none of 3 files could be had, see above"
     assert files_in(data_dir) == []
+
+
+def test_sizes_and_md5_are_those_of_the_facts():
+    path = SHARED / "LUNA16.md"
+    if not path.is_file():
+        pytest.skip(f"no facts in {path}")
+    rows = re.findall(r"^\| (\S+) \| ([\d,]+) \| ([0-9a-f]{32}) \|$", path.read_text(), re.MULTILINE)
+    known = {name: (int(size.replace(",", "")), md5) for name, size, md5 in rows}
+    assert {file.name: (file.size, file.md5) for file in FILES if file.md5} == {
+        file.name: known[file.name] for file in FILES if file.md5
+    }
 
 
 def test_what_is_known_of_luna16():

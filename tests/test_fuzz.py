@@ -1,7 +1,10 @@
 """The readers on damaged files: a short run of `stress.fuzz`, and texts that hypothesis makes up."""
 
+import os
+import signal
 import struct
 from contextlib import suppress
+from functools import partial
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,8 +14,8 @@ from p2ch13.candidates import get_candidate_info_list
 from p2ch13.headers import read_metaimage_fields, read_nrrd_fields
 from p2ch13.lidc import read_readings, read_series_uid
 from p2ch13.scans import read_header
-from stress import fuzz
-from stress.fuzz import Tally, format_table
+from stress import fuzz, kinds
+from stress.fuzz import Tally, format_table, read_files
 from tests.dicom_files import write_series
 from tests.lidc_files import write_readings
 from tests.scan_files import make_hu, write_scan
@@ -31,6 +34,61 @@ def test_every_kind_ends_in_a_documented_error_or_none():
     assert [tally.file_count for tally in tallies.values()] == [5] * kind_count
     assert [tally.failures for tally in tallies.values()] == [[]] * kind_count
     assert sum(tally.refused for tally in tallies.values()) > 2 * kind_count
+
+
+def read_badly(folder, as_it_should):
+    """A reader that behaves only before its files are mutated."""
+    if folder.name != "mutated":
+        return
+    as_it_should()
+
+
+def hang():
+    while True:
+        pass
+
+
+def read_with_bad_readers(seed, first, stop, outcomes):
+    """`stress.fuzz.read_files`, in a process of its own, of kinds whose readers do what no reader should."""
+    deeds = [
+        lambda: {}["key"],
+        lambda: None,
+        lambda: bytearray(2 * fuzz.MEMORY_LIMIT_BYTES),
+        partial(refuse, "a.mhd: no scan"),
+        partial(refuse, "a.mhd: failed to allocate 5 TB"),
+        hang,
+        lambda: os.kill(os.getpid(), signal.SIGSEGV),
+    ]
+    kinds.KINDS = {
+        str(ndx): fuzz.Kind(write_any, partial(read_badly, as_it_should=deed)) for ndx, deed in enumerate(deeds)
+    }
+    fuzz.TIME_LIMIT_S = 0.3
+    read_files(seed, first, stop, outcomes)
+
+
+def refuse(message):
+    raise InputError(message)
+
+
+def write_any(folder):
+    folder.mkdir(parents=True)
+    (folder / "file").write_bytes(b"any 1 2 3")
+    return [folder / "file"]
+
+
+def test_what_readers_should_not_do_is_noticed(monkeypatch):
+    """Each time the next file is read all the same."""
+    monkeypatch.setattr(fuzz, "read_files", read_with_bad_readers)
+    outcomes = [outcome for _, outcome in fuzz.read_all(7, seed=0)]
+    assert outcomes == [
+        "KeyError: 'key'",
+        fuzz.READ,
+        "MemoryError: MemoryError",
+        fuzz.REFUSED,
+        "InputError: a.mhd: failed to allocate 5 TB",
+        "no end after 10 s",
+        f"the process ended with {-signal.SIGSEGV}",
+    ]
 
 
 def test_a_table_of_what_became_of_the_files():

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from p2ch13.cache import CtCache
 from p2ch13.checkpoint import load_checkpoint
 from p2ch13.config import CROP_WIDTH_IRC, LabelOptions, TrainingConfig
 from p2ch13.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
+from p2ch13.evaluate.__main__ import main as evaluate
 from p2ch13.label_options import add_label_options, label_options_of
 from p2ch13.scans import scan_signature
 from p2ch13.training.options import parse_config
@@ -196,6 +198,23 @@ def test_training_with_refined_labels(options, tmp_path):  # noqa: F811
     (path,) = (tmp_path / "models").rglob("*.last.state")
     config = load_checkpoint(path)["config"]
     assert (config["labels"], config["threshold_hu"], config["lidc_xml"]) == ("refined", -650, None)
+
+
+def test_evaluation_by_readers_contours(folders, xml_dir, tmp_path):
+    """A mask of what the readers agree on in 1.2.0: the outline that no CSV file has is nodule too."""
+    scan = sitk.ReadImage(str(folders.data_dir / "subset0" / "1.2.0.mhd"))
+    mask = block_mask((7, 9), (48, 52), (50, 54)) | block_mask((12, 12), (80, 83), (80, 83))
+    image = sitk.GetImageFromArray(mask.astype(np.uint8))
+    image.CopyInformation(scan)
+    (tmp_path / "masks").mkdir()
+    sitk.WriteImage(image, str(tmp_path / "masks" / "1.2.0.nii.gz"))
+    arguments = ["--mask", str(tmp_path / "masks"), "--data-dir", str(folders.data_dir), "--series-uid", "1.2.0"]
+    dices = []
+    for labels in ([], ["--labels", "lidc", "--lidc-xml", str(xml_dir)]):
+        assert evaluate([*arguments, *labels, "--output", str(tmp_path / "out")]) == 0
+        dices.append(json.loads((tmp_path / "out" / "metrics.json").read_text())["voxels"]["dice"])
+    assert dices[0] < 0.5
+    assert dices[1] == 1
 
 
 def test_options_of_training_come_without_slow_imports():

@@ -165,6 +165,25 @@ def test_damaged_values_are_counted_and_made_anew(folders, capsys):
     assert "Nothing to do" in capsys.readouterr().out
 
 
+def test_a_full_disk_ends_in_one_line(folders):
+    """A limit on the size of files, which a crop is larger than, and the database is not."""
+    options = [*script(folders, "--num-workers", "2")[2:]]
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (190_000, 190_000))\n"
+        "from p2ch13.precache import main; from util.errors import run_command; run_command(main)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *options], capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.returncode == 2, done.stdout
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "cannot be used as cache (" in line and line.endswith("choose another with --cache-dir")
+    assert "Traceback" not in done.stderr
+    assert run(folders) == 0  # what is there is no stumbling block
+    ct_cache = CtCache(folders)
+    for series_uid in ct_cache.series_list:
+        ct_cache.fill(series_uid)
+    assert ct_cache.rebuilt_count == 0
+
+
 def test_a_damaged_cache_ends_in_one_line(folders, capsys):
     assert run(folders) == 0
     (database,) = folders.cache_dir.rglob("cache.db")

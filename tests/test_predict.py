@@ -15,6 +15,7 @@ from PIL import Image as PillowImage
 
 from p2ch13.checkpoint import save_checkpoint
 from p2ch13.model import BOOK_MODEL, UNetWrapper
+from p2ch13.predict import app
 from p2ch13.predict.__main__ import main
 from p2ch13.predict.inputs import find_inputs
 from tests.checks import Intruder, assert_one_line
@@ -172,6 +173,9 @@ def test_threshold_and_min_diameter(tmp_path, predict, out):
     assert len(read_rows(out)) == 1
     assert predict(path, "--no-lung-field", "--min-diameter", "3.5", "--tta") == 0
     assert len(read_rows(out)) == 2
+    # What is no denser than the model asks for is as probable as not.
+    assert predict(path, "--no-lung-field", "--threshold", "0.49") == 0
+    assert read_mask(out / "a_mask.nii.gz").all()
 
 
 def test_dicom(tmp_path, predict, out, capsys):
@@ -318,6 +322,43 @@ def test_mistyped_options(capsys):
             main(["scan.mha", "--output", "out", *option])
         assert end.value.code == 2
     assert "the following arguments are required: --checkpoint" in capsys.readouterr().err
+
+
+def test_the_model_is_asked_as_the_options_say(tmp_path, predict, monkeypatch):
+    calls = []
+
+    def segment(ct, model, **options):
+        calls.append(options)
+        return np.zeros(ct.shape_irc, dtype=np.float16)
+
+    monkeypatch.setattr(app, "segment", segment)
+    path = write_scan(tmp_path / "a.mha", make_hu(BALLS, SHAPE_IRC))
+    assert predict(path) == 0
+    assert predict(path, "--tta", "--no-lung-field", "--precision", "bf16") == 0
+    assert calls == [
+        {"lung_field": True, "tta": False, "precision": "auto", "show_progress": True},
+        {"lung_field": False, "tta": True, "precision": "bf16", "show_progress": True},
+    ]
+
+
+@pytest.mark.parametrize("limit", [100, 1500])
+def test_a_full_disk_ends_in_one_line(tmp_path, checkpoint, out, limit):
+    """A limit on the size of files, which the mask is larger than, or only the picture. What is there is whole."""
+    scan = write_scan(tmp_path / "a.mha", make_hu(BALLS, SHAPE_IRC))
+    code = (
+        f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
+        "from p2ch13.predict.__main__ import main; from util.errors import run_command; run_command(main)"
+    )
+    options = command(checkpoint, out, scan, "--no-lung-field")[3:]
+    done = subprocess.run([sys.executable, "-c", code, *options], capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.returncode == 2, done.stdout
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "cannot be written whole; is the disk full?" in line or line.endswith("File too large")
+    assert "Traceback" not in done.stderr
+    written = [] if limit == 100 else ["a_mask.nii.gz"]
+    assert [file.name for file in out.iterdir()] == written
+    for name in written:
+        assert read_mask(out / name).sum() == sum(ball_mask(ball, SHAPE_IRC).sum() for ball in BALLS)
 
 
 def test_ctrl_c_leaves_nothing_half_written(tmp_path, checkpoint, out):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from p2ch13.checkpoint import load_checkpoint, save_checkpoint
 from p2ch13.config import PRESETS, Folders
 from p2ch13.training.__main__ import main
 from p2ch13.training.app import SegmentationTrainingApp
+from p2ch13.training.provenance import get_commit
+from p2ch13.training.resume import read_settings
 from tests.checks import assert_one_line
 from tests.scan_files import TINY_SCANS, write_luna
 from util.errors import Stopped, run_command
@@ -38,12 +41,18 @@ def make_options(folders):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """The last state of a run that was not stopped."""
+def whole_dir(tmp_path_factory):
+    """The folder of a run that was not stopped."""
     path = tmp_path_factory.mktemp("whole")
     folders = Folders(write_luna(path / "luna", TINY_SCANS), path / "cache")
     SegmentationTrainingApp([*make_options(folders), *folder_options(path)]).main()
-    return last_state(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(whole_dir):
+    """Its last state."""
+    return last_state(whole_dir)
 
 
 def folder_options(path):
@@ -130,6 +139,44 @@ def test_stopped_in_a_validation(options, tmp_path, monkeypatch, whole):
     resumed.main()
     assert len(taken) == 3  # of the second epoch
     assert_same_state(last_state(tmp_path), whole)
+
+
+def test_from_an_earlier_epoch(tmp_path, whole_dir, whole):
+    """Any .state file of a run will do; its files may be somewhere else by now."""
+    shutil.copytree(whole_dir / "models", tmp_path / "models")
+    (path,) = (tmp_path / "models" / "p2ch13").glob("*.20.state")
+    (last_path,) = path.parent.glob("*.last.state")
+    last_path.unlink()
+    SegmentationTrainingApp(["--resume", str(path), *folder_options(tmp_path)]).main()
+    assert_same_state(last_state(tmp_path), whole)
+
+
+def test_the_latest_of_several_runs(tmp_path, whole):
+    """The one that was at work last, whenever it began; or the last one of a name."""
+    paths = []
+    for age_s, (time_str, comment) in enumerate([("2026-01-01_10.00.00", "a"), ("2026-01-03_10.00.00", "b")]):
+        paths.append(tmp_path / "models" / "p2ch13" / f"seg_{time_str}_{comment}.last.state")
+        save_checkpoint(paths[-1], {**whole, "config": {**whole["config"], "comment": comment}})
+        os.utime(paths[-1], (1e9 - age_s, 1e9 - age_s))
+    assert read_settings(["--resume", *folder_options(tmp_path)]).path == paths[0]
+    assert read_settings(["--resume", *folder_options(tmp_path), "b"]).path == paths[1]
+
+
+def test_each_epoch_is_kept(options, tmp_path, monkeypatch):
+    """Those without a validation, too."""
+    app = SegmentationTrainingApp([*options, "--epochs", "4"])
+    original = app.do_training
+
+    def train(epoch_ndx, train_ds):
+        if epoch_ndx == 3:
+            raise RuntimeError("killed")
+        return original(epoch_ndx, train_ds)
+
+    monkeypatch.setattr(app, "do_training", train)
+    with pytest.raises(RuntimeError, match="killed"):
+        app.main()
+    assert (last_state(tmp_path)["epoch"], last_state(tmp_path)["scores"]) == (2, None)
+    assert not list(app.run.models_dir.glob("*.40.state"))
 
 
 def test_more_epochs(options, tmp_path):
@@ -226,6 +273,22 @@ def test_a_signal_for_real(options, tmp_path, signal_number, status):
     assert last_state(tmp_path)["step"] > 0
 
 
+def test_a_second_signal_ends_training_at_once(options, tmp_path):
+    """In the middle of a step, which is not waited for."""
+    code = (
+        "import os, signal, sys; from p2ch13.training.app import SegmentationTrainingApp as App\n"
+        "from p2ch13.training.__main__ import main; from util.errors import run_command\n"
+        "def step(*batch):\n"
+        "    os.kill(os.getpid(), signal.SIGINT); print('one', flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM); print('two', flush=True)\n"
+        "App.compute_step = step; run_command(lambda: main(sys.argv[1:]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *options], capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.returncode == -signal.SIGTERM, done.stderr
+    assert done.stdout.splitlines()[-1] == "one"
+    assert not list(tmp_path.glob("models/p2ch13/*"))
+
+
 def test_the_newest_and_the_best_are_kept(options, tmp_path, monkeypatch):
     app = SegmentationTrainingApp([*options, "--epochs", "4", "--validation-cadence", "1", "--keep-checkpoints", "2"])
     monkeypatch.setattr(app.run, "note_scores", lambda scores: app.run.epoch == 2)
@@ -243,14 +306,15 @@ def test_a_run_says_where_it_comes_from(options, tmp_path):
     assert set(state["versions"]) == {"python", "torch", "numpy", "SimpleITK", "p2ch13"}
     assert state["series"] == {"trn": ["1.2.1", "1.2.3"], "val": ["1.2.0", "1.2.2"]}
     assert len(state["data_fingerprint"]) == 64
+    assert state["commit"] == get_commit()
     (folder,) = (tmp_path / "runs" / "p2ch13").glob("*_trn_*")
     texts = EventAccumulator(str(folder)).Reload().Tensors
     shown = b"".join(
         event.tensor_proto.string_val[0] for tag in ("options", "origin") for event in texts(f"{tag}/text_summary")
     )
-    assert all(
-        part.encode() in shown for part in ('"seed": 7', '"preset": "strong"', state["data_fingerprint"], "1.2.3")
-    )
+    origin = (f'"torch": "{torch.__version__}"', f'"commit": {json.dumps(get_commit())}', state["data_fingerprint"])
+    for part in ('"seed": 7', '"preset": "strong"', *origin, '"1.2.3"', '"1.2.2"'):
+        assert part.encode() in shown, part
     assert json.loads((folder / "config.json").read_text()) == state["config"]
     again = SegmentationTrainingApp(["--config", str(folder / "config.json")])
     assert again.config == app.config

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from stress import damaged_scans
-from stress.__main__ import SHORT, make_parts
+from stress.__main__ import LONG, SHORT, make_parts
 from stress.damaged_scans import DAMAGES, check_rebuilt, check_skipped, check_stopped, damage_scans
 from stress.report import LostError, Row, collect_rows, format_table, report
 from stress.scans import write_scans
@@ -86,6 +86,12 @@ def test_one_table_of_all_runs(capsys):
     said = capsys.readouterr()
     assert said.err == "LOST, disks: a file is gone\n"
     assert "| disks | ended early |  | 0 | 1; see the line above | 0 |" in said.out
+
+
+def test_the_long_versions_are_long():
+    assert LONG.kills == 30
+    assert LONG.files >= 10_000
+    assert (LONG.scans, LONG.share) == (1000, 0.05)
 
 
 def test_all_four_are_run():

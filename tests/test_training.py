@@ -14,6 +14,7 @@ from p2ch13.metrics import Scores
 from p2ch13.training import app as training_app
 from p2ch13.training.__main__ import main
 from p2ch13.training.app import SegmentationTrainingApp
+from p2ch13.training.loss_watch import LossWatch
 from p2ch13.training.options import parse_config
 from tests.checks import assert_one_line
 from util.errors import InputError, run_command
@@ -319,6 +320,18 @@ def test_a_loss_that_is_not_finite_is_left_out(options, monkeypatch, caplog):
     assert app.run.as_dict(None)["left_out_count"] == 1
 
 
+def test_on_a_gpu_several_losses_are_looked_at_together():
+    """Named is the batch that had the bad one, not the one in which it was found."""
+    watch = LossWatch(torch.device("cuda"), skips=False)
+    watch.patience = 3
+    losses = [torch.tensor([1.0, 2.0]), torch.tensor([1.0, torch.nan])]
+    for step, (loss, slice_ndxs) in enumerate(zip(losses, ([7, 8], [4, 3]), strict=True), start=1):
+        watch.add(f"step {step}", loss, ["1.2.1", "1.2.3"], torch.tensor(slice_ndxs))
+    with pytest.raises(InputError, match=r"the loss of step 2 is not finite; its slices: 1\.2\.1 4, 1\.2\.3 3;"):
+        watch.add("step 3", losses[0], ["1.2.1", "1.2.3"], torch.tensor([5, 6]))
+    watch.check()  # what was looked at is not looked at again
+
+
 def test_nothing_but_bad_batches(options, monkeypatch):
     app = SegmentationTrainingApp([*options, "--skip-bad-batches"])
     original = app.compute_batch_loss
@@ -366,6 +379,7 @@ def test_options_from_a_file(tmp_path, capsys):
         '{"comment": "../w4"}': ("cannot be part of a file name",),
         "[1]": ("holds no options",),
         "{": ("cannot be read as options",),
+        "[" * 100_000: ("cannot be read as options",),
     }.items():
         path.write_text(content)
         assert run("--config", str(path)) == 2
@@ -402,6 +416,7 @@ def test_augmentation_options():
 def test_the_books_options_keep_their_names_and_defaults():
     config = parse_config([])
     assert (config.batch_size, config.epochs, config.tb_prefix, config.comment) == (16, 1, "p2ch13", "none")
+    assert (config.preset, config.keep_checkpoints) == ("book", 3)
     config = parse_config(["--batch-size=4", "--num-workers=1", "--epochs=3", "--tb-prefix=a", "--augment-scale", "w4"])
     assert (config.batch_size, config.num_workers, config.epochs, config.tb_prefix) == (4, 1, 3, "a")
     assert (config.augment_scale, config.comment) == (True, "w4")

@@ -47,7 +47,8 @@ def is_problem(line):
 
 def test_all_is_well(luna, capsys):
     assert run(luna) == 0
-    output = capsys.readouterr().out
+    output, bar = capsys.readouterr()
+    assert "Verifying: 100%" in bar
     assert "subset0: 2 of 2 scans, 2 nodules." in output
     assert "subset1: 1 of 1 scans, 1 nodules." in output
     assert "3 scans can be read, with 3 of 3 annotated nodules; 0 problems." in output

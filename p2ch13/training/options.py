@@ -84,7 +84,7 @@ def read_config(path: str) -> dict[str, Any]:
         content = json.loads(Path(path).read_text())
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; give a run's config.json") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as options ({one_line(error)}); give a run's config.json") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds no options; give a run's config.json")
