@@ -13,7 +13,6 @@ from p2ch13.candidates import get_candidate_info_list
 from p2ch13.luna16 import FILES
 from p2ch13.scans import find_scans, read_header, read_voxels
 from tests.checks import assert_one_line
-from tests.conftest import SHARED
 from tests.http_server import FileServer
 from tests.luna16_files import SHAPE_IRC, make_contents, make_table, zip_of
 from tests.scan_files import Ball, make_hu, write_scan
@@ -327,17 +326,6 @@ def test_the_command_line(server, data_dir):
     assert "are expected; name another server with --mirror" in done.stdout
     assert done.stderr.splitlines()[-1] == "error: none of 3 files could be had, see above"
     assert files_in(data_dir) == []
-
-
-def test_sizes_and_md5_are_those_of_the_facts():
-    path = SHARED / "LUNA16.md"
-    if not path.is_file():
-        pytest.skip(f"no facts in {path}")
-    rows = re.findall(r"^\| (\S+) \| ([\d,]+) \| ([0-9a-f]{32}) \|$", path.read_text(), re.MULTILINE)
-    known = {name: (int(size.replace(",", "")), md5) for name, size, md5 in rows}
-    assert {file.name: (file.size, file.md5) for file in FILES if file.md5} == {
-        file.name: known[file.name] for file in FILES if file.md5
-    }
 
 
 def test_what_is_known_of_luna16():
