@@ -212,7 +212,7 @@ def test_what_cannot_be_gone_on_with(options, folders, tmp_path, capsys):
     assert run("--resume", path, "--models-dir", tmp_path / "other") == 2
     assert_one_line(capsys, "last.state: not in", "--models-dir")
     assert run("--resume", path, "--config", "x.json") == 2
-    assert_one_line(capsys, "x.json: cannot be read as options")
+    assert_one_line(capsys, "x.json: no such file")
     state = load_checkpoint(path)
     save_checkpoint(path, {**state, "time_str": "../../elsewhere"})
     assert run("--resume", path) == 2
