@@ -27,6 +27,7 @@ def test_the_commit_and_whether_the_code_is_that_of_it(tmp_path):
     code.mkdir(parents=True)
     assert get_commit(code) is None
     git(code.parent, "init", "--quiet")
+    git(code.parent, "commit", "--quiet", "--allow-empty", "--message", "something else")
     (code / "a.py").write_text("1")
     assert get_commit(code) is None  # in a repository's folder, and no part of it
     git(code.parent, "add", ".")
