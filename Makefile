@@ -1,5 +1,5 @@
 # make demo: see it work on invented scans. make test: run the tests. make bench: measure speed and memory. make
-# stress: kill it, fill its disk, damage its files, for 20 minutes. All install into .venv first.
+# stress: kill it, fill its disk, damage its files. All install into .venv first.
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv

@@ -106,7 +106,7 @@ class TensorBoardReport:
 
 
 def add_png(writer: SummaryWriter, tag: str, picture: Image, samples_count: int) -> None:
-    """What `SummaryWriter.add_image` does, compressed in a third of the time to no larger a size."""
+    """What `SummaryWriter.add_image` does, but that it compresses by `PNG_LEVEL`, which takes less time."""
     height, width, channel_count = picture.shape
     image = Summary.Image(
         height=height, width=width, colorspace=channel_count, encoded_image_string=encode_png(picture)

@@ -236,73 +236,95 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_recipe_options(parser: argparse.ArgumentParser) -> None:
-    default = TrainingConfig
-    recipe = parser.add_argument_group("what the model learns from, and how")
-    recipe.add_argument(
+    parser.add_argument(
         "--preset",
         choices=PRESETS,
-        default=default.preset,
+        default=TrainingConfig.preset,
         help=f"the chapter as it stands, or what marks fewer vessels: {describe_preset('strong')}",
     )
-    recipe.add_argument("--depth", type=int, choices=range(1, 6), default=default.depth, help="levels of the U-Net")
-    recipe.add_argument(
+    add_network_options(parser)
+    add_sample_options(parser)
+    add_learning_options(parser)
+    add_choice_options(parser)
+
+
+def add_network_options(parser: argparse.ArgumentParser) -> None:
+    default = TrainingConfig
+    network = parser.add_argument_group("the network, and what it sees")
+    network.add_argument("--depth", type=int, choices=range(1, 6), default=default.depth, help="levels of the U-Net")
+    network.add_argument(
         "--filters",
         type=int,
         choices=[2**power for power in range(2, 7)],
         default=default.filters,
         help="of its first level; each further one has twice as many",
     )
-    recipe.add_argument(
+    network.add_argument(
         "--pixel-block",
         type=positive_int,
         default=default.pixel_block,
         help="rows and cols of pixels that the network takes as one",
     )
-    add_switch(recipe, "projections", "show the network the highest and the lowest of its slices, too")
-    recipe.add_argument(
+    add_switch(network, "projections", "show the network the highest and the lowest of its slices, too")
+    network.add_argument(
         "--slice-distance",
         type=non_negative_number,
         metavar="MM",
         default=default.slice_distance,
         help="between a slice and the next that the network sees with it; 0: those right beside it",
     )
-    recipe.add_argument(
+
+
+def add_sample_options(parser: argparse.ArgumentParser) -> None:
+    default = TrainingConfig
+    samples = parser.add_argument_group("what it learns from")
+    samples.add_argument(
         "--negatives", type=share, default=default.negatives, help="share of each batch without a nodule at its centre"
     )
-    recipe.add_argument(
+    samples.add_argument(
         "--hard-negatives",
         type=positive_int,
         default=default.hard_negatives,
         help="places that are drawn for each of these; the one in which the model sees most nodule is taken",
     )
-    add_switch(recipe, "off-centre", "crops of all slices of a nodule, not of its centre alone")
-    add_switch(recipe, "balance-sizes", "draw a nodule the more often, the larger it is")
-    recipe.add_argument(
+    add_switch(samples, "off-centre", "crops of all slices of a nodule, not of its centre alone")
+    add_switch(samples, "balance-sizes", "draw a nodule the more often, the larger it is")
+
+
+def add_learning_options(parser: argparse.ArgumentParser) -> None:
+    default = TrainingConfig
+    learning = parser.add_argument_group("how it learns")
+    learning.add_argument(
         "--fn-weight", type=non_negative_number, default=default.fn_weight, help="of the false negatives in the loss"
     )
-    add_switch(recipe, "batch-dice", "Dice loss of the batch as a whole, instead of each crop's")
-    recipe.add_argument(
+    add_switch(learning, "batch-dice", "Dice loss of the batch as a whole, instead of each crop's")
+    learning.add_argument(
         "--cross-entropy",
         type=non_negative_number,
         default=default.cross_entropy,
         help="weight of the pixels' cross-entropy in the loss",
     )
-    recipe.add_argument("--optimizer", choices=OPTIMIZERS, default=default.optimizer)
-    recipe.add_argument(
+    learning.add_argument("--optimizer", choices=OPTIMIZERS, default=default.optimizer)
+    learning.add_argument(
         "--learning-rate", type=positive_number, default=default.learning_rate, help="of the optimizer, either of them"
     )
-    add_switch(recipe, "warm-up-cosine", "raise the learning rate at first, then lower it along a cosine")
-    add_switch(recipe, "average-weights", "score and save a moving average of the weights")
-    recipe.add_argument(
+    add_switch(learning, "warm-up-cosine", "raise the learning rate at first, then lower it along a cosine")
+    add_switch(learning, "average-weights", "score and save a moving average of the weights")
+
+
+def add_choice_options(parser: argparse.ArgumentParser) -> None:
+    default = TrainingConfig
+    choice = parser.add_argument_group("which model is the best, and when to end")
+    choice.add_argument(
         "--best-metric",
         choices=BEST_METRICS,
         default=default.best_metric,
         help="what the best model is chosen by, on the validation slices; dice is the mean of the slices'",
     )
-    recipe.add_argument(
+    choice.add_argument(
         "--precision-floor", type=share, default=default.precision_floor, help="for --best-metric recall-at-precision"
     )
-    recipe.add_argument(
+    choice.add_argument(
         "--early-stop",
         type=non_negative_int,
         default=default.early_stop,
