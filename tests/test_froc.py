@@ -159,10 +159,7 @@ def test_of_more_than_a_hundred_those_above_the_101st_count(scores, kept_count):
     # The rule of LUNA16's script. Whichever of them is the hit, and in whatever order they stand.
     for order in (scores, scores[::-1]):
         kept = match([(ndx, score) for ndx, score in enumerate(order)]).limited_to(100)
-        assert kept.scores.tolist() == [
-            score for score in order if score in sorted(scores)[-kept_count or len(scores) :]
-        ]
-        assert len(kept.scores) == kept_count
+        assert sorted(kept.scores) == sorted(scores)[len(scores) - kept_count :]
     for hit in (0, 120):
         findings = [(0 if ndx == hit else 30, 0.5) for ndx in range(150)]
         assert compute_froc([match(findings, [(0, 6)])], bootstrap_count=2).sensitivities.tolist() == [0] * 7
