@@ -66,7 +66,7 @@ def evaluate(options: EvaluationOptions) -> int:
     )
     if options.checkpoint is not None:
         log.info(describe_search(options))
-    log.info(f"\nTables, curve and pictures: {options.output}. {time.monotonic() - start:.0f} s.")
+    log.info(f"Tables, curve and pictures: {options.output}. {time.monotonic() - start:.0f} s.")
     return EXIT_SKIPPED if results.skipped else EXIT_DONE
 
 
