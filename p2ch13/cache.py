@@ -50,20 +50,26 @@ class CtCache:
     Args:
         folders: where the scans and the CSV files are, and the cache.
         labels: how nodules are marked.
+        nodules: in place of those of the data folder's CSV files.
     Attributes: `series_list`, sorted UIDs of the scans on disk, without those that the labels leave out; `nodules`,
         series UID -> its nodules, largest first; `labels`; `folder`, the cache's; `rebuilt_count`, the cached values
         that were found damaged by now, and made anew.
     Raises: InputError for a folder or file that cannot be used.
     """
 
-    def __init__(self, folders: Folders, labels: LabelOptions | None = None) -> None:
+    def __init__(
+        self,
+        folders: Folders,
+        labels: LabelOptions | None = None,
+        nodules: Iterable[CandidateInfoTuple] | None = None,
+    ) -> None:
         self.data_dir = folders.data_dir
         scans = find_scans(folders.data_dir)
         self.labels = Labels(labels or LabelOptions(), list(scans))
         self.series_list = self.labels.series_list
         self.scans = {series_uid: scans[series_uid] for series_uid in self.series_list}
         self.nodules: defaultdict[str, list[CandidateInfoTuple]] = defaultdict(list)
-        for nodule in get_nodule_info_list(folders.data_dir, scans=self.scans):
+        for nodule in get_nodule_info_list(folders.data_dir, scans=self.scans) if nodules is None else nodules:
             self.nodules[nodule.series_uid].append(nodule)
         self.folder = folders.cache_dir
         self._disk_folder = self.folder / f"version-{CACHE_VERSION}-{FORMAT}"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import math
+import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TextIO, TypeVar
 
 from p2ch13.scans import ORIGIN_LIMIT_MM, find_scans
 from util.coordinates import XyzTuple
@@ -126,31 +129,53 @@ def read_rows(
 ) -> Iterator[tuple[int, list[str]]]:
     """Line number and the fields of `columns`, in their order, for every row; then those of the optional ones, if any.
 
-    A column that is optional and missing gives empty texts.
+    Blanks around a field are no part of it. A column that is optional and missing gives empty texts. A file whose name
+    ends in .gz is unpacked while it is read.
     Raises: InputError if the file or a column is missing, or a row has more or fewer fields than the header.
     """
+    with open_text(csv_path) as file:
+        reader = csv.reader(file)
+        header = read_header_line(reader)
+        missing = [column for column in columns if column not in header]
+        if missing:
+            raise InputError(f"{csv_path}: no column {', '.join(missing)}; its first line must name the columns")
+        wanted = [*columns, *optional_columns]
+        positions = [header.index(column) if column in header else None for column in wanted]
+        for row in reader:
+            if not row:
+                continue
+            if len(row) != len(header):
+                raise InputError(
+                    f"{csv_path}, line {reader.line_num}: {len(row)} fields, the header has {len(header)}; "
+                    "correct or remove the row"
+                )
+            yield reader.line_num, ["" if position is None else row[position].strip() for position in positions]
+
+
+def read_columns(csv_path: Path) -> list[str]:
+    """The names of a file's columns. Raises: InputError if it cannot be read."""
+    with open_text(csv_path) as file:
+        return read_header_line(csv.reader(file))
+
+
+def read_header_line(rows: Iterator[list[str]]) -> list[str]:
+    return [name.strip() for name in next(rows, [])]
+
+
+@contextmanager
+def open_text(path: Path) -> Iterator[TextIO]:
+    """Open a text file of the data set; unpack it if its name ends in .gz.
+
+    Raises: InputError, naming the file, if it is missing or cannot be read; while it is read, too.
+    """
     try:
-        with csv_path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            header = next(reader, [])
-            missing = [column for column in columns if column not in header]
-            if missing:
-                raise InputError(f"{csv_path}: no column {', '.join(missing)}; its first line must name the columns")
-            wanted = [*columns, *optional_columns]
-            positions = [header.index(column) if column in header else None for column in wanted]
-            for row in reader:
-                if not row:
-                    continue
-                if len(row) != len(header):
-                    raise InputError(
-                        f"{csv_path}, line {reader.line_num}: {len(row)} fields, the header has {len(header)}; "
-                        "correct or remove the row"
-                    )
-                yield reader.line_num, ["" if position is None else row[position] for position in positions]
+        open_file = gzip.open if path.suffix == ".gz" else open
+        with open_file(path, "rt", newline="", encoding="utf-8-sig") as file:
+            yield file
     except FileNotFoundError:
-        raise InputError(f"{csv_path}: no such file; LUNA16's {csv_path.name} belongs there") from None
-    except (UnicodeDecodeError, csv.Error, OSError) as error:
-        raise InputError(f"{csv_path}: not a CSV file ({one_line(error)}); download it again") from None
+        raise InputError(f"{path}: no such file; LUNA16's {path.name} belongs there") from None
+    except (UnicodeDecodeError, csv.Error, EOFError, zlib.error, OSError) as error:
+        raise InputError(f"{path}: not a CSV file ({one_line(error)}); download it again") from None
 
 
 def parse_row(csv_path: Path, line: int, fields: Sequence[str], parse: Callable[[Sequence[str]], T]) -> T:

@@ -1,3 +1,5 @@
+import gzip
+
 import pytest
 
 from p2ch13.candidates import get_candidate_info_list, get_nodule_info_list, read_excluded
@@ -104,6 +106,17 @@ def test_missing_and_unreadable_files(luna_dir):
         path.unlink()
     with pytest.raises(InputError, match=r"annotations\.csv: no such file"):
         get_nodule_info_list(luna_dir)
+
+
+def test_gzipped_tables_and_blanks(tmp_path):
+    text = b"seriesuid, coordX,coordY ,coordZ\r\n 007 ,1, 2,3\r\n1.2\t,4,5,6\r\n"
+    path = tmp_path / "a.csv.gz"
+    path.write_bytes(gzip.compress(text))
+    assert [(row.series_uid, row.center_xyz) for row in read_excluded(path)] == [("007", (1, 2, 3)), ("1.2", (4, 5, 6))]
+    for damaged in (text, gzip.compress(text)[:-12], gzip.compress(text)[:20] + b"?" * 40):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"a\.csv\.gz: not a CSV file"):
+            read_excluded(path)
 
 
 def test_the_official_files(luna_sample):
