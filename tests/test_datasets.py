@@ -242,7 +242,7 @@ def test_slices_of_different_sizes_are_not_in_one_batch(folders):
 
 
 def test_no_nodule_for_training(folders):
-    path = folders.data_dir / "annotations_with_malignancy.csv"
+    path = folders.data_dir / "annotations.csv"
     lines = path.read_text().splitlines()
     path.write_text("\n".join(line for line in lines if not line.startswith(("1.2.1", "1.2.3"))))
     with pytest.raises(InputError, match="no training series has a nodule"):
