@@ -38,7 +38,7 @@ from util.errors import InputError
 
 log = logging.getLogger(__name__)
 
-CACHE_VERSION = 1  # raised when a mask, a crop or the way they are stored changes: each has a folder of its own
+CACHE_VERSION = 2  # raised when a mask, a crop or the way they are stored changes: each has a folder of its own
 
 
 class CtCache:

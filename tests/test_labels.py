@@ -8,7 +8,18 @@ from p2ch13.config import LabelOptions, TrainingConfig
 from p2ch13.ct import Ct
 from p2ch13.labels import BoxRule, Labels, LidcRule, RefinedRule, opening_radii
 from tests.lidc_files import write_readings
-from tests.scan_files import LUNG_HU, SHAPE_IRC, TISSUE_HU, VX_SIZE_XYZ, Ball, as_nodule, ball_mask, make_hu, write_scan
+from tests.scan_files import (
+    LUNG_HU,
+    SHAPE_IRC,
+    TISSUE_HU,
+    VX_SIZE_XYZ,
+    Ball,
+    as_nodule,
+    ball_mask,
+    make_hu,
+    to_xyz,
+    write_scan,
+)
 from tests.test_lidc import block, block_mask
 from util.errors import InputError
 
@@ -30,9 +41,9 @@ def assert_is_coherent(ct):
     mask = ct.positive_mask
     assert ct.positive_indexes == mask.any(axis=(1, 2)).nonzero()[0].tolist()
     np.testing.assert_array_equal(np.stack([ct.get_slice_mask(ndx) for ndx in range(SHAPE_IRC[0])]), mask)
-    for nodule in ct.nodules:
-        _, pos_chunk, _ = ct.get_raw_candidate(nodule.center_xyz, SHAPE_IRC)  # the whole scan
-        np.testing.assert_array_equal(pos_chunk, mask)
+    middle_irc = [size // 2 for size in SHAPE_IRC]
+    _, pos_chunk, _ = ct.get_raw_candidate(to_xyz(middle_irc), SHAPE_IRC)  # the whole scan
+    np.testing.assert_array_equal(pos_chunk, mask)
 
 
 def test_threshold_of_each_rule(tmp_path):
