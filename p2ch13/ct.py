@@ -98,9 +98,9 @@ class Ct:
     ) -> tuple[NDArray[np.int16], NDArray[np.bool_], IrcTuple]:
         """Cut a window out of the scan and its mask.
 
-        The window's middle is always the center, for odd and even widths the voxel `width // 2`. Where the window reaches
-        over the scan's edge, the edge's voxels are repeated, slices as in `get_slice` and rows and cols likewise; the
-        mask repeats with its voxels, so that image and mask say the same.
+        The window's middle, voxel `width // 2`, is always the center. Where the window reaches over the scan's edge,
+        the edge's voxels are repeated, slices as in `get_slice` and rows and cols likewise; the mask repeats with its
+        voxels, so that image and mask say the same.
 
         Args:
             center_xyz: mm, patient coordinates.
