@@ -16,7 +16,15 @@ import diskcache
 import numpy as np
 from numpy.typing import NDArray
 
-from p2ch13.candidates import CandidateInfoTuple, get_nodule_info_list, read_non_nodules, sort_candidates
+from p2ch13.candidates import (
+    EXCLUDED_FILE,
+    CandidateInfoTuple,
+    get_nodule_info_list,
+    group_by_series,
+    read_excluded,
+    read_non_nodules,
+    sort_candidates,
+)
 from p2ch13.config import (
     CENTRES_ALONE,
     CROP_WIDTH_IRC,
@@ -38,7 +46,7 @@ from util.errors import InputError
 
 log = logging.getLogger(__name__)
 
-CACHE_VERSION = 1  # raised when a mask, a crop or the way they are stored changes: each has a folder of its own
+CACHE_VERSION = 2  # raised when a mask, a crop or the way they are stored changes: each has a folder of its own
 
 
 class CtCache:
@@ -124,11 +132,12 @@ class CtCache:
         return slice_count, positive_indexes
 
     def get_crop_places(self, series_uid: str) -> CropPlaces:
-        """`choose_crop_places` for the series' nodules and candidates, from the cache."""
+        """`choose_crop_places` for the series' nodules, candidates and excluded findings, from the cache."""
 
         def compute() -> list[Any]:
             ct, nodules = self.get_ct(series_uid), self.nodules[series_uid]
-            return [*choose_crop_places(ct, nodules, self.non_nodules[series_uid])]
+            non_nodules, excluded = self.non_nodules[series_uid], self.excluded[series_uid]
+            return [*choose_crop_places(ct, nodules, non_nodules, excluded)]
 
         of_nodules, negatives = self._memoize(self._crop_places_key(series_uid), compute)
         return CropPlaces(
@@ -179,10 +188,13 @@ class CtCache:
     @cached_property
     def non_nodules(self) -> defaultdict[str, list[CandidateInfoTuple]]:
         """Series UID -> its candidates that are none. Half a million rows in LUNA16: read when they are asked for."""
-        by_series: defaultdict[str, list[CandidateInfoTuple]] = defaultdict(list)
-        for candidate in sort_candidates(read_non_nodules(self.data_dir, self.scans)):
-            by_series[candidate.series_uid].append(candidate)
-        return by_series
+        return group_by_series(sort_candidates(read_non_nodules(self.data_dir, self.scans)))
+
+    @cached_property
+    def excluded(self) -> defaultdict[str, list[CandidateInfoTuple]]:
+        """Series UID -> its excluded findings; none where the data folder has no annotations_excluded.csv."""
+        csv_path = self.data_dir / EXCLUDED_FILE
+        return group_by_series(sort_candidates(read_excluded(csv_path, self.scans)) if csv_path.is_file() else [])
 
     def volume(self) -> int:
         """The size of the cache on disk, in bytes."""
@@ -227,7 +239,8 @@ class CtCache:
 
     def _crop_places_key(self, series_uid: str) -> str:
         nodules = [[*nodule.center_xyz, nodule.diameter_mm] for nodule in self.nodules[series_uid]]
-        others = json.dumps([candidate.center_xyz for candidate in self.non_nodules[series_uid]])
+        excluded = [[*finding.center_xyz, finding.diameter_mm] for finding in self.excluded[series_uid]]
+        others = json.dumps([[candidate.center_xyz for candidate in self.non_nodules[series_uid]], excluded])
         counts = [SLICES_PER_NODULE, NEGATIVES_PER_SCAN]
         return self._key("places of crops", series_uid, nodules, zlib.crc32(others.encode()), counts)
 

@@ -68,9 +68,9 @@ def test_a_single_scan_without_voxels_is_named_and_skipped(folders, capsys):
 
 
 def test_a_nodule_outside_its_scan_is_named(folders, capsys):
-    path = folders.data_dir / "annotations_with_malignancy.csv"
+    path = folders.data_dir / "annotations.csv"
     nodule = as_nodule("1.2.2", Ball((99, 5, 5), 3))
-    path.write_text(path.read_text() + ",".join(map(str, ["1.2.2", *nodule.center_xyz, 5, True, "x"])) + "\n")
+    path.write_text(path.read_text() + ",".join(map(str, ["1.2.2", *nodule.center_xyz, 5])) + "\n")
     assert run(folders) == 1
     assert "1.2.2.mhd: a nodule or candidate at (-26.5, -36.5, 348.5) mm" in capsys.readouterr().out
 

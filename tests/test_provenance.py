@@ -58,7 +58,7 @@ def test_a_copy_of_the_data_has_the_same_fingerprint(luna_dir, tmp_path):
 
 
 def test_other_data_has_another_fingerprint(luna_dir):
-    annotations = luna_dir / "annotations_with_malignancy.csv"
+    annotations = luna_dir / "annotations.csv"
     text = annotations.read_text()
     fingerprints = [
         fingerprint(luna_dir),

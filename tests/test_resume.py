@@ -227,7 +227,7 @@ def test_what_cannot_be_gone_on_with(options, folders, tmp_path, capsys):
     assert run("--resume", path) == 2
     assert_one_line(capsys, "the state to go on from is damaged")
     save_checkpoint(path, state)
-    annotations = folders.data_dir / "annotations_with_malignancy.csv"
+    annotations = folders.data_dir / "annotations.csv"
     lines = annotations.read_text().splitlines()
     annotations.write_text("\n".join(lines[:-2]))
     assert run("--resume", path) == 2
