@@ -50,7 +50,7 @@ def evaluate(options: EvaluationOptions) -> int:
     ct_cache = CtCache(options.folders, labels)
     for note in ct_cache.labels.notes:
         log.info(note)
-    series_list = choose_series(options, ct_cache.series_list, checkpoint)
+    series_list = ct_cache.keep_labelled(choose_series(options, ct_cache.all_series, checkpoint))
     finder = make_finder(options, series_list)
     excluded = read_excluded_annotations(options)
     make_writable_folder(options.output, "--output")
