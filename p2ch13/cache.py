@@ -59,9 +59,10 @@ class CtCache:
         folders: where the scans and the CSV files are, and the cache.
         labels: how nodules are marked.
         nodules: in place of those of the data folder's CSV files.
-    Attributes: `series_list`, sorted UIDs of the scans on disk, without those that the labels leave out; `nodules`,
-        series UID -> its nodules, largest first; `labels`; `folder`, the cache's; `rebuilt_count`, the cached values
-        that were found damaged by now, and made anew.
+    Attributes: `all_series`, sorted UIDs of the scans on disk, which are what is split into training and validation;
+        `series_list`, those of them that the labels do not leave out; `nodules`, series UID -> its nodules, largest
+        first; `labels`; `folder`, the cache's; `rebuilt_count`, the cached values that were found damaged by now, and
+        made anew.
     Raises: InputError for a folder or file that cannot be used.
     """
 
@@ -73,7 +74,8 @@ class CtCache:
     ) -> None:
         self.data_dir = folders.data_dir
         scans = find_scans(folders.data_dir)
-        self.labels = Labels(labels or LabelOptions(), list(scans))
+        self.all_series = list(scans)
+        self.labels = Labels(labels or LabelOptions(), self.all_series)
         self.series_list = self.labels.series_list
         self.scans = {series_uid: scans[series_uid] for series_uid in self.series_list}
         self.nodules: defaultdict[str, list[CandidateInfoTuple]] = defaultdict(list)
@@ -92,6 +94,17 @@ class CtCache:
     def __getstate__(self) -> dict[str, Any]:
         """For a worker process: without the open scan, whose memory map would be copied as an array."""
         return {**self.__dict__, "_latest_ct": None}
+
+    def keep_labelled(self, series_list: Sequence[str]) -> list[str]:
+        """Those series that the labels do not leave out. Raises: InputError if that is none."""
+        labelled = set(self.series_list)
+        kept = [series_uid for series_uid in series_list if series_uid in labelled]
+        if not kept:
+            raise InputError(
+                f"{self.data_dir}: the labels leave out all of the {len(series_list)} scans that are asked for; choose "
+                "others with --val-stride or --series-uid, or say --missing-xml box"
+            )
+        return kept
 
     def get_ct(self, series_uid: str) -> Ct:
         """Open a scan. The latest one stays open, because samples come series by series.

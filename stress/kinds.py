@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from p2ch13.candidates import get_candidate_info_list, read_excluded
+from p2ch13.candidates import get_candidate_info_list, read_annotations, read_excluded
 from p2ch13.checkpoint import save_checkpoint
 from p2ch13.ct import Ct
 from p2ch13.evaluate.app import Checkpoint
 from p2ch13.evaluate.external import read_findings
-from p2ch13.evaluate.truth import read_annotations, read_series_file
+from p2ch13.evaluate.truth import read_series_file
 from p2ch13.lidc import find_readings, mark_consensus
 from p2ch13.model import BOOK_MODEL, UNetWrapper
 from p2ch13.scans import find_scans, read_header, scan_signature

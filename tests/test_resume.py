@@ -305,7 +305,7 @@ def test_a_run_says_where_it_comes_from(options, tmp_path):
     assert state["versions"]["torch"] == torch.__version__
     assert set(state["versions"]) == {"python", "torch", "numpy", "SimpleITK", "p2ch13"}
     assert state["series"] == {"trn": ["1.2.1", "1.2.3"], "val": ["1.2.0", "1.2.2"]}
-    assert len(state["data_fingerprint"]) == 64
+    assert len(state["data_fingerprint"]) == len("v2:") + 64
     assert state["commit"] == get_commit()
     (folder,) = (tmp_path / "runs" / "p2ch13").glob("*_trn_*")
     texts = EventAccumulator(str(folder)).Reload().Tensors

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from p2ch13.cache import CtCache
-from p2ch13.candidates import CandidateInfoTuple
+from p2ch13.candidates import CandidateInfoTuple, read_annotations, sort_candidates
 from p2ch13.checkpoint import load_checkpoint
 from p2ch13.compute import keep_freed_memory
 from p2ch13.config import LabelOptions, TrainingConfig
@@ -25,7 +25,7 @@ from p2ch13.evaluate.external import find_mask, read_findings, read_mask
 from p2ch13.evaluate.options import EvaluationOptions
 from p2ch13.evaluate.report import describe_curve, format_summary, write_report
 from p2ch13.evaluate.submission import check_findings, is_submission, score_submission
-from p2ch13.evaluate.truth import find_excluded_file, read_annotations, read_excluded_by_series, read_series_file
+from p2ch13.evaluate.truth import find_excluded_file, read_excluded_by_series, read_series_file
 from p2ch13.evaluate.worst_cases import WorstCases
 from p2ch13.findings import Finding, find_marked
 from p2ch13.label_options import change_labels
@@ -82,12 +82,12 @@ def describe_search(options: EvaluationOptions) -> str:
 def evaluate_scans(options: EvaluationOptions) -> tuple[Results, LabelOptions]:
     """Score scans on disk. Returns: the results, and how nodules are marked. Raises: InputError if there are none."""
     checkpoint = Checkpoint.read(options.checkpoint)
-    nodules = read_annotations(options.annotations) if options.annotations else None
+    nodules = sort_candidates(read_annotations(options.annotations)) if options.annotations else None
     labels = change_labels(checkpoint.labels, options.label_changes)
     ct_cache = CtCache(options.folders, labels, nodules)
     for note in ct_cache.labels.notes:
         log.info(note)
-    series_list = choose_series(options, ct_cache.series_list, checkpoint)
+    series_list = ct_cache.keep_labelled(choose_series(options, ct_cache.all_series, checkpoint))
     finder = make_finder(options, series_list)
     excluded = read_excluded_by_series(find_excluded_file(options.data_dir, options.excluded))
     make_writable_folder(options.output, "--output")

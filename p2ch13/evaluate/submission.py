@@ -7,13 +7,11 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from p2ch13.candidates import get_nodule_info_list
+from p2ch13.candidates import get_nodule_info_list, group_by_series, read_annotations, sort_candidates
 from p2ch13.evaluate.external import read_findings
 from p2ch13.evaluate.options import EvaluationOptions
 from p2ch13.evaluate.truth import (
     find_excluded_file,
-    group_by_series,
-    read_annotations,
     read_excluded_by_series,
     read_series_file,
 )
@@ -46,7 +44,7 @@ def score_submission(options: EvaluationOptions, csv_path: Path) -> list[ScanSco
     """
     findings = read_findings(csv_path)
     if options.annotations is not None:
-        nodules = group_by_series(read_annotations(options.annotations))
+        nodules = group_by_series(sort_candidates(read_annotations(options.annotations)))
     else:
         nodules = group_by_series(get_nodule_info_list(options.data_dir, require_on_disk=False))
     series_list = choose_listed_series(options, {*nodules, *findings})

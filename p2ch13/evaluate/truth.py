@@ -2,42 +2,19 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from p2ch13.candidates import (
-    DIAMETER_LIMIT_MM,
     EXCLUDED_FILE,
     POSITION_COLUMNS,
     CandidateInfoTuple,
+    group_by_series,
     open_text,
-    parse_center,
-    parse_number,
-    parse_row,
     read_excluded,
-    read_rows,
-    sort_candidates,
 )
 from util.errors import InputError
 
 SERIES_COLUMN = POSITION_COLUMNS[0]
-
-
-def read_annotations(csv_path: Path) -> list[CandidateInfoTuple]:
-    """The nodules of a file in the form of LUNA16's annotations.csv, largest first.
-
-    Raises: InputError, naming file and line.
-    """
-
-    def parse(fields: Sequence[str]) -> CandidateInfoTuple:
-        diameter_mm = parse_number(fields[4])
-        if not 0 < diameter_mm <= DIAMETER_LIMIT_MM:
-            raise ValueError(f"a diameter of {diameter_mm} mm")
-        return CandidateInfoTuple(True, True, None, diameter_mm, fields[0], parse_center(fields))
-
-    rows = read_rows(csv_path, (*POSITION_COLUMNS, "diameter_mm"))
-    return sort_candidates([parse_row(csv_path, line, fields, parse) for line, fields in rows])
 
 
 def find_excluded_file(data_dir: Path, named: Path | None = None) -> Path | None:
@@ -49,13 +26,6 @@ def find_excluded_file(data_dir: Path, named: Path | None = None) -> Path | None
 def read_excluded_by_series(csv_path: Path | None) -> dict[str, list[CandidateInfoTuple]]:
     """Series UID -> its annotations that count neither as nodule nor as none."""
     return group_by_series(read_excluded(csv_path)) if csv_path else {}
-
-
-def group_by_series(annotations: Iterable[CandidateInfoTuple]) -> dict[str, list[CandidateInfoTuple]]:
-    by_series: defaultdict[str, list[CandidateInfoTuple]] = defaultdict(list)
-    for annotation in annotations:
-        by_series[annotation.series_uid].append(annotation)
-    return dict(by_series)
 
 
 def read_series_file(path: Path) -> list[str]:
