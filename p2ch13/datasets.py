@@ -41,6 +41,8 @@ Batch = tuple[torch.Tensor, torch.Tensor, list[str], torch.Tensor]
 # Crops, (n, 7, row, col) and (n, 1, row, col) -> (n,), the larger the harder.
 HardnessRating = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
+MIN_NEGATIVE_SLICES = 4  # of each scan, where a dataset has slices without nodule
+
 RATED_MARGIN = 16  # rows and cols left out at each side when crops are rated: what is to be learned lies in the middle
 
 
@@ -63,8 +65,10 @@ class Luna2dSegmentationDataset(Dataset[Sample]):
         folders: where scans, CSV files and the cache are.
         labels: how nodules are marked; the book's way if nothing is said.
         slice_distance: mm between a slice and its neighbours, see `Ct.find_neighbours`; 0 takes those right beside it.
+        negative_slices: slices without nodule as well, so many for each with one and at least `MIN_NEGATIVE_SLICES`
+            of each scan, spread over it; 0 takes none.
     Attributes: `series_list`; `pos_list`, their nodules, largest first; `sample_list`, series UID and slice of each
-        item.
+        item; `nodule_slice_count`, how many of these hold nodule.
     Raises: InputError if a folder, file or scan cannot be used or the split leaves no series.
     """
 
@@ -79,20 +83,28 @@ class Luna2dSegmentationDataset(Dataset[Sample]):
         folders: Folders | None = None,
         labels: LabelOptions | None = None,
         slice_distance: float = 0.0,
+        negative_slices: float = 0.0,
     ) -> None:
         self.context_slices_count = context_slices_count
+        self.negative_slices = negative_slices
         self.slice_distance = slice_distance
         self.full_ct = full_ct
         self.ct_cache = CtCache(folders or Folders(), labels)
         self.series_list = split_series(self.ct_cache.series_list, val_stride, is_val_set, series_uid)
         self.pos_list = sort_candidates([n for uid in self.series_list for n in self.ct_cache.nodules[uid]])
+        self.nodule_slice_count = 0
         self.sample_list = self._find_samples()
 
     def _find_samples(self) -> list[tuple[str, int]]:
         samples: list[tuple[str, int]] = []
         for series_uid in self.series_list:
             slice_count, positive_indexes = self.ct_cache.get_ct_sample_size(series_uid)
-            samples += [(series_uid, ndx) for ndx in (range(slice_count) if self.full_ct else positive_indexes)]
+            self.nodule_slice_count += len(positive_indexes)
+            slice_ndxs: Sequence[int] = range(slice_count)
+            if not self.full_ct:
+                negatives = choose_negative_slices(slice_count, positive_indexes, self.negative_slices)
+                slice_ndxs = sorted([*positive_indexes, *negatives])
+            samples += [(series_uid, ndx) for ndx in slice_ndxs]
         return samples
 
     def __len__(self) -> int:
@@ -310,6 +322,15 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
         )
         self._release_memory(len(crop_ndxs))
         return batch
+
+
+def choose_negative_slices(slice_count: int, positive_indexes: Sequence[int], share: float) -> list[int]:
+    """Slices of a scan without nodule, evenly spread: `share` times as many as those with, and at least a few."""
+    if not share:
+        return []
+    others = [ndx for ndx in range(slice_count) if ndx not in positive_indexes]
+    count = min(max(round(share * len(positive_indexes)), MIN_NEGATIVE_SLICES), len(others))
+    return [others[int((ndx + 0.5) * len(others) / count)] for ndx in range(count)]
 
 
 def split_series(
