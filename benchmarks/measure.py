@@ -101,8 +101,8 @@ def measure_package(setup: Setup, rounds: int) -> dict[str, list[float]]:
     def step() -> None:
         app.optimizer.zero_grad()
         with autocast(app.device, app.dtype):
-            nodule_prob = app.training_model(crops)
-        segmentation_loss(nodule_prob, crop_mask).mean().backward()
+            logits = app.training_model(crops)
+        segmentation_loss(logits, crop_mask).mean().backward()
         app.optimizer.step()
 
     @torch.inference_mode()
@@ -111,7 +111,9 @@ def measure_package(setup: Setup, rounds: int) -> dict[str, list[float]]:
             app.segmentation_model(whole_slice)
 
     app.segmentation_model.train()
-    step_flops = count_flops(lambda: segmentation_loss(app.segmentation_model(crops), crop_mask).mean().backward())
+    step_flops = count_flops(
+        lambda: segmentation_loss(app.segmentation_model.logits(crops), crop_mask).mean().backward()
+    )
     step()
     app.segmentation_model.eval()
     forward_flops = count_flops(forward)

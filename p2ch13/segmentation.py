@@ -216,4 +216,5 @@ def keep_what_touches(logits: NDArray[np.float32], lungs: NDArray[np.bool_]) -> 
     """
     marker = np.where(lungs, logits, logits.min())
     marker_image, image = (sitk.GetImageFromArray(array) for array in (marker, logits))
-    logits[:] = sitk.GetArrayViewFromImage(sitk.ReconstructionByDilation(marker_image, image, fullyConnected=True))
+    reached = sitk.ReconstructionByDilation(marker_image, image, fullyConnected=True)
+    logits[:] = sitk.GetArrayViewFromImage(reached)
