@@ -60,7 +60,8 @@ class EpochTotals:
             is_counted: (batch,), bool: which of its samples to add; None: all.
         """
         is_left_out = is_bad if is_counted is None else is_bad | ~is_counted
-        of_samples = torch.cat([self._list_totals(result), result.counts, result.sums], dim=1).double()
+        parts = (self._list_totals(result), result.counts, result.sums)
+        of_samples = torch.cat([part.double() for part in parts], dim=1)  # (batch, 13)
         zero = torch.zeros_like(of_samples)  # where a loss is NaN, 0 times the loss would be NaN, too
         self.values[0] += is_bad
         self.values[1:] += torch.where(is_left_out.unsqueeze(-1), zero, of_samples).sum(0)

@@ -107,7 +107,7 @@ def test_a_killed_worker_is_made_up_for(options, tmp_path):
     output, _ = process.communicate(timeout=90)
     assert process.returncode == 0, output
 
-    (last_epoch,) = re.findall(r"Going on with .* after epoch (\d+)", output)
+    (last_epoch,) = re.findall(r"Going on from .* after epoch (\d+)", output)
     epochs = [int(epoch) for epoch in re.findall(r" E(\d+) trn", output)]
     assert epochs[-EPOCHS + int(last_epoch) :] == list(range(int(last_epoch) + 1, EPOCHS + 1))
     (whole_path,), (path,) = (list((tmp_path / name / "p2ch13").glob("*.last.state")) for name in ("whole", "models"))
