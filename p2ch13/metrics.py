@@ -70,8 +70,9 @@ class EpochTotals:
         """(batch, 5), in the order of `TOTAL_NAMES`."""
         is_with_nodule = find_nodule_samples(result.counts)
         is_false_alarm = ~is_with_nodule & (result.counts[:, 2] > 0)
-        totals = (result.losses.detach(), sample_dice(result.counts), torch.ones_like(result.losses))
-        return torch.stack([*totals, is_with_nodule, is_false_alarm], dim=1)
+        losses = result.losses.detach()
+        totals = (losses, sample_dice(result.counts), torch.ones_like(losses), is_with_nodule, is_false_alarm)
+        return torch.stack([values.double() for values in totals], dim=1)
 
     @property
     def left_out_count(self) -> int:

@@ -130,7 +130,7 @@ def test_rating_false_alarms():
 
 
 def test_the_loss_is_made_of_sums_of_pixels():
-    """By hand, with sigmoids of 0.75 and 0.5: correct 0.75, predicted 2.25, labeled 1, cross-entropy ln 4/3 + 3 ln 2."""
+    """By hand, sigmoids of 0.75 and 0.5: correct 0.75, predicted 2.25, labeled 1, cross-entropy ln 4/3 + 3 ln 2."""
     logits, label = as_logits([0.75, 0.5, 0.5, 0.5]), as_slice([1, 0, 0, 0], torch.bool)
     (sums,) = sum_pixels(logits, label)
     assert sums.tolist() == pytest.approx([0.75, 2.25, 1, math.log(4 / 3) + 3 * math.log(2), 4])
