@@ -108,8 +108,8 @@ def list_variants(preset: str) -> dict[str, list[str]]:
         "further augmentation": not_in_book,
     }
     # Not what chooses the best model, since all runs end with their last one.
-    grouped = {*network, *in_book, *not_in_book}
-    singles = [field for field in PRESETS[preset] if field not in {*grouped, "best_metric"}]
+    left_alone = {*network, *in_book, *not_in_book, "val_negatives", "best_metric"}
+    singles = [field for field in PRESETS[preset] if field not in left_alone]
     groups |= {option_name(field): [field] for field in singles}
     base = ["--preset", preset]
     without = {f"without {name}": [*base, *map(leave_out, group)] for name, group in groups.items()}

@@ -48,6 +48,8 @@ Batch = tuple[torch.Tensor, torch.Tensor, list[str], torch.Tensor]
 # Crops, (n, 7, 64, 64), and a mask of the pixels that do not count, (n, 1, 64, 64) -> (n,), the larger the harder.
 HardnessRating = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
+MIN_NEGATIVE_SLICES = 4  # of each scan, where a dataset has slices without nodule
+
 RATED_MARGIN = 16  # rows and cols at each side that do not count in a rating: a negative's place lies in the middle
 
 
@@ -70,8 +72,10 @@ class Luna2dSegmentationDataset(Dataset[Sample]):
         folders: where scans, CSV files and the cache are.
         labels: how nodules are marked; the book's way if nothing is said.
         slice_distance: mm between a slice and its neighbours, see `Ct.find_neighbours`; 0 takes those right beside it.
+        negative_slices: slices without nodule as well, so many for each with one and at least `MIN_NEGATIVE_SLICES`
+            of each scan, spread over it; 0 takes none.
     Attributes: `series_list`; `pos_list`, their nodules, largest first; `sample_list`, series UID and slice of each
-        item.
+        item; `nodule_slice_count`, how many of these hold nodule.
     Raises: InputError if a folder, file or scan cannot be used or the split leaves no series.
     """
 
@@ -86,8 +90,10 @@ class Luna2dSegmentationDataset(Dataset[Sample]):
         folders: Folders | None = None,
         labels: LabelOptions | None = None,
         slice_distance: float = 0.0,
+        negative_slices: float = 0.0,
     ) -> None:
         self.context_slices_count = context_slices_count
+        self.negative_slices = negative_slices
         self.slice_distance = slice_distance
         self.full_ct = full_ct
         self.labels = labels or LabelOptions()
@@ -96,6 +102,7 @@ class Luna2dSegmentationDataset(Dataset[Sample]):
         chosen = split_series(self.ct_cache.all_series, val_stride, is_val_set, series_uid)
         self.series_list = self.ct_cache.keep_labelled(chosen)
         self.pos_list = sort_candidates([n for uid in self.series_list for n in self.ct_cache.nodules[uid]])
+        self.nodule_slice_count = 0
         self.sample_list = self._find_samples()
 
     def _find_samples(self) -> list[tuple[str, int]]:
@@ -103,7 +110,12 @@ class Luna2dSegmentationDataset(Dataset[Sample]):
         with progress_bar(len(self.series_list), "Finding slices", "scan", delay_s=BAR_DELAY_S) as bar:
             for series_uid in self.series_list:
                 slice_count, positive_indexes = self.ct_cache.get_ct_sample_size(series_uid)
-                samples += [(series_uid, ndx) for ndx in (range(slice_count) if self.full_ct else positive_indexes)]
+                self.nodule_slice_count += len(positive_indexes)
+                slice_ndxs: Sequence[int] = range(slice_count)
+                if not self.full_ct:
+                    negatives = choose_negative_slices(slice_count, positive_indexes, self.negative_slices)
+                    slice_ndxs = sorted([*positive_indexes, *negatives])
+                samples += [(series_uid, ndx) for ndx in slice_ndxs]
                 bar.update()
         return samples
 
@@ -371,6 +383,15 @@ def copy_to(device: torch.device, values: torch.Tensor) -> torch.Tensor:
     if device.type == "cuda" and values.device.type == "cpu":
         values = values.pin_memory()
     return values.to(device, non_blocking=True)
+
+
+def choose_negative_slices(slice_count: int, positive_indexes: Sequence[int], share: float) -> list[int]:
+    """Slices of a scan without nodule, evenly spread: `share` times as many as those with, and at least a few."""
+    if not share:
+        return []
+    others = [ndx for ndx in range(slice_count) if ndx not in positive_indexes]
+    count = min(max(round(share * len(positive_indexes)), MIN_NEGATIVE_SLICES), len(others))
+    return [others[int((ndx + 0.5) * len(others) / count)] for ndx in range(count)]
 
 
 def split_series(

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from p2ch13.distributed import data_parallel, process_group
+from p2ch13.distributed import data_parallel, mean_over_processes, process_group
 from p2ch13.losses import segmentation_loss
 from p2ch13.model import LogitNetwork
 from p2ch13.training.app import SegmentationTrainingApp
@@ -18,12 +18,47 @@ def compute_gradients(app, batch_size):
     """Of the first step, with BatchNorm in evaluation mode."""
     model = data_parallel(LogitNetwork(app.segmentation_model), app.device).eval()
     ct_slices, label_mask, *_ = next(app.init_train_ds().batches(batch_size, app.launch))
-    segmentation_loss(model(ct_slices), label_mask).mean().backward()
+    config = app.config
+    losses = segmentation_loss(model(ct_slices), label_mask, config.fn_weight, config.batch_dice, config.cross_entropy)
+    mean_over_processes(losses).backward()
     return [parameter.grad for parameter in app.segmentation_model.parameters()]
 
 
+def train_with_a_bad_step(app):
+    """Whether the third step, of which one process's loss is bad, changes anything in either, and what is counted."""
+    app.training_model, app.train_step = app.init_training()
+    compute, take_step, steps, unchanged = app.compute_batch_loss, app.train_step, [], []
+
+    def compute_batch_loss(ct_slices, label_mask):
+        is_bad = len(steps) == 2 and not app.launch.is_first
+        return compute(ct_slices * torch.nan if is_bad else ct_slices, label_mask)
+
+    def train_step(*batch):
+        before = [value.clone() for value in app.segmentation_model.state_dict().values()]
+        result = take_step(*batch)
+        steps.append(1)
+        after = app.segmentation_model.state_dict().values()
+        unchanged.append(all(torch.equal(*pair) for pair in zip(before, after, strict=True)))
+        return result
+
+    app.compute_batch_loss, app.train_step = compute_batch_loss, train_step
+    app.do_training(1, app.init_train_ds())
+    totals = app.run.under_way.totals  # of both
+    return {"unchanged": copy_from_last(unchanged), "left_out": totals.left_out_count, "samples": totals.sample_count}
+
+
+def copy_from_last(value):
+    values = [value]
+    dist.broadcast_object_list(values, src=dist.get_world_size() - 1)
+    return values[0]
+
+
 def validate(app):
-    return asdict(app.do_validation(1, app.init_val_ds()))
+    """The scores of slices with nodule, and those of all slices."""
+    scores = asdict(app.do_validation(1, app.init_val_ds()))
+    of_all = scores.pop("of_all")
+    del of_all["of_all"]
+    return [scores, of_all]
 
 
 def train_weights(app):
@@ -43,7 +78,7 @@ def main(what, result_path, *options):
         if what == "gradients":
             result = compute_gradients(app, 8)
         else:
-            result = validate(app) if what == "validate" else train_weights(app)
+            result = {"validate": validate, "weights": train_weights, "bad step": train_with_a_bad_step}[what](app)
     if not app.launch.is_first:
         return
     if what == "gradients":

@@ -53,6 +53,30 @@ def test_validation_takes_the_slices_that_hold_nodule(folders):
     assert len(val_ds) == 22
 
 
+def test_validation_slices_without_nodule(folders):
+    """The same each time, from all over each scan; all there are of a scan that has next to none."""
+    val_ds = Luna2dSegmentationDataset(2, True, folders=folders, negative_slices=0.5)
+    # 1.2.0 has 0, 14 and 15 without nodule; 1.2.2 has 0..4, 14 and 15, of which max(4, 9 / 2) are taken.
+    expected = [("1.2.0", ndx) for ndx in range(16)] + [("1.2.2", ndx) for ndx in (0, 2, *range(5, 14), 4, 15)]
+    assert val_ds.sample_list == sorted(expected)
+    assert (len(val_ds), val_ds.nodule_slice_count) == (29, 22)
+
+
+@pytest.mark.parametrize(
+    ("slice_count", "positive_indexes", "share", "expected"),
+    [
+        (100, [], 1.0, [12, 37, 62, 87]),  # a scan without nodules
+        (100, range(10, 20), 0.0, []),
+        # Of 0..9 and 20..99 the 4th, 13th and so on: with 90 others for 10 slices
+        (100, range(10, 20), 1.0, [4, 23, 32, 41, 50, 59, 68, 77, 86, 95]),
+        (6, [2, 3], 9.0, [0, 1, 4, 5]),
+        (3, [0, 1, 2], 1.0, []),
+    ],
+)
+def test_which_slices_without_nodule(slice_count, positive_indexes, share, expected):
+    assert datasets.choose_negative_slices(slice_count, positive_indexes, share) == expected
+
+
 def test_full_ct_takes_every_slice(folders):
     dataset = Luna2dSegmentationDataset(series_uid="1.2.2", full_ct=True, folders=folders)
     assert dataset.sample_list == [("1.2.2", ndx) for ndx in range(16)]
