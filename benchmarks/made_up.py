@@ -20,13 +20,14 @@ from util.files import write_csv
 
 LUNA16_SERIES, LUNA16_NODULES = 888, 1186
 PLACE_COUNT = 512  # where crops of noise begin
+SMOKE_NOTE = "A try on next to nothing: the figures mean nothing."
 
 
 def write_made_up_scans(
     data_dir: Path,
     series_list: list[str],
     shape_irc: tuple[int, int, int],
-    centers: list[tuple[int, int, int]],
+    centers: Sequence[tuple[int, int, int]],
     candidate_count: int = 0,
 ) -> None:
     """Scans of lung with a cube of tissue around each centre, and their CSV files; voxels are cubes of a millimetre.
