@@ -155,8 +155,8 @@ def measure_package(setup: Setup) -> dict[str, list[float]]:
     def step() -> None:
         app.optimizer.zero_grad()
         with autocast(app.device, app.dtype):
-            nodule_prob = app.training_model(crops)
-        torch.autograd.backward(segmentation_loss(nodule_prob, crop_mask).mean())
+            logits = app.training_model(crops)
+        torch.autograd.backward(segmentation_loss(logits, crop_mask).mean())
         app.optimizer.step()
 
     @torch.inference_mode()
@@ -166,7 +166,7 @@ def measure_package(setup: Setup) -> dict[str, list[float]]:
 
     app.segmentation_model.train()
     loss_of = partial(segmentation_loss, label=crop_mask)
-    step_flops = count_flops(lambda: torch.autograd.backward(loss_of(app.segmentation_model(crops)).mean()))
+    step_flops = count_flops(lambda: torch.autograd.backward(loss_of(app.segmentation_model.logits(crops)).mean()))
     step()
     app.segmentation_model.eval()
     forward_flops = count_flops(forward)

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from p2ch13.augmentation import SegmentationAugmentation
 from p2ch13.candidates import CandidateInfoTuple, get_candidate_info_list
 from p2ch13.config import CONTEXT_SLICES_COUNT, CROP_WIDTH_IRC, TRAINING_CROP_SIZE, Folders
-from p2ch13.losses import segmentation_loss
+from p2ch13.losses import dice_loss
 from p2ch13.metrics import count_pixels
 from p2ch13.scans import find_scans
 from util.coordinates import xyz2irc
@@ -211,8 +211,8 @@ class PlainUpBlock(nn.Module):
 
 def conv_block(in_size: int, out_size: int) -> nn.Sequential:
     return nn.Sequential(
-        *(nn.Conv2d(in_size, out_size, 3, padding=1), nn.LeakyReLU(), nn.BatchNorm2d(out_size)),
-        *(nn.Conv2d(out_size, out_size, 3, padding=1), nn.LeakyReLU(), nn.BatchNorm2d(out_size)),
+        *(nn.Conv2d(in_size, out_size, 3, padding=1), nn.ReLU(), nn.BatchNorm2d(out_size)),
+        *(nn.Conv2d(out_size, out_size, 3, padding=1), nn.ReLU(), nn.BatchNorm2d(out_size)),
     )
 
 
@@ -248,4 +248,5 @@ class PlainTraining:
         if self.model.training:
             ct_slices, label_mask = self.augmentation(ct_slices, label_mask)
         nodule_prob = self.model(ct_slices)
-        return segmentation_loss(nodule_prob, label_mask), count_pixels(nodule_prob > 0.5, label_mask)
+        losses = dice_loss(nodule_prob, label_mask) + 8 * dice_loss(nodule_prob * label_mask, label_mask)
+        return losses, count_pixels(nodule_prob > 0.5, label_mask)

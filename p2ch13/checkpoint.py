@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from p2ch13.model import BOOK_MODEL, UNetWrapper
+from p2ch13.model import BOOK_MODEL, UNNAMED_ACTIVATION, UNetWrapper
 from util.errors import InputError
 from util.files import write_whole
 
@@ -54,7 +54,9 @@ def load_model(path: Path) -> UNetWrapper:
     """
     state = load_checkpoint(path)
     try:
-        model_args = state.get("model_args", BOOK_MODEL)
+        model_args = BOOK_MODEL
+        if "model_args" in state:
+            model_args = {"activation": UNNAMED_ACTIVATION, **state["model_args"]}
         with torch.device("meta"):  # sees whether all fits before there is memory for it, however large it claims to be
             UNetWrapper(**model_args).load_state_dict(state["model_state"], strict=True, assign=True)
         model = UNetWrapper(**model_args)

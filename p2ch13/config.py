@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from util.errors import InputError
+from util.logits import to_logit
 
 CONTEXT_SLICES_COUNT = 3  # slices on either side of the one that is segmented
 CROP_WIDTH_IRC = (2 * CONTEXT_SLICES_COUNT + 1, 96, 96)  # voxels kept around a nodule
@@ -20,7 +21,9 @@ MISSING_XML_CHOICES = ("box", "leave-out")
 PRECISIONS = ("auto", "fp32", "bf16")
 COMPILE_CHOICES = ("auto", "yes", "no")
 OPTIMIZERS = ("adam", "muon")
-NODULE_THRESHOLD = 0.5  # probability from which a pixel counts as nodule
+ACTIVATIONS = ("relu", "leaky_relu")
+NODULE_THRESHOLD = 0.5  # probability above which a pixel counts as nodule
+NODULE_LOGIT = to_logit(NODULE_THRESHOLD)  # the same as the network gives it
 MIN_DIAMETER_MM = 3.0  # the smallest nodules that LUNA16 counts
 
 # What --augmented turns on, all of it, and --augment-flip and so on one by one; see SegmentationAugmentation.
@@ -103,6 +106,7 @@ class TrainingConfig:
     depth: int = 3  # levels of the U-Net
     filters: int = 16  # of its first level
     pixel_block: int = 1  # rows and cols of pixels that the network takes as one
+    activation: str = "relu"  # the book's
     projections: bool = False  # show the highest and lowest of the slices, too
     slice_distance: float = 0.0  # mm between the slices that the network sees; 0: neighbours
     negatives: float = 0.0  # share of each batch without a nodule at its centre

@@ -38,7 +38,7 @@ def batch_dice_loss(prediction: torch.Tensor, label: torch.Tensor, epsilon: floa
 
 
 def segmentation_loss(
-    prediction: torch.Tensor,
+    logits: torch.Tensor,
     label: torch.Tensor,
     fn_weight: float = TrainingConfig.fn_weight,
     over_batch: bool = False,
@@ -50,7 +50,8 @@ def segmentation_loss(
     thousandth of the pixels, and a network that marks too little learns little.
 
     Args:
-        prediction, label: as for `dice_loss`.
+        logits: (batch, channel, row, col), of `UNetWrapper.logits`.
+        label: (batch, channel, row, col), bool.
         fn_weight: of the second term, 8 in the book.
         over_batch: Dice of the batch as a whole instead of each sample's.
         cross_entropy: weight of a third term, the pixels' mean cross-entropy. Dice hardly moves a pixel that is taken
@@ -58,17 +59,28 @@ def segmentation_loss(
     Source: the book, 13.6.3, loss weighting.
     """
     loss = batch_dice_loss if over_batch else dice_loss
+    prediction = logits.float().sigmoid()
     losses = loss(prediction, label) + fn_weight * loss(prediction * label, label)
     if cross_entropy:
-        entropy = F.binary_cross_entropy(prediction.float(), label.float(), reduction="none")
-        losses = losses + cross_entropy * entropy.mean((1, 2, 3))
+        losses = losses + cross_entropy * pixel_cross_entropy(logits, label)
     return losses
 
 
-def rate_false_alarms(prediction: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-    """The mean of each sample's most probable pixels that are no nodule, as many as a small nodule has: (batch,).
+def pixel_cross_entropy(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    """The mean cross-entropy of each sample's pixels: (batch,).
 
-    Args: prediction, label: as for `dice_loss`.
+    From logits: of probabilities it has no gradient where the sigmoid has come to 1, at a logit of 17, and ends at 100.
+
+    Args: logits, label: as for `segmentation_loss`.
     """
-    false_alarms = (prediction.float() * ~label).flatten(start_dim=1)
+    entropy = F.binary_cross_entropy_with_logits(logits.float(), label.float(), reduction="none")
+    return entropy.mean((1, 2, 3))
+
+
+def rate_false_alarms(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    """The mean logit of each sample's most probable pixels that are no nodule, as many as a small nodule has: (batch,).
+
+    Args: logits, label: as for `segmentation_loss`.
+    """
+    false_alarms = logits.float().masked_fill(label, -torch.inf).flatten(start_dim=1)
     return false_alarms.topk(min(FALSE_ALARM_PIXELS, false_alarms.shape[1]), dim=1).values.mean(dim=1)

@@ -20,19 +20,25 @@ BOOK_MODEL: dict[str, Any] = {
     "padding": True,
     "batch_norm": True,
     "up_mode": "upconv",
+    "activation": "relu",
 }
+# Files that were written before `model_args` named the activation hold networks of this one.
+UNNAMED_ACTIVATION = "leaky_relu"
 
 
 class UNetWrapper(nn.Module):
-    """BatchNorm2d -> UNet -> Sigmoid: takes HU as they are and gives probabilities.
+    """BatchNorm2d -> UNet -> Sigmoid: takes HU as they are and gives probabilities, or the logits before the sigmoid.
+
+    Training, thresholds and rankings use the logits: above 16.6 a float32 sigmoid is 1, and all that is left of a
+    certain finding's rank, and of a certain error's gradient, is lost in it.
 
     With `padding=True` the output has the rows and columns of the input, whatever these are; without it the output is
     smaller, as in the original U-Net (572 -> 388 at depth 5).
 
     Args:
-        projections: show the network the highest and the lowest of the slices at each pixel, besides the slices. In the
-            highest, a vessel that runs through the slices becomes a line, and in the lowest one that stands upright
-            stays where a nodule is gone.
+        projections: show the network the highest and the lowest of the normalized slices at each pixel, besides the
+            slices. In the highest, a vessel that runs through the slices becomes a line, and in the lowest one that
+            stands upright stays where a nodule is gone.
         pixel_block: take squares of so many by so many pixels through the network as one, with the channels of all of
             them, and apart again at the end: less work for the same rows and columns. Source: sub-pixel convolution,
             Shi et al. (2016), https://arxiv.org/abs/1609.05158
@@ -52,10 +58,16 @@ class UNetWrapper(nn.Module):
         self.unet = UNet(**{**kwargs, **channels_in_block})
         self.final = nn.Sigmoid()
         self.slice_distance_mm = 0.0  # between the slices that it has been trained on, see `Ct.find_neighbours`
-        # Every level but the lowest halves rows and columns, which must come out even for the way back up.
         self.has_padding = bool(kwargs.get("padding"))
-        self.size_multiple = pixel_block * (2 ** (self.unet.depth - 1) if self.has_padding else 1)
+        depth = self.unet.depth
+        # Every level but the lowest halves rows and columns, which must come out even for the way back up.
+        self.size_multiple = pixel_block * (2 ** (depth - 1) if self.has_padding else 1)
+        self.reach = pixel_block * find_reach(depth, kwargs.get("up_mode", "upconv"))
         self._init_weights()
+
+    @property
+    def device(self) -> torch.device:
+        return self.unet.last.weight.device
 
     def _init_weights(self) -> None:
         """Kaiming normal, fan_out, for ReLU; He et al. (2015), https://arxiv.org/abs/1502.01852. Biases start at 0."""
@@ -67,6 +79,10 @@ class UNetWrapper(nn.Module):
 
     def forward(self, input_batch: torch.Tensor) -> torch.Tensor:
         """(batch, in_channels, row, col) in HU -> (batch, n_classes, row, col), float32, each 0..1."""
+        return self.final(self.logits(input_batch))  # type: ignore[no-any-return]
+
+    def logits(self, input_batch: torch.Tensor) -> torch.Tensor:
+        """(batch, in_channels, row, col) in HU -> (batch, n_classes, row, col), float32: log(p / (1 - p))."""
         rows, cols = input_batch.shape[2:]
         extra_rows, extra_cols = -rows % self.size_multiple, -cols % self.size_multiple
         x = self.input_batchnorm(input_batch)
@@ -80,4 +96,27 @@ class UNetWrapper(nn.Module):
             x = self.unet(x)
         if extra_rows or extra_cols:
             x = x[:, :, :rows, :cols]
-        return self.final(x.float())  # type: ignore[no-any-return]
+        return x  # type: ignore[no-any-return]
+
+
+class LogitNetwork(nn.Module):
+    """A `UNetWrapper` whose call gives logits: what training wraps, which replaces a module's call and nothing else."""
+
+    def __init__(self, model: UNetWrapper) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_batch: torch.Tensor) -> torch.Tensor:
+        """See `UNetWrapper.logits`."""
+        return self.model.logits(input_batch)
+
+
+def find_reach(depth: int, up_mode: str) -> int:
+    """How many pixels away, along rows and cols, an input pixel can be that a U-Net's output pixel depends on.
+
+    Two 3x3 convolutions at each level on the way down and on the way up, whose pixels are twice as large at each level;
+    where in a pooled pixel it lies; and of "upsample" the neighbors that are interpolated.
+    """
+    size: int = 2 ** (depth - 1)  # of a pixel of the lowest level
+    down, up = 2 * (2 * size - 1), 2 * (size - 1)
+    return down + up + size + (2 * size if up_mode == "upsample" else 0)

@@ -18,7 +18,7 @@ from util.files import unfinished_file, write_csv
 
 # LUNA16's submission columns, and what else is known.
 SIZE_COLUMNS = ("diameter_mm", "volume_mm3", "first_slice", "last_slice", "finding")
-NODULE_COLUMNS = (*POSITION_COLUMNS, "probability", *SIZE_COLUMNS)
+NODULE_COLUMNS = (*POSITION_COLUMNS, "probability", "logit", *SIZE_COLUMNS)
 
 
 def write_image(path: Path, voxels: NDArray[Any], ct: Ct) -> None:
@@ -40,7 +40,10 @@ def write_image(path: Path, voxels: NDArray[Any], ct: Ct) -> None:
 
 
 def write_nodules(path: Path, findings: Iterable[Finding]) -> None:
-    """Write the list of nodules, in LUNA16's form for submissions: centres in mm, patient coordinates."""
+    """Write the list of nodules, in LUNA16's form for submissions: centers in mm, patient coordinates.
+
+    Centers and logits are written as they are, so that the file is scored as the findings themselves would be.
+    """
     write_csv(path, NODULE_COLUMNS, map(nodule_row, findings))
 
 
@@ -48,7 +51,8 @@ def nodule_row(finding: Finding) -> list[object]:
     return [
         finding.series_uid,
         *(f"{value:.3f}" for value in finding.center_xyz),
-        f"{finding.probability:.5f}",
+        repr(finding.probability),  # all digits: many differ in the last ones alone, and are ranked by them
+        repr(finding.logit),
         f"{finding.diameter_mm:.2f}",
         f"{finding.volume_mm3:.1f}",
         finding.first_slice,

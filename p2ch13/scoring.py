@@ -86,20 +86,20 @@ class ScanScores:
 
 def evaluate_series(
     ct: Ct,
-    probability: NDArray[np.floating],
+    logits: NDArray[np.float32],
     threshold: float,
     min_diameter_mm: float,
     excluded: Sequence[CandidateInfoTuple] = (),
 ) -> ScanScores:
-    """Score a probability map against the annotations of its scan.
+    """Score a map of logits against the annotations of its scan.
 
     Args:
-        probability: (index, row, col), each 0..1.
+        logits: (index, row, col), from `segment`.
         threshold, min_diameter_mm: see `find_nodules`.
         excluded: the scan's annotations that count neither as nodule nor as none.
     Raises: InputError, naming the scan, if a nodule lies outside it or it cannot be read.
     """
-    labels, findings = find_nodules(ct, probability, threshold, min_diameter_mm)
+    labels, findings = find_nodules(ct, logits, threshold, min_diameter_mm)
     return score_scan(ct, labels, findings, excluded)
 
 
@@ -113,7 +113,7 @@ def score_scan(
     """
     match = match_findings(
         [finding.center_xyz for finding in findings],
-        [finding.probability for finding in findings],
+        [finding.score for finding in findings],
         [nodule.center_xyz for nodule in ct.nodules],
         [nodule.diameter_mm for nodule in ct.nodules],
         [annotation.center_xyz for annotation in excluded],

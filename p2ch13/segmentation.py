@@ -1,21 +1,22 @@
-"""A whole scan through the network: the probability that each voxel is nodule."""
+"""A whole scan through the network: how probable it is that each voxel is nodule, and where nodules are."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import SimpleITK as sitk
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from p2ch13.checkpoint import load_model
 from p2ch13.compute import autocast, get_device, get_dtype, get_slice_batch_size
-from p2ch13.config import CONTEXT_SLICES_COUNT, HU_MAX, HU_MIN
+from p2ch13.config import CONTEXT_SLICES_COUNT, HU_MAX, HU_MIN, MIN_DIAMETER_MM, NODULE_THRESHOLD
 from p2ch13.ct import Ct, find_slice_step
+from p2ch13.findings import Finding, find_nodules
 from p2ch13.lungs import find_lungs
 from p2ch13.model import UNetWrapper
 from p2ch13.scans import read_ahead
@@ -27,12 +28,45 @@ from util.progress import progress_bar
 
 log = logging.getLogger(__name__)
 
-MARGIN = 32  # rows and cols around the lungs that the network sees too; more changes next to nothing inside
-ALIGNMENT = (
-    16  # the box begins and ends at a multiple of this, so that the network pools what it would in a whole slice
-)
-LEVELS = 255  # steps of probability that tell apart what touches the lungs
 FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3))  # of (batch, channel, row, col)
+
+
+class Segmenter(Protocol):
+    """What gives slices their logits: a `UNetWrapper`, or anything else that has these.
+
+    Attributes:
+        slice_distance_mm: between the slices that it is to see; 0 for those right beside each other.
+        size_multiple: rows and cols are taken together in blocks of so many.
+        reach: rows and cols away from which a pixel can change another one's result.
+        device: where it computes.
+    """
+
+    slice_distance_mm: float
+    size_multiple: int
+    reach: int
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def eval(self) -> object: ...
+
+    def logits(self, input_batch: torch.Tensor) -> torch.Tensor:
+        """(batch, 7, row, col) in HU -> (batch, 1, row, col), float32."""
+
+
+class Detection(NamedTuple):
+    """What was found in a scan.
+
+    Attributes:
+        logits: (index, row, col), float16, -inf where nothing was searched; its 11 bits tell all that a map is shown
+            for, and take half the room. Labels and scores were made before it was rounded.
+        labels: (index, row, col), each voxel's number of the finding, 0 for none.
+        findings: the most probable first.
+    """
+
+    logits: NDArray[np.float16]
+    labels: NDArray[np.int32]
+    findings: list[Finding]
 
 
 def load_segmenter(checkpoint: Path) -> UNetWrapper:
@@ -52,29 +86,45 @@ def load_segmenter(checkpoint: Path) -> UNetWrapper:
     return model.to(get_device(Launch()))
 
 
-def segment(
+def detect(
     ct: Ct,
-    model: nn.Module,
+    model: Segmenter,
+    threshold: float = NODULE_THRESHOLD,
+    min_diameter_mm: float = MIN_DIAMETER_MM,
     *,
     lung_field: bool = True,
     tta: bool = False,
     precision: str = "auto",
     show_progress: bool = False,
-) -> NDArray[np.float16]:
-    """How probable it is that each voxel of a scan is nodule.
+) -> Detection:
+    """Find the nodules of a scan. Args, Raises: see `segment` and `find_nodules`."""
+    logits = segment(ct, model, lung_field=lung_field, tta=tta, precision=precision, show_progress=show_progress)
+    labels, findings = find_nodules(ct, logits, threshold, min_diameter_mm)
+    return Detection(logits.astype(np.float16), labels, findings)
+
+
+def segment(
+    ct: Ct,
+    model: Segmenter,
+    *,
+    lung_field: bool = True,
+    tta: bool = False,
+    precision: str = "auto",
+    show_progress: bool = False,
+) -> NDArray[np.float32]:
+    """How probable it is that each voxel of a scan is nodule, as a logit.
 
     The network sees axial slices, rows to the patient's back, however the scan is turned.
 
     Args:
-        model: (batch, 7, row, col) in HU -> (batch, 1, row, col), such as `load_segmenter` gives; on any device. Its
-            `slice_distance_mm`, if it has one, tells which slices it is to see.
+        model: such as `load_segmenter` gives.
         lung_field: look in the box around the lungs only, and keep what lies in them or touches them: a voxel outside
-            gets the highest value at which it hangs together with one inside, so that whatever the threshold is, what
-            is above it in one piece with lung stays whole and the rest goes. Without lungs all of the scan is used.
-        tta: average over the slices as they are, with rows flipped, with cols flipped, and with both.
+            gets the highest value at which it is connected to one inside, so that whatever the threshold is, the
+            components above it that touch lung stay whole and the rest goes. Without lungs all of the scan is used.
+        tta: average the logits of the slices as they are, with rows flipped, with cols flipped, and with both.
         precision: see `compute.get_dtype`.
         show_progress: a bar over the slices.
-    Returns: (index, row, col), shaped like `ct.hu`.
+    Returns: (index, row, col), shaped like `ct.hu`; -inf outside the box.
     Raises: InputError, naming the file, if the scan cannot be read or all of its voxels are the same, and if the model
         gives anything but numbers.
     """
@@ -83,26 +133,26 @@ def segment(
     if hu.min() == hu.max():
         raise InputError(f"{ct.header.path}: every voxel is {hu.min()} HU, nothing to be seen; export the scan anew")
     vx_size_xyz = axial_vx_size(ct.vx_size_xyz, ct.direction)
-    step = find_slice_step(vx_size_xyz[2], getattr(model, "slice_distance_mm", 0.0))
+    step = find_slice_step(vx_size_xyz[2], model.slice_distance_mm)
     lungs = find_lungs(hu, vx_size_xyz) if lung_field else None
     if lung_field and lungs is None:
         log.warning(f"{ct.header.path}: no lungs found, so that all of it is searched; is it a chest, in HU?")
-    box = whole_box(hu.shape) if lungs is None else find_lung_box(lungs)
+    box = whole_box(hu.shape) if lungs is None else find_lung_box(lungs, model.reach, model.size_multiple)
 
-    probability = np.zeros(ct.shape_irc, dtype=np.float16)
-    in_box = to_axial(probability, ct.direction)[box]  # a view
+    logits = np.full(ct.shape_irc, -np.inf, dtype=np.float32)
+    in_box = to_axial(logits, ct.direction)[box]  # a view
     model.eval()
     with progress_bar(len(in_box), f"Segmenting {ct.series_uid[-20:]}", "slice", show_progress) as bar:
         start = 0
-        for nodule_prob in predict_slices(hu, box, step, model, tta, precision):
-            if not np.isfinite(nodule_prob).all():
+        for slice_logits in predict_slices(hu, box, step, model, tta, precision):
+            if not np.isfinite(slice_logits).all():
                 raise InputError(f"{ct.header.path}: the model's result is NaN; try --precision fp32, or another model")
-            in_box[start : start + len(nodule_prob)] = nodule_prob
-            start += len(nodule_prob)
-            bar.update(len(nodule_prob))
+            in_box[start : start + len(slice_logits)] = slice_logits
+            start += len(slice_logits)
+            bar.update(len(slice_logits))
     if lungs is not None:
         keep_what_touches(in_box, lungs[box])
-    return probability
+    return logits
 
 
 def whole_box(shape: tuple[int, ...]) -> Box:
@@ -110,31 +160,34 @@ def whole_box(shape: tuple[int, ...]) -> Box:
     return index, rows, cols
 
 
-def find_lung_box(lungs: NDArray[np.bool_]) -> Box:
-    """The lungs with a slice more at either end, and with the network's surroundings in each slice."""
+def find_lung_box(lungs: NDArray[np.bool_], reach: int, size_multiple: int) -> Box:
+    """The lungs with a slice more at either end, and with all that the network's results in them depend on.
+
+    Args: reach, size_multiple: the network's, see `Segmenter`. The box begins and ends where the network's blocks do in
+        a whole slice, so that the same pixels are taken together.
+    """
     slices, rows, cols = (np.flatnonzero(lungs.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1)))
     return (
         slice(max(int(slices[0]) - 1, 0), min(int(slices[-1]) + 2, len(lungs))),
-        with_margin(int(rows[0]), int(rows[-1]) + 1, lungs.shape[1]),
-        with_margin(int(cols[0]), int(cols[-1]) + 1, lungs.shape[2]),
+        with_margin(int(rows[0]), int(rows[-1]) + 1, lungs.shape[1], reach, size_multiple),
+        with_margin(int(cols[0]), int(cols[-1]) + 1, lungs.shape[2], reach, size_multiple),
     )
 
 
-def with_margin(start: int, stop: int, size: int) -> slice:
-    start, stop = start - MARGIN, stop + MARGIN
-    return slice(max(start - start % ALIGNMENT, 0), min(stop + -stop % ALIGNMENT, size))
+def with_margin(start: int, stop: int, size: int, margin: int, multiple: int) -> slice:
+    start, stop = start - margin, stop + margin
+    return slice(max(start - start % multiple, 0), min(stop + -stop % multiple, size))
 
 
 @torch.inference_mode()
 def predict_slices(
-    hu: NDArray[np.int16], box: Box, step: int, model: nn.Module, tta: bool, precision: str
-) -> Iterator[NDArray[np.float16]]:
-    """The probabilities of the box's slices, a batch of them after the other: (slice, row, col).
+    hu: NDArray[np.int16], box: Box, step: int, model: Segmenter, tta: bool, precision: str
+) -> Iterator[NDArray[np.float32]]:
+    """The logits of the box's slices, a batch of them after the other: (slice, row, col).
 
     Args: step: from a slice to the next that the network sees with it.
     """
-    parameter = next(model.parameters(), None)
-    device = torch.device("cpu") if parameter is None else parameter.device
+    device = model.device
     dtype = get_dtype(precision, device)
     index, rows, cols = box
     batch_size = get_slice_batch_size(device)
@@ -147,22 +200,21 @@ def predict_slices(
         # (slice, 7, row, col), in what convolutions are fastest in
         ct_slices = windows.permute(0, 3, 1, 2).float().contiguous(memory_format=torch.channels_last)
         with autocast(device, dtype):
-            nodule_prob = predict_flipped(model, ct_slices) if tta else model(ct_slices)
-        yield nodule_prob[:, 0].half().cpu().numpy()
+            logits = predict_flipped(model, ct_slices) if tta else model.logits(ct_slices)
+        yield logits[:, 0].float().cpu().numpy()
 
 
-def predict_flipped(model: nn.Module, ct_slices: torch.Tensor) -> torch.Tensor:
-    """The mean over flips, each turned back."""
-    return torch.stack([model(ct_slices.flip(dims)).flip(dims) for dims in FLIPS]).mean(dim=0)
+def predict_flipped(model: Segmenter, ct_slices: torch.Tensor) -> torch.Tensor:
+    """The mean logits over flips, each turned back."""
+    return torch.stack([model.logits(ct_slices.flip(dims)).flip(dims) for dims in FLIPS]).mean(dim=0)
 
 
-def keep_what_touches(probability: NDArray[np.float16], lungs: NDArray[np.bool_]) -> None:
-    """Lower, in place, what lies outside the lungs to the highest value at which it hangs together with lung.
+def keep_what_touches(logits: NDArray[np.float32], lungs: NDArray[np.bool_]) -> None:
+    """Lower, in place, what lies outside the lungs to the highest value at which it is connected to lung.
 
     Source: morphological reconstruction by dilation; Vincent (1993), https://doi.org/10.1109/83.217222
     """
-    levels = np.ceil(probability * np.float16(LEVELS)).astype(np.uint8)
-    marker, mask = (sitk.GetImageFromArray(array) for array in (levels * lungs, levels))
-    reached = sitk.GetArrayFromImage(sitk.ReconstructionByDilation(marker, mask, fullyConnected=True))
-    is_lowered = reached < levels
-    probability[is_lowered] = reached[is_lowered] / np.float32(LEVELS)
+    marker = np.where(lungs, logits, logits.min())
+    marker_image, image = (sitk.GetImageFromArray(array) for array in (marker, logits))
+    reached = sitk.ReconstructionByDilation(marker_image, image, fullyConnected=True)
+    logits[:] = sitk.GetArrayViewFromImage(reached)

@@ -10,12 +10,13 @@ import torch.distributed as dist
 
 from p2ch13.distributed import data_parallel, process_group
 from p2ch13.losses import segmentation_loss
+from p2ch13.model import LogitNetwork
 from p2ch13.training.app import SegmentationTrainingApp
 
 
 def compute_gradients(app, batch_size):
     """Of the first step, with BatchNorm in evaluation mode."""
-    model = data_parallel(app.segmentation_model, app.device).eval()
+    model = data_parallel(LogitNetwork(app.segmentation_model), app.device).eval()
     ct_slices, label_mask, *_ = next(app.init_train_ds().batches(batch_size, app.launch))
     segmentation_loss(model(ct_slices), label_mask).mean().backward()
     return [parameter.grad for parameter in app.segmentation_model.parameters()]

@@ -33,6 +33,22 @@ def test_a_model_of_another_shape_is_rebuilt_from_its_arguments(tmp_path):
     assert load_model(path).unet.depth == 4
 
 
+@pytest.mark.parametrize(
+    ("model_args", "negative_slope"),
+    [
+        (None, 0.0),  # the book's files
+        ({**BOOK_MODEL, "activation": "relu"}, 0.0),
+        ({**BOOK_MODEL, "activation": "leaky_relu"}, 0.01),
+        ({name: value for name, value in BOOK_MODEL.items() if name != "activation"}, 0.01),  # before it was named
+    ],
+)
+def test_each_file_keeps_the_activation_it_was_trained_with(tmp_path, model, model_args, negative_slope):
+    state = {"model_state": model.state_dict()} | ({} if model_args is None else {"model_args": model_args})
+    save_checkpoint(tmp_path / "seg.state", state)
+    activation = load_model(tmp_path / "seg.state").unet.down_path[0].block[1]
+    assert activation(torch.tensor(-1.0)).item() == pytest.approx(-negative_slope)
+
+
 def test_a_failed_save_leaves_the_previous_one(tmp_path, model):
     path = tmp_path / "seg.state"
     save_checkpoint(path, {"model_state": model.state_dict(), "epoch": 1})

@@ -1,7 +1,14 @@
 import pytest
 import torch
 
-from p2ch13.losses import FALSE_ALARM_PIXELS, batch_dice_loss, dice_loss, rate_false_alarms, segmentation_loss
+from p2ch13.losses import (
+    FALSE_ALARM_PIXELS,
+    batch_dice_loss,
+    dice_loss,
+    pixel_cross_entropy,
+    rate_false_alarms,
+    segmentation_loss,
+)
 
 # (2 * correct + 1) / (predicted + labelled + 1)
 DICE_BY_HAND = [
@@ -18,6 +25,11 @@ def as_slice(values, dtype=torch.float32):
     return torch.tensor(values, dtype=dtype).reshape(1, 1, 2, 2)
 
 
+def as_logits(probabilities):
+    """Of 0 and 1 the largest that float32 keeps apart from nothing else: a sigmoid of exactly 0 and 1."""
+    return as_slice(probabilities).logit().clamp(-200, 200)
+
+
 @pytest.mark.parametrize(("prob", "label", "expected"), DICE_BY_HAND)
 def test_dice_loss(prob, label, expected):
     assert dice_loss(as_slice(prob), as_slice(label, torch.bool), epsilon=1).item() == pytest.approx(expected)
@@ -31,15 +43,15 @@ def test_one_loss_for_each_sample():
 
 def test_a_missed_pixel_weighs_eight_times_more():
     # 1 - 3/4 for all pixels; the false negatives' part is the same here, since nothing is predicted outside.
-    missed = segmentation_loss(as_slice([1, 0, 0, 0]), as_slice([1, 1, 0, 0], torch.bool))
+    missed = segmentation_loss(as_logits([1, 0, 0, 0]), as_slice([1, 1, 0, 0], torch.bool))
     assert missed.item() == pytest.approx(0.25 + 8 * 0.25)
     # 1 - 5/6 for all pixels; without the false alarm nothing is missing.
-    false_alarm = segmentation_loss(as_slice([1, 1, 1, 0]), as_slice([1, 1, 0, 0], torch.bool))
+    false_alarm = segmentation_loss(as_logits([1, 1, 1, 0]), as_slice([1, 1, 0, 0], torch.bool))
     assert false_alarm.item() == pytest.approx(1 / 6)
 
 
 def test_the_weight_of_a_missed_pixel():
-    missed = as_slice([1, 0, 0, 0]), as_slice([1, 1, 0, 0], torch.bool)
+    missed = as_logits([1, 0, 0, 0]), as_slice([1, 1, 0, 0], torch.bool)
     assert segmentation_loss(*missed, fn_weight=3.0).item() == pytest.approx(0.25 + 3 * 0.25)
 
 
@@ -48,7 +60,8 @@ def test_dice_over_the_batch():
     label = torch.cat([as_slice([1, 1, 0, 0], torch.bool), as_slice([0, 0, 0, 0], torch.bool)])
     # (2*1 + 1) / (3 + 2 + 1); of the label's two pixels one is found: (2*1 + 1) / (1 + 2 + 1)
     assert batch_dice_loss(prob, label).tolist() == pytest.approx([0.5, 0.5])
-    assert segmentation_loss(prob, label, 2.0, over_batch=True).tolist() == pytest.approx([0.5 + 2 * 0.25] * 2)
+    logits = torch.cat([as_logits([1, 0, 0, 0]), as_logits([0, 0, 1, 1])])
+    assert segmentation_loss(logits, label, 2.0, over_batch=True).tolist() == pytest.approx([0.5 + 2 * 0.25] * 2)
 
 
 def test_over_the_batch_a_false_alarm_where_nothing_is_keeps_its_gradient():
@@ -58,16 +71,29 @@ def test_over_the_batch_a_false_alarm_where_nothing_is_keeps_its_gradient():
         logits = torch.full((2, 1, 64, 64), 2.0, requires_grad=True)
         label = torch.zeros(2, 1, 64, 64, dtype=torch.bool)
         label[0, :, :16, :16] = True
-        segmentation_loss(logits.sigmoid(), label, over_batch=over_batch).mean().backward()
+        segmentation_loss(logits, label, over_batch=over_batch).mean().backward()
         gradients.append(logits.grad[1].mean().item())
     assert gradients[1] > 100 * gradients[0] > 0
 
 
 def test_cross_entropy_by_hand():
-    prob, label = as_slice([0.5, 0.25, 0.0, 0.0]), as_slice([1, 0, 0, 0], torch.bool)
-    without = segmentation_loss(prob, label).item()
+    logits, label = as_logits([0.5, 0.25, 0.0, 0.0]), as_slice([1, 0, 0, 0], torch.bool)
+    without = segmentation_loss(logits, label).item()
     # -(ln 0.5 + ln 0.75) / 4
-    assert segmentation_loss(prob, label, cross_entropy=2.0).item() == pytest.approx(without + 2 * 0.2452073)
+    assert segmentation_loss(logits, label, cross_entropy=2.0).item() == pytest.approx(without + 2 * 0.2452073)
+
+
+@pytest.mark.parametrize(
+    ("logit", "is_nodule", "loss", "gradient"),
+    [(17.0, False, 17.0, 1.0), (30.0, False, 30.0, 1.0), (-30.0, True, 30.0, -1.0), (-90.0, True, 90.0, -1.0)],
+)
+def test_cross_entropy_moves_what_is_certain_and_wrong(logit, is_nodule, loss, gradient):
+    """ln(1 + e^17) is 17 and its derivative 1; a float32 sigmoid of 17 is 1, its logarithm's gradient 0."""
+    logits = torch.full((1, 1, 2, 2), logit, requires_grad=True)
+    entropy = pixel_cross_entropy(logits, torch.full((1, 1, 2, 2), is_nodule))
+    entropy.sum().backward()
+    assert entropy.item() == pytest.approx(loss, abs=1e-4)
+    assert (4 * logits.grad).flatten().tolist() == pytest.approx([gradient] * 4, abs=1e-4)  # a quarter of the mean each
 
 
 def test_sums_of_bfloat16_are_exact():
@@ -81,16 +107,19 @@ def test_sums_of_bfloat16_are_exact():
 
 def test_gradient_leads_to_the_label():
     logits = torch.zeros(1, 1, 2, 2, requires_grad=True)
-    segmentation_loss(logits.sigmoid(), as_slice([1, 0, 0, 0], torch.bool)).sum().backward()
+    segmentation_loss(logits, as_slice([1, 0, 0, 0], torch.bool)).sum().backward()
     assert (logits.grad.flatten() < 0).tolist() == [True, False, False, False]
 
 
 def test_rating_false_alarms():
-    """By hand: 20 of 25 pixels count; where 10 of them are nodule, 10 zeros take their place."""
-    prob = torch.full((2, 1, 5, 5), 0.5)
-    prob[0].flatten()[:5] = 1.0
-    label = torch.zeros(2, 1, 5, 5, dtype=torch.bool)
-    label[1].flatten()[:10] = True
+    """By hand: 20 of 25 pixels count, the highest that are no nodule; one of logit 20 is told from one of 40."""
+    logits = torch.full((3, 1, 5, 5), -2.0)
+    logits[0].flatten()[:5] = 3.0
+    logits[1].flatten()[:5] = 20.0
+    logits[2].flatten()[:5] = 40.0
+    label = torch.zeros(3, 1, 5, 5, dtype=torch.bool)
+    label[0].flatten()[:2] = True
     assert FALSE_ALARM_PIXELS == 20
-    assert rate_false_alarms(prob, label).tolist() == pytest.approx([(5 + 15 * 0.5) / 20, 15 * 0.5 / 20])
-    assert rate_false_alarms(prob[..., :2, :2], label[..., :2, :2]).shape == (2,)
+    expected = [(3 * 3 - 17 * 2) / 20, (5 * 20 - 15 * 2) / 20, (5 * 40 - 15 * 2) / 20]
+    assert rate_false_alarms(logits, label).tolist() == pytest.approx(expected)
+    assert rate_false_alarms(logits[..., :2, :2], label[..., :2, :2]).shape == (3,)

@@ -50,9 +50,10 @@ def test_a_failed_write_leaves_the_file_that_was_there(tmp_path, monkeypatch):
 
 
 def test_the_list_has_luna16s_columns_first(tmp_path):
-    finding = Finding("1.2.3", 1, XyzTuple(1.25, -2.0, 300.12345), 0.98765432, 5.678, 95.87, 3, 7)
+    finding = Finding("1.2.3", 1, XyzTuple(1.25, -2.0, 300.123), 12.000001, 0.9999938558253978, 5.678, 95.87, 3, 7)
     write_nodules(tmp_path / "nodules.csv", [finding])
     header, row = csv.reader((tmp_path / "nodules.csv").open(newline=""))
     assert header[:5] == ["seriesuid", "coordX", "coordY", "coordZ", "probability"]
-    assert header[5:] == ["diameter_mm", "volume_mm3", "first_slice", "last_slice", "finding"]
-    assert row == ["1.2.3", "1.250", "-2.000", "300.123", "0.98765", "5.68", "95.9", "3", "7", "1"]
+    assert header[5:] == ["logit", "diameter_mm", "volume_mm3", "first_slice", "last_slice", "finding"]
+    assert row[:6] == ["1.2.3", "1.250", "-2.000", "300.123", "0.9999938558253978", "12.000001"]
+    assert row[6:] == ["5.68", "95.9", "3", "7", "1"]

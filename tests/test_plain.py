@@ -94,19 +94,21 @@ def both(app, plain):
 
 
 def test_losses_step_by_step(both):
-    """In float32, and with the same weights in both before every step.
+    """With the same weights in both before every step, and in float64.
 
-    Adam's first steps follow the sign of gradients that are next to zero, which is a matter of rounding: of two runs
-    that differ in nothing but the memory format the losses are 1% apart after a few steps on scans as simple as these.
+    In float32 BatchNorm enlarges the rounding of channels that hardly vary in scans as simple as these, and Adam's
+    first steps follow the sign of gradients that are next to zero.
     """
     app, training, train_ds, plain_ds = both
-    plain_losses = training.train(plain_ds)
+    app.segmentation_model.double()
+    training.model.double()
+    plain_losses = training.train(InDoublePrecision(plain_ds))
     for step, (ct_slices, label_mask, *_) in enumerate(train_ds.batches(app.config.batch_size)):
         copy_weights(app.segmentation_model, training.model)
         app.seed_epoch(step)
-        losses, _ = app.train_step(ct_slices, label_mask)
+        losses, _ = app.train_step(ct_slices.double(), label_mask)
         app.seed_epoch(step)
-        torch.testing.assert_close(losses, next(plain_losses), rtol=1e-4, atol=0)
+        torch.testing.assert_close(losses, next(plain_losses), rtol=1e-6, atol=0)
     assert step == 5
 
 

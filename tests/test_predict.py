@@ -18,6 +18,7 @@ from p2ch13.model import BOOK_MODEL, UNetWrapper
 from p2ch13.predict import app
 from p2ch13.predict.__main__ import main
 from p2ch13.predict.inputs import find_inputs
+from p2ch13.segmentation import Detection
 from tests.checks import Intruder, assert_one_line
 from tests.dicom_files import SERIES_UID, write_series
 from tests.scan_files import IDENTITY, Ball, ball_mask, make_chest, make_hu, to_xyz, write_luna, write_scan
@@ -327,17 +328,17 @@ def test_mistyped_options(capsys):
 def test_the_model_is_asked_as_the_options_say(tmp_path, predict, monkeypatch):
     calls = []
 
-    def segment(ct, model, **options):
-        calls.append(options)
-        return np.zeros(ct.shape_irc, dtype=np.float16)
+    def detect(ct, model, *limits, **options):
+        calls.append((*limits, options))
+        return Detection(np.zeros(ct.shape_irc, np.float16), np.zeros(ct.shape_irc, np.int32), [])
 
-    monkeypatch.setattr(app, "segment", segment)
+    monkeypatch.setattr(app, "detect", detect)
     path = write_scan(tmp_path / "a.mha", make_hu(BALLS, SHAPE_IRC))
     assert predict(path) == 0
-    assert predict(path, "--tta", "--no-lung-field", "--precision", "bf16") == 0
+    assert predict(path, "--tta", "--no-lung-field", "--precision", "bf16", "--threshold", "0.9999") == 0
     assert calls == [
-        {"lung_field": True, "tta": False, "precision": "auto", "show_progress": True},
-        {"lung_field": False, "tta": True, "precision": "bf16", "show_progress": True},
+        (0.5, 3.0, {"lung_field": True, "tta": False, "precision": "auto", "show_progress": True}),
+        (0.9999, 3.0, {"lung_field": False, "tta": True, "precision": "bf16", "show_progress": True}),
     ]
 
 

@@ -10,8 +10,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from p2ch13.cache import CtCache
 from p2ch13.candidates import EXCLUDED_FILE, CandidateInfoTuple, read_excluded
 from p2ch13.checkpoint import load_checkpoint
@@ -23,10 +21,10 @@ from p2ch13.evaluate.external import find_mask, read_findings, read_mask
 from p2ch13.evaluate.options import EvaluationOptions
 from p2ch13.evaluate.report import format_summary, write_report
 from p2ch13.evaluate.worst_cases import WorstCases
-from p2ch13.findings import Finding, find_nodules
+from p2ch13.findings import Finding, find_marked
 from p2ch13.label_options import change_labels
 from p2ch13.scoring import Labels, ScanScores, score_scan, summarize
-from p2ch13.segmentation import load_segmenter, segment
+from p2ch13.segmentation import detect, load_segmenter
 from util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
 from util.files import make_writable_folder
 from util.progress import progress_bar
@@ -118,8 +116,16 @@ def make_model_finder(options: EvaluationOptions, checkpoint: Path) -> Finder:
     keep_freed_memory()
 
     def find(ct: Ct) -> tuple[Labels | None, list[Finding]]:
-        probability = segment(ct, model, lung_field=options.lung_field, tta=options.tta, precision=options.precision)
-        return find_nodules(ct, probability, options.threshold, options.min_diameter)
+        found = detect(
+            ct,
+            model,
+            options.threshold,
+            options.min_diameter,
+            lung_field=options.lung_field,
+            tta=options.tta,
+            precision=options.precision,
+        )
+        return found.labels, found.findings
 
     return find
 
@@ -128,8 +134,7 @@ def make_mask_finder(mask_dir: Path, min_diameter_mm: float, given: dict[str, li
     """Args: given: findings that take the place of the mask's connected components."""
 
     def find(ct: Ct) -> tuple[Labels | None, list[Finding]]:
-        probability = read_mask(find_mask(mask_dir, ct.series_uid), ct).astype(np.float16)
-        labels, findings = find_nodules(ct, probability, 0.5, min_diameter_mm)
+        labels, findings = find_marked(ct, read_mask(find_mask(mask_dir, ct.series_uid), ct), min_diameter_mm)
         return labels, findings if given is None else given.get(ct.series_uid, [])
 
     return find

@@ -67,6 +67,7 @@ def read_findings(csv_path: Path) -> dict[str, list[Finding]]:
             series_uid=fields[0],
             number=0,
             center_xyz=parse_center(fields),
+            logit=parse_number(fields[5]) if fields[5] else math.nan,
             probability=parse_number(fields[4]),
             diameter_mm=math.nan,
             volume_mm3=math.nan,
@@ -75,7 +76,7 @@ def read_findings(csv_path: Path) -> dict[str, list[Finding]]:
         )
 
     findings: defaultdict[str, list[Finding]] = defaultdict(list)
-    for line, fields in read_rows(csv_path, (*POSITION_COLUMNS, "probability")):
+    for line, fields in read_rows(csv_path, (*POSITION_COLUMNS, "probability"), ("logit",)):
         finding = parse_row(csv_path, line, fields, parse)
         findings[finding.series_uid].append(finding)
     return findings

@@ -9,16 +9,15 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from p2ch13.ct import Ct
 from p2ch13.dicom_seg import check_highdicom, check_is_dicom, write_dicom_segmentation
-from p2ch13.findings import Finding, find_nodules
+from p2ch13.findings import Finding
 from p2ch13.outputs import write_image, write_nodules
 from p2ch13.predict.inputs import ScanInput, find_inputs, split_duplicates
 from p2ch13.predict.options import PredictOptions
 from p2ch13.reporting import draw_nodules, write_png
-from p2ch13.segmentation import load_segmenter, segment
+from p2ch13.segmentation import Segmenter, detect, load_segmenter
 from util.coordinates import to_axial
 from util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
 from util.files import make_writable_folder
@@ -78,23 +77,24 @@ def collect_inputs(options: PredictOptions) -> tuple[list[ScanInput], list[Input
     return inputs, errors + duplicates
 
 
-def predict_scan(scan: ScanInput, model: nn.Module, options: PredictOptions) -> list[Finding]:
+def predict_scan(scan: ScanInput, model: Segmenter, options: PredictOptions) -> list[Finding]:
     """Search one scan and write its files. Raises: InputError, naming the scan, if it cannot be used."""
     start = time.monotonic()
     ct = Ct(scan.path, series_uid=scan.series_uid)
     if options.dicom_seg:
         check_is_dicom(ct)
-    probability = segment(
+    logits, labels, findings = detect(
         ct,
         model,
+        options.threshold,
+        options.min_diameter,
         lung_field=options.lung_field,
         tta=options.tta,
         precision=options.precision,
         show_progress=True,
     )
     if options.probability:
-        write_image(output_path(options, scan, f"probability.{options.format}"), probability.astype(np.float32), ct)
-    labels, findings = find_nodules(ct, probability, options.threshold, options.min_diameter)
+        write_image(output_path(options, scan, f"probability.{options.format}"), as_probabilities(logits), ct)
     mask_path = output_path(options, scan, f"mask.{options.format}")
     write_image(mask_path, (labels > 0).astype(np.uint8), ct)
     if options.dicom_seg:
@@ -103,6 +103,11 @@ def predict_scan(scan: ScanInput, model: nn.Module, options: PredictOptions) -> 
     seconds = time.monotonic() - start
     log.info(f"{scan.path}: {describe(findings)}; {seconds:.0f} s. {mask_path}")
     return findings
+
+
+def as_probabilities(logits: NDArray[np.float16]) -> NDArray[np.float32]:
+    """(index, row, col), each 0..1."""
+    return 1 / (1 + np.exp(-logits.astype(np.float32).clip(-80)))  # type: ignore[no-any-return]  # exp(89) is too large
 
 
 def output_path(options: PredictOptions, scan: ScanInput, ending: str) -> Path:

@@ -33,7 +33,7 @@ from p2ch13.compute import (
     keep_freed_memory,
     should_compile,
 )
-from p2ch13.config import NODULE_THRESHOLD
+from p2ch13.config import NODULE_LOGIT
 from p2ch13.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
 from p2ch13.distributed import (
     copy_buffers_from_first,
@@ -45,7 +45,7 @@ from p2ch13.distributed import (
 )
 from p2ch13.losses import rate_false_alarms, segmentation_loss
 from p2ch13.metrics import EpochTotals, Scores, count_pixels
-from p2ch13.model import BOOK_MODEL, UNetWrapper
+from p2ch13.model import BOOK_MODEL, LogitNetwork, UNetWrapper
 from p2ch13.optimizers import Muon
 from p2ch13.reporting import TensorBoardReport, draw_findings, write_png
 from p2ch13.schedules import average_weights, set_learning_rate, warm_up_cosine
@@ -121,6 +121,7 @@ class SegmentationTrainingApp:
             "wf": config.filters.bit_length() - 1,
             "projections": config.projections,
             "pixel_block": config.pixel_block,
+            "activation": config.activation,
         }
 
     def init_optimizer(self) -> Optimizer:
@@ -134,11 +135,11 @@ class SegmentationTrainingApp:
         return Adam(parameters, lr=learning_rate, fused=True, capturable=self.records_steps)
 
     def init_training(self) -> tuple[nn.Module, Callable[..., tuple[torch.Tensor, torch.Tensor]]]:
-        """The model as it is trained, and the function that takes a step with it; weights are those of the model.
+        """The model as it is trained, HU -> logits, and the function that takes a step with it.
 
         Called again by `main`, when the processes of the run can talk to each other.
         """
-        model = data_parallel(self.segmentation_model, self.device)
+        model = data_parallel(LogitNetwork(self.segmentation_model), self.device)
         if not self.is_compiled:
             return model, self.compute_step
         step = CapturedStep(self.compute_step) if self.records_steps else self.compute_step
@@ -288,9 +289,9 @@ class SegmentationTrainingApp:
         """How hard crops without a nodule are for the model as it is now: (batch,)."""
         self.segmentation_model.eval()
         with autocast(self.device, self.dtype):
-            nodule_prob = self.segmentation_model(ct_slices.contiguous(memory_format=torch.channels_last))
+            logits = self.segmentation_model.logits(ct_slices.contiguous(memory_format=torch.channels_last))
         self.segmentation_model.train()
-        return rate_false_alarms(nodule_prob, label_mask)
+        return rate_false_alarms(logits, label_mask)
 
     def compute_step(self, ct_slices: torch.Tensor, label_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """One step of the optimizer on a batch. Returns: what `compute_batch_loss` does.
@@ -335,17 +336,17 @@ class SegmentationTrainingApp:
         Args: (batch, 7, row, col) in HU and (batch, 1, row, col) bool, on any device.
         """
         ct_slices, label_mask = (x.to(self.device, non_blocking=True) for x in (ct_slices, label_mask))
-        model: nn.Module = self.evaluated_model
+        network: Callable[[torch.Tensor], torch.Tensor] = self.evaluated_model.logits
         if self.segmentation_model.training:
-            model = self.training_model
+            network = self.training_model
             ct_slices, label_mask = self.augmentation_model(ct_slices, label_mask)
         with autocast(self.device, self.dtype):
-            nodule_prob = model(ct_slices)  # (batch, 1, row, col), each 0..1
+            logits = network(ct_slices)  # (batch, 1, row, col), float32
         config = self.config
         # Validation batches have one slice on a CPU and several on a GPU: their losses should not depend on that.
         over_batch = config.batch_dice and self.segmentation_model.training
-        losses = segmentation_loss(nodule_prob, label_mask, config.fn_weight, over_batch, config.cross_entropy)
-        return losses, count_pixels(nodule_prob > NODULE_THRESHOLD, label_mask)
+        losses = segmentation_loss(logits, label_mask, config.fn_weight, over_batch, config.cross_entropy)
+        return losses, count_pixels(logits > NODULE_LOGIT, label_mask)
 
     @property
     def evaluated_model(self) -> UNetWrapper:
@@ -360,8 +361,8 @@ class SegmentationTrainingApp:
         """(batch, 7, row, col) in HU -> (batch, 1, row, col), bool, with the model as it is in use."""
         self.set_evaluating()
         with autocast(self.device, self.dtype):
-            nodule_prob: torch.Tensor = self.evaluated_model(ct_slices.to(self.device))
-        return nodule_prob > NODULE_THRESHOLD
+            logits = self.evaluated_model.logits(ct_slices.to(self.device))
+        return logits > NODULE_LOGIT
 
     def init_report(self) -> AbstractContextManager[TensorBoardReport | None]:
         """The run's TensorBoard folders; None in all processes but the first."""

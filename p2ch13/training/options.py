@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from p2ch13.config import (
+    ACTIVATIONS,
     AUGMENTATION,
     BEST_METRICS,
     BOOK_AUGMENTATION,
@@ -264,6 +265,12 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         type=positive_int,
         default=default.pixel_block,
         help="rows and cols of pixels that the network takes as one",
+    )
+    network.add_argument(
+        "--activation",
+        choices=ACTIVATIONS,
+        default=default.activation,
+        help="after each convolution; relu is the book's",
     )
     add_switch(network, "projections", "show the network the highest and the lowest of its slices, too")
     network.add_argument(

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from p2ch13.checkpoint import load_checkpoint
 from p2ch13.config import TrainingConfig
+from p2ch13.model import UNNAMED_ACTIVATION
 from p2ch13.training.options import check_options, given_options, parse_config, resume_config
 from util.errors import InputError
 
@@ -34,7 +35,7 @@ def read_settings(sys_argv: Sequence[str]) -> Settings:
     state = load_checkpoint(path)
     if "step" not in state or not isinstance(state.get("config"), dict) or not is_name_part(state.get("time_str")):
         raise InputError(f"{path}: holds a model, but not what is needed to go on with its training; start a new run")
-    saved = TrainingConfig.from_dict(state["config"])
+    saved = TrainingConfig.from_dict({"activation": UNNAMED_ACTIVATION, **state["config"]})
     check_options(path, asdict(saved))
     config = resume_config(saved, given_options(sys_argv))
     folder = models_dir_of(config)
