@@ -4,6 +4,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -14,19 +15,19 @@ from p2ch13.model import LogitNetwork
 from p2ch13.training.app import SegmentationTrainingApp
 
 
-def compute_gradients(app, batch_size):
+def compute_gradients(app: SegmentationTrainingApp, batch_size: int) -> list[torch.Tensor | None]:
     """Of the first step, with BatchNorm in evaluation mode."""
     model = data_parallel(LogitNetwork(app.segmentation_model), app.device).eval()
     ct_slices, label_mask, *_ = next(app.init_train_ds().batches(batch_size, app.launch))
-    segmentation_loss(model(ct_slices), label_mask).mean().backward()
+    torch.autograd.backward(segmentation_loss(model(ct_slices), label_mask).mean())
     return [parameter.grad for parameter in app.segmentation_model.parameters()]
 
 
-def validate(app):
+def validate(app: SegmentationTrainingApp) -> dict[str, float]:
     return asdict(app.do_validation(1, app.init_val_ds()))
 
 
-def train_weights(app):
+def train_weights(app: SegmentationTrainingApp) -> list[float]:
     """How far the weights of the processes are from each other after an epoch."""
     app.training_model, app.train_step = app.init_training()
     app.do_training(1, app.init_train_ds())
@@ -37,8 +38,9 @@ def train_weights(app):
     return [(highest - lowest).max().item(), app.optimizer.param_groups[0]["lr"]]
 
 
-def main(what, result_path, *options):
+def main(what: str, result_path: str, *options: str) -> None:
     app = SegmentationTrainingApp(options)
+    result: Any
     with process_group(app.launch):
         if what == "gradients":
             result = compute_gradients(app, 8)
