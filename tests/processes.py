@@ -1,7 +1,9 @@
 """What `test_distributed.py` has torchrun start in two processes: `processes.py WHAT RESULT_PATH OPTIONS...`."""
 
 import json
+import os
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,10 @@ import torch.distributed as dist
 from p2ch13.distributed import data_parallel, process_group
 from p2ch13.losses import segmentation_loss
 from p2ch13.model import LogitNetwork
+from p2ch13.training.__main__ import main as train_from
 from p2ch13.training.app import SegmentationTrainingApp
+from tests.hold import hold
+from util.errors import run_command
 
 
 def compute_gradients(app: SegmentationTrainingApp, batch_size: int) -> list[torch.Tensor | None]:
@@ -38,7 +43,16 @@ def train_weights(app: SegmentationTrainingApp) -> list[float]:
     return [(highest - lowest).max().item(), app.optimizer.param_groups[0]["lr"]]
 
 
+def train(held: str, options: Sequence[str]) -> None:
+    """As `python -m p2ch13.training` does; the second process is held before its third epoch if `held` is missing."""
+    if os.environ["RANK"] == "1" and not Path(held).exists():
+        hold("p2ch13.training.app:SegmentationTrainingApp.do_training", held, 3)
+    run_command(lambda: train_from(options))
+
+
 def main(what: str, result_path: str, *options: str) -> None:
+    if what == "train":
+        train(result_path, options)
     app = SegmentationTrainingApp(options)
     result: Any
     with process_group(app.launch):

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from p2ch13.phantom.nodules import center_on_tissue, draw_diameter, draw_nodule,
 from p2ch13.phantom.painting import Grid, paint_rod, splat
 from p2ch13.phantom.scan import make_phantom
 from p2ch13.phantom.scanner import Scanner, draw_protocol
+from tests.hold import start_held
 from util.errors import InputError
 
 REPOSITORY = Path(__file__).parents[1]
@@ -257,13 +257,10 @@ def test_command_line_writes_a_scan(tmp_path):
 def test_ctrl_c_leaves_only_whole_scans(tmp_path):
     program = (
         "import pathlib, sys; from p2ch13.phantom import write_phantoms; from util.errors import run_command; "
-        "run_command(lambda: write_phantoms(pathlib.Path(sys.argv[1]), 500, 0, 2, pixels=96, slice_count=12))"
+        "run_command(lambda: write_phantoms(pathlib.Path(sys.argv[1]), 20, 0, 2, pixels=96, slice_count=12))"
     )
-    command = [sys.executable, "-c", program, str(tmp_path / "demo")]
-    process = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    deadline = time.monotonic() + 60
-    while not list((tmp_path / "demo").glob("subset0/*.mhd")) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    reached, arguments = tmp_path / "reached", [tmp_path / "demo"]
+    process = start_held(program, "tqdm:tqdm.update", reached, arguments=arguments, start_new_session=True)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the parent and to its workers
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -214,8 +214,7 @@ def test_presets():
 
 
 def test_the_strong_preset_for_real(options, tmp_path):
-    done = run_script(["-m", "p2ch13.training"], [*options, "--preset", "strong", "--epochs", "2"], tmp_path)
-    assert done.returncode == 0, done.stderr
+    main([*options, "--preset", "strong", "--epochs", "2"])
     (path,) = (tmp_path / "models" / "p2ch13").glob("*.last.state")
     state = load_checkpoint(path)
     averaged, trained = state["model_state"]["unet.last.weight"], state["trained_state"]["unet.last.weight"]
@@ -340,6 +339,7 @@ def test_nothing_but_bad_batches(options, monkeypatch):
         app.do_training(1, app.init_train_ds())
 
 
+@pytest.mark.slow
 def test_deterministic_runs_are_equal(options, tmp_path):
     """With augmentation and workers, each in a process of its own."""
     states = []
@@ -390,7 +390,7 @@ def test_options_from_a_file(tmp_path, capsys):
 
 def test_a_full_disk_leaves_the_last_checkpoint(options, tmp_path):
     """A limit on the size of files, which a checkpoint is larger than and TensorBoard's are not."""
-    run_script(["-m", "p2ch13.training"], [*options, "tiny"], tmp_path)
+    main([*options, "--samples-per-epoch", "8"])
     (path,) = (tmp_path / "models" / "p2ch13").glob("*.last.state")
     before = path.read_bytes()
     code = (
@@ -494,6 +494,7 @@ def test_crops_live_on_the_gpu(options):
     assert batch[0].is_cuda and batch[1].is_cuda
 
 
+@pytest.mark.slow
 def test_a_compiled_run_is_the_same(options):
     """To within rounding."""
     losses = []
