@@ -1,5 +1,6 @@
-# make demo: see it work on invented scans. make test: run the tests. make bench: measure speed and memory. make
-# stress: kill it, fill its disk, damage its files. All install into .venv first.
+# make demo: see it work on invented scans. make test: run the tests, those that are quick. make test-slow: the others.
+# make check: style and types. make bench: measure speed and memory. make stress: kill it, fill its disk, damage its
+# files. All install into .venv first.
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +9,10 @@ BENCH_DATA ?= $(DEMO_DIR)
 BENCH_VAL_STRIDE ?= 4
 DEMO_OPTIONS := --data-dir $(DEMO_DIR) --cache-dir data/demo-cache
 
-.PHONY: demo test bench stress check clean
+# Two tests at a time, a thread each: most of them wait for a process to start or do one thing after the other.
+PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n 2
+
+.PHONY: demo test test-slow bench stress check clean
 
 # So short a training misses less with a little more weight on what is missed.
 demo: $(VENV)/installed $(DEMO_DIR)/candidates.csv
@@ -21,7 +25,10 @@ demo: $(VENV)/installed $(DEMO_DIR)/candidates.csv
 		--data-dir $(DEMO_DIR) --output data/demo-evaluation --series-uid $$(basename $$scan .mhd)
 
 test: $(VENV)/installed-dev
-	$(VENV)/bin/python -m pytest -q
+	$(PYTEST) -m "not slow"
+
+test-slow: $(VENV)/installed-dev
+	$(PYTEST) -m slow
 
 bench: $(VENV)/installed $(DEMO_DIR)/candidates.csv
 	$(VENV)/bin/python -m benchmarks.bench --data-dir $(BENCH_DATA) --val-stride $(BENCH_VAL_STRIDE)
@@ -32,7 +39,7 @@ stress: $(VENV)/installed-dev
 check: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy p2ch13 util stress
+	$(VENV)/bin/mypy
 
 clean:
 	rm -rf $(DEMO_DIR) data/demo-cache data/demo-masks data/demo-evaluation data/bench

@@ -7,10 +7,12 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
 
 
-def apart(function: Callable[..., Any], *arguments: Any) -> Any:
+def apart(function: Callable[..., Result], *arguments: Any) -> Result:
     """The function's result. Function, arguments and result must be such as `pickle` can name or copy."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.apart"],
@@ -19,7 +21,8 @@ def apart(function: Callable[..., Any], *arguments: Any) -> Any:
     )
     if done.returncode:
         raise RuntimeError(f"{function.__name__}{arguments} has failed:\n{done.stderr.decode()}")
-    return pickle.loads(done.stdout)
+    result: Result = pickle.loads(done.stdout)
+    return result
 
 
 def main() -> None:

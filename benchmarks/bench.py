@@ -1,7 +1,8 @@
 """Measure the package beside plain PyTorch and the machine's own limits: `make bench`.
 
 Prints a table with each figure's target and writes `benchmarks/results.json`, a list of {name, value, target, met}.
-Every figure is a ratio of what was measured in this run, or a size; a pair is measured alternately.
+Every figure is a ratio of what was measured in this run, or a size; a pair is measured alternately. With `--smoke` all
+of it runs on next to nothing, to show that it does: the figures then mean nothing, and none are written.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import os
 import platform
 import tempfile
 import time
 from collections import defaultdict
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,9 +24,8 @@ from typing import Any
 import torch
 
 from benchmarks import measure
-from benchmarks.apart import apart
-from benchmarks.made_up import LUNA16_NODULES, LUNA16_SERIES
-from benchmarks.measure import Setup
+from benchmarks.made_up import SMOKE_NOTE, write_made_up_scans
+from benchmarks.measure import FULL, SMOKE, Setup
 from p2ch13 import precache
 from p2ch13.compute import get_dtype
 from p2ch13.config import Folders
@@ -32,6 +33,10 @@ from util.errors import run_command
 from util.options import positive_int
 
 RESULTS_PATH = Path(__file__).with_name("results.json")
+# What decides how fast a processor is at this, and how Linux calls it.
+CPU_FEATURES = {"AVX2": "avx2", "AVX-512": "avx512f", "AVX-512-BF16": "avx512_bf16", "AMX-BF16": "amx_bf16"}
+LARGE = 20  # times LUNA16
+MANY_SERIES = 10  # times LUNA16's
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ def main() -> None:
     logging.disable(logging.INFO)
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # benchmarks/gpu.py is for those
     with tempfile.TemporaryDirectory(dir=make_folder(args.work_dir)) as work_dir:
-        setup = Setup(args.data_dir.absolute(), Path(work_dir) / "cache", args.val_stride)
+        setup = prepare(args, Path(work_dir))
         rows: list[Row] = []
         for group in (bench_cache, bench_speed, bench_memory, bench_large_sets, bench_losses, bench_start):
             group_start = time.monotonic()
@@ -63,12 +68,25 @@ def main() -> None:
             rows += group(setup, Path(work_dir))
             print(f"  {time.monotonic() - group_start:.0f} s")
     dtype = get_dtype("auto", torch.device("cpu"))
-    machine = f"{cpu_name()}, {torch.get_num_threads()} threads, {dtype}, PyTorch {torch.__version__}"
+    machine = f"{describe_cpu()}, {torch.get_num_threads()} threads, {dtype}, PyTorch {torch.__version__}"
+    if args.smoke:
+        print_rows(rows, f"{SMOKE_NOTE} {machine}")
+        print(f"{time.monotonic() - start:.0f} s")
+        return
     print_rows(rows, f"{args.data_dir} on {machine}")
     RESULTS_PATH.write_text(json.dumps([as_result(row) for row in rows], indent=2) + "\n")
     print(
         f"{sum(row.met for row in rows)} of {len(rows)} targets met, {time.monotonic() - start:.0f} s. {RESULTS_PATH}"
     )
+
+
+def prepare(args: argparse.Namespace, work_dir: Path) -> Setup:
+    """The data set and the sizes that are asked for."""
+    if not args.smoke:
+        return Setup(args.data_dir.absolute(), work_dir / "cache", args.val_stride, FULL)
+    setup = Setup(work_dir / "scans", work_dir / "cache", val_stride=2, sizes=SMOKE)
+    write_made_up_scans(setup.data_dir, ["1.2.0", "1.2.1"], SMOKE.shape_irc, SMOKE.centers, SMOKE.candidate_count)
+    return setup
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -80,6 +98,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data-dir", type=Path, default=Folders.data_dir, help="scans and CSV files")
     parser.add_argument("--val-stride", type=positive_int, default=4, help="every such series is for validation")
     parser.add_argument("--work-dir", type=Path, default=Path("data/bench"), help="for caches; needs 8 GB for a while")
+    parser.add_argument("--smoke", action="store_true", help="run all of it on next to nothing, and measure nothing")
     return parser
 
 
@@ -90,16 +109,18 @@ def make_folder(folder: Path) -> Path:
 
 def bench_cache(setup: Setup, work_dir: Path) -> list[Row]:
     """Filling the cache"""
-    apart(precache.main, ["--data-dir", str(setup.data_dir), "--cache-dir", str(setup.cache_dir)])
-    bytes_per_nodule = apart(measure.measure_cache_bytes_per_nodule, setup)
+    setup.run(precache.main, ["--data-dir", str(setup.data_dir), "--cache-dir", str(setup.cache_dir)])
+    bytes_per_nodule = setup.run(measure.measure_cache_bytes_per_nodule, setup)
     rows = []
     for what, package_seconds, plain_seconds in (
-        ("", *apart(measure.measure_precache, setup)),
-        (" of 300 slices", *apart(measure.measure_full_size_precache, work_dir / "full-size")),
+        ("", *setup.run(measure.measure_precache, setup)),
+        (" of 300 slices", *setup.run(measure.measure_full_size_precache, work_dir / "full-size", setup.sizes)),
     ):
         print(f"  seconds per scan{what}: package {package_seconds:.3g}, plain {plain_seconds:.3g}")
         rows.append(Row(f"precache, seconds per scan{what} / plain", package_seconds / plain_seconds, 1 / 30, False))
-    share_read = apart(measure.measure_share_of_scan_read, work_dir / "one-scan")
+    share_read = setup.run(measure.measure_share_of_scan_read, work_dir / "one-scan", setup.sizes)
+    if math.isnan(share_read):
+        print(f"  {work_dir}: the kernel counts no bytes read from there; choose a --work-dir on a disk")
     return [
         *rows,
         Row("read from disk of a scan with 2 nodules, share", share_read, 0.05, at_least=False),
@@ -110,14 +131,13 @@ def bench_cache(setup: Setup, work_dir: Path) -> list[Row]:
 def bench_speed(setup: Setup, work_dir: Path) -> list[Row]:
     """Training and validation"""
     plain_setup = replace(setup, cache_dir=work_dir / "plain-cache")
-    package, plain = defaultdict(list), defaultdict(list)
-    for _ in range(2):
-        for results, function, own_setup in (
-            (package, measure.measure_package, setup),
-            (plain, measure.measure_plain, plain_setup),
-        ):
-            for name, values in apart(function, own_setup, 3 if results is package else 1).items():
-                results[name] += values
+    package: defaultdict[str, list[float]] = defaultdict(list)
+    plain: defaultdict[str, list[float]] = defaultdict(list)
+    for _ in range(setup.sizes.processes):
+        for name, values in setup.run(measure.measure_package, setup).items():
+            package[name] += values
+        for name, values in setup.run(measure.measure_plain, plain_setup).items():
+            plain[name] += values
     ours, theirs = ({name: median(values) for name, values in results.items()} for results in (package, plain))
     print(
         f"  gemm {ours['gemm'] / 1e9:.0f} GFLOP/s; samples/s: step {ours['step']:.0f}, loop {ours['loop']:.0f}, "
@@ -136,8 +156,8 @@ def bench_speed(setup: Setup, work_dir: Path) -> list[Row]:
 
 def bench_memory(setup: Setup, work_dir: Path) -> list[Row]:
     """Memory of training"""
-    package = apart(measure.measure_package_memory, setup)
-    plain = apart(measure.measure_plain_memory, replace(setup, cache_dir=work_dir / "plain-cache"))
+    package = setup.run(measure.measure_package_memory, setup)
+    plain = setup.run(measure.measure_plain_memory, replace(setup, cache_dir=work_dir / "plain-cache"))
     for name, (training, validation) in {"package": package, "plain": plain}.items():
         print(f"  {name}: training {training / 1e6:.0f} MB, validation {validation / 1e6:.0f} MB")
     return [
@@ -148,30 +168,30 @@ def bench_memory(setup: Setup, work_dir: Path) -> list[Row]:
 
 def bench_large_sets(setup: Setup, work_dir: Path) -> list[Row]:
     """Sets larger than LUNA16"""
+    sizes, work_dir = setup.sizes, work_dir / "set"
     memory, rates = defaultdict(list), defaultdict(list)
-    for _ in range(2):
-        for factor in (1, 20):
-            peak, rate = apart(measure.measure_large_set, work_dir / "set", factor * LUNA16_NODULES, setup.samples)
+    for _ in range(sizes.processes):
+        for factor in (1, LARGE):
+            peak, rate = setup.run(measure.measure_large_set, work_dir, factor * sizes.nodule_count, sizes)
             memory[factor].append(peak)
             rates[factor].append(rate)
-    small_seconds = apart(measure.measure_opening, work_dir / "small-set", LUNA16_SERIES)
-    large_seconds = apart(measure.measure_opening, work_dir / "large-set", 10 * LUNA16_SERIES)
-    growth = median(memory[20]) - median(memory[1])
+    few, many = sizes.series_count, MANY_SERIES * sizes.series_count
+    few_seconds, many_seconds = (setup.run(measure.measure_opening, work_dir, count) for count in (few, many))
+    growth = median(memory[LARGE]) - median(memory[1])
     return [
-        Row("20 times LUNA16, growth of resident memory, MB", growth / 1e6, 300, at_least=False),
-        Row("20 times LUNA16, samples/s / LUNA16's", median(rates[20]) / median(rates[1]), 0.9),
-        Row(f"opening the datasets of {LUNA16_SERIES} series, s", small_seconds, 2, at_least=False),
-        Row(
-            f"opening {10 * LUNA16_SERIES} series / {LUNA16_SERIES}", large_seconds / small_seconds, 12, at_least=False
-        ),
+        Row(f"{LARGE} times LUNA16, growth of resident memory, MB", growth / 1e6, 300, at_least=False),
+        Row(f"{LARGE} times LUNA16, samples/s / LUNA16's", median(rates[LARGE]) / median(rates[1]), 0.9),
+        Row(f"opening the datasets of {few} series, s", few_seconds, 2, at_least=False),
+        Row(f"opening {many} series / {few}", many_seconds / few_seconds, 12, at_least=False),
     ]
 
 
 def bench_losses(setup: Setup, work_dir: Path) -> list[Row]:
     """Losses in bfloat16 and float32"""
-    short = replace(setup, samples=160, val_slices=4)
+    sizes = setup.sizes
+    short = replace(setup, sizes=replace(sizes, samples=sizes.loss_samples, val_slices=sizes.loss_slices))
     losses = {
-        precision: [apart(measure.measure_loss, short, precision, seed) for seed in range(3)]
+        precision: [setup.run(measure.measure_loss, short, precision, seed) for seed in range(sizes.seeds)]
         for precision in ("fp32", "bf16")
     }
     print(f"  {losses}")
@@ -186,7 +206,8 @@ def bench_start(setup: Setup, work_dir: Path) -> list[Row]:
 
 
 def as_result(row: Row) -> dict[str, Any]:
-    return {name: value for name, value in {**asdict(row), "met": row.met}.items() if name != "at_least"}
+    value = None if math.isnan(row.value) else row.value  # JSON knows no NaN
+    return {"name": row.name, "value": value, "target": row.target, "met": row.met}
 
 
 def print_rows(rows: list[Row], machine: str) -> None:
@@ -199,11 +220,14 @@ def print_rows(rows: list[Row], machine: str) -> None:
     print()
 
 
-def cpu_name() -> str:
-    """As /proc/cpuinfo has it, where there is one."""
-    cpuinfo = Path("/proc/cpuinfo")
+def describe_cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Its name, and which of `CPU_FEATURES` it has, as far as the system tells."""
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    flags = facts.get("flags", "").split()
+    features = " ".join(name for name, flag in CPU_FEATURES.items() if flag in flags)
+    name = facts.get("model name") or platform.processor() or platform.machine()
+    return f"{name} ({features})" if features else name
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The same comparison on a GPU: `python -m benchmarks.gpu`. It makes its own scans, so that nothing has to be there.
 
-Without a GPU it runs through with a few samples, to show that it works; its figures then mean nothing.
+With `--smoke`, and without a GPU, it runs on next to nothing, to show that it does: the figures then mean nothing.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ import argparse
 import logging
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from benchmarks import measure
-from benchmarks.apart import apart
 from benchmarks.bench import Row, print_rows
-from benchmarks.made_up import write_made_up_scans
-from benchmarks.measure import Setup
+from benchmarks.made_up import SMOKE_NOTE, write_made_up_scans
+from benchmarks.measure import FULL, SMOKE, Setup, Sizes
 from p2ch13 import precache
 from p2ch13.compute import get_device, get_dtype
 from util.errors import run_command
@@ -26,43 +26,50 @@ from util.options import positive_int
 
 EPOCH_SAMPLES = 300_000
 PLAIN_SHARE = 20  # plain gets as many fewer samples: it takes a quarter of an hour for an epoch
-SCAN_COUNT, SHAPE_IRC = 40, (24, 512, 512)
-CENTERS = [(8, 200, 180), (15, 300, 350)]
+SCANS = replace(FULL, scan_count=40, shape_irc=(24, 512, 512), centers=((8, 200, 180), (15, 300, 350)))
 
 
 def main() -> None:
     start = time.monotonic()
-    has_gpu = torch.cuda.is_available()
-    args = build_parser(default_samples=EPOCH_SAMPLES if has_gpu else 64).parse_args()
+    args = build_parser().parse_args()
     logging.disable(logging.INFO)
-    with tempfile.TemporaryDirectory() as folder:
-        setup = Setup(Path(folder) / "luna", Path(folder) / "cache", val_stride=10, samples=args.samples)
-        series_list = [f"1.2.{ndx:03d}" for ndx in range(SCAN_COUNT)]
-        write_made_up_scans(setup.data_dir, series_list, SHAPE_IRC, CENTERS)
-        apart(precache.main, ["--data-dir", str(setup.data_dir), "--cache-dir", str(setup.cache_dir)])
-        rows = bench(setup, Path(folder) / "plain-cache")
     device = get_device(Launch())
-    name = torch.cuda.get_device_name(device) if has_gpu else "CPU, a try without meaning"
-    print_rows(rows, f"{name}, {get_dtype('auto', device)}, PyTorch {torch.__version__}, {args.samples:,} samples")
+    is_smoke = args.smoke or device.type == "cpu"
+    sizes = SMOKE if is_smoke else replace(SCANS, samples=args.samples)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = bench(prepare(Path(folder), sizes), Path(folder) / "plain-cache")
+    name = "CPU" if device.type == "cpu" else torch.cuda.get_device_name(device)
+    facts = f"{name}, {get_dtype('auto', device)}, PyTorch {torch.__version__}, {sizes.samples:,} samples"
+    print_rows(rows, f"{SMOKE_NOTE} {facts}" if is_smoke else facts)
     print(f"{time.monotonic() - start:.0f} s")
 
 
-def build_parser(default_samples: int) -> argparse.ArgumentParser:
+def prepare(folder: Path, sizes: Sizes) -> Setup:
+    """Write the scans and fill the cache."""
+    setup = Setup(folder / "luna", folder / "cache", val_stride=min(10, sizes.scan_count), sizes=sizes)
+    series_list = [f"1.2.{ndx:03d}" for ndx in range(sizes.scan_count)]
+    write_made_up_scans(setup.data_dir, series_list, sizes.shape_irc, sizes.centers)
+    setup.run(precache.main, ["--data-dir", str(setup.data_dir), "--cache-dir", str(setup.cache_dir)])
+    return setup
+
+
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.gpu",
         description=(__doc__ or "").split("\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--samples", type=positive_int, default=default_samples, help="training crops of an epoch")
+    parser.add_argument("--samples", type=positive_int, default=EPOCH_SAMPLES, help="training crops of an epoch")
+    parser.add_argument("--smoke", action="store_true", help="run all of it on next to nothing, and measure nothing")
     return parser
 
 
 def bench(setup: Setup, plain_cache_dir: Path) -> list[Row]:
-    plain_setup = Setup(
-        setup.data_dir, plain_cache_dir, setup.val_stride, samples=max(32, setup.samples // PLAIN_SHARE)
-    )
-    compiled, eager = (apart(measure.measure_epochs, setup, choice) for choice in ("yes", "no"))
-    plain = {name: max(values) for name, values in apart(measure.measure_plain, plain_setup, 2).items()}
+    sizes = setup.sizes
+    fewer = replace(sizes, samples=max(32, sizes.samples // PLAIN_SHARE))
+    compiled, eager = (setup.run(measure.measure_epochs, setup, choice) for choice in (sizes.compile, "no"))
+    plain_setup = replace(setup, cache_dir=plain_cache_dir, sizes=fewer)
+    plain = {name: max(values) for name, values in setup.run(measure.measure_plain, plain_setup, 2).items()}
     for what, epochs in {"compiled and recorded": compiled, "operation by operation": eager}.items():
         print(f"  {what}: {epochs}")
     print(f"  plain: {plain}")

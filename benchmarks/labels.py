@@ -13,6 +13,7 @@ from unittest import mock
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.made_up import SMOKE_NOTE
 from p2ch13.candidates import CandidateInfoTuple
 from p2ch13.config import LabelOptions
 from p2ch13.ct import Ct
@@ -30,11 +31,12 @@ LEAST_CHANGE_HU = 150  # by which a nodule changes a voxel that is its own: more
 def main(sys_argv: Sequence[str] | None = None) -> None:
     """Print a table: Dice of each kind of labels with the nodules as they were painted."""
     args = build_parser().parse_args(sys_argv)
+    scan_count, pixels, slice_count = (1, 128, 16) if args.smoke else (args.scans, None, None)
     dice: dict[str, list[float]] = {kind: [] for kind in KINDS}
     shares: dict[str, list[float]] = {kind: [] for kind in KINDS}
-    for index in range(args.scans):
+    for index in range(scan_count):
         with tempfile.TemporaryDirectory() as folder, recording_nodules() as painted:
-            _, record = write_scan(Path(folder), args.seed, None, None, index)
+            _, record = write_scan(Path(folder), args.seed, pixels, slice_count, index)
             rows: list[Any] = record.nodules  # series UID, centre, diameter and more
             (path,) = Path(folder).glob("subset*/*.mhd")
             nodules = [
@@ -47,6 +49,8 @@ def main(sys_argv: Sequence[str] | None = None) -> None:
                     label = to_axial(ct.build_annotation_mask([nodule]), ct.direction)
                     dice[kind].append(2 * (truth & label).sum() / (truth.sum() + label.sum()))
                     shares[kind].append(label.sum() / truth.sum())
+    if args.smoke:
+        print(f"{SMOKE_NOTE}\n")
     print("| labels | nodules | mean Dice | a tenth is below | median size / painted |")
     print("| --- | ---: | ---: | ---: | ---: |")
     for kind in KINDS:
@@ -75,6 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.labels", description=__doc__)
     parser.add_argument("--scans", type=positive_int, default=8)
     parser.add_argument("--seed", type=non_negative_int, default=0, help="of the scans")
+    parser.add_argument("--smoke", action="store_true", help="run all of it on next to nothing, and measure nothing")
     return parser
 
 

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import math
+import zlib
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from p2ch13.cache import CtCache
-from p2ch13.candidates import CandidateInfoTuple
-from p2ch13.config import CROP_WIDTH_IRC, Folders
-from util.coordinates import IrcTuple, XyzTuple
+from p2ch13.config import CROP_WIDTH_IRC, HU_MIN
+from p2ch13.phantom.dataset import ANNOTATION_COLUMNS, CANDIDATE_COLUMNS
+from util.coordinates import IrcTuple
+from util.files import write_csv
 
 LUNA16_SERIES, LUNA16_NODULES = 888, 1186
+PLACE_COUNT = 512  # where crops of noise begin
+SMOKE_NOTE = "A try on next to nothing: the figures mean nothing."
 
 
 def write_made_up_scans(
     data_dir: Path,
     series_list: list[str],
     shape_irc: tuple[int, int, int],
-    centers: list[tuple[int, int, int]],
+    centers: Sequence[tuple[int, int, int]],
     candidate_count: int = 0,
 ) -> None:
     """Scans of lung with a cube of tissue around each centre, and their CSV files; voxels are cubes of a millimetre.
@@ -43,31 +51,39 @@ def write_made_up_scans(
             f"DimSize = {shape_irc[2]} {shape_irc[1]} {shape_irc[0]}\nElementType = MET_SHORT\n"
             f"ElementDataFile = {series_uid}.raw\n"
         )
-    rows = [f"{uid},{col},{row},{index},7" for uid in series_list for index, row, col in centers]
-    (data_dir / "annotations.csv").write_text("\n".join(["seriesuid,coordX,coordY,coordZ,diameter_mm", *rows]) + "\n")
-    places = np.random.default_rng(0).integers(0, shape_irc, size=(candidate_count, 3))
-    rows = [f"{uid},{col},{row},{index},0" for uid in series_list for index, row, col in places]
-    (data_dir / "candidates.csv").write_text("\n".join(["seriesuid,coordX,coordY,coordZ,class", *rows]) + "\n")
+    nodules = [(uid, col, row, index, 7) for uid in series_list for index, row, col in centers]
+    write_csv(data_dir / "annotations.csv", ANNOTATION_COLUMNS, nodules)
+    places = np.random.default_rng(0).integers(0, shape_irc, size=(candidate_count, 3)).tolist()
+    candidates = [(uid, col, row, index, 0) for uid in series_list for index, row, col in places]
+    write_csv(data_dir / "candidates.csv", CANDIDATE_COLUMNS, candidates)
+
+
+def write_many_nodules(data_dir: Path, series_list: list[str], nodule_count: int) -> None:
+    """Tiny scans that share out any number of nodules, for `MadeUpCache`: there is nothing to see in them."""
+    per_series = math.ceil(nodule_count / len(series_list))
+    write_made_up_scans(data_dir, series_list, shape_irc=(8, 16, max(16, per_series)), centers=[])
+    nodules = [(series_list[ndx % len(series_list)], ndx // len(series_list), 8, 4, 5) for ndx in range(nodule_count)]
+    write_csv(data_dir / "annotations.csv", ANNOTATION_COLUMNS, nodules)
 
 
 class MadeUpCache(CtCache):
-    """The crops of any number of nodules, without scans: noise, cut out of one block at places that depend on them."""
+    """Crops without voxels behind them: noise, cut out of one block at places that depend on series and centre.
 
-    nodule_count = LUNA16_NODULES
+    All else is `CtCache`, of the scans and CSV files of a folder, so that the two cannot drift apart.
+    """
 
-    def __init__(self, folders: Folders) -> None:
-        self.folder = folders.cache_dir
-        self.series_list = [f"1.2.{ndx}" for ndx in range(LUNA16_SERIES)]
-        self.nodules = {uid: [] for uid in self.series_list}
-        for ndx in range(self.nodule_count):
-            series_uid = self.series_list[ndx % LUNA16_SERIES]
-            self.nodules[series_uid].append(
-                CandidateInfoTuple(True, True, None, 5.0, series_uid, XyzTuple(float(ndx), 0.0, 0.0))
-            )
-        rng = np.random.default_rng(0)
-        self.noise = rng.integers(-1000, 0, size=(CROP_WIDTH_IRC[0], 96, 96 + 512), dtype=np.int16)
+    @cached_property
+    def noise(self) -> NDArray[np.int16]:
+        """HU, (7, 96, 96 + the number of places)."""
+        shape = (*CROP_WIDTH_IRC[:2], CROP_WIDTH_IRC[2] + PLACE_COUNT)
+        return np.random.default_rng(0).integers(HU_MIN, 0, size=shape, dtype=np.int16)
 
-    def get_ct_raw_candidate(self, series_uid: str, center_xyz: Any, width_irc: tuple[int, int, int]) -> Any:
-        start = int(center_xyz[0]) % 512
-        ct_chunk = self.noise[:, :, start : start + 96]
-        return ct_chunk, ct_chunk > -100, IrcTuple(3, 48, 48)
+    def get_ct_raw_candidate(
+        self, series_uid: str, center_xyz: Sequence[float], *args: Any, **kwargs: Any
+    ) -> tuple[NDArray[np.int16], NDArray[np.bool_], IrcTuple]:
+        start = zlib.crc32(repr((series_uid, tuple(center_xyz))).encode()) % PLACE_COUNT
+        ct_chunk = self.noise[:, :, start : start + CROP_WIDTH_IRC[2]]
+        return ct_chunk, ct_chunk > -100, IrcTuple(*(width // 2 for width in CROP_WIDTH_IRC))
+
+    def is_complete(self, *args: Any, **kwargs: Any) -> bool:
+        return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import shutil
@@ -10,17 +11,21 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
+from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from unittest import mock
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import plain
-from benchmarks.made_up import MadeUpCache, write_made_up_scans
+from benchmarks.apart import apart
+from benchmarks.made_up import LUNA16_NODULES, LUNA16_SERIES, MadeUpCache, write_made_up_scans, write_many_nodules
 from benchmarks.memory import PeakMemory
 from p2ch13 import datasets, precache
 from p2ch13.augmentation import SegmentationAugmentation
@@ -30,38 +35,87 @@ from p2ch13.config import Folders
 from p2ch13.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
 from p2ch13.losses import segmentation_loss
 from p2ch13.training.app import SegmentationTrainingApp
-from util.errors import InputError
 
-GEMM_SIZES = (512, 1024, 2048)
-SLICE_SIZE = 512
-FULL_SIZE_IRC, FULL_SIZE_CENTERS = (300, 512, 512), [(100, 200, 180), (210, 300, 350)]  # of a scan, of its two nodules
-FULL_SIZE_SCANS = 12
-FULL_SIZE_CANDIDATES = 620  # LUNA16's 551,065 in 888 scans
+Result = TypeVar("Result")
 
 
-# As a run of 300,000 samples or more has it.
-LONG_RUN = ("--augmented", "--compile", "yes" if has_compiler() else "no")
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured."""
+
+    is_separate: bool = True  # each measurement in a process of its own
+    compile: str = "yes" if has_compiler() else "no"  # as a run of 300,000 samples or more has it
+    samples: int = 320  # training crops of an epoch
+    val_slices: int = 16  # at least; whole series
+    rounds: int = 3  # of rates within a process
+    processes: int = 2  # that measure the same
+    gemm_sizes: tuple[int, ...] = (512, 1024, 2048)
+    slice_size: int = 512
+    scan_count: int = 12  # scans of a clinic's size, their shape, their two nodules and LUNA16's share of candidates
+    shape_irc: tuple[int, int, int] = (300, 512, 512)
+    centers: tuple[tuple[int, int, int], ...] = ((100, 200, 180), (210, 300, 350))
+    candidate_count: int = 620  # of 551,065 in 888 scans
+    series_count: int = LUNA16_SERIES
+    nodule_count: int = LUNA16_NODULES
+    seeds: int = 3
+    loss_samples: int = 160
+    loss_slices: int = 4
+
+
+FULL = Sizes()
+# To see that all of it runs. Nothing is measured: not even a process is started.
+SMOKE = Sizes(
+    is_separate=False,
+    compile="no",
+    samples=32,
+    val_slices=1,
+    rounds=1,
+    processes=1,
+    gemm_sizes=(64,),
+    slice_size=64,
+    scan_count=2,
+    shape_irc=(12, 96, 96),
+    centers=((5, 40, 45), (8, 60, 67)),
+    candidate_count=10,
+    series_count=20,
+    nodule_count=40,
+    seeds=2,
+    loss_samples=16,
+    loss_slices=1,
+)
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What is run on: a data set, and the options that both versions train it with."""
+    """What is run on: a data set, its split, and how much of everything."""
 
     data_dir: Path
     cache_dir: Path
     val_stride: int
-    samples: int = 320
-    val_slices: int = 16  # at least; whole series
+    sizes: Sizes = FULL
 
     @property
     def folders(self) -> Folders:
         return Folders(self.data_dir, self.cache_dir)
 
+    @property
+    def long_run(self) -> tuple[str, ...]:
+        """The options of a run that is long enough to be compiled."""
+        return "--augmented", "--compile", self.sizes.compile
+
+    def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """The function's result, from a process whose memory, threads and settings are no other's; it is not heard."""
+        if self.sizes.is_separate:
+            return apart(function, *arguments)
+        torch.set_num_threads(1)  # more are slower wherever others are at work, and nothing is measured
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            return function(*arguments)
+
     def make_app(self, *options: str) -> SegmentationTrainingApp:
         return SegmentationTrainingApp(
             [
                 *("--data-dir", str(self.data_dir), "--cache-dir", str(self.cache_dir)),
-                *("--val-stride", str(self.val_stride), "--samples-per-epoch", str(self.samples), *options),
+                *("--val-stride", str(self.val_stride), "--samples-per-epoch", str(self.sizes.samples), *options),
             ]
         )
 
@@ -70,39 +124,39 @@ class Setup:
         counts = Counter(series_uid for series_uid, _ in sample_list)
         kept: set[str] = set()
         for series_uid in counts:
-            if sum(counts[uid] for uid in kept) < self.val_slices:
+            if sum(counts[uid] for uid in kept) < self.sizes.val_slices:
                 kept.add(series_uid)
         return [sample for sample in sample_list if sample[0] in kept]
 
 
-def seconds(function: Callable[[], Any], repeat: int = 1) -> float:
+def seconds(function: Callable[..., Any], *arguments: Any, repeat: int = 1) -> float:
     """Of one call, on average."""
     start = time.perf_counter()
     for _ in range(repeat):
-        function()
+        function(*arguments)
     return (time.perf_counter() - start) / repeat
 
 
 # Training and validation
 
 
-def measure_package(setup: Setup, rounds: int) -> dict[str, list[float]]:
+def measure_package(setup: Setup) -> dict[str, list[float]]:
     """Rates per second of everything that is compared within one process, and its ratios, round by round.
 
     Neighbours on a shared machine come and go: a ratio is of what was measured one right after the other.
     """
     keep_freed_memory()
-    app = setup.make_app(*LONG_RUN)
+    app, sizes = setup.make_app(*setup.long_run), setup.sizes
     train_ds, val_ds = app.init_train_ds(), app.init_val_ds()
     val_ds.sample_list = setup.shorten(val_ds.sample_list)
     crops, crop_mask = next(train_ds.batches(app.config.batch_size))[:2]
-    whole_slice = torch.randn(1, crops.shape[1], SLICE_SIZE, SLICE_SIZE) * 300 - 600
+    whole_slice = torch.randn(1, crops.shape[1], sizes.slice_size, sizes.slice_size) * 300 - 600
 
     def step() -> None:
         app.optimizer.zero_grad()
         with autocast(app.device, app.dtype):
             logits = app.training_model(crops)
-        segmentation_loss(logits, crop_mask).mean().backward()
+        torch.autograd.backward(segmentation_loss(logits, crop_mask).mean())
         app.optimizer.step()
 
     @torch.inference_mode()
@@ -111,23 +165,22 @@ def measure_package(setup: Setup, rounds: int) -> dict[str, list[float]]:
             app.segmentation_model(whole_slice)
 
     app.segmentation_model.train()
-    step_flops = count_flops(
-        lambda: segmentation_loss(app.segmentation_model.logits(crops), crop_mask).mean().backward()
-    )
+    loss_of = partial(segmentation_loss, label=crop_mask)
+    step_flops = count_flops(lambda: torch.autograd.backward(loss_of(app.segmentation_model.logits(crops)).mean()))
     step()
     app.segmentation_model.eval()
     forward_flops = count_flops(forward)
     results: defaultdict[str, list[float]] = defaultdict(list)
     app.do_training(0, train_ds)
     app.do_validation(0, val_ds)
-    for round_ndx in range(1, rounds + 1):
-        gemm = gemm_flop_rate(app.dtype)
+    for round_ndx in range(1, sizes.rounds + 1):
+        gemm = gemm_flop_rate(app.dtype, sizes.gemm_sizes)
         app.training_model.train()
-        step_rate = 1 / seconds(step, repeat=max(1, setup.samples // len(crops)))
-        loop_rate = len(train_ds) / seconds(lambda ndx=round_ndx: app.do_training(ndx, train_ds))
+        step_rate = 1 / seconds(step, repeat=max(1, sizes.samples // len(crops)))
+        loop_rate = len(train_ds) / seconds(app.do_training, round_ndx, train_ds)
         app.segmentation_model.eval()
         forward_rate = 1 / seconds(forward, repeat=len(val_ds))
-        validation_rate = len(val_ds) / seconds(lambda ndx=round_ndx: app.do_validation(ndx, val_ds))
+        validation_rate = len(val_ds) / seconds(app.do_validation, round_ndx, val_ds)
         for name, value in {
             "gemm": gemm,
             "step": len(crops) * step_rate,
@@ -148,26 +201,26 @@ def measure_epochs(setup: Setup, compile_choice: str) -> dict[str, float]:
     keep_freed_memory()
     app = setup.make_app("--augmented", "--compile", compile_choice)
     train_ds, val_ds = app.init_train_ds(), app.init_val_ds()
-    first_seconds = seconds(lambda: app.do_training(1, train_ds))
-    training_seconds = seconds(lambda: app.do_training(2, train_ds))
+    first_seconds = seconds(app.do_training, 1, train_ds)
+    training_seconds = seconds(app.do_training, 2, train_ds)
     app.do_validation(1, val_ds)
     return {
         "first epoch, s": first_seconds,
         "samples/s": len(train_ds) / training_seconds,
-        "slices/s": len(val_ds) / seconds(lambda: app.do_validation(2, val_ds)),
+        "slices/s": len(val_ds) / seconds(app.do_validation, 2, val_ds),
         "GPU memory, MB": torch.cuda.max_memory_allocated() / 1e6,
     }
 
 
-def measure_plain(setup: Setup, rounds: int) -> dict[str, list[float]]:
+def measure_plain(setup: Setup, rounds: int = 1) -> dict[str, list[float]]:
     training, train_ds, val_ds = open_plain(setup)
     results: dict[str, list[float]] = {"loop": [], "validation": []}
     for epoch_ndx in range(1, rounds + 1):
         train_ds.shuffle_samples(epoch_ndx)
         batches = training.train(train_ds)
         first = len(next(batches))  # the worker processes are up: they start once in an epoch of 300,000 samples
-        results["loop"].append((len(train_ds) - first) / seconds(lambda left=batches: list(left)))
-        results["validation"].append(len(val_ds) / seconds(lambda: list(training.validate(val_ds))))
+        results["loop"].append((len(train_ds) - first) / seconds(list, batches))
+        results["validation"].append(len(val_ds) / seconds(list, training.validate(val_ds)))
     return results
 
 
@@ -175,7 +228,7 @@ def open_plain(
     setup: Setup,
 ) -> tuple[plain.PlainTraining, plain.PlainTrainingDataset, plain.PlainValidationDataset]:
     data = plain.PlainData(setup.folders)
-    train_ds = plain.PlainTrainingDataset(data, data.split(setup.val_stride, False), setup.samples)
+    train_ds = plain.PlainTrainingDataset(data, data.split(setup.val_stride, False), setup.sizes.samples)
     val_ds = plain.PlainValidationDataset(data, data.split(setup.val_stride, True))
     val_ds.sample_list = setup.shorten(val_ds.sample_list)
     augmentation = SegmentationAugmentation(flip=True, offset=0.03, scale=0.2, rotate=True, noise=25.0)
@@ -185,7 +238,7 @@ def open_plain(
 def measure_package_memory(setup: Setup) -> tuple[int, int]:
     """The most that training and validation take, in bytes."""
     keep_freed_memory()
-    app = setup.make_app(*LONG_RUN)
+    app = setup.make_app(*setup.long_run)
     train_ds, val_ds = app.init_train_ds(), app.init_val_ds()
     val_ds.sample_list = setup.shorten(val_ds.sample_list)
     with PeakMemory() as training:
@@ -210,7 +263,7 @@ def measure_loss(setup: Setup, precision: str, seed: int) -> float:
     keep_freed_memory()
     app = setup.make_app("--augmented", "--precision", precision, "--seed", str(seed))
     val_ds = app.init_val_ds()
-    val_ds.sample_list = setup.shorten(val_ds.sample_list)[: setup.val_slices]
+    val_ds.sample_list = setup.shorten(val_ds.sample_list)[: setup.sizes.val_slices]
     app.do_training(1, app.init_train_ds())
     return app.do_validation(1, val_ds).loss
 
@@ -219,17 +272,17 @@ def count_flops(function: Callable[[], None]) -> int:
     """Floating-point operations of the convolutions, forward and backward: a multiplication and an addition are two."""
     with FlopCounterMode(display=False) as counter:
         function()
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
 
 
-def gemm_flop_rate(dtype: torch.dtype) -> float:
+def gemm_flop_rate(dtype: torch.dtype, sizes: Sequence[int]) -> float:
     """The best of a few sizes, in floating-point operations per second."""
     rates = []
-    for size in GEMM_SIZES:
+    for size in sizes:
         left, right = torch.randn(2, size, size).to(dtype)
         product = torch.empty(size, size, dtype=dtype)
-        repeat = 2 * max(GEMM_SIZES) ** 2 // size**2
-        rates.append(2 * size**3 / seconds(lambda a=left, b=right, c=product: torch.mm(a, b, out=c), repeat))
+        repeat = 2 * max(sizes) ** 2 // size**2
+        rates.append(2 * size**3 / seconds(partial(torch.mm, out=product), left, right, repeat=repeat))
     return max(rates)
 
 
@@ -244,16 +297,16 @@ def measure_precache(setup: Setup) -> tuple[float, float]:
         for ndx in range(2):
             folders = Folders(setup.data_dir, Path(folder) / f"package{ndx}")
             arguments = ["--data-dir", str(folders.data_dir), "--cache-dir", str(folders.cache_dir)]
-            package_seconds.append(seconds(lambda options=arguments: precache.main(options)))
+            package_seconds.append(seconds(precache.main, arguments))
             plain_folders = Folders(setup.data_dir, Path(folder) / f"plain{ndx}")
-            plain_seconds.append(seconds(lambda to=plain_folders: plain.precache(to, series_list)))
+            plain_seconds.append(seconds(plain.precache, plain_folders, series_list))
     return min(package_seconds) / len(series_list), min(plain_seconds) / len(series_list)
 
 
-def measure_full_size_precache(work_dir: Path) -> tuple[float, float]:
+def measure_full_size_precache(work_dir: Path, sizes: Sizes) -> tuple[float, float]:
     """The same for made-up scans of LUNA16's size with its number of candidates."""
-    series_list = [f"1.2.{ndx}" for ndx in range(FULL_SIZE_SCANS)]
-    write_made_up_scans(work_dir / "luna", series_list, FULL_SIZE_IRC, FULL_SIZE_CENTERS, FULL_SIZE_CANDIDATES)
+    series_list = [f"1.2.{ndx}" for ndx in range(sizes.scan_count)]
+    write_made_up_scans(work_dir / "luna", series_list, sizes.shape_irc, sizes.centers, sizes.candidate_count)
     return measure_precache(Setup(work_dir / "luna", work_dir / "cache", val_stride=4))
 
 
@@ -263,20 +316,20 @@ def measure_cache_bytes_per_nodule(setup: Setup) -> float:
     return byte_count / sum(len(ct_cache.nodules[uid]) for uid in ct_cache.series_list)
 
 
-def measure_share_of_scan_read(work_dir: Path) -> float:
-    """What the kernel reads from disk of an uncompressed scan with two nodules, as a share of the file."""
+def measure_share_of_scan_read(work_dir: Path, sizes: Sizes) -> float:
+    """What the kernel reads from disk of an uncompressed scan with two nodules, as a share of the file.
+
+    NaN where the kernel counts nothing: the folder is not on a disk.
+    """
     folders = Folders(work_dir / "luna", work_dir / "cache")
-    write_made_up_scans(folders.data_dir, ["1.2.3"], FULL_SIZE_IRC, FULL_SIZE_CENTERS)
+    write_made_up_scans(folders.data_dir, ["1.2.3"], sizes.shape_irc, sizes.centers)
     scan = folders.data_dir / "subset0" / "1.2.3.raw"
     with scan.open("rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     before = kernel_bytes_read()
     CtCache(folders).fill("1.2.3")
-    byte_count = kernel_bytes_read() - before
-    if byte_count == 0:
-        raise InputError(f"{work_dir}: the kernel counts no bytes read from there; choose a folder on a disk")
-    return byte_count / scan.stat().st_size
+    return (kernel_bytes_read() - before) / scan.stat().st_size or math.nan
 
 
 def kernel_bytes_read() -> int:
@@ -306,19 +359,21 @@ def measure_opening(work_dir: Path, series_count: int) -> float:
 # A set larger than memory should hold
 
 
-def measure_large_set(work_dir: Path, nodule_count: int, samples: int) -> tuple[int, float]:
+def measure_large_set(work_dir: Path, nodule_count: int, sizes: Sizes) -> tuple[int, float]:
     """Peak resident memory and samples per second of training on so many made-up nodules."""
     keep_freed_memory()
-    work_dir.mkdir(parents=True, exist_ok=True)
-    MadeUpCache.nodule_count = nodule_count
+    setup = Setup(work_dir / "luna", work_dir / "cache", val_stride=10, sizes=sizes)
+    write_many_nodules(setup.data_dir, [f"1.2.{ndx:05d}" for ndx in range(sizes.series_count)], nodule_count)
+    app = setup.make_app(*setup.long_run)
     with mock.patch.object(datasets, "CtCache", MadeUpCache):
-        app = Setup(work_dir, work_dir, val_stride=10, samples=samples).make_app(*LONG_RUN)
         train_ds = app.init_train_ds()
     app.do_training(1, train_ds)
-    rate = max(samples / seconds(lambda ndx=ndx: app.do_training(ndx, train_ds)) for ndx in (2, 3))
+    rate = max(sizes.samples / seconds(app.do_training, epoch_ndx, train_ds) for epoch_ndx in (2, 3))
+    shutil.rmtree(work_dir)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, rate
 
 
 def measure_help() -> float:
     command = [sys.executable, "-m", "p2ch13.training", "--help"]
-    return min(seconds(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL)) for _ in range(5))
+    run = partial(subprocess.run, command, check=True, stdout=subprocess.DEVNULL)
+    return min(seconds(run) for _ in range(5))

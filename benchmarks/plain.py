@@ -43,7 +43,7 @@ class PlainCt:
         self.vx_size_xyz = np.array(image.GetSpacing())
         self.direction = np.array(image.GetDirection()).reshape(3, 3)
         self.positive_mask = self.build_annotation_mask(nodules)
-        self.positive_indexes = self.positive_mask.any(axis=(1, 2)).nonzero()[0].tolist()
+        self.positive_indexes: list[int] = np.flatnonzero(self.positive_mask.any(axis=(1, 2))).tolist()
 
     def locate(self, center_xyz: Sequence[float]) -> tuple[int, int, int]:
         return xyz2irc(center_xyz, self.origin_xyz, self.vx_size_xyz, self.direction)
@@ -103,13 +103,15 @@ class PlainData:
                 candidate.center_xyz, CROP_WIDTH_IRC
             )
             self.disk.set(key, (ct_chunk.clip(-1000, 1000), pos_chunk))
-        return self.disk.get(key)
+        crop: tuple[np.ndarray, np.ndarray] = self.disk.get(key)
+        return crop
 
     def get_positive_indexes(self, series_uid: str) -> list[int]:
         key = ("slices", series_uid)
         if key not in self.disk:
             self.disk.set(key, self.get_ct(series_uid).positive_indexes)
-        return self.disk.get(key)
+        indexes: list[int] = self.disk.get(key)
+        return indexes
 
     def split(self, val_stride: int, is_val_set: bool) -> list[str]:
         series_list = sorted(self.scans)
@@ -183,10 +185,7 @@ class PlainUNet(nn.Module):
         super().__init__()
         self.input_batchnorm = nn.BatchNorm2d(7)
         self.down = nn.ModuleList([conv_block(7, 16), conv_block(16, 32), conv_block(32, 64)])
-        self.up = nn.ModuleList(
-            nn.ModuleList([nn.ConvTranspose2d(size, size // 2, 2, stride=2), conv_block(size, size // 2)])
-            for size in (64, 32)
-        )
+        self.up = nn.ModuleList(PlainUpBlock(size) for size in (64, 32))
         self.last = nn.Conv2d(16, 1, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -195,9 +194,19 @@ class PlainUNet(nn.Module):
         for ndx, block in enumerate(self.down):
             x = block(x if ndx == 0 else nn.functional.avg_pool2d(x, 2))
             bridges.append(x)
-        for (up, block), bridge in zip(self.up, bridges[-2::-1], strict=True):
-            x = block(torch.cat([up(x), bridge], dim=1))
+        for up, bridge in zip(self.up, bridges[-2::-1], strict=True):
+            x = up(x, bridge)
         return torch.sigmoid(self.last(x))
+
+
+class PlainUpBlock(nn.Module):
+    def __init__(self, in_size: int) -> None:
+        super().__init__()
+        self.up = nn.ConvTranspose2d(in_size, in_size // 2, 2, stride=2)
+        self.block = conv_block(in_size, in_size // 2)
+
+    def forward(self, x: torch.Tensor, bridge: torch.Tensor) -> torch.Tensor:
+        return self.block(torch.cat([self.up(x), bridge], dim=1))  # type: ignore[no-any-return]
 
 
 def conv_block(in_size: int, out_size: int) -> nn.Sequential:
@@ -222,7 +231,7 @@ class PlainTraining:
         for batch in DataLoader(dataset, self.batch_size, num_workers=WORKER_COUNT, generator=torch.Generator()):
             self.optimizer.zero_grad()
             losses, _ = self.compute_batch_loss(batch)
-            losses.mean().backward()
+            torch.autograd.backward(losses.mean())
             self.optimizer.step()
             yield losses.detach()
 

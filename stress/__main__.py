@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from stress import SAMPLES_PER_EPOCH
 from stress.report import Row, collect_rows, report
 from util.errors import run_command
 from util.options import existing_folder, non_negative_int
@@ -23,14 +24,15 @@ class Sizes(NamedTuple):
     """How much of each run."""
 
     kills: int
+    samples: int  # in each of three epochs of the training that is killed
     disks: int  # for each of three commands
     files: int
     scans: int
     share: float  # of the scans, damaged
 
 
-LONG = Sizes(kills=30, disks=5, files=10_000, scans=1000, share=0.05)
-SHORT = Sizes(kills=3, disks=1, files=100, scans=60, share=0.4)
+LONG = Sizes(kills=30, samples=SAMPLES_PER_EPOCH, disks=5, files=10_000, scans=1000, share=0.05)
+SHORT = Sizes(kills=2, samples=24, disks=1, files=100, scans=60, share=0.4)
 
 
 def main(sys_argv: Sequence[str] | None = None) -> int:
@@ -64,7 +66,7 @@ def make_parts(sizes: Sizes, seed: int, work_dir: Path | None) -> dict[str, Call
         "damaged scans": lambda: damage_all(sizes.scans, sizes.share, seed, work_dir),
         "mutated files": lambda: mutate_all(sizes.files, seed),
         "full disk": lambda: fill_all(sizes.disks, seed, work_dir=work_dir),
-        "kills": lambda: kill_all(sizes.kills, seed, work_dir=work_dir),
+        "kills": lambda: kill_all(sizes.kills, seed, sizes.samples, work_dir=work_dir),
     }
 
 

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 from p2ch13.checkpoint import load_checkpoint
+from stress import SAMPLES_PER_EPOCH
 from stress.commands import (
     REPOSITORY,
     compare_caches,
@@ -45,7 +46,6 @@ from util.progress import progress_bar
 
 PRECACHE_SHARE = 1 / 3  # of the kills
 SCAN_COUNT = 100
-SAMPLES_PER_EPOCH = 300
 TRAINING = (
     *("--preset", "strong", "--depth", "2", "--precision", "fp32", "--val-stride", "10"),
     *("--epochs", "3", "--validation-cadence", "1", "--checkpoint-minutes", "0.005"),

@@ -3,17 +3,36 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from p2ch13 import compute
 from p2ch13.config import Folders
 from tests.scan_files import TINY_SCANS, write_luna
 
 pytest.register_assert_rewrite("tests.checks")  # so that a failure shows values, as in a test
 
 SHARED = Path(__file__).parents[2] / "shared"
+
+# What a script starts in the background ignores Ctrl-C, and so would each process that a test starts and interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--bfloat16", choices=("yes", "no"), help="--precision auto as on a processor that has its arithmetic, or none"
+    )
+
+
+@pytest.fixture(autouse=True)
+def processor_as_told(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, not in those that tests start."""
+    choice = request.config.getoption("--bfloat16")
+    if choice is not None:
+        monkeypatch.setattr(compute, "has_bfloat16_arithmetic", lambda device: choice == "yes")
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 
 class FileServer:
@@ -21,21 +22,25 @@ class FileServer:
     def __init__(self, files: dict[str, bytes], port: int = 0) -> None:
         self.files = files
         self.requests: list[tuple[str, str | None]] = []
-        self.faults: list[tuple[str, object]] = []
+        self.faults: list[tuple[str, Any]] = []
         self.ranges = True
         self.closing = threading.Event()
         owner = self
 
         class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
+            def do_GET(self) -> None:
                 owner.answer(self)
 
-            def log_message(self, *args):
+            def log_message(self, *args: object) -> None:
                 pass
 
-        self.http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self.http.daemon_threads = True
-        self.http.handle_error = lambda *_: None  # a client that has gone is what some tests are about
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, *args: object) -> None:
+                pass  # a client that has gone is what some tests are about
+
+        self.http = Server(("127.0.0.1", port), Handler)
         self.url = f"http://127.0.0.1:{self.http.server_port}"
 
     def __enter__(self) -> FileServer:
@@ -55,7 +60,8 @@ class FileServer:
         if data is None or fault == "status":
             request.send_error(404 if data is None else value)
             return
-        start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) if asked and self.ranges else 0
+        wanted = re.fullmatch(r"bytes=(\d+)-", asked) if asked and self.ranges else None
+        start = int(wanted[1]) if wanted else 0
         if start and start >= len(data):
             request.send_response(416)
             request.send_header("Content-Range", f"bytes */{len(data)}")
@@ -66,7 +72,7 @@ class FileServer:
         request.send_response(206 if start else 200)
         if start:
             right = f"bytes {start}-{len(data) - 1}/{len(data)}"
-            request.send_header("Content-Range", value if fault == "content-range" else right)
+            request.send_header("Content-Range", str(value) if fault == "content-range" else right)
         if fault != "unsized":
             request.send_header("Content-Length", str(len(body)))
         request.end_headers()

@@ -1,9 +1,12 @@
 """What `test_distributed.py` has torchrun start in two processes: `processes.py WHAT RESULT_PATH OPTIONS...`."""
 
 import json
+import os
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -11,29 +14,34 @@ import torch.distributed as dist
 from p2ch13.distributed import data_parallel, mean_over_processes, process_group
 from p2ch13.losses import segmentation_loss
 from p2ch13.model import LogitNetwork
+from p2ch13.training.__main__ import main as train_from
 from p2ch13.training.app import SegmentationTrainingApp
+from tests.hold import hold
+from util.errors import run_command
 
 
-def compute_gradients(app, batch_size):
+def compute_gradients(app: SegmentationTrainingApp, batch_size: int) -> list[torch.Tensor | None]:
     """Of the first step, with BatchNorm in evaluation mode."""
     model = data_parallel(LogitNetwork(app.segmentation_model), app.device).eval()
     ct_slices, label_mask, *_ = next(app.init_train_ds().batches(batch_size, app.launch))
     config = app.config
     losses = segmentation_loss(model(ct_slices), label_mask, config.fn_weight, config.batch_dice, config.cross_entropy)
-    mean_over_processes(losses).backward()
+    torch.autograd.backward(mean_over_processes(losses))
     return [parameter.grad for parameter in app.segmentation_model.parameters()]
 
 
-def train_with_a_bad_step(app):
+def train_with_a_bad_step(app: SegmentationTrainingApp) -> dict[str, Any]:
     """Whether the third step, of which one process's loss is bad, changes anything in either, and what is counted."""
     app.training_model, app.train_step = app.init_training()
-    compute, take_step, steps, unchanged = app.compute_batch_loss, app.train_step, [], []
+    compute, take_step = app.compute_batch_loss, app.train_step
+    steps: list[int] = []
+    unchanged: list[bool] = []
 
-    def compute_batch_loss(ct_slices, label_mask):
+    def compute_batch_loss(ct_slices: torch.Tensor, label_mask: torch.Tensor) -> Any:
         is_bad = len(steps) == 2 and not app.launch.is_first
         return compute(ct_slices * torch.nan if is_bad else ct_slices, label_mask)
 
-    def train_step(*batch):
+    def train_step(*batch: torch.Tensor) -> Any:
         before = [value.clone() for value in app.segmentation_model.state_dict().values()]
         result = take_step(*batch)
         steps.append(1)
@@ -41,19 +49,20 @@ def train_with_a_bad_step(app):
         unchanged.append(all(torch.equal(*pair) for pair in zip(before, after, strict=True)))
         return result
 
-    app.compute_batch_loss, app.train_step = compute_batch_loss, train_step
+    app.compute_batch_loss, app.train_step = compute_batch_loss, train_step  # type: ignore[method-assign]
     app.do_training(1, app.init_train_ds())
+    assert app.run.under_way is not None
     totals = app.run.under_way.totals  # of both
     return {"unchanged": copy_from_last(unchanged), "left_out": totals.left_out_count, "samples": totals.sample_count}
 
 
-def copy_from_last(value):
+def copy_from_last(value: Any) -> Any:
     values = [value]
     dist.broadcast_object_list(values, src=dist.get_world_size() - 1)
     return values[0]
 
 
-def validate(app):
+def validate(app: SegmentationTrainingApp) -> list[dict[str, float]]:
     """The scores of slices with nodule, and those of all slices."""
     scores = asdict(app.do_validation(1, app.init_val_ds()))
     of_all = scores.pop("of_all")
@@ -61,7 +70,7 @@ def validate(app):
     return [scores, of_all]
 
 
-def train_weights(app):
+def train_weights(app: SegmentationTrainingApp) -> list[float]:
     """How far the weights of the processes are from each other after an epoch."""
     app.training_model, app.train_step = app.init_training()
     app.do_training(1, app.init_train_ds())
@@ -72,8 +81,18 @@ def train_weights(app):
     return [(highest - lowest).max().item(), app.optimizer.param_groups[0]["lr"]]
 
 
-def main(what, result_path, *options):
+def train(held: str, options: Sequence[str]) -> None:
+    """As `python -m p2ch13.training` does; the second process is held before its third epoch if `held` is missing."""
+    if os.environ["RANK"] == "1" and not Path(held).exists():
+        hold("p2ch13.training.app:SegmentationTrainingApp.do_training", held, 3)
+    run_command(lambda: train_from(options))
+
+
+def main(what: str, result_path: str, *options: str) -> None:
+    if what == "train":
+        train(result_path, options)
     app = SegmentationTrainingApp(options)
+    result: Any
     with process_group(app.launch):
         if what == "gradients":
             result = compute_gradients(app, 8)

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+import torch._dynamo
 
 from p2ch13 import compute
 from p2ch13.compute import CapturedStep, compile_model, get_dtype, has_bfloat16_arithmetic, should_compile
@@ -62,6 +63,17 @@ def test_no_compiler(monkeypatch):
         compile_model(torch.nn.Linear(1, 1), "yes")
 
 
+@pytest.mark.parametrize(("choice", "may_fail"), [("yes", False), ("auto", True)])
+def test_a_model_is_compiled(monkeypatch, choice, may_fail):
+    """And goes on without, if that fails and was not asked for."""
+    monkeypatch.setattr(compute.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(torch, "compile", lambda model, dynamic: ("compiled", model, dynamic))
+    with torch._dynamo.config.patch(suppress_errors=not may_fail):
+        assert compile_model(model := torch.nn.Linear(1, 1), choice) == ("compiled", model, False)
+        assert torch._dynamo.config.suppress_errors == may_fail
+
+
+@pytest.mark.slow
 def test_a_compiler_that_fails_ends_a_run_only_if_it_was_asked_for(tmp_path):
     environment = {**os.environ, "CXX": "/bin/false", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
     asked_for, automatic = (

@@ -3,7 +3,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,8 @@ from p2ch13.evaluate.__main__ import main
 from p2ch13.evaluate.report import format_table
 from p2ch13.model import BOOK_MODEL, UNetWrapper
 from tests.checks import assert_one_line
-from tests.scan_files import TINY_SCANS, Ball, ball_mask, to_xyz, write_csv, write_luna
+from tests.hold import start_held
+from tests.scan_files import TINY_SCANS, ball_mask, to_xyz, write_csv, write_luna
 from util.errors import run_command
 from util.logits import to_logit
 
@@ -335,13 +335,14 @@ def test_help_does_not_wait_for_torch():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_ctrl_c_leaves_nothing_half_done(tmp_path, checkpoint):
-    data_dir = write_luna(tmp_path / "luna", {f"1.2.{ndx}": [Ball((8, 50, 52), 5)] for ndx in range(100)})
-    command = [sys.executable, "-m", "p2ch13.evaluate", "--checkpoint", str(checkpoint), "--all", "--no-lung-field"]
-    command += ["--data-dir", str(data_dir), "--output", str(tmp_path / "out")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while not (tmp_path / "out").exists() and process.poll() is None:  # it is made right before the first scan
-        time.sleep(0.01)
+def test_ctrl_c_leaves_nothing_half_done(folders, tmp_path, checkpoint):
+    program = (
+        "from p2ch13.evaluate.__main__ import main; from util.errors import run_command; import sys\n"
+        "run_command(lambda: main(sys.argv[1:]))"
+    )
+    options = ["--checkpoint", checkpoint, "--all", "--no-lung-field", "--data-dir", folders.data_dir]
+    options += ["--output", tmp_path / "out"]
+    process = start_held(program, "p2ch13.model:UNetWrapper.logits", tmp_path / "reached", 20, options)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130, error

@@ -8,6 +8,7 @@ from stress import commands, kills
 from stress.report import LostError
 
 
+@pytest.mark.slow
 def test_three_kills(luna_dir, tmp_path, capsys):
     options = ["--count", "3", "--samples-per-epoch", "16", "--data-dir", str(luna_dir), "--work-dir", str(tmp_path)]
     assert kills.main(options) == 0

@@ -2,7 +2,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,8 @@ from p2ch13.cache import CtCache
 from p2ch13.config import PRESETS, CropChoice, Folders, LabelOptions, TrainingConfig
 from p2ch13.label_options import label_options_of
 from tests.checks import assert_one_line
-from tests.scan_files import TINY_SCANS, Ball, as_nodule, write_luna
+from tests.hold import start_held
+from tests.scan_files import TINY_SCANS, Ball, as_nodule
 from util.errors import run_command
 
 REPOSITORY = Path(__file__).parents[1]
@@ -111,20 +111,21 @@ def test_a_mistyped_option(folders, capsys):
 
 
 @pytest.mark.parametrize(("signal_number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_keeps_what_is_cached(tmp_path, signal_number, status):
-    folders = Folders(
-        write_luna(tmp_path / "luna", {f"1.2.{ndx}": [Ball((8, 50, 52), 5)] for ndx in range(300)}), tmp_path / "cache"
+def test_a_signal_keeps_what_is_cached(folders, tmp_path, signal_number, status):
+    """It comes when the first scan is there; processes go on with the others until it does."""
+    program = (
+        "from p2ch13.precache import main; from util.errors import run_command; import sys\n"
+        "run_command(lambda: main(sys.argv[1:]))"
     )
-    process = subprocess.Popen(script(folders), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while not list(folders.cache_dir.rglob("*.val")):  # until the first crops are there
-        time.sleep(0.01)
+    process = start_held(program, "tqdm:tqdm.update", tmp_path / "reached", arguments=script(folders)[2:])
     process.send_signal(signal_number)
     output, error = process.communicate(timeout=60)
     assert process.returncode == status
     assert "What is cached by now stays; start again to go on." in output
     assert "Traceback" not in error
-    assert run(folders) == 0
     ct_cache = CtCache(folders)
+    assert any(ct_cache.is_complete(series_uid) for series_uid in ct_cache.series_list)
+    assert run(folders) == 0
     assert all(ct_cache.is_complete(series_uid) for series_uid in ct_cache.series_list)
 
 

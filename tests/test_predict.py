@@ -3,7 +3,6 @@ import math
 import signal
 import subprocess
 import sys
-import time
 import warnings
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from p2ch13.predict.inputs import find_inputs
 from p2ch13.segmentation import Detection
 from tests.checks import Intruder, assert_one_line
 from tests.dicom_files import SERIES_UID, write_series
+from tests.hold import start_held
 from tests.scan_files import IDENTITY, Ball, ball_mask, make_chest, make_hu, to_xyz, write_luna, write_scan
 from util.errors import InputError, run_command
 
@@ -342,7 +342,7 @@ def test_the_model_is_asked_as_the_options_say(tmp_path, predict, monkeypatch):
     ]
 
 
-@pytest.mark.parametrize("limit", [100, 1500])
+@pytest.mark.parametrize("limit", [100, pytest.param(1500, marks=pytest.mark.slow)])
 def test_a_full_disk_ends_in_one_line(tmp_path, checkpoint, out, limit):
     """A limit on the size of files, which the mask is larger than, or only the picture. What is there is whole."""
     scan = write_scan(tmp_path / "a.mha", make_hu(BALLS, SHAPE_IRC))
@@ -363,23 +363,19 @@ def test_a_full_disk_ends_in_one_line(tmp_path, checkpoint, out, limit):
 
 
 def test_ctrl_c_leaves_nothing_half_written(tmp_path, checkpoint, out):
-    scans = [write_scan(tmp_path / f"{ndx}.mha", make_hu(BALLS, SHAPE_IRC)) for ndx in range(100)]
-    process = subprocess.Popen(
-        command(checkpoint, out, *scans, "--no-lung-field"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=REPOSITORY,
-    )
-    while not (out / "nodules.csv").is_file():
-        time.sleep(0.01)
+    scans = [write_scan(tmp_path / f"{ndx}.mha", make_hu(BALLS, SHAPE_IRC)) for ndx in range(3)]
+    program = "from p2ch13.predict.__main__ import main; from util.errors import run_command; run_command(main)"
+    options = command(checkpoint, out, *scans, "--no-lung-field")[3:]
+    in_second_scan = SHAPE_IRC[0] + 2
+    process = start_held(program, "p2ch13.model:UNetWrapper.logits", tmp_path / "reached", in_second_scan, options)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in error
     assert not list(out.glob(".*"))
-    for series_uid in {row["seriesuid"] for row in read_rows(out)}:
-        assert read_mask(out / f"{series_uid}_mask.nii.gz").any()
+    assert {row["seriesuid"] for row in read_rows(out)} == {"0"}
+    assert read_mask(out / "0_mask.nii.gz").any()
+    assert not list(out.glob("[12]*"))
 
 
 def test_find_inputs(tmp_path):

@@ -373,7 +373,9 @@ def test_checkpoints_by_the_clock(options, tmp_path, monkeypatch, whole):
     assert_same_state(last_state(tmp_path), whole)
 
 
-@pytest.mark.parametrize(("signal_number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("signal_number", "status"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_a_signal_for_real(options, tmp_path, signal_number, status):
     command = [sys.executable, "-m", "p2ch13.training", *options, "--samples-per-epoch", "100000"]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}

@@ -10,6 +10,7 @@ from stress.report import LostError, Row, collect_rows, format_table, report
 from stress.scans import write_scans
 
 
+@pytest.mark.slow
 def test_every_kind_of_damage_is_named(tmp_path, capsys):
     scan_count = 2 * len(DAMAGES)
     options = ["--scans", str(scan_count), "--share", "0.5", "--work-dir", str(tmp_path)]

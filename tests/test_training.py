@@ -307,17 +307,17 @@ def test_presets():
     assert (changed.off_centre, changed.negatives, changed.average_weights) == (False, 0.25, True)
 
 
-def test_the_strong_preset_for_real(options, tmp_path):
-    done = run_script(["-m", "p2ch13.training"], [*options, "--preset", "strong", "--epochs", "2"], tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_the_strong_preset_for_real(options, tmp_path, capsys):
+    main([*options, "--preset", "strong", "--epochs", "2"])
     (path,) = (tmp_path / "models" / "p2ch13").glob("*.last.state")
     state = load_checkpoint(path)
     averaged, trained = state["model_state"]["unet.last.weight"], state["trained_state"]["unet.last.weight"]
     assert not torch.equal(averaged, trained)
     assert torch.allclose(averaged, trained, atol=0.1)
     assert TrainingConfig(**state["config"]).preset == "strong"
-    assert re.search(r"validation on 2 series with \d+ slices that hold nodule and \d+ that hold none\.", done.stdout)
-    assert "E2 val with slices that hold no nodule: loss" in done.stdout
+    output = capsys.readouterr().out
+    assert re.search(r"validation on 2 series with \d+ slices that hold nodule and \d+ that hold none\.", output)
+    assert "E2 val with slices that hold no nodule: loss" in output
     events = {
         mode: EventAccumulator(str(next((tmp_path / "runs" / "p2ch13").glob(f"*_{mode}_*")))).Reload()
         for mode in ("trn", "val")
@@ -560,6 +560,7 @@ def test_nothing_but_bad_batches(options, monkeypatch):
         app.do_training(1, app.init_train_ds())
 
 
+@pytest.mark.slow
 def test_deterministic_runs_are_equal(options, tmp_path):
     """With augmentation and workers, each in a process of its own."""
     states = []
@@ -636,7 +637,7 @@ def test_options_of_ones_own_outlive_a_preset(tmp_path):
 
 def test_a_full_disk_leaves_the_last_checkpoint(options, tmp_path):
     """A limit on the size of files, which a checkpoint is larger than and TensorBoard's are not."""
-    run_script(["-m", "p2ch13.training"], [*options, "tiny"], tmp_path)
+    main([*options, "--samples-per-epoch", "8"])
     (path,) = (tmp_path / "models" / "p2ch13").glob("*.last.state")
     before = path.read_bytes()
     code = (
@@ -740,6 +741,7 @@ def test_crops_live_on_the_gpu(options):
     assert batch[0].is_cuda and batch[1].is_cuda
 
 
+@pytest.mark.slow
 def test_a_compiled_run_is_the_same(options):
     """To within rounding."""
     losses = []
