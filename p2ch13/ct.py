@@ -59,8 +59,8 @@ class Ct:
     ) -> NDArray[np.bool_]:
         """Mark the tissue of each annotated nodule.
 
-        Annotations give a centre and a diameter but no outline; `p2ch13.labels` has the rules that find one. Where
-        none is found, as for a nodule of which readers agree on no voxel, nothing is marked.
+        Annotations give a center and a diameter but no outline; `p2ch13.labels` has the rules that find one. Where
+        none is found, as at a place with only lung, nothing is marked.
 
         Args:
             nodules: candidates of this scan that are nodules; `center_xyz` in mm, patient coordinates.

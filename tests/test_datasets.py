@@ -226,9 +226,9 @@ def test_crops_off_centre(folders):
     slices = {}
     for ndx, crop in enumerate(dataset.crop_list):
         slices.setdefault(crop.series_uid, []).append(int(dataset.slice_ndxs[ndx]))
-    # Radii of 6, 5 and 3 voxels of 0.7 mm are 2, 2 and 1 whole slices of 1.5 mm.
-    assert slices == {"1.2.1": [5, 6, 7, 8, 9], "1.2.3": [6, 7, 8, 9, 10, 0, 1, 2]}
-    assert dataset.sampler.nodule_crop_counts == [5, 5, 3]
+    # Radii of 6, 5 and 3 voxels of 0.7 mm and 1.5 mm more reach 3, 3 and 2 whole slices of 1.5 mm.
+    assert slices == {"1.2.1": [4, 6, 7, 8, 10], "1.2.3": [5, 7, 8, 9, 11, 0, 1, 2, 3]}
+    assert dataset.sampler.nodule_crop_counts == [5, 5, 4]
 
 
 def test_the_split_does_not_move_with_the_labels(folders, tmp_path):

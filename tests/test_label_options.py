@@ -26,7 +26,8 @@ from tests.test_precache import run, run_script
 from tests.test_training import options  # noqa: F401  # a fixture
 
 # A reader's outline around the nodules of two of the four scans, smaller than they are, and one that no CSV file has.
-FIRST = [block((7, 9), (48, 52), (50, 54)), block((12, 12), (80, 83), (80, 83))]
+IN_FIRST = [((7, 9), (48, 52), (50, 54)), ((4, 4), (19, 21), (29, 31)), ((12, 12), (80, 83), (80, 83))]
+FIRST = [block(*ends) for ends in IN_FIRST]
 SECOND = [block((6, 8), (38, 42), (58, 62))]
 
 
@@ -102,10 +103,9 @@ def test_threshold_changes_the_cached_mask(folders):
 
 def test_datasets_show_the_readers_mask(folders, xml_dir):
     val_ds = Luna2dSegmentationDataset(series_uid="1.2.0", folders=folders, labels=lidc(xml_dir))
-    assert [slice_ndx for _, slice_ndx in val_ds.sample_list] == [7, 8, 9, 12]
+    assert [slice_ndx for _, slice_ndx in val_ds.sample_list] == [4, 7, 8, 9, 12]
     mask = np.stack([val_ds.get_full_slice("1.2.0", ndx)[1][0].numpy() for ndx in range(16)])
-    expected = block_mask((7, 9), (48, 52), (50, 54)) | block_mask((12, 12), (80, 83), (80, 83))
-    np.testing.assert_array_equal(mask, expected)
+    np.testing.assert_array_equal(mask, sum(block_mask(*ends) for ends in IN_FIRST))
 
     train_ds = TrainingLuna2dSegmentationDataset(
         series_uid="1.2.1", samples_per_epoch=20, folders=folders, labels=lidc(xml_dir)
@@ -186,8 +186,8 @@ def test_training_with_readers_contours(options, xml_dir, tmp_path, capsys):  # 
     assert test_training.run(*options, *choice) == 0
     output = capsys.readouterr().out
     assert output.count("readers' contours of 2 scans; 2 without XML are left out.") == 1
-    # 1.2.0 is for validation: slices 7 to 9 and 12.
-    assert "Training on 1 series with 1 nodules, validation on 1 series with 4 slices" in output
+    # 1.2.0 is for validation: slices 4, 7 to 9 and 12.
+    assert "Training on 1 series with 1 nodules, validation on 1 series with 5 slices" in output
     (path,) = (tmp_path / "models").rglob("*.last.state")
     config = load_checkpoint(path)["config"]
     assert TrainingConfig(**config).label_options == lidc(xml_dir, "leave-out")
@@ -203,7 +203,7 @@ def test_training_with_refined_labels(options, tmp_path):  # noqa: F811
 def test_evaluation_by_readers_contours(folders, xml_dir, tmp_path):
     """A mask of what the readers agree on in 1.2.0: the outline that no CSV file has is nodule too."""
     scan = sitk.ReadImage(str(folders.data_dir / "subset0" / "1.2.0.mhd"))
-    mask = block_mask((7, 9), (48, 52), (50, 54)) | block_mask((12, 12), (80, 83), (80, 83))
+    mask = sum(block_mask(*ends) for ends in IN_FIRST)
     image = sitk.GetImageFromArray(mask.astype(np.uint8))
     image.CopyInformation(scan)
     (tmp_path / "masks").mkdir()
