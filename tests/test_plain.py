@@ -106,7 +106,7 @@ def test_losses_step_by_step(both):
         app.seed_epoch(step)
         losses, _ = app.train_step(ct_slices, label_mask)
         app.seed_epoch(step)
-        torch.testing.assert_close(losses, next(plain_losses), rtol=1e-4, atol=0)
+        torch.testing.assert_close(losses, next(plain_losses), rtol=3e-4, atol=0)
     assert step == 5
 
 
