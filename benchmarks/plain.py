@@ -26,10 +26,12 @@ from p2ch13.candidates import CandidateInfoTuple, get_candidate_info_list
 from p2ch13.config import CONTEXT_SLICES_COUNT, CROP_WIDTH_IRC, TRAINING_CROP_SIZE, Folders
 from p2ch13.losses import dice_loss
 from p2ch13.metrics import count_pixels
+from p2ch13.sampling import deal, find_steps
 from p2ch13.scans import find_scans
 from util.coordinates import xyz2irc
 
 WORKER_COUNT = 2
+BATCH_SIZE = 16
 THRESHOLD_HU = -700
 
 Sample = tuple[torch.Tensor, torch.Tensor]
@@ -147,7 +149,8 @@ class PlainTrainingDataset(Dataset[Sample]):
 
     def shuffle_samples(self, epoch_ndx: int) -> None:
         rng = np.random.default_rng([self.seed, epoch_ndx])
-        self.nodule_ndxs = np.resize(rng.permutation(len(self.pos_list)), self.samples_per_epoch)
+        step_sizes = np.diff(find_steps(self.samples_per_epoch, BATCH_SIZE, process_count=1)).tolist()
+        self.nodule_ndxs = np.concatenate(deal(rng, len(self.pos_list), step_sizes))  # the package's order
         offset_count = CROP_WIDTH_IRC[1] - TRAINING_CROP_SIZE + 1
         self.offsets = rng.integers(0, [offset_count, offset_count], size=(self.samples_per_epoch, 2))
 
@@ -217,7 +220,7 @@ def conv_block(in_size: int, out_size: int) -> nn.Sequential:
 
 
 class PlainTraining:
-    def __init__(self, augmentation: SegmentationAugmentation, batch_size: int = 16) -> None:
+    def __init__(self, augmentation: SegmentationAugmentation, batch_size: int = BATCH_SIZE) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = PlainUNet().to(self.device)
         self.augmentation = augmentation

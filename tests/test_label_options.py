@@ -217,6 +217,19 @@ def test_evaluation_by_readers_contours(folders, xml_dir, tmp_path):
     assert dices[1] == 1
 
 
+def test_evaluation_splits_before_labels_leave_scans_out(folders, tmp_path):
+    """1.2.1 and 1.2.2 have contours; with a stride of 2 the series 1.2.0 and 1.2.2 are for validation."""
+    for series_uid in ("1.2.1", "1.2.2"):
+        write_readings(tmp_path / "xml" / f"{series_uid}.xml", series_uid, [SECOND])
+        scan = sitk.ReadImage(str(folders.data_dir / "subset0" / f"{series_uid}.mhd"))
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        sitk.WriteImage(scan > -500, str(tmp_path / "masks" / f"{series_uid}.nii.gz"))
+    arguments = ["--mask", str(tmp_path / "masks"), "--data-dir", str(folders.data_dir), "--val-stride", "2"]
+    labels = ["--labels", "lidc", "--lidc-xml", str(tmp_path / "xml"), "--missing-xml", "leave-out"]
+    assert evaluate([*arguments, *labels, "--output", str(tmp_path / "out")]) == 0
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["settings"]["series"] == ["1.2.2"]
+
+
 def test_options_of_training_come_without_slow_imports():
     """Nothing that --help needs may import SimpleITK or torch."""
     done = test_training.run_script(

@@ -108,9 +108,9 @@ def test_losses_step_by_step(both):
     for step, (ct_slices, label_mask, *_) in enumerate(islice(train_ds.batches(app.config.batch_size), 3)):
         copy_weights(app.segmentation_model, training.model)
         app.seed_epoch(step)
-        losses, _ = app.train_step(ct_slices.double(), label_mask)
+        result, _ = app.train_step(ct_slices.double(), label_mask)
         app.seed_epoch(step)
-        torch.testing.assert_close(losses, next(plain_losses), rtol=1e-6, atol=0)
+        torch.testing.assert_close(result.losses, next(plain_losses), rtol=1e-6, atol=0)
     assert step == 2
 
 
@@ -122,7 +122,7 @@ def test_losses_of_two_runs(both):
     training.model.double()
     app.seed_epoch(1)
     ours = [
-        app.train_step(ct_slices.double(), label_mask)[0]
+        app.train_step(ct_slices.double(), label_mask)[0].losses
         for ct_slices, label_mask, *_ in train_ds.batches(app.config.batch_size)
     ]
     app.seed_epoch(1)

@@ -121,6 +121,15 @@ def test_other_candidates_matter_where_negatives_are_trained_on(luna_dir):
     assert fingerprint(luna_dir) == before[0]
 
 
+def test_excluded_findings_matter_where_negatives_are_trained_on(luna_dir):
+    before = [fingerprint(luna_dir, choice=choice) for choice in (CENTRES_ALONE, WITH_NEGATIVES)]
+    place = ",".join(map(str, to_xyz((8, 30, 30))))
+    (luna_dir / "annotations_excluded.csv").write_text(f"seriesuid,coordX,coordY,coordZ,diameter_mm\n1.2.1,{place},5\n")
+    after = [fingerprint(luna_dir, choice=choice) for choice in (CENTRES_ALONE, WITH_NEGATIVES)]
+    assert after[0] == before[0]
+    assert after[1] != before[1]
+
+
 def test_other_crops_have_another_fingerprint(luna_dir):
     choices = [CENTRES_ALONE, WITH_NEGATIVES, CropChoice(off_centre=True), CropChoice(slice_distance=2.0)]
     assert len({fingerprint(luna_dir, choice=choice) for choice in choices}) == 4

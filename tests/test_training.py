@@ -59,7 +59,8 @@ def run_script(command, options, cwd):
 def test_two_epochs_for_real(options, tmp_path):
     done = run_script(["-m", "p2ch13.training"], [*options, "--epochs", "2", "--augmented", "tiny"], tmp_path)
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+    not_prepared, *lines = done.stdout.splitlines()
+    assert "precache.py has not prepared 2 of 2 training scans" in not_prepared
     assert "Training on 2 series with 3 nodules, validation on 2 series with 22 slices that hold nodule." in lines[0]
     assert "augmentation: flip, offset, scale, rotate, noise." in lines[1]
     for start in ("E1 trn loss ", "E1 val loss ", "E2 trn loss ", "E2 val loss "):
@@ -743,11 +744,11 @@ def test_crops_live_on_the_gpu(options):
 
 @pytest.mark.slow
 def test_a_compiled_run_is_the_same(options):
-    """To within rounding."""
+    """To within rounding, which Adam's first step makes larger: it follows the sign of gradients next to zero."""
     losses = []
     for choice in ("no", "yes"):
         app = SegmentationTrainingApp(
             [*options, "--samples-per-epoch", "32", "--precision", "fp32", "--compile", choice]
         )
         losses.append(app.do_training(1, app.init_train_ds()).loss)
-    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    assert losses[1] == pytest.approx(losses[0], rel=3e-3)

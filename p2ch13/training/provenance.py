@@ -64,8 +64,8 @@ def fingerprint_data(ct_cache: CtCache, series_list: Sequence[str], choice: Crop
     """A SHA-256 that tells one data set from another, behind the version of the way it is made.
 
     It is made of the series UIDs, the names, lengths and parts of the scans' files, their nodules, the way they are
-    marked and the choice of crops; and, for negatives, of the candidates. It is not made of the files' times, which
-    change when they are copied.
+    marked and the choice of crops; and, for negatives, of candidates and excluded findings. It is not made of the
+    files' times, which change when they are copied.
 
     Args: choice: which crops are trained on.
     Raises: InputError if a file cannot be read.
@@ -77,7 +77,7 @@ def fingerprint_data(ct_cache: CtCache, series_list: Sequence[str], choice: Crop
             describe_scan(ct_cache.scans[series_uid]),
             describe_nodules(ct_cache, series_uid),
             describe_rule(ct_cache, series_uid),
-            [candidate.center_xyz for candidate in ct_cache.non_nodules[series_uid]] if choice.negatives else [],
+            describe_negatives(ct_cache, series_uid) if choice.negatives else [],
         ]
         digest.update(json.dumps(description).encode())
     return f"{FINGERPRINT_VERSION}:{digest.hexdigest()}"
@@ -109,6 +109,14 @@ def fingerprint_first_version(ct_cache: CtCache, series_list: Sequence[str]) -> 
 
 def describe_nodules(ct_cache: CtCache, series_uid: str) -> list[list[float]]:
     return [[*nodule.center_xyz, nodule.diameter_mm] for nodule in ct_cache.nodules[series_uid]]
+
+
+def describe_negatives(ct_cache: CtCache, series_uid: str) -> list[list[Any]]:
+    """The candidates that negatives are taken from, and the excluded findings, near which none is."""
+    return [
+        [candidate.center_xyz for candidate in ct_cache.non_nodules[series_uid]],
+        [[*finding.center_xyz, finding.diameter_mm] for finding in ct_cache.excluded[series_uid]],
+    ]
 
 
 def describe_rule(ct_cache: CtCache, series_uid: str) -> Any:
