@@ -685,7 +685,7 @@ def test_mistakes_end_in_one_line(options, folders, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert run(*options, "--models-dir", str(tmp_path / "file")) == 2
     assert_one_line(capsys, "file/p2ch13: cannot be written", "--models-dir")
-    annotations = folders.data_dir / "annotations_with_malignancy.csv"
+    annotations = folders.data_dir / "annotations.csv"
     lines = annotations.read_text().splitlines()
     annotations.write_text("\n".join(line for line in lines if not line.startswith(("1.2.0", "1.2.2"))))
     assert run(*options) == 2

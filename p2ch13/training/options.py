@@ -291,29 +291,47 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         help="after each convolution; relu is the book's",
     )
     add_switch(network, "projections", "show the network the highest and the lowest of its slices, too")
-    network.add_argument(
-        "--slice-distance",
-        type=non_negative_number,
-        metavar="MM",
-        default=default.slice_distance,
-        help="between a slice and the next that the network sees with it; 0: those right beside it",
-    )
+    add_slice_distance(network)
 
 
 def add_sample_options(parser: argparse.ArgumentParser) -> None:
     default = TrainingConfig
     samples = parser.add_argument_group("what it learns from")
-    samples.add_argument(
-        "--negatives", type=share, default=default.negatives, help="share of each batch without a nodule at its centre"
-    )
+    add_negatives(samples)
     samples.add_argument(
         "--hard-negatives",
         type=positive_int,
         default=default.hard_negatives,
         help="places that are drawn for each of these; the one in which the model sees most nodule is taken",
     )
-    add_switch(samples, "off-centre", "crops of all slices of a nodule, not of its centre alone")
+    add_off_centre(samples)
     add_switch(samples, "balance-sizes", "draw a nodule the more often, the larger it is")
+
+
+# The options that decide what is cached: precache.py has them, too.
+
+
+def add_slice_distance(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--slice-distance",
+        type=non_negative_number,
+        metavar="MM",
+        default=TrainingConfig.slice_distance,
+        help="between a slice and the next that the network sees with it; 0: those right beside it",
+    )
+
+
+def add_negatives(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--negatives",
+        type=share,
+        default=TrainingConfig.negatives,
+        help="share of each batch without a nodule at its centre",
+    )
+
+
+def add_off_centre(group: argparse._ActionsContainer) -> None:
+    add_switch(group, "off-centre", "crops of all slices of a nodule, not of its centre alone")
 
 
 def add_learning_options(parser: argparse.ArgumentParser) -> None:
