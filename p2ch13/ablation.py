@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import logging
 import statistics
@@ -11,7 +12,15 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from p2ch13.config import AUGMENTATION, BOOK_AUGMENTATION, MIN_DIAMETER_MM, NODULE_THRESHOLD, PRESETS, TrainingConfig
+from p2ch13.config import (
+    AUGMENTATION,
+    BOOK_AUGMENTATION,
+    MIN_DIAMETER_MM,
+    NODULE_THRESHOLD,
+    PRESETS,
+    LabelOptions,
+    TrainingConfig,
+)
 from p2ch13.training.options import parse_config
 from util.errors import run_command
 from util.files import make_writable_folder, write_whole
@@ -42,14 +51,17 @@ def main(sys_argv: Sequence[str] | None = None) -> None:
     set_up_logging(Launch())
     make_writable_folder(args.output, "--output")
     variants = list_variants(args.preset)
-    scores: dict[str, list[dict[str, Any]]] = {name: [] for name in variants}
+    code = describe_code()
+    if is_changed(code) and not args.any_commit:
+        log.warning("The code has changes that are not committed: scores are not reused, neither old ones nor these.")
+    records: dict[str, list[dict[str, Any]]] = {name: [] for name in variants}
     runs = [(name, seed) for seed in range(args.first_seed, args.first_seed + args.seeds) for name in variants]
     for ndx, (name, seed) in enumerate(runs, start=1):
         log.info(f"Run {ndx} of {len(runs)}: {name}, seed {seed}")
-        scores[name].append(get_scores(args, name, variants[name], seed))
+        records[name].append(get_record(args, name, variants[name], seed, code))
         with write_whole(args.output / "ablation.md") as file:
-            file.write(format_table(scores).encode())
-    print(format_table(scores))
+            file.write(format_report(records).encode())
+    print(format_report(records))
     log.info(f"Written to {args.output / 'ablation.md'}, the scores of each run beside it")
 
 
@@ -64,6 +76,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--cache-dir", default=TrainingConfig.cache_dir, help="what precache.py --preset strong filled")
     parser.add_argument(
         "--val-stride", type=positive_int, default=TrainingConfig.val_stride, help="every such series is for validation"
+    )
+    parser.add_argument(
+        "--any-commit",
+        action="store_true",
+        help="use scores of other commits of the code, too; the table names them",
     )
     parser.add_argument("--seeds", type=positive_int, default=3, help="runs of each variant")
     parser.add_argument("--first-seed", type=non_negative_int, default=0)
@@ -91,8 +108,8 @@ def list_variants(preset: str) -> dict[str, list[str]]:
         "further augmentation": not_in_book,
     }
     # Not what chooses the best model, since all runs end with their last one.
-    grouped = {*network, *in_book, *not_in_book}
-    singles = [field for field in PRESETS[preset] if field not in {*grouped, "best_metric"}]
+    left_alone = {*network, *in_book, *not_in_book, "val_negatives", "best_metric"}
+    singles = [field for field in PRESETS[preset] if field not in left_alone]
     groups |= {option_name(field): [field] for field in singles}
     base = ["--preset", preset]
     without = {f"without {name}": [*base, *map(leave_out, group)] for name, group in groups.items()}
@@ -109,21 +126,68 @@ def option_name(field: str) -> str:
     return field.replace("_", "-")
 
 
-def get_scores(args: argparse.Namespace, name: str, options: Sequence[str], seed: int) -> dict[str, Any]:
-    """A run's scores, from its file if there is one of the same settings."""
+def get_record(
+    args: argparse.Namespace, name: str, options: Sequence[str], seed: int, code: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A run's scores and all that they depend on; from its file if there is one of the same run, see `is_reusable`."""
     data = ["--data-dir", args.data_dir, "--cache-dir", args.cache_dir, "--val-stride", str(args.val_stride)]
     length = ["--epochs", str(args.epochs), "--samples-per-epoch", str(args.samples_per_epoch)]
     command_line = [*options, *data, *length, "--seed", str(seed)]
-    settings = {**asdict(parse_config(command_line)), **AUGMENTATION, "scored_by": PRESETS[args.preset]["labels"]}
     path = args.output / f"{file_name(name)}_{seed}.json"
+    record = {**describe_run(command_line, args.preset), **code}
     stored = read_json(path)
-    if stored.get("settings") == settings:
+    if is_reusable(stored, record, args.any_commit):
         log.info(f"Scored before, in {path}")
-        return dict(stored["scores"])
-    scores = train_and_score(command_line, args.preset)
+        return stored
+    record["scores"] = train_and_score(command_line, args.preset)
     with write_whole(path) as file:
-        file.write(json.dumps({"settings": settings, "scores": scores}, indent=1).encode())
-    return scores
+        file.write(json.dumps(record, indent=1, allow_nan=False).encode())
+    return record
+
+
+def is_reusable(stored: Mapping[str, Any], record: Mapping[str, Any], any_commit: bool) -> bool:
+    """Whether stored scores are of the same options, data, versions and commit.
+
+    Code with uncommitted changes is never the same, since nobody knows which they were. With `any_commit` the commit
+    does not matter. Files that do not say all of this are of no use.
+    """
+    if is_changed(record) and not any_commit:
+        return False
+    keys = [key for key in record if not (any_commit and key == "commit")]
+    return {"commit", "scores"} <= stored.keys() and all(stored.get(key) == record[key] for key in keys)
+
+
+def describe_code() -> dict[str, Any]:
+    """The commit of the code and the versions of what it stands on, as plain values."""
+    from p2ch13.training.provenance import get_commit, get_versions  # imports torch
+
+    return {"commit": get_commit(), "versions": get_versions()}
+
+
+def is_changed(code: Mapping[str, Any]) -> bool:
+    """Whether the code is not as it was committed. Code that is in no repository passes for its version's."""
+    return str(code["commit"]).endswith("+changes")
+
+
+def describe_run(command_line: Sequence[str], preset: str) -> dict[str, Any]:
+    """The options of a run and the data that it is trained and scored on, as plain values."""
+    from p2ch13.cache import CtCache
+    from p2ch13.evaluate.truth import find_excluded_file
+    from p2ch13.training.provenance import fingerprint_data
+
+    config = parse_config(command_line)
+    caches = [CtCache(config.folders, labels) for labels in (config.label_options, labels_of(preset))]
+    excluded_file = find_excluded_file(config.folders.data_dir)
+    return {
+        "settings": {**asdict(config), **AUGMENTATION, "scored_by": PRESETS[preset]["labels"]},
+        "data": [fingerprint_data(ct_cache, ct_cache.series_list) for ct_cache in caches],
+        "excluded": hashlib.sha256(excluded_file.read_bytes()).hexdigest() if excluded_file else None,
+    }
+
+
+def labels_of(preset: str) -> LabelOptions:
+    """How nodules are marked by which all variants are scored."""
+    return TrainingConfig(**PRESETS[preset]).label_options
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -140,13 +204,14 @@ def file_name(name: str) -> str:
 
 
 def train_and_score(command_line: Sequence[str], preset: str) -> dict[str, Any]:
-    """Train, and score the last model on the validation series' whole scans.
+    """Train, and score the last model on the validation series' whole scans, by the rules of `p2ch13.evaluate`.
 
     The last one, since the best one would be chosen on the scans that it is then scored on. All variants are scored by
     the preset's labels, whatever they were trained with.
     """
     # Imported here: torch takes seconds, which a mistyped option should not.
     from p2ch13.cache import CtCache
+    from p2ch13.evaluate.truth import find_excluded_file, read_excluded_by_series
     from p2ch13.scoring import evaluate_series, summarize
     from p2ch13.segmentation import segment
     from p2ch13.training.app import SegmentationTrainingApp
@@ -156,13 +221,24 @@ def train_and_score(command_line: Sequence[str], preset: str) -> dict[str, Any]:
     for epoch_ndx in range(1, app.config.epochs + 1):
         log.info(f"E{epoch_ndx} trn {app.do_training(epoch_ndx, train_ds)}")
     app.set_evaluating()
-    ct_cache = CtCache(app.config.folders, TrainingConfig(**PRESETS[preset]).label_options)
+    ct_cache = CtCache(app.config.folders, labels_of(preset))
+    excluded = read_excluded_by_series(find_excluded_file(app.config.folders.data_dir))
     scans = []
     for series_uid in val_ds.series_list:
         ct = ct_cache.get_ct(series_uid)
-        scans.append(evaluate_series(ct, segment(ct, app.evaluated_model), NODULE_THRESHOLD, MIN_DIAMETER_MM))
+        logits = segment(ct, app.evaluated_model)
+        scans.append(evaluate_series(ct, logits, NODULE_THRESHOLD, MIN_DIAMETER_MM, excluded.get(series_uid, ())))
     scores: dict[str, Any] = summarize(scans).as_dict()
     return scores
+
+
+def format_report(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """The table of all runs, and below it the commits that they were scored by, if these are several."""
+    table = format_table({name: [record["scores"] for record in runs] for name, runs in records.items()})
+    commits = sorted({str(record["commit"]) for runs in records.values() for record in runs})
+    return (
+        table if len(commits) < 2 else f"{table}\nScores of {len(commits)} commits of the code: {', '.join(commits)}.\n"
+    )
 
 
 def format_table(scores: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:

@@ -16,7 +16,15 @@ import diskcache
 import numpy as np
 from numpy.typing import NDArray
 
-from p2ch13.candidates import CandidateInfoTuple, get_nodule_info_list, read_non_nodules, sort_candidates
+from p2ch13.candidates import (
+    EXCLUDED_FILE,
+    CandidateInfoTuple,
+    get_nodule_info_list,
+    group_by_series,
+    read_excluded,
+    read_non_nodules,
+    sort_candidates,
+)
 from p2ch13.config import (
     CENTRES_ALONE,
     CROP_WIDTH_IRC,
@@ -38,7 +46,7 @@ from util.errors import InputError
 
 log = logging.getLogger(__name__)
 
-CACHE_VERSION = 1  # raised when a mask, a crop or the way they are stored changes: each has a folder of its own
+CACHE_VERSION = 2  # raised when a mask, a crop or the way they are stored changes: each has a folder of its own
 
 
 class CtCache:
@@ -50,20 +58,28 @@ class CtCache:
     Args:
         folders: where the scans and the CSV files are, and the cache.
         labels: how nodules are marked.
-    Attributes: `series_list`, sorted UIDs of the scans on disk, without those that the labels leave out; `nodules`,
-        series UID -> its nodules, largest first; `labels`; `folder`, the cache's; `rebuilt_count`, the cached values
-        that were found damaged by now, and made anew.
+        nodules: in place of those of the data folder's CSV files.
+    Attributes: `all_series`, sorted UIDs of the scans on disk, which are what is split into training and validation;
+        `series_list`, those of them that the labels do not leave out; `nodules`, series UID -> its nodules, largest
+        first; `labels`; `folder`, the cache's; `rebuilt_count`, the cached values that were found damaged by now, and
+        made anew.
     Raises: InputError for a folder or file that cannot be used.
     """
 
-    def __init__(self, folders: Folders, labels: LabelOptions | None = None) -> None:
+    def __init__(
+        self,
+        folders: Folders,
+        labels: LabelOptions | None = None,
+        nodules: Iterable[CandidateInfoTuple] | None = None,
+    ) -> None:
         self.data_dir = folders.data_dir
         scans = find_scans(folders.data_dir)
-        self.labels = Labels(labels or LabelOptions(), list(scans))
+        self.all_series = list(scans)
+        self.labels = Labels(labels or LabelOptions(), self.all_series)
         self.series_list = self.labels.series_list
         self.scans = {series_uid: scans[series_uid] for series_uid in self.series_list}
         self.nodules: defaultdict[str, list[CandidateInfoTuple]] = defaultdict(list)
-        for nodule in get_nodule_info_list(folders.data_dir, scans=self.scans):
+        for nodule in get_nodule_info_list(folders.data_dir, scans=self.scans) if nodules is None else nodules:
             self.nodules[nodule.series_uid].append(nodule)
         self.folder = folders.cache_dir
         self._disk_folder = self.folder / f"version-{CACHE_VERSION}-{FORMAT}"
@@ -78,6 +94,17 @@ class CtCache:
     def __getstate__(self) -> dict[str, Any]:
         """For a worker process: without the open scan, whose memory map would be copied as an array."""
         return {**self.__dict__, "_latest_ct": None}
+
+    def keep_labelled(self, series_list: Sequence[str]) -> list[str]:
+        """Those series that the labels do not leave out. Raises: InputError if that is none."""
+        labelled = set(self.series_list)
+        kept = [series_uid for series_uid in series_list if series_uid in labelled]
+        if not kept:
+            raise InputError(
+                f"{self.data_dir}: the labels leave out all of the {len(series_list)} scans that are asked for; choose "
+                "others with --val-stride or --series-uid, or say --missing-xml box"
+            )
+        return kept
 
     def get_ct(self, series_uid: str) -> Ct:
         """Open a scan. The latest one stays open, because samples come series by series.
@@ -118,11 +145,12 @@ class CtCache:
         return slice_count, positive_indexes
 
     def get_crop_places(self, series_uid: str) -> CropPlaces:
-        """`choose_crop_places` for the series' nodules and candidates, from the cache."""
+        """`choose_crop_places` for the series' nodules, candidates and excluded findings, from the cache."""
 
         def compute() -> list[Any]:
             ct, nodules = self.get_ct(series_uid), self.nodules[series_uid]
-            return [*choose_crop_places(ct, nodules, self.non_nodules[series_uid])]
+            non_nodules, excluded = self.non_nodules[series_uid], self.excluded[series_uid]
+            return [*choose_crop_places(ct, nodules, non_nodules, excluded)]
 
         of_nodules, negatives = self._memoize(self._crop_places_key(series_uid), compute)
         return CropPlaces(
@@ -173,10 +201,13 @@ class CtCache:
     @cached_property
     def non_nodules(self) -> defaultdict[str, list[CandidateInfoTuple]]:
         """Series UID -> its candidates that are none. Half a million rows in LUNA16: read when they are asked for."""
-        by_series: defaultdict[str, list[CandidateInfoTuple]] = defaultdict(list)
-        for candidate in sort_candidates(read_non_nodules(self.data_dir, self.scans)):
-            by_series[candidate.series_uid].append(candidate)
-        return by_series
+        return group_by_series(sort_candidates(read_non_nodules(self.data_dir, self.scans)))
+
+    @cached_property
+    def excluded(self) -> defaultdict[str, list[CandidateInfoTuple]]:
+        """Series UID -> its excluded findings; none where the data folder has no annotations_excluded.csv."""
+        csv_path = self.data_dir / EXCLUDED_FILE
+        return group_by_series(sort_candidates(read_excluded(csv_path, self.scans)) if csv_path.is_file() else [])
 
     def volume(self) -> int:
         """The size of the cache on disk, in bytes."""
@@ -221,7 +252,8 @@ class CtCache:
 
     def _crop_places_key(self, series_uid: str) -> str:
         nodules = [[*nodule.center_xyz, nodule.diameter_mm] for nodule in self.nodules[series_uid]]
-        others = json.dumps([candidate.center_xyz for candidate in self.non_nodules[series_uid]])
+        excluded = [[*finding.center_xyz, finding.diameter_mm] for finding in self.excluded[series_uid]]
+        others = json.dumps([[candidate.center_xyz for candidate in self.non_nodules[series_uid]], excluded])
         counts = [SLICES_PER_NODULE, NEGATIVES_PER_SCAN]
         return self._key("places of crops", series_uid, nodules, zlib.crc32(others.encode()), counts)
 

@@ -125,13 +125,15 @@ class CapturedStep:
     The function must do the same work on the same memory in every call, apart from the values of its arguments. It is
     called as it is for the first few batches and for one of another size, such as the last of an epoch.
 
+    Args: is_ready: whether all is there that the function makes at its first calls, so that it can be recorded.
     Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#whole-network-capture
     """
 
     WARM_UP_COUNT = 3  # calls before the recording: libraries choose their algorithms, the optimizer makes its state
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], is_ready: Callable[[], bool] = lambda: True) -> None:
         self.function = function
+        self.is_ready = is_ready
         self.shapes: list[torch.Size] = []
         self.warm_up_left = self.WARM_UP_COUNT
         self.graph: torch.cuda.CUDAGraph | None = None
@@ -144,8 +146,8 @@ class CapturedStep:
         self.shapes = self.shapes or shapes
         if shapes != self.shapes:
             return self.function(*inputs)
-        if self.warm_up_left:
-            self.warm_up_left -= 1
+        if self.warm_up_left or (self.graph is None and not self.is_ready()):
+            self.warm_up_left = max(self.warm_up_left - 1, 0)
             return self._call_aside(inputs)
         if self.graph is None:
             self.graph = self._record(inputs)

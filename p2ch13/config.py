@@ -35,7 +35,7 @@ NEGATIVES_PER_SCAN = 48  # crops without a nodule that are cached, half of them 
 SLICES_PER_NODULE = 5  # crops that are cached of a nodule, at most, if not its centre alone is trained on
 
 # One of them picks the best model.
-BEST_METRICS = ("recall", "f1", "dice", "recall-at-precision")
+BEST_METRICS = ("recall", "f1", "dice", "slice-f1", "recall-at-precision")
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class TrainingConfig:
     sync_batchnorm: bool = False
     seed: int = 0
     deterministic: bool = False
-    skip_bad_batches: bool = False  # whose loss is not finite, instead of ending the run
+    skip_bad_batches: bool = False  # whose loss or gradient is not finite, instead of ending the run
     checkpoint_minutes: float = 10.0  # from one last.state to the next, at most
     keep_checkpoints: int = 3  # the newest ones
     resume: str | None = None  # the .state to go on from; "" for the latest run's
@@ -120,6 +120,7 @@ class TrainingConfig:
     learning_rate: float = 1e-3
     warm_up_cosine: bool = False
     average_weights: bool = False
+    val_negatives: float = 0.0  # validation slices without nodule, for each with one
     best_metric: str = "recall"
     precision_floor: float = 0.1
     early_stop: int = 0
@@ -189,6 +190,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "learning_rate": 3e-3,
         "warm_up_cosine": True,
         "average_weights": True,
-        "best_metric": "f1",
+        "val_negatives": 1.0,
+        "best_metric": "slice-f1",
     },
 }

@@ -98,34 +98,27 @@ class Ct:
     ) -> tuple[NDArray[np.int16], NDArray[np.bool_], IrcTuple]:
         """Cut a window out of the scan and its mask.
 
-        The window is moved inward where it would reach over the scan's edge, so that its middle is not always the
-        centre. Along an axis on which the scan is smaller than the window, the edge's voxels are repeated.
+        The window's middle, voxel `width // 2`, is always the center. Where the window reaches over the scan's edge,
+        the edge's voxels are repeated, slices as in `get_slice` and rows and cols likewise; the mask repeats with its
+        voxels, so that image and mask say the same.
 
         Args:
             center_xyz: mm, patient coordinates.
             width_irc: the window's slices, rows and cols.
-            slice_distance_mm: of the window's slices, see `find_neighbours`; with one they stay about the centre.
-        Returns: HU (int16) and mask (bool), both shaped `width_irc`, and the centre's voxel.
-        Raises: InputError, naming the scan, if the centre lies outside it.
+            slice_distance_mm: of the window's slices, see `find_neighbours`.
+        Returns: HU (int16) and mask (bool), both shaped `width_irc`, and the center's voxel.
+        Raises: InputError, naming the scan, if the center lies outside it.
         """
         center_irc = self.locate(center_xyz)
-        starts = [
-            min(max(center - width // 2, 0), size - width) if size >= width else center - width // 2
-            for center, width, size in zip(center_irc, width_irc, self.shape_irc, strict=True)
-        ]
-        window = make_box(np.maximum(starts, 0), np.minimum(np.array(starts) + width_irc, self.shape_irc))
-        padding = [
-            (taken.start - start, start + width - taken.stop)
-            for start, width, taken in zip(starts, width_irc, window, strict=True)
-        ]
-        if slice_distance_mm:
-            slices = self.find_neighbours(center_irc.index, width_irc[0] // 2, slice_distance_mm).tolist()
-            windows = [(slice(ndx, ndx + 1), *window[1:]) for ndx in slices]
-            padding[0] = (0, 0)
-        else:
-            windows = [window]
+        slice_count, *plane_widths = width_irc
+        slices = self.find_neighbours(center_irc.index, slice_count // 2, slice_distance_mm)[:slice_count].tolist()
+        starts = np.subtract(center_irc[1:], np.array(plane_widths) // 2)
+        stops = starts + plane_widths
+        low, high = np.maximum(starts, 0), np.minimum(stops, self.shape_irc[1:])
+        windows = [make_box((ndx, *low), (ndx + 1, *high)) for ndx in slices]
         ct_chunk = np.concatenate([self.hu[window] for window in windows]).astype(np.int16)
         pos_chunk = np.concatenate([self._mask_in(window, self.parts) for window in windows])
+        padding = [(0, 0), *zip(low - starts, stops - high, strict=True)]
         return np.pad(ct_chunk, padding, mode="edge"), np.pad(pos_chunk, padding, mode="edge"), center_irc
 
     def get_slice(self, slice_ndx: int, context_slices_count: int, slice_distance_mm: float = 0.0) -> NDArray[np.int16]:

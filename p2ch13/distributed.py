@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -96,6 +96,45 @@ def sum_over_processes(values: torch.Tensor) -> None:
     """Replace the values, in place, by their sums over all processes of the run."""
     if dist.is_initialized():
         dist.all_reduce(values)
+
+
+class _SumWithGradients(torch.autograd.Function):
+    """Each process's gradient of the sum counts: the sum is in the loss of all of them.
+
+    `torch.distributed.nn.functional.all_reduce` does this, and is deprecated in PyTorch 2.13 in favor of a private one.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, values: torch.Tensor) -> torch.Tensor:
+        summed = values.clone()
+        dist.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        return _SumWithGradients.forward(ctx, gradient.contiguous())
+
+
+def sum_with_gradients(values: torch.Tensor) -> torch.Tensor:
+    """The sum of the values over all processes of the run, through which each process's gradients flow."""
+    if not dist.is_initialized():
+        return values
+    return cast("torch.Tensor", _SumWithGradients.apply(values))  # type: ignore[no-untyped-call]
+
+
+def mean_over_processes(losses: torch.Tensor) -> torch.Tensor:
+    """What a process's backward pass begins with, so that `data_parallel` gives the gradient of all samples' mean loss.
+
+    It averages the gradients of the processes, as if all had the same number of samples; in an epoch's last step one
+    can have more than another.
+
+    Args: losses: of this process's samples, (batch,).
+    """
+    if not dist.is_initialized():
+        return losses.mean()
+    sample_count = losses.new_full((), len(losses))
+    sum_over_processes(sample_count)
+    return losses.sum() * (dist.get_world_size() / sample_count)
 
 
 def copy_buffers_from_first(model: nn.Module) -> None:

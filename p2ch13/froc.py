@@ -1,5 +1,9 @@
 """FROC: how many of the nodules are found at how many false positives per scan, by LUNA16's rules.
 
+A finding hits a nodule if its center is less than the nodule's radius away. A nodule counts with the highest score of
+its hits; the others are ignored. A finding in two nodules hits both. A finding that hits none is ignored in an excluded
+annotation, and a false positive elsewhere. Nodules without a hit count in the denominator of the sensitivity alone.
+
 Source: the evaluation that LUNA16 describes and the script that it ships (noduleCADEvaluationLUNA16.py),
 https://luna16.grand-challenge.org/Evaluation.
 """
@@ -14,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 OPERATING_POINTS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # false positives per scan
-FINDINGS_PER_SCAN = 100  # of more than these the script takes the most probable
+FINDINGS_PER_SCAN = 100  # if a scan has more, see `ScanMatch.limited_to`
 BOOTSTRAP_COUNT = 1000
 CONFIDENCE = 0.95
 BAND_POINTS = np.geomspace(OPERATING_POINTS[0], OPERATING_POINTS[-1], 121)  # where the confidence band is computed
@@ -28,52 +32,71 @@ class ScanMatch:
     """Which of a scan's findings lie in which of its nodules.
 
     Attributes:
-        probabilities: (finding,).
-        hits: (finding, nodule); a finding that lies in two nodules hits both, as in LUNA16's script.
+        scores: (finding,), finite; what findings are ranked by: logits, or probabilities on any scale.
+        hits: (finding, nodule); a finding that lies in two nodules hits both.
         is_irrelevant: (finding,), whether it lies in an excluded annotation. If it lies in a nodule too, it is a hit.
     """
 
-    probabilities: Floats
+    scores: Floats
     hits: Bools
     is_irrelevant: Bools
 
     @property
-    def nodule_probabilities(self) -> Floats:
-        """(nodule,): the highest probability of the findings in it, NaN if there is none."""
-        highest = np.where(self.hits, self.probabilities[:, np.newaxis], -np.inf).max(axis=0, initial=-np.inf)
-        return np.where(self.hits.any(axis=0), highest, np.nan)
+    def is_found(self) -> Bools:
+        """(nodule,): whether any finding lies in it."""
+        return np.asarray(self.hits.any(axis=0))
+
+    @property
+    def best_hits(self) -> NDArray[np.intp]:
+        """(nodule,): the index of the finding in it with the highest score, -1 if there is none."""
+        if not len(self.scores):
+            return np.full(self.hits.shape[1], -1)
+        best = np.where(self.hits, self.scores[:, np.newaxis], -np.inf).argmax(axis=0)
+        return np.where(self.is_found, best, -1)
 
     @property
     def is_false_positive(self) -> Bools:
         """(finding,)"""
         return ~self.hits.any(axis=1) & ~self.is_irrelevant
 
-    def most_probable(self, count: int) -> ScanMatch:
-        """The match of the `count` most probable findings alone; of equals the first ones."""
-        kept = np.argsort(-self.probabilities, kind="stable")[:count]
-        return ScanMatch(self.probabilities[kept], self.hits[kept], self.is_irrelevant[kept])
+    @property
+    def is_ignored(self) -> Bools:
+        """(finding,): whether it lies in an excluded annotation, and in no nodule."""
+        return ~self.hits.any(axis=1) & self.is_irrelevant
+
+    def limited_to(self, count: int) -> ScanMatch:
+        """The match of at most `count` findings, by the rule of LUNA16's script.
+
+        Of more than `count` findings those count whose score is above that of the one ranked `count` + 1. Equal scores
+        at that rank are left out together, so that the order of the findings does not matter: of 150 equal ones none
+        is left.
+        """
+        if len(self.scores) <= count:
+            return self
+        is_kept = self.scores > np.sort(self.scores)[-count - 1]
+        return ScanMatch(self.scores[is_kept], self.hits[is_kept], self.is_irrelevant[is_kept])
 
 
 def match_findings(
     finding_xyz: ArrayLike,
-    probabilities: ArrayLike,
+    scores: ArrayLike,
     nodule_xyz: ArrayLike,
     nodule_diameters_mm: ArrayLike,
     excluded_xyz: ArrayLike = (),
     excluded_diameters_mm: ArrayLike = (),
 ) -> ScanMatch:
-    """A finding hits a nodule whose centre is less than the nodule's radius away.
+    """A finding hits a nodule whose center is less than the nodule's radius away.
 
-    Args: of one scan: centres, (finding, 3), (nodule, 3) and (excluded, 3), in mm, patient coordinates; each may be
-        empty. Probabilities, (finding,); diameters, (nodule,) and (excluded,), in mm.
+    Args: of one scan: centers, (finding, 3), (nodule, 3) and (excluded, 3), in mm, patient coordinates; each may be
+        empty. Scores, (finding,); diameters, (nodule,) and (excluded,), in mm.
     """
     is_irrelevant = np.asarray(lie_within(finding_xyz, excluded_xyz, excluded_diameters_mm).any(axis=1))
     hits = lie_within(finding_xyz, nodule_xyz, nodule_diameters_mm)
-    return ScanMatch(np.asarray(probabilities, dtype=float).reshape(-1), hits, is_irrelevant)
+    return ScanMatch(np.asarray(scores, dtype=float).reshape(-1), hits, is_irrelevant)
 
 
 def lie_within(points_xyz: ArrayLike, centers_xyz: ArrayLike, diameters_mm: ArrayLike) -> Bools:
-    """(point, centre): whether the point lies within the sphere around the centre; its surface is outside."""
+    """(point, center): whether the point lies within the sphere around the center; its surface is outside."""
     points, centers = (np.asarray(xyz, dtype=float).reshape(-1, 3) for xyz in (points_xyz, centers_xyz))
     radii = np.asarray(diameters_mm, dtype=float).reshape(-1) / 2
     within: Bools = ((points[:, np.newaxis] - centers) ** 2).sum(axis=2) < radii**2
@@ -82,9 +105,10 @@ def lie_within(points_xyz: ArrayLike, centers_xyz: ArrayLike, diameters_mm: Arra
 
 @dataclass(frozen=True, eq=False)
 class FrocCurve:
-    """The points of the curve, one for each probability that a finding has, the highest first, after one at (0, 0).
+    """The points of the curve, one for each score that a finding has, the highest first, after one at (0, 0).
 
-    Attributes: `false_positives_per_scan`, `sensitivity` (NaN if there are no nodules) and `thresholds`: (point,).
+    Attributes: `false_positives_per_scan`, `sensitivity` (NaN if there are no nodules) and `thresholds`: (point,). A
+        threshold is the lowest score that counts; the first one is infinite.
     """
 
     false_positives_per_scan: Floats
@@ -105,6 +129,7 @@ class Froc:
 
     Attributes:
         curve: of all scans.
+        limited_count: scans with more than `FINDINGS_PER_SCAN` findings, some of which are not on the curve.
         sensitivities: (7,), at `OPERATING_POINTS`.
         cpm: their mean, the competition performance metric.
         sensitivity_intervals, cpm_interval: (2, 7) and (2,), where 95% of the resampled sets of scans lie.
@@ -112,6 +137,7 @@ class Froc:
     """
 
     curve: FrocCurve
+    limited_count: int
     sensitivities: Floats
     cpm: float
     sensitivity_intervals: Floats
@@ -127,7 +153,7 @@ def compute_froc(matches: Sequence[ScanMatch], bootstrap_count: int = BOOTSTRAP_
 
     Args: matches: one for each scan, those without nodules and findings too: they count for false positives per scan.
     """
-    events = CurveEvents([match.most_probable(FINDINGS_PER_SCAN) for match in matches])
+    events = CurveEvents([match.limited_to(FINDINGS_PER_SCAN) for match in matches])
     curve = events.curve(np.ones(len(matches)))
     sensitivities = curve.sensitivity_at(OPERATING_POINTS)
     rates = np.concatenate([OPERATING_POINTS, BAND_POINTS])
@@ -137,6 +163,7 @@ def compute_froc(matches: Sequence[ScanMatch], bootstrap_count: int = BOOTSTRAP_
     at_points, at_band = np.split(draws, [len(OPERATING_POINTS)], axis=1)
     return Froc(
         curve,
+        sum(len(match.scores) > FINDINGS_PER_SCAN for match in matches),
         sensitivities,
         float(sensitivities.mean()),
         confidence_interval(at_points),
@@ -163,25 +190,24 @@ def confidence_interval(values: Floats) -> Floats:
 
 
 class CurveEvents:
-    """All that moves the curve, sorted by falling probability: nodules that are found, and false positives."""
+    """All that moves the curve, sorted by falling score: nodules that are found, and false positives."""
 
     def __init__(self, matches: Sequence[ScanMatch]) -> None:
-        found = [match.nodule_probabilities for match in matches]
-        false = [match.probabilities[match.is_false_positive] for match in matches]
-        self.nodule_counts = np.array([len(probabilities) for probabilities in found])  # (scan,)
-        found = [probabilities[~np.isnan(probabilities)] for probabilities in found]
+        found = [match.scores[match.best_hits[match.is_found]] for match in matches]
+        false = [match.scores[match.is_false_positive] for match in matches]
+        self.nodule_counts = np.array([match.hits.shape[1] for match in matches])  # (scan,)
 
-        probabilities = np.concatenate([*found, *false])
-        order = np.argsort(-probabilities, kind="stable")
-        self.probabilities = probabilities[order]
+        scores = np.concatenate([*found, *false])
+        order = np.argsort(-scores, kind="stable")
+        self.scores = scores[order]
         scan_ndxs = np.arange(len(matches))
         self.scan_ndxs = np.concatenate(
             [np.repeat(scan_ndxs, [len(part) for part in parts]) for parts in (found, false)]
         )
         self.scan_ndxs = self.scan_ndxs[order]
         self.is_found = order < sum(len(part) for part in found)
-        # Equal probabilities are one threshold, and one point of the curve: what comes last among them.
-        self.steps = np.flatnonzero(np.diff(self.probabilities, append=-np.inf))
+        # Equal scores are one threshold, and one point of the curve: what comes last among them.
+        self.steps = np.flatnonzero(np.diff(self.scores, append=-np.inf))
 
     def curve(self, weights: Floats) -> FrocCurve:
         """Args: weights: (scan,), how often each scan counts."""
@@ -192,4 +218,4 @@ class CurveEvents:
         )
         nodule_count = float(weights @ self.nodule_counts)
         sensitivity = found / nodule_count if nodule_count else np.full(len(found), math.nan)
-        return FrocCurve(false / weights.sum(), sensitivity, np.concatenate([[np.inf], self.probabilities[self.steps]]))
+        return FrocCurve(false / weights.sum(), sensitivity, np.concatenate([[np.inf], self.scores[self.steps]]))

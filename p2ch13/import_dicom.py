@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from p2ch13.candidates import ANNOTATION_FILES
+from p2ch13.candidates import ANNOTATIONS_FILE, MALIGNANCY_FILE
 from p2ch13.config import Folders
 from p2ch13.dicom import check_no_damage, has_dicom_magic, list_series
 from p2ch13.scans import (
@@ -105,9 +105,9 @@ def main(sys_argv: Sequence[str] | None = None) -> int:
 
 
 def report_annotations(data_dir: Path) -> None:
-    if not any((data_dir / name).exists() for name in ANNOTATION_FILES):
+    if not any((data_dir / name).exists() for name in (ANNOTATIONS_FILE, MALIGNANCY_FILE)):
         log.info(
-            f"{data_dir} has no {ANNOTATION_FILES[1]}, which training and evaluation need and predict does not; "
+            f"{data_dir} has no {ANNOTATIONS_FILE}, which training and evaluation need and predict does not; "
             "python -m p2ch13.download --subset gets LUNA16's."
         )
 

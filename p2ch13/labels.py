@@ -16,15 +16,17 @@ from numpy.typing import NDArray
 
 from p2ch13.candidates import CandidateInfoTuple
 from p2ch13.config import MASK_THRESHOLD_HU, REFINED_THRESHOLD_HU, LabelOptions
-from p2ch13.lidc import find_readings, mark_consensus
+from p2ch13.lidc import find_readings, mark_consensus, mark_seen
 from p2ch13.scans import ScanHeader, file_signature
-from util.boxes import Box, BoxMask, inside, make_box, split_components, starts_of, stops_of, widen
+from util.boxes import Box, BoxMask, enclose, inside, make_box, split_components, starts_of, stops_of, widen
 from util.coordinates import IrcTuple
 from util.errors import InputError
 from util.morphology import grow_by_cross, open_by_ball, open_by_cross
 
 FIRST_RADIUS = 2  # voxels from which a nodule's box starts to grow, as in the book
 WALL = 1.25  # times a nodule's radius, and half a voxel: tissue that a ball of this radius fits into is no nodule
+REFINED_VERSION = 2  # raised when the refined rule changes, so that cached masks are recomputed
+LUNG_AROUND_MM = 3.0  # beyond a nodule's diameter: where the HU of the lung around it are taken
 CENTER_REACH = 1  # voxels from an annotated centre within which its nodule must be, after an opening
 THICK_VOXEL_MM = 2.0  # along an axis with such voxels a nodule may be as thin as a vessel
 
@@ -63,6 +65,9 @@ class LabelRule(Protocol):
     def mark_nodules(self, scan: Scan, nodules: Iterable[CandidateInfoTuple]) -> list[Part]:
         """The parts that belong to these nodules."""
 
+    def mark_seen(self, scan: Scan) -> list[Part]:
+        """Mark what is nodule, and beyond it what somebody took for one: no place for a negative."""
+
 
 @dataclass(frozen=True)
 class BoxRule:
@@ -82,6 +87,9 @@ class BoxRule:
     def mark_nodules(self, scan: Scan, nodules: Iterable[CandidateInfoTuple]) -> list[Part]:
         return [self.mark_nodule(scan, nodule) for nodule in nodules]
 
+    def mark_seen(self, scan: Scan) -> list[Part]:
+        return scan.parts
+
     def mark_nodule(self, scan: Scan, nodule: CandidateInfoTuple) -> Part:
         box = grow_box(scan, scan.locate(nodule.center_xyz), self.threshold_hu)
         hu = scan.hu  # not the scan, which holds its parts: the two would keep each other, and a map of the file
@@ -93,20 +101,23 @@ BOOK_RULE = BoxRule()
 
 @dataclass(frozen=True)
 class RefinedRule:
-    """The book's box at -600 HU; in it, what is near, is no wall, and hangs together with the centre after an opening.
+    """What is near a nodule's center, denser than lung, no wall, and connected with the center after an opening.
 
-    Near is what is no further away than the annotated radius and a voxel. Wall is tissue, the chest's and others, that
-    is thicker than the nodule could be: a box that begins at the pleura goes on through it.
+    Near is what is no further away than the annotated radius and a voxel: nothing beyond is ever marked. Of that voxel
+    it is what lies in the box, too, that the book grows from the center.
+    Denser than lung is what is above -600 HU, or for a faint nodule, such as ground glass, what is nearer to its own HU
+    than to those of the lung around it.
+    Wall is tissue, the chest's and others, that is thicker than the nodule could be: a box that begins at the pleura
+    goes on through it.
     The opening takes away what is thinner than 3 voxels, as vessels are that leave the nodule, and single voxels of the
-    nodule's surface, which are put back. Where it leaves nothing of the nodule, this is kept as it was; one that is
-    nowhere as dense as that, the book's rule marks.
+    nodule's surface, which are put back. Where it leaves nothing of the nodule, this is kept as it was.
     """
 
     threshold_hu: float = REFINED_THRESHOLD_HU
 
     def key(self, nodules: Sequence[CandidateInfoTuple]) -> tuple[float, list[Any]]:
         diameters_mm = [diameter_mm for _, diameter_mm in sorted((n.center_xyz, n.diameter_mm) for n in nodules)]
-        return self.threshold_hu, ["refined", WALL, diameters_mm]
+        return self.threshold_hu, ["refined", REFINED_VERSION, WALL, diameters_mm]
 
     def mark_scan(self, scan: Scan) -> list[Part]:
         return self.mark_nodules(scan, scan.nodules)
@@ -114,14 +125,18 @@ class RefinedRule:
     def mark_nodules(self, scan: Scan, nodules: Iterable[CandidateInfoTuple]) -> list[Part]:
         return [self.mark_nodule(scan, nodule) for nodule in nodules]
 
+    def mark_seen(self, scan: Scan) -> list[Part]:
+        return scan.parts
+
     def mark_nodule(self, scan: Scan, nodule: CandidateInfoTuple) -> Part:
         center_irc = scan.locate(nodule.center_xyz)
         vx_size_irc = scan.header.vx_size_xyz[::-1]
-        box = grow_box(scan, center_irc, self.threshold_hu)
-        tissue = BoxMask(box, self.find_tissue(scan, nodule, box))
+        threshold_hu = self.find_threshold(scan, nodule)
+        box = find_box(scan, nodule, threshold_hu)
+        tissue = BoxMask(box, self.find_tissue(scan, nodule, box, threshold_hu))
         whole = find_nearest(split_components(tissue, fully_connected=False), center_irc, vx_size_irc)
         if whole is None:
-            return BOOK_RULE.mark_nodule(scan, nodule)
+            return as_part(tissue)
         whole = widen(whole, box)
         opened = BoxMask(box, open_by_cross(whole.mask, opening_radii(vx_size_irc)))
         core = find_nearest(split_components(opened, fully_connected=False), center_irc, vx_size_irc)
@@ -130,43 +145,76 @@ class RefinedRule:
             return as_part(whole)
         return as_part(BoxMask(box, grow_by_cross(widen(core, box).mask, opening_radii(vx_size_irc)) & whole.mask))
 
-    def find_tissue(self, scan: Scan, nodule: CandidateInfoTuple, box: Box) -> NDArray[np.bool_]:
-        """What is near and, unless then nothing is left about the centre, off the wall."""
+    def find_threshold(self, scan: Scan, nodule: CandidateInfoTuple) -> float:
+        """Find the border between a nodule and lung: the rule's, or for a faint nodule halfway to the lung around it.
+
+        A nodule's HU are what the denser third of its ball exceeds: the ball may hold some lung, or a cavity. The
+        border is not so low that much of the lung around would be above it, as where nothing is to be seen but noise.
+        """
         center_irc, vx_size_irc = scan.locate(nodule.center_xyz), scan.header.vx_size_xyz[::-1]
         radius_mm, voxel_mm = nodule.diameter_mm / 2, float(vx_size_irc.max())
-        tissue: NDArray[np.bool_] = scan.hu[box] > self.threshold_hu
+        around_mm = nodule.diameter_mm + voxel_mm + LUNG_AROUND_MM
+        box = box_around(scan, center_irc, around_mm)
+        hu = scan.hu[box]
+        ball, near, around = (
+            ball_in(box, center_irc, reach_mm, vx_size_irc) for reach_mm in (radius_mm, radius_mm + voxel_mm, around_mm)
+        )
+        lung = hu[around & ~near & (hu < self.threshold_hu)]
+        if not lung.size:
+            return self.threshold_hu
+        halfway_hu = float(np.median(lung) + np.quantile(hu[ball], 2 / 3)) / 2
+        return min(self.threshold_hu, max(halfway_hu, float(np.quantile(lung, 0.9))))
+
+    def find_tissue(self, scan: Scan, nodule: CandidateInfoTuple, box: Box, threshold_hu: float) -> NDArray[np.bool_]:
+        """What is near and, unless then nothing is left about the center, off the wall."""
+        center_irc, vx_size_irc = scan.locate(nodule.center_xyz), scan.header.vx_size_xyz[::-1]
+        radius_mm, voxel_mm = nodule.diameter_mm / 2, float(vx_size_irc.max())
+        tissue: NDArray[np.bool_] = scan.hu[box] > threshold_hu
         tissue &= ball_in(box, center_irc, radius_mm + voxel_mm, vx_size_irc)
-        off_wall = tissue & ~find_wall(scan, box, WALL * radius_mm + voxel_mm / 2, self.threshold_hu)
+        off_wall = tissue & ~find_wall(scan, box, WALL * radius_mm + voxel_mm / 2, threshold_hu)
         is_central = ball_in(box, center_irc, radius_mm / 2 + voxel_mm, vx_size_irc)
         return off_wall if (off_wall & is_central).any() else tissue
+
+
+REFINED_RULE = RefinedRule()
 
 
 @dataclass(frozen=True)
 class LidcRule:
     """What at least half of LIDC-IDRI's readers outlined, whether or not it is among the annotations.
 
-    A nodule's own part is the connected piece nearest to its centre, if one comes within its radius and a voxel.
+    A nodule's own part is the connected piece nearest to its center, if one comes within its radius and a voxel. An
+    annotated nodule without one, because its readers agree on no voxel, is marked by the refined rule: it is nodule all
+    the same, and without a mask training would take it for none.
     """
 
     xml_path: Path
 
     def key(self, nodules: Sequence[CandidateInfoTuple]) -> tuple[None, list[Any]]:
-        return None, ["lidc", file_signature(self.xml_path)]
+        return None, ["lidc", file_signature(self.xml_path), *REFINED_RULE.key(nodules)]
 
     def mark_scan(self, scan: Scan) -> list[Part]:
-        return [as_part(component) for component in mark_consensus(self.xml_path, scan.header)]
+        components = mark_consensus(self.xml_path, scan.header)
+        without_piece = [nodule for nodule in scan.nodules if find_piece(components, scan, nodule) is None]
+        return [*map(as_part, components), *REFINED_RULE.mark_nodules(scan, without_piece)]
 
     def mark_nodules(self, scan: Scan, nodules: Iterable[CandidateInfoTuple]) -> list[Part]:
-        components = [BoxMask(part.box, part.mark(part.box)) for part in scan.parts]
-        vx_size_irc = scan.header.vx_size_xyz[::-1]
-        parts = []
-        for nodule in nodules:
-            center_irc = scan.locate(nodule.center_xyz)
-            nearest = find_nearest(components, center_irc, vx_size_irc)
-            reach_mm = nodule.diameter_mm / 2 + vx_size_irc.max()
-            if nearest is not None and distance_mm(nearest, center_irc, vx_size_irc) <= reach_mm:
-                parts.append(as_part(nearest))
-        return parts
+        components = [BoxMask(part.box, part.mark(part.box)) for part in scan.parts]  # the file is read once
+        marked = [component for component in components if component.mask.any()]
+        pieces = [(nodule, find_piece(marked, scan, nodule)) for nodule in nodules]
+        return [REFINED_RULE.mark_nodule(scan, nodule) if piece is None else as_part(piece) for nodule, piece in pieces]
+
+    def mark_seen(self, scan: Scan) -> list[Part]:
+        """Mark all that single readers outlined as well: LUNA16 excludes it from both nodules and others."""
+        return [*scan.parts, *map(as_part, mark_seen(self.xml_path, scan.header))]
+
+
+def find_piece(components: Iterable[BoxMask], scan: Scan, nodule: CandidateInfoTuple) -> BoxMask | None:
+    center_irc, vx_size_irc = scan.locate(nodule.center_xyz), scan.header.vx_size_xyz[::-1]
+    nearest = find_nearest(components, center_irc, vx_size_irc)
+    reach_mm = nodule.diameter_mm / 2 + vx_size_irc.max()
+    is_near = nearest is not None and distance_mm(nearest, center_irc, vx_size_irc) <= reach_mm
+    return nearest if is_near else None
 
 
 class Labels:
@@ -221,6 +269,24 @@ def grow_box(scan: Scan, center_irc: IrcTuple, threshold_hu: float) -> Box:
     center = np.array(center_irc)
     radii = np.array([find_radius(scan, center_irc, axis, threshold_hu) for axis in range(3)])
     return make_box(np.maximum(center - radii, 0), np.minimum(center + radii + 1, scan.header.shape_irc))
+
+
+def find_box(scan: Scan, nodule: CandidateInfoTuple, threshold_hu: float) -> Box:
+    """The book's box, but along each axis at least the annotated radius and at most a voxel beyond it.
+
+    In a hollow nodule, or beside a denser vessel, the book's box stays smaller than the nodule.
+    """
+    center_irc, voxel_mm = scan.locate(nodule.center_xyz), float(scan.header.vx_size_xyz.max())
+    radius_mm = nodule.diameter_mm / 2
+    largest = box_around(scan, center_irc, radius_mm + voxel_mm)
+    grown = enclose([grow_box(scan, center_irc, threshold_hu), box_around(scan, center_irc, radius_mm)])
+    return make_box(np.maximum(starts_of(largest), starts_of(grown)), np.minimum(stops_of(largest), stops_of(grown)))
+
+
+def box_around(scan: Scan, center_irc: IrcTuple, reach_mm: float) -> Box:
+    """The box in the scan that holds every voxel within a distance of the center."""
+    center, reach = np.array(center_irc), np.ceil(reach_mm / scan.header.vx_size_xyz[::-1]).astype(int)
+    return make_box(np.maximum(center - reach, 0), np.minimum(center + reach + 1, scan.header.shape_irc))
 
 
 def find_radius(scan: Scan, center_irc: IrcTuple, axis: int, threshold_hu: float) -> int:

@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 CT_ROOT, X_RAY_ROOT = "LidcReadMessage", "IdriReadMessage"
 BLOCK_BYTES = 2**14  # a file's head, which names the series, fits into one
 STRAIGHT = 0.01  # how far a direction may be from an axis; a cosine
+SLICE_TOLERANCE = 0.1  # of a slice, between a contour's z and that of its slice: both are rounded, to 0.01 mm or less
 
 
 class Contour(NamedTuple):
@@ -77,26 +78,33 @@ def find_readings(folder: Path) -> tuple[dict[str, Path], list[str]]:
 
 
 def mark_consensus(path: Path, header: ScanHeader) -> list[BoxMask]:
-    """What at least half of a scan's readers marked: its connected components, over corners too.
+    """Mark what at least half of a scan's readers outlined: its connected components, over corners too.
 
     Contours beyond the first and the last slice are left out with a warning, for scans of which only a part is there.
     Raises: InputError, naming the file, if it cannot be read or is not about this scan's slices.
     """
-    check_axes(header)
     readings = read_readings(path)
-    slices = [[place(nodule, header, path) for nodule in reading] for reading in readings]
-    contour_count, placed_count = (sum(len(nodule) for nodule in chain(*all_)) for all_ in (readings, slices))
-    if contour_count and not placed_count:
-        raise InputError(f"{path}: none of its contours is in a slice of {header.path}; remove the one that is wrong")
+    placed = place_readings(readings, header, path)
+    contour_count, placed_count = count_contours(readings), count_contours(placed)
     if placed_count < contour_count:
         log.warning(f"{path}: {contour_count - placed_count} of {contour_count} contours are in no slice of the scan.")
-    return vote([[fill_nodule(nodule) for nodule in reading if nodule] for reading in slices])
+    masks = [[fill_nodule(nodule) for nodule in reading] for reading in placed]
+    return vote(masks, least_votes=(len(masks) + 1) // 2)
 
 
-def vote(readings: Sequence[Sequence[BoxMask]]) -> list[BoxMask]:
-    """The voxels that at least half of the readers marked, by connected component.
+def mark_seen(path: Path, header: ScanHeader) -> list[BoxMask]:
+    """Mark what any reader took for nodule, with the outlines, and so with the points of those under 3 mm.
 
-    Args: for each reader what he marked, which may be nothing.
+    Raises: see `mark_consensus`.
+    """
+    placed = place_readings(read_readings(path), header, path)
+    return vote([[fill_nodule(nodule, with_outline=True) for nodule in reading] for reading in placed], least_votes=1)
+
+
+def vote(readings: Sequence[Sequence[BoxMask]], least_votes: int) -> list[BoxMask]:
+    """Mark the voxels that at least `least_votes` readers marked, by connected component.
+
+    Args: readings: for each reader what he marked, which may be nothing.
     """
     components: list[BoxMask] = []
     # Nodules lie far apart: an array for all of them would be as large as the scan.
@@ -108,7 +116,7 @@ def vote(readings: Sequence[Sequence[BoxMask]]) -> list[BoxMask]:
                 if intersect(nodule.box, box):
                     marked[inside(nodule.box, box)] |= nodule.mask
             votes += marked
-        components += split_components(BoxMask(box, 2 * votes >= len(readings)), fully_connected=True)
+        components += split_components(BoxMask(box, votes >= least_votes), fully_connected=True)
     return components
 
 
@@ -136,14 +144,29 @@ def check_axes(header: ScanHeader) -> None:
         )
 
 
+def place_readings(readings: Sequence[Reading], header: ScanHeader, path: Path) -> list[list[list[SliceContour]]]:
+    """Put each reader's contours into the scan's slices; nodules that have none there are left out.
+
+    Raises: InputError, naming the file, if it is not about this scan's slices.
+    """
+    check_axes(header)
+    placed = [[place(nodule, header, path) for nodule in reading] for reading in readings]
+    if count_contours(readings) and not count_contours(placed):
+        raise InputError(f"{path}: none of its contours is in a slice of {header.path}; remove the one that is wrong")
+    return [[nodule for nodule in reading if nodule] for reading in placed]
+
+
+def count_contours(readings: Sequence[Sequence[Sequence[Any]]]) -> int:
+    return sum(len(nodule) for nodule in chain(*readings))
+
+
 def place(nodule: Nodule, header: ScanHeader, path: Path) -> list[SliceContour]:
-    """A nodule's contours in the slices nearest to their z; without those that lie in no slice of the scan."""
-    slice_count, rows, cols = header.shape_irc
-    step_mm = header.vx_size_xyz[2] * header.direction[2, 2]
+    """Put a nodule's contours into the slices that their z names; those beyond the scan's ends are left out."""
+    _, rows, cols = header.shape_irc
     placed = []
     for contour in nodule:
-        slice_ndx = round((contour.z_mm - header.origin_xyz[2]) / step_mm)
-        if not 0 <= slice_ndx < slice_count:
+        slice_ndx = find_slice(contour, header, path)
+        if slice_ndx is None:
             continue
         if (contour.points < 0).any() or (contour.points >= (rows, cols)).any():
             raise InputError(
@@ -154,8 +177,23 @@ def place(nodule: Nodule, header: ScanHeader, path: Path) -> list[SliceContour]:
     return placed
 
 
-def fill_nodule(contours: Sequence[SliceContour]) -> BoxMask:
-    """What lies inside of the inclusions, without exclusions and their outlines.
+def find_slice(contour: Contour, header: ScanHeader, path: Path) -> int | None:
+    """Find the slice of a contour; None beyond the scan's ends. Raises: InputError if it lies between two slices."""
+    step_mm = header.vx_size_xyz[2] * header.direction[2, 2]
+    position = float((contour.z_mm - header.origin_xyz[2]) / step_mm)
+    slice_ndx = round(position)
+    if not 0 <= slice_ndx < header.shape_irc[0]:
+        return None
+    if abs(position - slice_ndx) > SLICE_TOLERANCE:
+        raise InputError(
+            f"{path}: a contour at z {contour.z_mm} mm is {abs((position - slice_ndx) * step_mm):.2f} mm from the "
+            f"nearest slice of {header.path.name}, so that it was drawn in another scan; remove the one that is wrong"
+        )
+    return slice_ndx
+
+
+def fill_nodule(contours: Sequence[SliceContour], with_outline: bool = False) -> BoxMask:
+    """Mark what lies inside of the inclusions, without exclusions and their outlines.
 
     An outline is never part of the nodule: readers drew it around the nodule on the first pixels that are not
     (Armato et al. 2011, "outer borders"); pylidc does so too, for exclusions as well.
@@ -169,7 +207,7 @@ def fill_nodule(contours: Sequence[SliceContour]) -> BoxMask:
         slice_mask = mask[contour.slice_ndx - index.start]
         interior, outline = fill_polygon(contour.points - (rows.start, cols.start), slice_mask.shape)
         if contour.is_inclusion:
-            slice_mask |= interior
+            slice_mask |= interior | outline if with_outline else interior
         else:
             slice_mask &= ~(interior | outline)
     return BoxMask(box, mask)

@@ -1,4 +1,4 @@
-"""What training minimises: a Dice loss in which a missed pixel weighs more than a false one; which crops are hard."""
+"""What training minimizes: a Dice loss in which a missed pixel weighs more than a false one; which crops are hard."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import torch
 import torch.nn.functional as F
 
 from p2ch13.config import TrainingConfig
+from p2ch13.distributed import sum_with_gradients
 
+EPSILON = 1.0  # makes an empty prediction of an empty label a loss of 0 and not 0/0
+SUM_NAMES = ("correct", "predicted", "labeled", "entropy", "pixels")
 FALSE_ALARM_PIXELS = 20  # a nodule of 3.5 mm, at 0.7 mm a pixel
 
 
-def dice_loss(prediction: torch.Tensor, label: torch.Tensor, epsilon: float = 1.0) -> torch.Tensor:
+def dice_loss(prediction: torch.Tensor, label: torch.Tensor, epsilon: float = EPSILON) -> torch.Tensor:
     """1 - (2 * sum(prediction * label) + epsilon) / (sum(prediction) + sum(label) + epsilon), for each sample.
 
     Args:
@@ -20,21 +23,36 @@ def dice_loss(prediction: torch.Tensor, label: torch.Tensor, epsilon: float = 1.
     Returns: (batch,) float32, 0 (equal) to nearly 1 (nothing in common).
     Source: the book, 13.6.3; Dice (1945), https://doi.org/10.2307/1932409.
     """
-    over_sample = (1, 2, 3)
-    prediction, label = prediction.float(), label.float()  # thousands of pixels are too many to add up in bfloat16
-    correct = (prediction * label).sum(over_sample)
-    return 1 - (2 * correct + epsilon) / (prediction.sum(over_sample) + label.sum(over_sample) + epsilon)
+    return dice_of_sums(*sum_dice(prediction, label), epsilon)
 
 
-def batch_dice_loss(prediction: torch.Tensor, label: torch.Tensor, epsilon: float = 1.0) -> torch.Tensor:
+def batch_dice_loss(prediction: torch.Tensor, label: torch.Tensor, epsilon: float = EPSILON) -> torch.Tensor:
     """`dice_loss` of all pixels of the batch together, for each sample: (batch,), all the same.
 
     In a sample without a nodule, Dice is nearly 1 as soon as anything is marked, and hardly changes with how much.
     Over the batch every false alarm counts as much as a pixel that was missed.
     """
-    batch_size, _, _, cols = label.shape
-    as_one = (1, 1, -1, cols)
-    return dice_loss(prediction.reshape(as_one), label.reshape(as_one), epsilon).expand(batch_size)
+    correct, predicted, labeled = map(sum_over_batch, sum_dice(prediction, label))
+    return dice_of_sums(correct, predicted, labeled, epsilon)
+
+
+def sum_dice(prediction: torch.Tensor, label: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What Dice is made of: the sums of prediction * label, of the prediction and of the label; each (batch,)."""
+    over_sample = (1, 2, 3)
+    prediction, label = prediction.float(), label.float()  # thousands of pixels are too many to add up in bfloat16
+    return (prediction * label).sum(over_sample), prediction.sum(over_sample), label.sum(over_sample)
+
+
+def sum_over_batch(values: torch.Tensor) -> torch.Tensor:
+    """Each sample's values, (batch, ...), replaced by their sum over the batch, with all processes' parts of it."""
+    return sum_with_gradients(values.sum(0)).expand_as(values)
+
+
+def dice_of_sums(
+    correct: torch.Tensor, predicted: torch.Tensor, labeled: torch.Tensor, epsilon: float = EPSILON
+) -> torch.Tensor:
+    """The Dice loss of sums such as `sum_dice` gives, of a sample or of many together."""
+    return 1 - (2 * correct + epsilon) / (predicted + labeled + epsilon)
 
 
 def segmentation_loss(
@@ -53,17 +71,38 @@ def segmentation_loss(
         logits: (batch, channel, row, col), of `UNetWrapper.logits`.
         label: (batch, channel, row, col), bool.
         fn_weight: of the second term, 8 in the book.
-        over_batch: Dice of the batch as a whole instead of each sample's.
+        over_batch: the loss of the batch as a whole, in all processes of a run, instead of each sample's.
         cross_entropy: weight of a third term, the pixels' mean cross-entropy. Dice hardly moves a pixel that is taken
             for nodule with certainty; cross-entropy moves it the more.
     Source: the book, 13.6.3, loss weighting.
     """
-    loss = batch_dice_loss if over_batch else dice_loss
-    prediction = logits.float().sigmoid()
-    losses = loss(prediction, label) + fn_weight * loss(prediction * label, label)
-    if cross_entropy:
-        losses = losses + cross_entropy * pixel_cross_entropy(logits, label)
-    return losses
+    sums = sum_pixels(logits, label, with_entropy=cross_entropy > 0)
+    return loss_of_sums(sum_over_batch(sums) if over_batch else sums, fn_weight, cross_entropy)
+
+
+def sum_pixels(logits: torch.Tensor, label: torch.Tensor, with_entropy: bool = True) -> torch.Tensor:
+    """What the loss is made of: (batch, 5) float32, in the order of `SUM_NAMES`.
+
+    Sums of a sample's pixels, which can be added up over samples; see `loss_of_sums`.
+
+    Args:
+        logits, label: as for `segmentation_loss`.
+        with_entropy: without it the cross-entropy is 0, for a loss that has no use for it.
+    """
+    correct, predicted, labeled = sum_dice(logits.float().sigmoid(), label)
+    pixels = torch.full_like(correct, label[0].numel())
+    entropy = pixel_cross_entropy(logits, label) * pixels if with_entropy else torch.zeros_like(correct)
+    return torch.stack([correct, predicted, labeled, entropy, pixels], dim=1)
+
+
+def loss_of_sums(sums: torch.Tensor, fn_weight: float, cross_entropy: float) -> torch.Tensor:
+    """`segmentation_loss` of pixels that were summed up: (..., 5), of `sum_pixels`, -> (...).
+
+    `prediction * label` is its own product with the label, so that its Dice has the same sums.
+    """
+    correct, predicted, labeled, entropy, pixels = sums.unbind(-1)
+    losses = dice_of_sums(correct, predicted, labeled) + fn_weight * dice_of_sums(correct, correct, labeled)
+    return losses + cross_entropy * entropy / pixels if cross_entropy else losses
 
 
 def pixel_cross_entropy(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:

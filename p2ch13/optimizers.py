@@ -1,8 +1,8 @@
-"""Muon: steps that change all directions of a weight matrix alike, however unlike their gradients are."""
+"""Muon, momentum with an orthogonalized update; and steps of any optimizer that change nothing if they are bad."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -29,12 +29,10 @@ class Muon(Optimizer):
         params: float32.
         lr: a number, or a tensor where steps are recorded.
         momentum: what is left of a gradient after a step.
-    Attributes: `found_inf`, as for PyTorch's fused optimizers: where it is 1, the next step changes nothing.
     """
 
     def __init__(self, params: Iterable[nn.Parameter], lr: torch.Tensor | float = 3e-3, momentum: float = 0.95) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum})
-        self.found_inf: torch.Tensor | None = None
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -46,18 +44,12 @@ class Muon(Optimizer):
                 state = self.state[parameter]
                 if not state:
                     state["momentum_buffer"] = torch.zeros_like(parameter.grad)
-                average = state["momentum_buffer"].lerp(parameter.grad, 1 - group["momentum"])
+                average = state["momentum_buffer"].lerp_(parameter.grad, 1 - group["momentum"])
                 ahead = parameter.grad.lerp(average, group["momentum"])  # Nesterov's
                 rows = ahead.shape[0] if ahead.ndim > 1 else 1
                 direction = orthogonalize(ahead.reshape(rows, -1))
                 length = STEP_RMS * max(direction.shape) ** 0.5
-                stepped = parameter - direction.reshape(parameter.shape) * (group["lr"] * length)
-                self._assign(state["momentum_buffer"], average)
-                self._assign(parameter, stepped)
-
-    def _assign(self, old: torch.Tensor, new: torch.Tensor) -> None:
-        """On the device, which would have to wait if it were asked whether to."""
-        old.copy_(new if self.found_inf is None else torch.where(self.found_inf > 0, old, new))
+                parameter.sub_(direction.reshape(parameter.shape) * (group["lr"] * length))
 
 
 def orthogonalize(matrix: torch.Tensor) -> torch.Tensor:
@@ -80,3 +72,50 @@ def orthogonalize(matrix: torch.Tensor) -> torch.Tensor:
         gram = polynomial @ gram @ polynomial
     result: torch.Tensor = factor @ wide
     return result.T if is_tall else result
+
+
+@torch.no_grad()
+def step_unless(is_bad: torch.Tensor, optimizer: Optimizer) -> None:
+    """Take an optimizer's step, unless it is bad: then parameters and the optimizer's state stay as they are.
+
+    The step is taken in any case and taken back on the device, which would have to wait if it were asked, and could not
+    record the step. It is asked where the optimizer has no state to go back to, which its first step makes.
+
+    Args: is_bad: a bool, on the device.
+    """
+    if not has_state(optimizer):
+        if not is_bad.item():
+            optimizer.step()
+        return
+    before = copy_tensors(tensors_of(optimizer))
+    optimizer.step()
+    take_back(is_bad, tensors_of(optimizer), before)
+
+
+def has_state(optimizer: Optimizer) -> bool:
+    """Whether the optimizer keeps something for each parameter that it changes."""
+    return all(
+        optimizer.state.get(parameter)
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+        if parameter.grad is not None
+    )
+
+
+def tensors_of(optimizer: Optimizer) -> Iterator[torch.Tensor]:
+    """All that a step changes: the parameters, and what is kept for each."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            yield parameter
+            yield from (value for value in optimizer.state.get(parameter, {}).values() if torch.is_tensor(value))
+
+
+def copy_tensors(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
+    return [tensor.detach().clone() for tensor in tensors]
+
+
+@torch.no_grad()
+def take_back(is_bad: torch.Tensor, tensors: Iterable[torch.Tensor], before: Iterable[torch.Tensor]) -> None:
+    """Give tensors the values that they had before, if `is_bad`."""
+    for tensor, value in zip(tensors, before, strict=True):
+        torch.where(is_bad.to(tensor.device), value, tensor, out=tensor)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import shlex
 import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
 from p2ch13.cache import CtCache, describe_rebuilt
-from p2ch13.candidates import get_candidate_info_list
-from p2ch13.config import PRESETS, CropChoice, Folders, TrainingConfig
+from p2ch13.config import PRESETS, CropChoice, Folders, LabelOptions, TrainingConfig
 from p2ch13.label_options import add_label_options, label_options_of
+from p2ch13.training.options import add_negatives, add_off_centre, add_slice_distance
 from util.disk import CacheError
 from util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line, run_command
 from util.launch import Launch
@@ -22,6 +23,8 @@ from util.options import positive_int
 from util.processes import map_in_processes
 
 log = logging.getLogger(__name__)
+
+PRESET_DEFAULTS = ("labels", "slice_distance", "negatives", "off_centre")  # what a preset stands for here
 
 
 def main(sys_argv: Sequence[str] | None = None) -> int:
@@ -38,7 +41,7 @@ def main(sys_argv: Sequence[str] | None = None) -> int:
     launch = Launch.from_environment()
     set_up_logging(Launch())
     folders = Folders(args.data_dir, args.cache_dir)
-    choice = TrainingConfig(**PRESETS[args.preset]).crop_choice
+    choice = CropChoice(args.off_centre, args.negatives > 0, args.slice_distance)
     ct_cache = CtCache(folders, label_options_of(args))
     series_list = launch.share(ct_cache.series_list)
     nodule_count = sum(len(ct_cache.nodules[series_uid]) for series_uid in series_list)
@@ -48,11 +51,12 @@ def main(sys_argv: Sequence[str] | None = None) -> int:
         for note in ct_cache.labels.notes:
             log.info(note)
     if to_do:
-        own = set(series_list)
-        candidate_count = sum(candidate.series_uid in own for candidate in get_candidate_info_list(folders.data_dir))
+        candidates = ""
+        if choice.negatives:  # nothing else needs the file that they are in
+            candidates = f", {sum(len(ct_cache.non_nodules[uid]) for uid in series_list)} other candidates"
         log.info(
             f"{process}{folders.data_dir}: {len(series_list)} scans, {len(to_do)} of them to be cached; "
-            f"{nodule_count} nodules, {candidate_count - nodule_count} other candidates."
+            f"{nodule_count} nodules{candidates}."
         )
     worker_count = max(1, args.num_workers // launch.local_world_size)
     try:
@@ -81,11 +85,30 @@ def main(sys_argv: Sequence[str] | None = None) -> int:
 
 
 def parse_options(sys_argv: Sequence[str] | None) -> argparse.Namespace:
-    """The options of a command line, or of this process's; a preset's labels can be named, too."""
+    """The options of a command line, or of this process's; what a preset stands for can be named, too."""
     parser = build_parser()
-    preset = PRESETS[parser.parse_args(sys_argv).preset]
-    parser.set_defaults(labels=TrainingConfig(**preset).labels)
+    preset = TrainingConfig(**PRESETS[parser.parse_args(sys_argv).preset])
+    parser.set_defaults(**{name: getattr(preset, name) for name in PRESET_DEFAULTS})
     return parser.parse_args(sys_argv)
+
+
+def precache_command(folders: Folders, labels: LabelOptions, choice: CropChoice, negatives: float) -> str:
+    """What to type to have all in the cache that training with these options reads.
+
+    Args: negatives: their share of the samples.
+    """
+    options = {
+        "--data-dir": folders.data_dir,
+        "--cache-dir": folders.cache_dir,
+        "--labels": labels.kind,
+        "--threshold-hu": labels.threshold_hu,
+        "--lidc-xml": labels.lidc_xml,
+        "--missing-xml": labels.missing_xml if labels.kind == "lidc" else None,
+        "--slice-distance": choice.slice_distance or None,
+        "--negatives": negatives or None,
+    }
+    given = [f"{name}={value}" for name, value in options.items() if value is not None]
+    return shlex.join(["python", "precache.py", *given, *(["--off-centre"] if choice.off_centre else [])])
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -98,11 +121,16 @@ def build_parser() -> argparse.ArgumentParser:
         "--preset",
         choices=PRESETS,
         default="book",
-        help="of the training to come: strong reads more crops than book, and has other labels",
+        help="of the training to come: strong reads more crops than book, and has other labels; the options below "
+        "change what it stands for",
     )
     parser.add_argument(
         "--num-workers", type=positive_int, default=os.cpu_count() or 1, help="processes, on each machine"
     )
+    crops = parser.add_argument_group("crops: as in the training to come")
+    add_slice_distance(crops)
+    add_negatives(crops)
+    add_off_centre(crops)
     add_label_options(parser)
     return parser
 

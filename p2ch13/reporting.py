@@ -57,19 +57,26 @@ class TensorBoardReport:
             self.writers["trn"].add_text(name, textwrap.indent(as_json(values), 4 * " "))  # code, in Markdown
 
     def log_scores(self, mode: str, scores: Scores, samples_count: int) -> None:
-        """Scalars under the book's names, over the number of training samples seen so far."""
+        """Scalars under the book's names, over the number of training samples seen so far.
+
+        `pr/...` are of a validation's slices that hold nodule, `pr_all/...` of all its slices, if it has others.
+        """
         values = {"loss/all": scores.loss}
         if scores.is_defined:
             values |= {
                 "percent_all/tp": scores.tp_percent,
                 "percent_all/fn": scores.fn_percent,
                 "percent_all/fp": scores.fp_percent,
-                "pr/precision": scores.precision,
-                "pr/recall": scores.recall,
-                "pr/f1_score": scores.f1,
+                **name_curves("pr", scores),
             }
+        if scores.of_all is not None:
+            values |= {**name_curves("pr_all", scores.of_all), "pr_all/slice_f1": scores.of_all.slice_f1}
         for name, value in values.items():
             self.writers[mode].add_scalar(name, value, samples_count)
+
+    def log_learning_rate(self, learning_rate: float, samples_count: int) -> None:
+        """The learning rate of an epoch's last step."""
+        self.writers["trn"].add_scalar("learning_rate", learning_rate, samples_count)
 
     def log_pictures(
         self, mode: str, dataset: Luna2dSegmentationDataset, predict: Predictor, samples_count: int, with_labels: bool
@@ -103,6 +110,15 @@ class TensorBoardReport:
                     writer.close()
         finally:
             threading.excepthook = threading.__excepthook__
+
+
+def name_curves(group: str, scores: Scores) -> dict[str, float]:
+    return {
+        f"{group}/precision": scores.precision,
+        f"{group}/recall": scores.recall,
+        f"{group}/f1_score": scores.f1,
+        f"{group}/dice": scores.dice,
+    }
 
 
 def add_png(writer: SummaryWriter, tag: str, picture: Image, samples_count: int) -> None:

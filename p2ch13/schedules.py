@@ -9,6 +9,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from p2ch13.optimizers import copy_tensors, take_back
+
 WARM_UP = 0.05  # of the run
 LAST_FACTOR = 0.01  # of the learning rate, at the end of a run
 AVERAGE_DECAY = 0.99  # what is left of an average after a step: it is one of the latest hundred
@@ -33,6 +35,19 @@ def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
             group["lr"].fill_(learning_rate)
         else:
             group["lr"] = learning_rate
+
+
+def update_average(averaged: AveragedModel, model: nn.Module, is_bad: torch.Tensor) -> None:
+    """Move the average towards the model, unless the model's step was bad: then the average stays as it is.
+
+    Args: is_bad: a bool, on the device; it is asked until there was a good step, with which the average begins.
+    """
+    if averaged.n_averaged == 0 and is_bad:
+        return
+    tensors = [*averaged.module.parameters(), *averaged.module.buffers()]
+    before = copy_tensors(tensors)
+    averaged.update_parameters(model)
+    take_back(is_bad, tensors, before)
 
 
 def average_weights(model: nn.Module) -> AveragedModel:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -26,7 +26,8 @@ class NoduleScore:
     """What was found of one nodule.
 
     Attributes:
-        probability: the highest of the findings whose centre is less than its radius away; NaN if there is none.
+        probability, logit: of the finding with the highest score among those whose center is less than its radius
+            away; NaN if there is none. `logit` is NaN too where the finding has a probability alone.
         recall: the share of its voxels that were marked.
         dice: of its voxels and all voxels of the findings that touch it; 0 if none does. It and `recall` are NaN where
             there is no mask to compare with.
@@ -35,7 +36,8 @@ class NoduleScore:
     series_uid: str
     center_xyz: XyzTuple
     diameter_mm: float
-    probability: float
+    probability: float = math.nan
+    logit: float = math.nan
     recall: float = math.nan
     dice: float = math.nan
 
@@ -69,13 +71,17 @@ class VoxelCounts:
 
 @dataclass(frozen=True)
 class ScanScores:
-    """The scores of one scan. `voxels` is None where there is no mask to compare with."""
+    """The scores of one scan.
+
+    Attributes: `match`, its findings in the order of `findings`, its nodules in that of `nodules`; `slice_count`, None
+        where the scan was not opened; `voxels`, None where there is no mask to compare with.
+    """
 
     series_uid: str
-    slice_count: int
     nodules: tuple[NoduleScore, ...]
     findings: tuple[Finding, ...]
-    match: ScanMatch  # its findings in the order of `findings`, its nodules in that of `nodules`
+    match: ScanMatch
+    slice_count: int | None = None
     voxels: VoxelCounts | None = None
 
     @property
@@ -111,23 +117,44 @@ def score_scan(
     Args: labels: (index, row, col); a voxel that is not 0 is marked as nodule.
     Raises: see `evaluate_series`.
     """
+    scores = score_findings(ct.series_uid, ct.nodules, findings, excluded)
+    slice_count = ct.shape_irc[0]
+    if labels is None:
+        return replace(scores, slice_count=slice_count)
+    overlaps = score_overlaps(ct, labels)
+    nodules = tuple(
+        replace(nodule, recall=recall, dice=dice)
+        for nodule, (recall, dice) in zip(scores.nodules, overlaps, strict=True)
+    )
+    return replace(scores, nodules=nodules, slice_count=slice_count, voxels=count_voxels(ct, labels))
+
+
+def score_findings(
+    series_uid: str,
+    nodules: Sequence[CandidateInfoTuple],
+    findings: Sequence[Finding],
+    excluded: Sequence[CandidateInfoTuple] = (),
+) -> ScanScores:
+    """Score the findings of a scan against its annotations; the scan itself is not needed."""
     match = match_findings(
         [finding.center_xyz for finding in findings],
         [finding.score for finding in findings],
-        [nodule.center_xyz for nodule in ct.nodules],
-        [nodule.diameter_mm for nodule in ct.nodules],
+        [nodule.center_xyz for nodule in nodules],
+        [nodule.diameter_mm for nodule in nodules],
         [annotation.center_xyz for annotation in excluded],
         [annotation.diameter_mm for annotation in excluded],
     )
-    overlaps = [(math.nan, math.nan)] * len(ct.nodules) if labels is None else score_overlaps(ct, labels)
-    nodules = tuple(
-        NoduleScore(ct.series_uid, nodule.center_xyz, nodule.diameter_mm, probability, recall, dice)
-        for nodule, probability, (recall, dice) in zip(
-            ct.nodules, match.nodule_probabilities.tolist(), overlaps, strict=True
-        )
+    nodule_scores = tuple(
+        score_nodule(nodule, findings[ndx] if ndx >= 0 else None)
+        for nodule, ndx in zip(nodules, match.best_hits.tolist(), strict=True)
     )
-    voxels = None if labels is None else count_voxels(ct, labels)
-    return ScanScores(ct.series_uid, ct.shape_irc[0], nodules, tuple(findings), match, voxels)
+    return ScanScores(series_uid, nodule_scores, tuple(findings), match)
+
+
+def score_nodule(nodule: CandidateInfoTuple, finding: Finding | None) -> NoduleScore:
+    """Args: finding: the best one in it, None if it is missed."""
+    score = NoduleScore(nodule.series_uid, nodule.center_xyz, nodule.diameter_mm)
+    return replace(score, probability=finding.probability, logit=finding.logit) if finding else score
 
 
 def count_voxels(ct: Ct, labels: Labels) -> VoxelCounts:
@@ -181,8 +208,10 @@ class Summary:
         return sum(counts, VoxelCounts()) if counts else None
 
     @property
-    def slice_count(self) -> int:
-        return sum(scan.slice_count for scan in self.scans)
+    def slice_count(self) -> int | None:
+        """None if a scan was not opened."""
+        counts = [scan.slice_count for scan in self.scans if scan.slice_count is not None]
+        return sum(counts) if len(counts) == len(self.scans) else None
 
     @property
     def found_count(self) -> int:
@@ -208,14 +237,21 @@ class Summary:
 
     @property
     def false_positives_per_scan(self) -> float:
+        """Of all findings; the FROC curve ends earlier where a scan has more than it takes of one."""
         return self.false_positive_count / len(self.scans)
 
     @property
+    def score_unit(self) -> str | None:
+        """What findings are ranked by, "logit" or "probability"; None if there is none."""
+        has_logit = [not math.isnan(finding.logit) for scan in self.scans for finding in scan.findings]
+        return ("logit" if all(has_logit) else "probability") if has_logit else None
+
+    @property
     def false_positive_voxels_per_slice(self) -> float:
-        return self.voxels.fp / self.slice_count if self.voxels else math.nan
+        return self.voxels.fp / self.slice_count if self.voxels and self.slice_count else math.nan
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, those that are not defined as None; the README explains the keys."""
+        """Plain values for JSON, those that are not defined or not finite as None; the README explains the keys."""
         values = {
             "scans": len(self.scans),
             "slices": self.slice_count,
@@ -229,13 +265,13 @@ class Summary:
             },
             "findings": {
                 "count": sum(len(scan.findings) for scan in self.scans),
-                "irrelevant": sum(int(find_irrelevant(scan.match).sum()) for scan in self.scans),
+                "irrelevant": sum(int(scan.match.is_ignored.sum()) for scan in self.scans),
                 "false_positives": self.false_positive_count,
                 "false_positives_per_scan": self.false_positives_per_scan,
             },
-            "froc": froc_as_dict(self.froc),
+            "froc": froc_as_dict(self.froc) | {"threshold_unit": self.score_unit},
         }
-        plain: dict[str, Any] = without_nan(values)
+        plain: dict[str, Any] = only_finite(values)
         return plain
 
     def _voxels_as_dict(self) -> dict[str, Any] | None:
@@ -262,11 +298,6 @@ def summarize(scans: Sequence[ScanScores], seed: int = 0) -> Summary:
     return Summary(tuple(scans), compute_froc([scan.match for scan in scans], seed=seed))
 
 
-def find_irrelevant(match: ScanMatch) -> NDArray[np.bool_]:
-    """(finding,): what lies in an excluded annotation and in no nodule."""
-    return match.is_irrelevant & ~match.hits.any(axis=1)
-
-
 def froc_as_dict(froc: Froc) -> dict[str, Any]:
     low, high = froc.sensitivity_intervals.tolist()
     return {
@@ -277,6 +308,11 @@ def froc_as_dict(froc: Froc) -> dict[str, Any]:
         "cpm": froc.cpm,
         "cpm_low": float(froc.cpm_interval[0]),
         "cpm_high": float(froc.cpm_interval[1]),
+        "end": {
+            "false_positives_per_scan": float(froc.curve.false_positives_per_scan[-1]),
+            "sensitivity": float(froc.curve.sensitivity[-1]),
+            "scans_with_more_findings": froc.limited_count,
+        },
         "curve": {
             "false_positives_per_scan": froc.curve.false_positives_per_scan[1:].tolist(),
             "sensitivity": froc.curve.sensitivity[1:].tolist(),
@@ -295,10 +331,10 @@ def divide(numerator: float, denominator: float) -> float:
     return numerator / denominator if denominator else math.nan
 
 
-def without_nan(value: Any) -> Any:
-    """The same lists, dicts and numbers, with None in place of NaN, which JSON does not know."""
+def only_finite(value: Any) -> Any:
+    """The same lists, dicts and numbers, with None in place of NaN and infinities, which JSON does not know."""
     if isinstance(value, dict):
-        return {key: without_nan(item) for key, item in value.items()}
+        return {key: only_finite(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+        return [only_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -24,10 +24,12 @@ from util.boxes import Box
 from util.coordinates import axial_vx_size, to_axial
 from util.errors import InputError
 from util.launch import Launch
+from util.logits import to_logit
 from util.progress import progress_bar
 
 log = logging.getLogger(__name__)
 
+LOWEST_THRESHOLD = 0.01  # probability; what is lower is left as the network gives it, unless a threshold asks for less
 FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3))  # of (batch, channel, row, col)
 
 
@@ -98,7 +100,15 @@ def detect(
     show_progress: bool = False,
 ) -> Detection:
     """Find the nodules of a scan. Args, Raises: see `segment` and `find_nodules`."""
-    logits = segment(ct, model, lung_field=lung_field, tta=tta, precision=precision, show_progress=show_progress)
+    logits = segment(
+        ct,
+        model,
+        lung_field=lung_field,
+        tta=tta,
+        precision=precision,
+        show_progress=show_progress,
+        lowest_threshold=min(threshold, LOWEST_THRESHOLD),
+    )
     labels, findings = find_nodules(ct, logits, threshold, min_diameter_mm)
     return Detection(logits.astype(np.float16), labels, findings)
 
@@ -111,6 +121,7 @@ def segment(
     tta: bool = False,
     precision: str = "auto",
     show_progress: bool = False,
+    lowest_threshold: float = LOWEST_THRESHOLD,
 ) -> NDArray[np.float32]:
     """How probable it is that each voxel of a scan is nodule, as a logit.
 
@@ -119,11 +130,12 @@ def segment(
     Args:
         model: such as `load_segmenter` gives.
         lung_field: look in the box around the lungs only, and keep what lies in them or touches them: a voxel outside
-            gets the highest value at which it is connected to one inside, so that whatever the threshold is, the
-            components above it that touch lung stay whole and the rest goes. Without lungs all of the scan is used.
+            gets the highest value at which it is connected to one inside, so that the components above any threshold
+            stay whole where they touch lung, and go where they do not. Without lungs all of the scan is used.
         tta: average the logits of the slices as they are, with rows flipped, with cols flipped, and with both.
         precision: see `compute.get_dtype`.
         show_progress: a bar over the slices.
+        lowest_threshold: probability from which on this holds.
     Returns: (index, row, col), shaped like `ct.hu`; -inf outside the box.
     Raises: InputError, naming the file, if the scan cannot be read or all of its voxels are the same, and if the model
         gives anything but numbers.
@@ -151,7 +163,7 @@ def segment(
             start += len(slice_logits)
             bar.update(len(slice_logits))
     if lungs is not None:
-        keep_what_touches(in_box, lungs[box])
+        keep_what_touches(in_box, lungs[box], to_logit(lowest_threshold))
     return logits
 
 
@@ -209,12 +221,15 @@ def predict_flipped(model: Segmenter, ct_slices: torch.Tensor) -> torch.Tensor:
     return torch.stack([model.logits(ct_slices.flip(dims)).flip(dims) for dims in FLIPS]).mean(dim=0)
 
 
-def keep_what_touches(logits: NDArray[np.float32], lungs: NDArray[np.bool_]) -> None:
+def keep_what_touches(logits: NDArray[np.float32], lungs: NDArray[np.bool_], floor: float) -> None:
     """Lower, in place, what lies outside the lungs to the highest value at which it is connected to lung.
 
+    Args: floor: what is lower than this is left as it is: sorting it takes most of the time, and changes no component
+        above a threshold that is higher.
     Source: morphological reconstruction by dilation; Vincent (1993), https://doi.org/10.1109/83.217222
     """
-    marker = np.where(lungs, logits, logits.min())
-    marker_image, image = (sitk.GetImageFromArray(array) for array in (marker, logits))
+    raised = np.maximum(logits, np.float32(floor))
+    marker = np.where(lungs, raised, np.float32(floor))
+    marker_image, image = (sitk.GetImageFromArray(array) for array in (marker, raised))
     reached = sitk.ReconstructionByDilation(marker_image, image, fullyConnected=True)
-    logits[:] = sitk.GetArrayViewFromImage(reached)
+    np.minimum(logits, sitk.GetArrayViewFromImage(reached), out=logits)

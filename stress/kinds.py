@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from p2ch13.candidates import get_candidate_info_list, read_excluded
+from p2ch13.candidates import get_candidate_info_list, read_annotations, read_excluded
 from p2ch13.checkpoint import save_checkpoint
 from p2ch13.ct import Ct
 from p2ch13.evaluate.app import Checkpoint
 from p2ch13.evaluate.external import read_findings
+from p2ch13.evaluate.truth import read_series_file
 from p2ch13.lidc import find_readings, mark_consensus
 from p2ch13.model import BOOK_MODEL, UNetWrapper
 from p2ch13.scans import find_scans, read_header, scan_signature
@@ -46,8 +47,10 @@ def write_csv_files(folder: Path) -> list[Path]:
         path.unlink()  # the readers are asked for scans that are not there, too
     place = to_xyz(BALL.center_irc)
     excluded, findings = folder / "annotations_excluded.csv", folder / "findings.csv"
+    (folder / "seriesuids.csv").write_text("1.2.0\n1.2.1\n")
     write_csv(excluded, [*POSITION, "diameter_mm"], [("1.2.0", *place, 4.5), ("1.2.1", *place, "")])
-    write_csv(findings, [*POSITION, "probability"], [("1.2.0", *place, 0.75), ("1.2.1", *place, 0.5)])
+    rows = [("1.2.0", *place, 0.75, 1.1), ("1.2.1", *place, 0.5, 0.0)]
+    write_csv(findings, [*POSITION, "probability", "logit"], rows)
     return sorted(folder.glob("*.csv"))
 
 
@@ -57,6 +60,8 @@ def read_csv_files(folder: Path) -> None:
     candidates += read_excluded(folder / "annotations_excluded.csv")
     (folder / "annotations_with_malignancy.csv").unlink()
     candidates += get_candidate_info_list(folder, require_on_disk=False)
+    candidates += read_annotations(folder / "annotations.csv")
+    read_series_file(folder / "seriesuids.csv")
     findings = read_findings(folder / "findings.csv")
     ct = Ct(write_scan(path, make_hu([BALL], (10, 24, 92))))  # holds the candidates of `write_luna`
     places = [candidate.center_xyz for candidate in candidates if candidate.series_uid != "1.9.9"]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from p2ch13.distributed import data_parallel, process_group
+from p2ch13.distributed import data_parallel, mean_over_processes, process_group
 from p2ch13.losses import segmentation_loss
 from p2ch13.model import LogitNetwork
 from p2ch13.training.__main__ import main as train_from
@@ -24,12 +24,50 @@ def compute_gradients(app: SegmentationTrainingApp, batch_size: int) -> list[tor
     """Of the first step, with BatchNorm in evaluation mode."""
     model = data_parallel(LogitNetwork(app.segmentation_model), app.device).eval()
     ct_slices, label_mask, *_ = next(app.init_train_ds().batches(batch_size, app.launch))
-    torch.autograd.backward(segmentation_loss(model(ct_slices), label_mask).mean())
+    config = app.config
+    losses = segmentation_loss(model(ct_slices), label_mask, config.fn_weight, config.batch_dice, config.cross_entropy)
+    torch.autograd.backward(mean_over_processes(losses))
     return [parameter.grad for parameter in app.segmentation_model.parameters()]
 
 
-def validate(app: SegmentationTrainingApp) -> dict[str, float]:
-    return asdict(app.do_validation(1, app.init_val_ds()))
+def train_with_a_bad_step(app: SegmentationTrainingApp) -> dict[str, Any]:
+    """Whether the third step, of which one process's loss is bad, changes anything in either, and what is counted."""
+    app.training_model, app.train_step = app.init_training()
+    compute, take_step = app.compute_batch_loss, app.train_step
+    steps: list[int] = []
+    unchanged: list[bool] = []
+
+    def compute_batch_loss(ct_slices: torch.Tensor, label_mask: torch.Tensor) -> Any:
+        is_bad = len(steps) == 2 and not app.launch.is_first
+        return compute(ct_slices * torch.nan if is_bad else ct_slices, label_mask)
+
+    def train_step(*batch: torch.Tensor) -> Any:
+        before = [value.clone() for value in app.segmentation_model.state_dict().values()]
+        result = take_step(*batch)
+        steps.append(1)
+        after = app.segmentation_model.state_dict().values()
+        unchanged.append(all(torch.equal(*pair) for pair in zip(before, after, strict=True)))
+        return result
+
+    app.compute_batch_loss, app.train_step = compute_batch_loss, train_step  # type: ignore[method-assign]
+    app.do_training(1, app.init_train_ds())
+    assert app.run.under_way is not None
+    totals = app.run.under_way.totals  # of both
+    return {"unchanged": copy_from_last(unchanged), "left_out": totals.left_out_count, "samples": totals.sample_count}
+
+
+def copy_from_last(value: Any) -> Any:
+    values = [value]
+    dist.broadcast_object_list(values, src=dist.get_world_size() - 1)
+    return values[0]
+
+
+def validate(app: SegmentationTrainingApp) -> list[dict[str, float]]:
+    """The scores of slices with nodule, and those of all slices."""
+    scores = asdict(app.do_validation(1, app.init_val_ds()))
+    of_all = scores.pop("of_all")
+    del of_all["of_all"]
+    return [scores, of_all]
 
 
 def train_weights(app: SegmentationTrainingApp) -> list[float]:
@@ -59,7 +97,7 @@ def main(what: str, result_path: str, *options: str) -> None:
         if what == "gradients":
             result = compute_gradients(app, 8)
         else:
-            result = validate(app) if what == "validate" else train_weights(app)
+            result = {"validate": validate, "weights": train_weights, "bad step": train_with_a_bad_step}[what](app)
     if not app.launch.is_first:
         return
     if what == "gradients":

@@ -1,11 +1,15 @@
 import json
 
+import numpy as np
 import pytest
 
-from p2ch13 import ablation
+from p2ch13 import ablation, segmentation
 from p2ch13.config import PRESETS, TrainingConfig
+from p2ch13.training import provenance
+from p2ch13.training.app import SegmentationTrainingApp
 from p2ch13.training.options import parse_config
 from tests.checks import assert_one_line
+from tests.scan_files import to_xyz, write_csv
 from util.errors import run_command
 
 
@@ -28,7 +32,7 @@ def test_each_variant_leaves_out_one_option():
     assert left_out.pop("without further augmentation") == further
     network = {"filters", "pixel_block"}
     assert left_out.pop("without blocks of pixels and filters") == network
-    options = set(PRESETS["strong"]) - network - book_augmentation - further - {"best_metric"}
+    options = set(PRESETS["strong"]) - network - book_augmentation - further - {"val_negatives", "best_metric"}
     assert left_out == {f"without {name.replace('_', '-')}": {name} for name in options}
     for name in options:
         config = configs[f"without {name.replace('_', '-')}"]
@@ -59,7 +63,34 @@ def options(folders, tmp_path, monkeypatch):
         "--output",
         str(tmp_path / "out"),
     ]
+    set_commit(monkeypatch, "c0ffee")
     return [*folder, "--val-stride", "2", "--samples-per-epoch", "32", "--seeds", "2"]
+
+
+def set_commit(monkeypatch, commit):
+    monkeypatch.setattr(provenance, "get_commit", lambda: commit)
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """The seeds of the runs that were trained, which here takes no time and gives the same scores to all."""
+    seeds = []
+    scores = {"nodules": {"recall": 0.5}, "findings": {"false_positives_per_scan": 2.0}, "froc": {"cpm": 0.25}}
+    scores["voxels"] = {"recall": 0.5, "precision": 0.5, "dice": 0.5}
+
+    def train_and_score(command_line, preset):
+        seeds.append(command_line[-1])
+        return scores
+
+    monkeypatch.setattr(ablation, "train_and_score", train_and_score)
+    return seeds
+
+
+def count_trained(trained, *options):
+    """How many runs one more study trains."""
+    before = len(trained)
+    ablation.main(options)
+    return len(trained) - before
 
 
 def test_a_study_for_real(options, tmp_path, capsys, monkeypatch):
@@ -82,6 +113,71 @@ def test_a_study_for_real(options, tmp_path, capsys, monkeypatch):
     assert trained == ["2", "2"]
     ablation.main([*options, "--epochs", "2"])
     assert trained == ["2", "2", "0", "0", "1", "1"]
+
+
+def test_excluded_findings_count_as_in_evaluate(folders, monkeypatch):
+    """Each of the two validation scans has a false alarm; that of 1.2.0 lies in an excluded place."""
+
+    def segment(ct, model):
+        logits = np.full(ct.shape_irc, -9, dtype=np.float32)
+        logits[4:8, 80:90, 90:100] = 9
+        return logits
+
+    monkeypatch.setattr(segmentation, "segment", segment)
+    monkeypatch.setattr(SegmentationTrainingApp, "do_training", lambda *args: None)
+    header = ["seriesuid", "coordX", "coordY", "coordZ", "diameter_mm"]
+    write_csv(folders.data_dir / "annotations_excluded.csv", header, [("1.2.0", *to_xyz((6, 85, 95)), -1)])
+    command_line = ["--data-dir", str(folders.data_dir), "--cache-dir", str(folders.cache_dir), "--val-stride", "2"]
+    assert ablation.train_and_score(command_line, "strong")["findings"] == {
+        "count": 2, "irrelevant": 1, "false_positives": 1, "false_positives_per_scan": 0.5
+    }  # fmt: skip
+
+
+def test_other_data_are_scored_anew(options, trained, folders):
+    assert count_trained(trained, *options) == 4
+    assert count_trained(trained, *options) == 0
+    position = ["seriesuid", "coordX", "coordY", "coordZ"]
+    write_csv(folders.data_dir / "annotations_excluded.csv", position, [("1.2.0", 0, 0, 0)])
+    assert count_trained(trained, *options) == 4
+    write_csv(folders.data_dir / "annotations_excluded.csv", position, [("1.2.0", 9, 0, 0)])
+    assert count_trained(trained, *options) == 4
+    assert count_trained(trained, *options) == 0
+    for path in folders.data_dir.glob("annotations*.csv"):
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[:-2]))  # a nodule less
+    assert count_trained(trained, *options) == 4
+
+
+def test_another_commit_scores_anew_unless_any_will_do(options, trained, tmp_path, monkeypatch):
+    assert count_trained(trained, *options) == 4
+    set_commit(monkeypatch, "decade")
+    assert count_trained(trained, *options, "--any-commit", "--seeds", "3") == 2
+    table = (tmp_path / "out" / "ablation.md").read_text()
+    assert table.endswith("|\n\nScores of 2 commits of the code: c0ffee, decade.\n")
+    assert count_trained(trained, *options, "--seeds", "3") == 4
+    assert "commits" not in (tmp_path / "out" / "ablation.md").read_text()
+    monkeypatch.setattr(provenance, "get_versions", lambda: {"torch": "another"})
+    assert count_trained(trained, *options, "--any-commit") == 4
+
+
+def test_uncommitted_changes_are_never_the_same(options, trained, monkeypatch, capsys):
+    set_commit(monkeypatch, "c0ffee+changes")
+    for _ in range(2):
+        assert count_trained(trained, *options) == 4
+        assert "changes that are not committed" in capsys.readouterr().out
+    assert count_trained(trained, *options, "--any-commit") == 0
+
+
+def test_files_that_do_not_say_enough_are_scored_anew(options, trained, tmp_path):
+    """Those that were written before data and commit stood in them, too."""
+    assert count_trained(trained, *options) == 4
+    for ndx, key in enumerate(("commit", "data", "scores", "versions")):
+        path = tmp_path / "out" / f"{('book', 'strong')[ndx // 2]}_{ndx % 2}.json"
+        path.write_text(
+            json.dumps({name: value for name, value in json.loads(path.read_text()).items() if name != key})
+        )
+    assert count_trained(trained, *options) == 4
+    (tmp_path / "out" / "book_0.json").write_text('["no", "dict"]')
+    assert count_trained(trained, *options) == 1
 
 
 def test_mistakes_end_in_one_line(options, tmp_path, capsys):

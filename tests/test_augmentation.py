@@ -55,8 +55,43 @@ def test_drawn_anew_for_each_sample(name):
 def test_crop_and_mask_go_together(augmentation):
     ct_slices, label_mask = as_batch(disc(28, 36, 9))
     ct_slices, label_mask = SegmentationAugmentation(**augmentation)(ct_slices, label_mask)
-    # What is more than halfway from lung to tissue is mask.
-    assert torch.equal(ct_slices[:, 3:4] > -450, label_mask)
+    # A pixel is mask if it is more than 4/5 of the way from lung to tissue, and none if it is less than 1/5.
+    middle = ct_slices[:, 3:4]
+    assert middle[label_mask].min() > -900 + 0.2 * 900 - 0.1
+    assert middle[~label_mask].max() < -900 + 0.8 * 900 + 0.1
+    assert ((middle > -450) != label_mask).sum((1, 2, 3)).float().mean() < 10  # of 253
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_small_label_keeps_its_area(size):
+    """Squares of 1 and 9 pixels that are turned and moved: each sample has them, and none grows or shrinks for it."""
+    mask = torch.zeros(64, 64, dtype=torch.bool)
+    mask[30 : 30 + size, 25 : 25 + size] = True
+    _, label = SegmentationAugmentation(flip=True, offset=0.03, rotate=True)(*as_batch(mask))
+    areas = label.sum((1, 2, 3)).float()
+    assert areas.min() >= max(1, size**2 - 1)
+    assert areas.max() <= size**2 + 1
+    assert areas.mean().item() == pytest.approx(size**2, rel=0.04)
+
+
+def test_a_label_that_leaves_the_crop_loses_what_is_outside():
+    mask = torch.zeros(64, 64, dtype=torch.bool)
+    mask[20:40, 62] = True  # the next column is lung, so that nothing of the label is repeated beyond the edge
+    offsets = torch.tensor([[[1.0, 0, 0], [0, 1, 0]], [[1, 0, -2 / 32], [0, 1, 0]], [[1, 0, 0], [0, 1, 30 / 32]]])
+    augmentation = SegmentationAugmentation(offset=1.0)
+    augmentation._draw_transforms = lambda _: offsets
+    ct_slices, label_mask = (x[:3] for x in as_batch(mask))
+    _, label = augmentation(ct_slices, label_mask)
+    assert label.sum((1, 2, 3)).tolist() == [20, 0, 10]  # in place, moved right by 2 cols, moved up by 30 rows
+
+
+def test_hu_stay_in_their_range():
+    """Air and dense bone are at its ends, as in prediction, which clips what the scanner wrote."""
+    ct_slices = torch.tensor([-1000.0, 1000.0]).view(1, 1, 1, 2).expand(BATCH_SIZE, 7, 32, 2).clone()
+    changed, _ = SegmentationAugmentation(**AUGMENTATION)(
+        ct_slices, torch.zeros(BATCH_SIZE, 1, 32, 2, dtype=torch.bool)
+    )
+    assert (changed.min(), changed.max()) == (-1000, 1000)
 
 
 def test_flip_is_one_of_four_mirrored_pictures():
@@ -137,13 +172,13 @@ def test_on_the_gpu():
 
 
 def test_blur_and_sharpening_keep_the_mean():
-    """A point of 900 HU is spread over its 3x3, or raised; weights are between -0.4 and 0.8 of the mean."""
+    """A point of 450 HU is spread over its 3x3, or raised; weights are between -0.4 and 0.8 of the mean."""
     ct_slices = torch.zeros(BATCH_SIZE, 7, 9, 9)
-    ct_slices[:, :, 4, 4] = 900.0
+    ct_slices[:, :, 4, 4] = 450.0
     changed, _ = SegmentationAugmentation(blur=0.8)(ct_slices, torch.zeros(BATCH_SIZE, 1, 9, 9, dtype=torch.bool))
-    assert torch.allclose(changed.sum((2, 3)), torch.tensor(900.0), atol=0.01)
-    weights = changed[:, 0, 3, 3] / 100  # of the mean, which is 100
-    assert torch.allclose(changed[:, :, 4, 4], (900 - 800 * weights)[:, None].expand(-1, 7), atol=0.01)
+    assert torch.allclose(changed.sum((2, 3)), torch.tensor(450.0), atol=0.01)
+    weights = changed[:, 0, 3, 3] / 50  # of the mean, which is 50
+    assert torch.allclose(changed[:, :, 4, 4], (450 - 400 * weights)[:, None].expand(-1, 7), atol=0.01)
     assert -0.4 <= weights.min() < -0.2
     assert 0.6 < weights.max() <= 0.8
 
@@ -163,8 +198,10 @@ def test_coarser_pixels_and_thinner_slices():
 
 
 def test_contrast_and_level():
-    ct_slices = torch.tensor([-1000.0, 0.0]).view(1, 1, 1, 2).expand(BATCH_SIZE, 7, 1, 2)
+    """About -1000 HU, which the level alone moves; both are found from 2 pixels that stay within -1000..1000."""
+    ct_slices = torch.tensor([-600.0, 400.0]).view(1, 1, 1, 2).expand(BATCH_SIZE, 7, 1, 2)
     changed, _ = SegmentationAugmentation(intensity=0.1)(ct_slices, torch.zeros(BATCH_SIZE, 1, 1, 2, dtype=torch.bool))
-    level, contrast = changed[:, 0, 0, 0] + 1000, (changed[:, 0, 0, 1] - changed[:, 0, 0, 0]) / 1000
+    contrast = (changed[:, 0, 0, 1] - changed[:, 0, 0, 0]) / 1000
+    level = changed[:, 0, 0, 0] + 1000 - 400 * contrast
     assert level.abs().max() <= 100 < 1.2 * level.abs().max()
     assert (contrast - 1).abs().max() <= 0.1 < 1.2 * (contrast - 1).abs().max()

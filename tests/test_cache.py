@@ -70,7 +70,7 @@ def test_changed_annotations_are_used(folders):
     ct_cache = CtCache(folders)
     for series_uid in ct_cache.series_list:
         ct_cache.fill(series_uid)
-    path = folders.data_dir / "annotations_with_malignancy.csv"
+    path = folders.data_dir / "annotations.csv"
     old, new = (",".join(map(str, to_xyz(center_irc))) for center_irc in ((7, 40, 60), (3, 40, 60)))
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
@@ -84,7 +84,7 @@ def test_a_nodule_next_door_changes_a_crops_mask(tmp_path):
     """A crop's own annotation stays the same, but its mask shows the other nodules of the series as well."""
     balls = [Ball((8, 50, 52), 5), Ball((8, 70, 52), 4)]
     folders = Folders(write_luna(tmp_path / "luna", {"1.2.0": balls}), tmp_path / "cache")
-    path = folders.data_dir / "annotations_with_malignancy.csv"
+    path = folders.data_dir / "annotations.csv"
     lines = path.read_text().splitlines()
     masks = []
     for line_count in (2, 3):  # the header and one nodule, then both

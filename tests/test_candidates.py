@@ -1,3 +1,5 @@
+import gzip
+
 import pytest
 
 from p2ch13.candidates import get_candidate_info_list, get_nodule_info_list, read_excluded
@@ -41,8 +43,40 @@ def test_malignancy_is_known_from_one_file_and_unknown_from_the_other(luna_dir):
     assert get_candidate_info_list(luna_dir)[0].diameter_mm == pytest.approx(8.4)
 
 
+def test_annotations_are_the_truth_whatever_the_book_s_file_lacks_or_adds(luna_dir):
+    position_and_size = [*POSITION, "diameter_mm"]
+    write_csv(
+        luna_dir / "annotations.csv",
+        position_and_size,
+        [("1.2.0", 1, 2, 3, 9), ("1.2.0", 1, 2, 30, 8), ("1.2.1", 1, 2, 3, 7), ("1.2.2", 1, 2, 3, 6)],
+    )
+    write_csv(
+        luna_dir / "annotations_with_malignancy.csv",
+        [*position_and_size, "mal_bool"],
+        [
+            ("1.2.0", 1.004, 1.996, 30.04, 8, True),  # printed with other digits
+            ("1.2.0", 50, 60, 70, 5, True),  # one that annotations.csv does not list
+            ("1.2.1", 1, 2, 3.2, 7, True),  # another place
+            ("1.2.2", 1, 2, 3, 6, False),
+        ],
+    )
+    nodules = [(nodule.series_uid, nodule.center_xyz, nodule.is_mal) for nodule in get_nodule_info_list(luna_dir)]
+    assert nodules == [
+        ("1.2.0", (1, 2, 3), None),
+        ("1.2.0", (1, 2, 30), True),
+        ("1.2.1", (1, 2, 3), None),
+        ("1.2.2", (1, 2, 3), False),
+    ]
+
+
+def test_the_book_s_file_alone_is_enough(luna_dir):
+    nodules = get_nodule_info_list(luna_dir)
+    (luna_dir / "annotations.csv").unlink()
+    assert get_nodule_info_list(luna_dir) == nodules
+    assert {nodule.is_mal for nodule in nodules} == {True, False}
+
+
 def test_columns_are_found_by_name(luna_dir):
-    (luna_dir / "annotations_with_malignancy.csv").unlink()
     header = ["diameter_mm", "extra", "coordZ", "coordY", "coordX", "seriesuid"]
     write_csv(luna_dir / "annotations.csv", header, [(9.5, "x", 3, 2, 1, "1.2.0")])
     (nodule,) = get_nodule_info_list(luna_dir)
@@ -66,6 +100,7 @@ def test_dos_line_ends_and_a_byte_order_mark(luna_dir):
         ("annotations_with_malignancy.csv", "1.2.0,1,2,3,1e30,True,x", "a diameter of 1e+30 mm"),
         ("annotations_with_malignancy.csv", "1.2.0,1,2,1e30,5,True,x", "(1, 2, 1e30) mm is no place in a scan"),
         ("annotations_with_malignancy.csv", "1.2.0,1_0,2,3,5,True,x", "'1_0' is not a number"),
+        ("annotations.csv", "1.2.0,1,2,abc,5", "'abc' is not a number"),
         ("candidates.csv", "1.2.0,1,2,3,2", "class '2'"),
         ("candidates.csv", "1.2.0,1,,3,0", "'' is not a number"),
         ("candidates.csv", "1.9.8,1,2,3", "4 fields, the header has 5"),
@@ -86,7 +121,7 @@ def test_the_second_list_of_candidates_is_used_where_it_is_there(luna_dir):
     assert [(c.series_uid, c.center_xyz) for c in candidates] == [("1.2.3", (1, 2, 3))]
 
 
-@pytest.mark.parametrize("name", ["annotations_with_malignancy.csv", "candidates.csv"])
+@pytest.mark.parametrize("name", ["annotations.csv", "annotations_with_malignancy.csv", "candidates.csv"])
 def test_missing_columns_are_named(luna_dir, name):
     write_csv(luna_dir / name, ["seriesuid", "coordX", "coordZ"], [])
     with pytest.raises(InputError, match=rf"{name}: no column coordY, "):
@@ -106,11 +141,30 @@ def test_missing_and_unreadable_files(luna_dir):
         get_nodule_info_list(luna_dir)
 
 
+def test_gzipped_tables_and_blanks(tmp_path):
+    text = b"seriesuid, coordX,coordY ,coordZ\r\n 007 ,1, 2,3\r\n1.2\t,4,5,6\r\n"
+    path = tmp_path / "a.csv.gz"
+    path.write_bytes(gzip.compress(text))
+    assert [(row.series_uid, row.center_xyz) for row in read_excluded(path)] == [("007", (1, 2, 3)), ("1.2", (4, 5, 6))]
+    for damaged in (text, gzip.compress(text)[:-12], gzip.compress(text)[:20] + b"?" * 40):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"a\.csv\.gz: not a CSV file"):
+            read_excluded(path)
+
+
 def test_the_official_files(luna_sample):
     nodules = get_nodule_info_list(luna_sample, require_on_disk=False)
-    assert len(nodules) == 1182 + 7  # the rows of the book's file, and those of the drawn nodules
+    assert len(nodules) == 1186 + 7  # LUNA16's rows, and those of the drawn nodules
     assert nodules[0].diameter_mm == pytest.approx(32.27, abs=0.01)  # the largest of LUNA16
     assert sum(bool(nodule.is_mal) for nodule in nodules) == 378 + 2  # drawn ones: two malignant
+    assert sum(nodule.is_mal is not None for nodule in nodules) == 1182 + 7  # each row of the book's file has its own
+    unrated = [(nodule.series_uid[-30:], round(nodule.diameter_mm, 1)) for nodule in nodules if nodule.is_mal is None]
+    assert unrated == [
+        ("323753921818102744511069914832", 21.1),
+        ("897684031374557757145405000951", 9.7),
+        ("323753921818102744511069914832", 8.5),
+        ("214252223927572015414741039150", 7.9),
+    ]
     assert len(get_nodule_info_list(luna_sample)) == 1 + 7
 
 
@@ -127,8 +181,8 @@ def test_excluded_annotations_may_lack_a_diameter(tmp_path):
 
 def test_a_series_uid_that_is_a_path_names_no_scan(luna_dir):
     (luna_dir.parent / "secret.mhd").write_text("")
-    for name in ("annotations_with_malignancy.csv", "candidates.csv"):
+    for name in ("annotations.csv", "candidates.csv"):
         path = luna_dir / name
-        ending = "5,True,x" if name.startswith("annot") else "0"
+        ending = "5" if name.startswith("annot") else "0"
         path.write_text(path.read_text() + "".join(f"{uid},1,2,3,{ending}\n" for uid in ("../secret", "/etc/passwd")))
     assert {candidate.series_uid for candidate in get_candidate_info_list(luna_dir)} == set(TINY_SCANS)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from p2ch13.candidates import get_nodule_info_list
+from p2ch13.config import CROP_WIDTH_IRC
 from p2ch13.ct import Ct
 from p2ch13.scans import find_scans
 from tests.scan_files import LUNG_HU, SHAPE_IRC, TISSUE_HU, Ball, as_nodule, ball_mask, make_hu, to_xyz, write_scan
@@ -118,15 +119,43 @@ def test_the_middle_slice_is_the_nodules_own_for_even_and_odd_slices(tmp_path):
         assert ct_chunk[3, 0, 0] == slice_ndx
 
 
-@pytest.mark.parametrize(
-    ("center_irc", "window"),
-    [((0, 0, 0), (0, 0, 0)), ((2, 10, 100), (0, 0, 56)), ((15, 99, 103), (9, 52, 56)), ((13, 50, 52), (9, 26, 28))],
-)
-def test_the_window_is_moved_inward_at_the_edges(tmp_path, center_irc, window):
-    hu = np.random.default_rng(0).integers(-1000, 1000, SHAPE_IRC, dtype=np.int16)
-    ct_chunk, _, _ = make_ct(tmp_path, [], hu).get_raw_candidate(to_xyz(center_irc), WIDTH_IRC)
-    expected = hu[tuple(slice(start, start + width) for start, width in zip(window, WIDTH_IRC, strict=True))]
-    np.testing.assert_array_equal(ct_chunk, expected)
+# Ends and corners, and a place from which only a window of many slices reaches over an end.
+AT_THE_EDGES = [
+    *((index, row, col) for index in (0, 15) for row in (0, 50, 99) for col in (0, 52, 103)),
+    (1, 8, 8),
+    (8, 50, 8),
+    (8, 95, 52),
+    (13, 50, 52),
+]
+
+
+@pytest.mark.parametrize("slice_distance_mm", [0.0, 3.0])
+@pytest.mark.parametrize("center_irc", AT_THE_EDGES)
+def test_a_crop_shows_what_it_names(tmp_path, center_irc, slice_distance_mm):
+    """The edge is repeated, along slices as in whole slices and in the plane likewise: voxel by voxel."""
+    ball = Ball(center_irc, 4)
+    hu = np.random.default_rng(0).integers(-1000, -750, SHAPE_IRC, dtype=np.int16)
+    hu[ball_mask(ball)] = TISSUE_HU
+    ct = make_ct(tmp_path, [ball], hu)
+    ct_chunk, pos_chunk, center = ct.get_raw_candidate(to_xyz(center_irc), WIDTH_IRC, slice_distance_mm)
+    assert center == center_irc
+    assert ct_chunk.shape == pos_chunk.shape == WIDTH_IRC
+    rows = np.clip(np.arange(center_irc[1] - 24, center_irc[1] + 24), 0, 99)
+    cols = np.clip(np.arange(center_irc[2] - 24, center_irc[2] + 24), 0, 103)
+    expected = ct.get_slice(center_irc[0], 3, slice_distance_mm)
+    np.testing.assert_array_equal(ct_chunk, expected[:, rows][:, :, cols])
+    np.testing.assert_array_equal(ct_chunk[3], hu[center_irc[0]][rows][:, cols])
+    np.testing.assert_array_equal(pos_chunk[3], ct.get_slice_mask(center_irc[0])[rows][:, cols])
+    assert pos_chunk[3, 24, 24]
+
+
+def test_every_sample_of_a_nodule_at_the_side_holds_its_center(tmp_path):
+    """Training cuts 64x64 anywhere out of the 96x96: rows and cols 32 to 63 are in each of them."""
+    ball = Ball((0, 50, 8), 3)
+    _, pos_chunk, _ = make_ct(tmp_path, [ball]).get_raw_candidate(to_xyz(ball.center_irc), CROP_WIDTH_IRC)
+    middle = pos_chunk[3]
+    assert middle[32:64, 32:64].sum() == ball_mask(ball)[0].sum() == 29  # of a circle of radius 3
+    assert middle.sum() == 29
 
 
 def test_a_scan_smaller_than_the_window(tmp_path):
@@ -134,10 +163,12 @@ def test_a_scan_smaller_than_the_window(tmp_path):
     ct = make_ct(tmp_path, [], hu)
     ct_chunk, pos_chunk, _ = ct.get_raw_candidate(to_xyz((1, 10, 52)), WIDTH_IRC)
     assert ct_chunk.shape == pos_chunk.shape == WIDTH_IRC
-    assert [hu[:, 10, 52].tolist().index(value) for value in ct_chunk[:, 24, 40]] == [0, 0, 0, 1, 1, 1, 1]
-    np.testing.assert_array_equal(ct_chunk[3, 14:44], hu[1, :, 12:])  # row 0 is at 24 - 10
-    np.testing.assert_array_equal(ct_chunk[3, 0], hu[1, 0, 12:])  # repeated above
-    np.testing.assert_array_equal(ct_chunk[3, 47], hu[1, 29, 12:])  # and below
+    assert [hu[:, 10, 52].tolist().index(value) for value in ct_chunk[:, 24, 24]] == [0, 0, 0, 1, 1, 1, 1]
+    # Col 52 is at 24, so that the scan's last col, 59, is at 31 and repeated from there on; row 0 is at 24 - 10.
+    np.testing.assert_array_equal(ct_chunk[3, 14:44, :32], hu[1, :, 28:])
+    np.testing.assert_array_equal(ct_chunk[3, 14:44, 32:], np.repeat(hu[1, :, 59:], 16, axis=1))
+    np.testing.assert_array_equal(ct_chunk[3, 0, :32], hu[1, 0, 28:])  # repeated above
+    np.testing.assert_array_equal(ct_chunk[3, 47, :32], hu[1, 29, 28:])  # and below
 
 
 @pytest.mark.parametrize("center_irc", [(16, 50, 52), (-1, 50, 52), (8, 100, 52), (8, 50, -3)])
@@ -192,7 +223,7 @@ def test_slices_at_a_distance(tmp_path):
         ct_chunk, _, center_irc = ct.get_raw_candidate(to_xyz((8, 50, 52)), WIDTH_IRC, distance_mm)
         assert ct_chunk[:, 0, 0].tolist() == expected
         assert center_irc.index == 8
-    # Near the scan's end the crop stays about its centre, as the slice does, and the last slice is repeated.
+    # Near the scan's end the last slice is repeated, in crops as in whole slices.
     assert ct.get_slice(13, 3, 3)[:, 0, 0].tolist() == [7, 9, 11, 13, 15, 15, 15]
     assert ct.get_raw_candidate(to_xyz((13, 50, 52)), WIDTH_IRC, 3)[0][:, 0, 0].tolist() == [7, 9, 11, 13, 15, 15, 15]
 

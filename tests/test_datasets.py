@@ -1,13 +1,18 @@
+import shlex
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from p2ch13 import datasets
-from p2ch13.config import Folders
+from p2ch13 import datasets, precache
+from p2ch13.config import Folders, LabelOptions
 from p2ch13.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset, split_series
 from p2ch13.sampling import EpochSampler
+from tests.lidc_files import write_readings
 from tests.scan_files import TINY_SCANS, Ball, ball_mask, make_hu, write_scan
+from tests.test_lidc import block
 from util.errors import InputError
 from util.launch import Launch
 
@@ -46,6 +51,30 @@ def test_validation_takes_the_slices_that_hold_nodule(folders):
     expected = [("1.2.0", ndx) for ndx in range(1, 14)] + [("1.2.2", ndx) for ndx in range(5, 14)]
     assert val_ds.sample_list == expected
     assert len(val_ds) == 22
+
+
+def test_validation_slices_without_nodule(folders):
+    """The same each time, from all over each scan; all there are of a scan that has next to none."""
+    val_ds = Luna2dSegmentationDataset(2, True, folders=folders, negative_slices=0.5)
+    # 1.2.0 has 0, 14 and 15 without nodule; 1.2.2 has 0..4, 14 and 15, of which max(4, 9 / 2) are taken.
+    expected = [("1.2.0", ndx) for ndx in range(16)] + [("1.2.2", ndx) for ndx in (0, 2, *range(5, 14), 4, 15)]
+    assert val_ds.sample_list == sorted(expected)
+    assert (len(val_ds), val_ds.nodule_slice_count) == (29, 22)
+
+
+@pytest.mark.parametrize(
+    ("slice_count", "positive_indexes", "share", "expected"),
+    [
+        (100, [], 1.0, [12, 37, 62, 87]),  # a scan without nodules
+        (100, range(10, 20), 0.0, []),
+        # Of 0..9 and 20..99 the 4th, 13th and so on: with 90 others for 10 slices
+        (100, range(10, 20), 1.0, [4, 23, 32, 41, 50, 59, 68, 77, 86, 95]),
+        (6, [2, 3], 9.0, [0, 1, 4, 5]),
+        (3, [0, 1, 2], 1.0, []),
+    ],
+)
+def test_which_slices_without_nodule(slice_count, positive_indexes, share, expected):
+    assert datasets.choose_negative_slices(slice_count, positive_indexes, share) == expected
 
 
 def test_full_ct_takes_every_slice(folders):
@@ -89,14 +118,16 @@ def test_training_samples_are_crops_of_the_scan(train_ds):
         assert hu.shape == (7, 64, 64)
         balls = TINY_SCANS[series_uid]
         scan, scan_mask = make_hu(balls), sum(ball_mask(ball) for ball in balls)
+        # Crops reach over the edges, which are repeated.
+        scan_slice, mask_slice = (np.pad(voxels[slice_ndx], 48, mode="edge") for voxels in (scan, scan_mask))
         places = [
             (row, col)
-            for row in range(100 - 64 + 1)
-            for col in range(104 - 64 + 1)
-            if np.array_equal(hu[3], scan[slice_ndx, row : row + 64, col : col + 64])
-            and np.array_equal(mask[0], scan_mask[slice_ndx, row : row + 64, col : col + 64])
+            for row in range(100 + 2 * 48 - 64 + 1)
+            for col in range(104 + 2 * 48 - 64 + 1)
+            if np.array_equal(hu[3], scan_slice[row : row + 64, col : col + 64])
+            and np.array_equal(mask[0], mask_slice[row : row + 64, col : col + 64])
         ]
-        assert places or slice_ndx == 1  # the nodule in slice 1 has its window moved up
+        assert places
         found.update((series_uid, *place) for place in places)
     assert len(found) > 20
 
@@ -121,14 +152,14 @@ def test_negatives_in_each_batch(folders):
             assert np.linalg.norm(np.subtract(crop.center_xyz, nodule.center_xyz)) > nodule.diameter_mm / 2
 
 
-def test_the_hardest_of_all_places_is_taken(folders):
+def test_each_negative_is_cut_at_its_own_hardest_place(folders):
     """By a rating that tells crops apart, here their middle's mean HU; nodules stay as they are drawn."""
     seen = []
 
-    def rate(ct_slices, label_mask):
-        assert ct_slices.shape[1:] == (7, 32, 32)
-        assert label_mask.shape[1:] == (1, 32, 32)
-        seen.append(ct_slices.mean((1, 2, 3)))
+    def rate(ct_slices, is_ignored):
+        assert ct_slices.shape[1:] == (7, 64, 64)  # all that the network sees of it in training
+        assert is_ignored.shape[1:] == (1, 64, 64)
+        seen.append((ct_slices * ~is_ignored).mean((1, 2, 3)))
         return seen[-1]
 
     dataset = TrainingLuna2dSegmentationDataset(
@@ -139,12 +170,55 @@ def test_the_hardest_of_all_places_is_taken(folders):
     hardest = torch.cat([ct_slices for ct_slices, *_ in batches])
     assert torch.equal(hardest[::2], as_drawn[::2])
     assert not torch.equal(hardest[1::2], as_drawn[1::2])
-    for (ct_slices, _, series_uids, slice_ndxs), ratings in zip(batches, seen, strict=True):
+    for (ct_slices, masks, series_uids, slice_ndxs), ratings in zip(batches, seen, strict=True):
         assert len(ratings) == 3 * 4  # three places for each of a batch's four negatives
-        middles = ct_slices[1::2, :, 16:-16, 16:-16].mean((1, 2, 3))
-        assert middles.tolist() == ratings.sort(descending=True).values[:4].tolist()
+        middle = (..., slice(16, 48), slice(16, 48))
+        values = (ct_slices[middle] * ~masks[middle]).sum((1, 2, 3)) / (7 * 64 * 64)
+        assert values[1::2].tolist() == pytest.approx(ratings.view(3, 4).amax(0).tolist(), abs=1e-3)
         crops = {(crop.series_uid, int(ndx)) for crop, ndx in zip(dataset.crop_list, dataset.slice_ndxs, strict=True)}
         assert set(zip(series_uids, slice_ndxs.tolist(), strict=True)) <= crops
+
+
+def test_only_the_middle_without_nodules_counts_in_a_rating(folders):
+    dataset = TrainingLuna2dSegmentationDataset(
+        2, False, samples_per_epoch=8, negatives=0.5, hard_negatives=3, folders=folders
+    )
+    ignored = []
+
+    def rate(ct_slices, is_ignored):
+        ignored.append(is_ignored)
+        return torch.zeros(len(ct_slices))
+
+    ((_, masks, *_),) = dataset.batches(8, rate=rate)
+    first_places = ignored[0][:4]  # equal ratings: these are taken
+    assert first_places[..., :16, :].all() and first_places[..., 48:, :].all()
+    assert first_places[..., :16].all() and first_places[..., 48:].all()
+    assert torch.equal(first_places[..., 16:48, 16:48], masks[1::2, :, 16:48, 16:48])
+
+
+def test_no_crop_twice_in_a_batch(folders, monkeypatch):
+    """4 negatives, of the 4 crops without a nodule that these tiny scans have."""
+    dataset = TrainingLuna2dSegmentationDataset(
+        2, False, samples_per_epoch=40, negatives=0.5, hard_negatives=6, folders=folders
+    )
+    assert len(dataset.crop_list) == 3 + 4
+    of_batches = []
+    monkeypatch.setattr(dataset, "_cut", lambda places, crop_ndxs: of_batches.append(crop_ndxs))
+    list(dataset.batches(8, rate=lambda ct_slices, is_ignored: ct_slices.mean((1, 2, 3))))
+    assert [sorted(crop_ndxs[1::2].tolist()) for crop_ndxs in of_batches] == [[3, 4, 5, 6]] * 5
+
+
+def test_resumed_in_an_epoch_the_batches_are_the_same(folders):
+    choices = {"samples_per_epoch": 40, "negatives": 0.5, "hard_negatives": 3, "seed": 4, "folders": folders}
+
+    def rate(ct_slices, is_ignored):
+        return ct_slices.mean((1, 2, 3))
+
+    whole = [batch[0] for batch in TrainingLuna2dSegmentationDataset(2, False, **choices).batches(8, rate=rate)]
+    again = TrainingLuna2dSegmentationDataset(2, False, **choices)
+    rest = [batch[0] for batch in again.batches(8, first_step=2, rate=rate)]
+    assert len(rest) == 3
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(rest, whole[2:], strict=True))
 
 
 def test_crops_off_centre(folders):
@@ -155,6 +229,68 @@ def test_crops_off_centre(folders):
     # Radii of 6, 5 and 3 voxels of 0.7 mm are 2, 2 and 1 whole slices of 1.5 mm.
     assert slices == {"1.2.1": [5, 6, 7, 8, 9], "1.2.3": [6, 7, 8, 9, 10, 0, 1, 2]}
     assert dataset.sampler.nodule_crop_counts == [5, 5, 3]
+
+
+def test_the_split_does_not_move_with_the_labels(folders, tmp_path):
+    """One series without XML: it is missing on its side, and the others stay where they are."""
+    xml_dir = tmp_path / "xml"
+    for series_uid in ("1.2.1", "1.2.2", "1.2.3"):
+        write_readings(xml_dir / f"{series_uid}.xml", series_uid, [[block((7, 9), (48, 52), (50, 54))]])
+    labels = LabelOptions("lidc", lidc_xml=xml_dir, missing_xml="leave-out")
+    val_ds = Luna2dSegmentationDataset(2, True, folders=folders, labels=labels)
+    train_ds = TrainingLuna2dSegmentationDataset(2, False, samples_per_epoch=4, folders=folders, labels=labels)
+    assert val_ds.series_list == ["1.2.2"]  # of 1.2.0 and 1.2.2
+    assert train_ds.series_list == ["1.2.1", "1.2.3"]
+    with pytest.raises(InputError, match="the labels leave out all of the 1 scans"):
+        Luna2dSegmentationDataset(4, True, folders=folders, labels=labels)  # 1.2.0 alone
+
+
+def test_what_precache_has_not_prepared_is_named(folders, caplog):
+    """With the command that prepares it, after which there is nothing to be said."""
+    choices = {"off_centre": True, "negatives": 0.25, "slice_distance": 2.5, "labels": LabelOptions("refined")}
+    open_dataset = partial(TrainingLuna2dSegmentationDataset, 2, False, samples_per_epoch=4, folders=folders, **choices)
+    open_dataset()
+    (message,) = [record.message for record in caplog.records if "precache.py" in record.message]
+    assert "2 of 2 training scans" in message
+    command = shlex.split(message[message.index("python precache.py") :])
+    assert precache.main(command[2:]) == 0
+    caplog.clear()
+    open_dataset()
+    assert not caplog.records
+
+
+def test_a_gpu_keeps_crops_that_leave_it_half_of_its_memory(monkeypatch):
+    gpu = torch.device("cuda", 1)
+    asked = []
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: asked.append(device) or (10_000, 20_000))
+    assert datasets.choose_crops_device(gpu, 5_000) == gpu
+    assert datasets.choose_crops_device(gpu, 5_001) == torch.device("cpu")
+    assert asked == [gpu, gpu]
+    assert datasets.choose_crops_device(torch.device("cpu"), 10**15) == torch.device("cpu")
+
+
+def test_batches_come_out_on_the_device_if_the_cpu_keeps_the_crops(folders, train_ds, monkeypatch):
+    """Without a GPU, by a copy that notes what it is asked for."""
+    copied = []
+    monkeypatch.setattr(datasets, "choose_crops_device", lambda device, byte_count: torch.device("cpu"))
+    monkeypatch.setattr(
+        datasets, "copy_to", lambda device, values: copied.append((device.type, values.dtype)) or values
+    )
+    on_gpu = TrainingLuna2dSegmentationDataset(2, False, samples_per_epoch=40, seed=1, device="cuda", folders=folders)
+    assert on_gpu.ct_windows.device.type == "cpu"
+    for ours, theirs in zip(on_gpu.batches(16), train_ds.batches(16), strict=True):
+        assert torch.equal(ours[0], theirs[0]) and torch.equal(ours[1], theirs[1])
+    assert set(copied) == {("cuda", torch.int16), ("cuda", torch.bool), ("cpu", torch.int16), ("cpu", torch.bool)}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_crops_that_a_gpu_cannot_hold(folders, train_ds, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 0))
+    on_gpu = TrainingLuna2dSegmentationDataset(2, False, samples_per_epoch=40, seed=1, device="cuda", folders=folders)
+    assert on_gpu.ct_windows.device.type == "cpu"
+    for ours, theirs in zip(on_gpu.batches(16), train_ds.batches(16), strict=True):
+        assert ours[0].is_cuda and ours[1].is_cuda
+        assert torch.equal(ours[0].cpu(), theirs[0]) and torch.equal(ours[1].cpu(), theirs[1])
 
 
 def test_the_same_seed_gives_the_same_samples(folders, train_ds):
@@ -242,7 +378,7 @@ def test_slices_of_different_sizes_are_not_in_one_batch(folders):
 
 
 def test_no_nodule_for_training(folders):
-    path = folders.data_dir / "annotations_with_malignancy.csv"
+    path = folders.data_dir / "annotations.csv"
     lines = path.read_text().splitlines()
     path.write_text("\n".join(line for line in lines if not line.startswith(("1.2.1", "1.2.3"))))
     with pytest.raises(InputError, match="no training series has a nodule"):

@@ -10,8 +10,8 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from p2ch13 import segmentation
 from p2ch13.checkpoint import load_checkpoint, save_checkpoint
-from p2ch13.evaluate import app
 from p2ch13.evaluate.__main__ import main
 from p2ch13.evaluate.report import format_table
 from p2ch13.model import BOOK_MODEL, UNetWrapper
@@ -19,6 +19,7 @@ from tests.checks import assert_one_line
 from tests.hold import start_held
 from tests.scan_files import TINY_SCANS, ball_mask, to_xyz, write_csv, write_luna
 from util.errors import run_command
+from util.logits import to_logit
 
 SUBMISSION = ["seriesuid", "coordX", "coordY", "coordZ", "probability"]
 VALIDATION = ("1.2.0", "1.2.2")  # with a stride of 2; three nodules
@@ -101,7 +102,7 @@ def test_masks_from_the_shell(folders, tmp_path, mask_dir):
 def test_what_is_written(evaluation, tmp_path, mask_dir):
     assert evaluation("--mask", mask_dir, "--val-stride", "2") == 0
     metrics = read_metrics(tmp_path)
-    assert metrics["format_version"] == 1
+    assert metrics["format_version"] == 2
     assert metrics["settings"]["mask"] == str(mask_dir)
     assert metrics["settings"]["series"] == list(VALIDATION)
     assert metrics["settings"]["threshold"] is None
@@ -111,6 +112,7 @@ def test_what_is_written(evaluation, tmp_path, mask_dir):
     }  # fmt: skip
     assert metrics["voxels"]["false_positives_per_slice"] == 27 / 32
     assert metrics["findings"]["false_positives_per_scan"] == 0.5
+    assert metrics["froc"]["threshold_unit"] == "probability"
 
     nodules = read_table(tmp_path / "out" / "per_nodule.csv")
     assert [(row["seriesuid"], row["found"], row["probability"], row["dice"]) for row in nodules] == [
@@ -147,6 +149,15 @@ def test_findings_replace_those_of_the_mask(evaluation, tmp_path, mask_dir):
     ]  # fmt: skip
 
 
+def test_findings_in_all_scans_unless_others_are_named(evaluation, tmp_path, capsys):
+    rows = [(series_uid, *to_xyz(balls[0].center_irc), 0.5) for series_uid, balls in TINY_SCANS.items()]
+    findings = write_csv(tmp_path / "f.csv", SUBMISSION, [*rows, ("9.9", 0, 0, 0, 0.5), ("9.9", 1, 0, 0, 0.5)])
+    assert evaluation("--findings", findings) == 0
+    metrics = read_metrics(tmp_path)
+    assert (metrics["scans"], metrics["slices"], metrics["nodules"]["found"]) == (4, 64, 4)
+    assert "2 of 6 findings are in 1 series that are not scored" in capsys.readouterr().out
+
+
 def test_findings_alone(evaluation, tmp_path, folders, capsys):
     ball = TINY_SCANS["1.2.0"][0]
     rows = [("1.2.0", *to_xyz(ball.center_irc), 0.75), ("1.2.2", 900, 900, 900, 0.5), ("1.2.2", *to_xyz((1, 5, 5)), 1)]
@@ -181,10 +192,10 @@ def test_the_model_is_asked_as_the_options_say(evaluation, tmp_path, checkpoint,
     calls = []
 
     def segment(ct, model, **options):
-        calls.append((ct.series_uid, options))
-        return np.where(ct.hu > -700, 0.75, 0.25).astype(np.float16)
+        calls.append((ct.series_uid, {name: options[name] for name in ("lung_field", "tta", "precision")}))
+        return np.where(ct.hu > -700, to_logit(0.75), to_logit(0.25)).astype(np.float32)
 
-    monkeypatch.setattr(app, "segment", segment)
+    monkeypatch.setattr(segmentation, "segment", segment)
     assert evaluation("--checkpoint", checkpoint, "--all", "--tta") == 0
     assert calls == [(series_uid, {"lung_field": True, "tta": True, "precision": "auto"}) for series_uid in TINY_SCANS]
     metrics = read_metrics(tmp_path)
@@ -227,6 +238,45 @@ def test_an_unreadable_scan_is_named_and_left_out(evaluation, folders, tmp_path,
     assert "1.2.2.raw: 5 bytes" in read_metrics(tmp_path)["skipped"]["1.2.2"]
 
 
+def test_a_best_model_on_what_it_was_chosen_on_is_called_so(evaluation, checkpoint, capsys):
+    state = load_checkpoint(checkpoint)
+    state["series"] = {"trn": ["1.2.1", "1.2.2"], "val": ["1.2.0", "1.2.3"]}
+    save_checkpoint(checkpoint, state)
+    last = checkpoint.with_name("model.last.state")
+    save_checkpoint(last, state)
+    said = "is its run's best on 1 of these 1 scans"
+    assert evaluation("--checkpoint", checkpoint, "--no-lung-field", "--series-uid", "1.2.0") == 0
+    assert said in capsys.readouterr().out
+    assert evaluation("--checkpoint", last, "--no-lung-field", "--series-uid", "1.2.0") == 0
+    assert said not in capsys.readouterr().out
+    assert evaluation("--checkpoint", checkpoint, "--no-lung-field", "--series-uid", "1.2.1") == 0
+    assert "its run's best" not in capsys.readouterr().out
+
+
+def test_where_the_curve_of_a_model_begins_and_ends_is_said(evaluation, checkpoint, capsys):
+    assert evaluation("--checkpoint", checkpoint, "--no-lung-field", "--threshold", "0.25", "--min-diameter", "5") == 0
+    printed = capsys.readouterr().out
+    assert "above a probability of 0.25 (--threshold) and of 5 mm or more (--min-diameter)" in printed
+    assert "The curve ends at " in printed
+
+
+def test_annotations_and_series_of_other_files(evaluation, folders, tmp_path, mask_dir):
+    """In place of the data folder's, which need not have any."""
+    (folders.data_dir / "annotations.csv").unlink()
+    (folders.data_dir / "annotations_with_malignancy.csv").unlink()
+    ball = TINY_SCANS["1.2.0"][0]
+    annotations = write_csv(
+        tmp_path / "a.csv", [*SUBMISSION[:4], "diameter_mm"], [("1.2.0", *to_xyz(ball.center_irc), ball.diameter_mm)]
+    )
+    (tmp_path / "s.csv").write_text("1.2.2\n1.2.0\n")
+    assert evaluation("--mask", mask_dir, "--annotations", annotations, "--series", tmp_path / "s.csv") == 0
+    metrics = read_metrics(tmp_path)
+    assert metrics["settings"]["annotations"] == str(annotations)
+    assert metrics["settings"]["series"] == ["1.2.0", "1.2.2"]
+    assert (metrics["nodules"]["count"], metrics["nodules"]["found"]) == (1, 1)
+    assert metrics["findings"]["false_positives"] == 2  # the ball that is not annotated here, and the false alarm
+
+
 def test_no_nodule_at_all(tmp_path, mask_dir):
     data_dir = write_luna(tmp_path / "empty", {"1.2.0": []})
     arguments = ["--data-dir", str(data_dir), "--mask", str(mask_dir)]
@@ -249,6 +299,12 @@ def test_mistakes_end_in_one_line(evaluation, folders, tmp_path, mask_dir, check
     assert_one_line(capsys, "f.csv: none of its findings is in a series that is scored")
     assert evaluation("--mask", mask_dir, "--excluded", tmp_path / "none.csv") == 2
     assert_one_line(capsys, "none.csv: no such file")
+    assert evaluation("--mask", mask_dir, "--annotations", tmp_path / "none.csv") == 2
+    assert_one_line(capsys, "none.csv: no such file")
+    series = tmp_path / "series.csv"
+    series.write_text("1.2.0\n7.7\n7.8\n")
+    assert evaluation("--mask", mask_dir, "--series", series) == 2
+    assert_one_line(capsys, "series.csv: 2 of its 3 series have no scan", "7.7 is the first")
     assert evaluation("--mask", mask_dir, "--data-dir", tmp_path / "no-data") == 2
     assert_one_line(capsys, "no-data: no such folder")
     (tmp_path / "file").write_text("")
@@ -264,6 +320,7 @@ def test_mistakes_end_in_one_line(evaluation, folders, tmp_path, mask_dir, check
         (["--mask", "b", "--threshold", "1.5"], "1.5 is not between 0 and 1"),
         (["--mask", "b", "--min-diameter", "-1"], "-1 is less than 0"),
         (["--mask", "b", "--all", "--val-stride", "3"], "not allowed with argument"),
+        (["--mask", "b", "--series", "s.csv", "--val-stride", "3"], "not allowed with argument"),
     ],
 )
 def test_mistyped_options(options, message, capsys):

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -78,6 +80,30 @@ def test_findings_in_submission_columns(tmp_path):
         read_findings(write_csv(tmp_path / "g.csv", header, [("1.2", 1, 2, 3, "high")]))
     with pytest.raises(InputError, match=r"h\.csv: no column probability"):
         read_findings(write_csv(tmp_path / "h.csv", header[:4], []))
+
+
+def test_a_column_of_logits_ranks(tmp_path):
+    header = ["seriesuid", "coordX", "coordY", "coordZ", "probability", "more", "logit"]
+    rows = [("1.2", 1, 2, 3, 1, "", 30.5), ("1.2", 1, 2, 4, 1, "", "-2e1")]
+    found = read_findings(write_csv(tmp_path / "f.csv", header, rows))["1.2"]
+    assert [(finding.probability, finding.logit, finding.score) for finding in found] == [
+        (1, 30.5, 30.5),
+        (1, -20, -20),
+    ]
+    (without,) = read_findings(write_csv(tmp_path / "g.csv", header[:5], [("1.2", 1, 2, 3, 250)]))["1.2"]
+    assert math.isnan(without.logit)
+    assert without.score == 250
+    for wrong in ("", " ", "nan", "inf", "high"):
+        write_csv(tmp_path / "h.csv", header, [*rows, ("1.2", 1, 2, 3, 0.5, "", wrong)])
+        with pytest.raises(InputError, match=rf"h\.csv, line 4: '{wrong.strip()}' is not a number"):
+            read_findings(tmp_path / "h.csv")
+
+
+def test_a_series_uid_is_a_text(tmp_path):
+    header = ["seriesuid", "coordX", "coordY", "coordZ", "probability"]
+    rows = [(uid, 1, 2, 3, 0.5) for uid in ("007", "1e1", " 1.20 ", "1.2", "7")]
+    findings = read_findings(write_csv(tmp_path / "f.csv", header, rows))
+    assert list(findings) == ["007", "1e1", "1.20", "1.2", "7"]
 
 
 def test_a_series_uid_is_no_path(tmp_path):

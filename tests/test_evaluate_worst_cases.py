@@ -5,7 +5,15 @@ import pytest
 from PIL import Image as PillowImage
 
 from p2ch13.ct import Ct
-from p2ch13.evaluate.worst_cases import CAPTION_HEIGHT, CASE_COUNT, WorstCases, find_voxel, severity_of_nodule
+from p2ch13.evaluate.worst_cases import (
+    CAPTION_HEIGHT,
+    CASE_COUNT,
+    WorstCases,
+    describe_finding,
+    describe_nodule,
+    find_voxel,
+    severity_of_nodule,
+)
 from p2ch13.findings import Finding
 from p2ch13.scoring import NoduleScore, score_scan
 from tests.scan_files import Ball, as_nodule, make_hu, to_xyz, write_scan
@@ -19,8 +27,8 @@ def ct(tmp_path):
     return Ct(write_scan(tmp_path / "1.2.mhd", make_hu([BALL], SHAPE)), [as_nodule("1.2", BALL)])
 
 
-def false_alarm(center_xyz, probability):
-    return Finding("1.2", 1, center_xyz, probability, math.nan, math.nan, -1, -1)
+def false_alarm(center_xyz, probability, logit=math.nan):
+    return Finding("1.2", 1, center_xyz, logit, probability, math.nan, math.nan, -1, -1)
 
 
 def test_the_largest_miss_is_the_worst():
@@ -40,6 +48,19 @@ def test_the_most_probable_false_alarms_are_kept(ct, tmp_path):
         worst.add(ct, None, score_scan(ct, None, [finding]))
     assert [case.severity[0] for case in worst.false_alarms] == [0.8, 0.7, 0.6, 0.5, 0.4, 0.3]
     assert len(worst.false_alarms) == len(worst.nodules) == CASE_COUNT
+
+
+def test_certain_false_alarms_are_ranked_by_their_logits(ct):
+    worst = WorstCases()
+    for logit in (30.0, 50.0, 40.0):
+        worst.add(ct, None, score_scan(ct, None, [false_alarm(to_xyz((0, 30, 30)), 1.0, logit)]))
+    assert [case.severity[0] for case in worst.false_alarms] == [50, 40, 30]
+    text = describe_finding(false_alarm((0, 0, 0), 1.0, 50.0))
+    assert "probability 1.00" in text
+    assert "logit 50.0" in text
+    nodule = NoduleScore("1.2", (0, 0, 0), 9, probability=1.0, logit=12.25)
+    assert "probability 1.00, logit 12.2" in describe_nodule(nodule)
+    assert "logit" not in describe_finding(false_alarm((0, 0, 0), 0.75))
 
 
 def test_pictures_show_the_place(ct, tmp_path):

@@ -1,9 +1,17 @@
 """Cases worked out by hand. Probabilities fall from left to right in the tables; `fp` is per scan."""
 
+import csv
+import gzip
+import math
+
 import numpy as np
 import pytest
 
-from p2ch13.froc import BAND_POINTS, FINDINGS_PER_SCAN, OPERATING_POINTS, compute_froc, match_findings
+from p2ch13 import froc as froc_module
+from p2ch13.froc import BAND_POINTS, FINDINGS_PER_SCAN, OPERATING_POINTS, ScanMatch, compute_froc, match_findings
+from tests.conftest import SHARED
+
+EXAMPLE = SHARED / "luna16" / "example_evaluation"  # what LUNA16's own script wrote
 
 
 def place(*x):
@@ -42,7 +50,7 @@ def test_the_distance_is_in_three_dimensions():
 def test_two_findings_on_one_nodule():
     # The nodule counts once, with the higher probability; the other finding counts as nothing.
     result = match([(1, 0.4), (0, 0.7), (50, 0.5)], [(0, 10)])
-    assert result.nodule_probabilities.tolist() == [0.7]
+    assert result.best_hits.tolist() == [1]
     assert result.is_false_positive.tolist() == [False, False, True]
     assert curve_of(result) == ([0, 0, 1], [0, 1, 1], [np.inf, 0.7, 0.5])
 
@@ -50,7 +58,7 @@ def test_two_findings_on_one_nodule():
 def test_one_finding_in_two_nodules():
     # Half way between centres 4 mm apart, with radii of 3 mm: both are found.
     result = match([(2, 0.6)], [(0, 6), (4, 6)])
-    assert result.nodule_probabilities.tolist() == [0.6, 0.6]
+    assert result.best_hits.tolist() == [0, 0]
     assert curve_of(result) == ([0, 0], [0, 1], [np.inf, 0.6])
 
 
@@ -58,6 +66,7 @@ def test_excluded_findings_are_neither_right_nor_wrong():
     # Of four findings one lies in an excluded place (radius 5 mm), one in such a place and in a nodule: a hit.
     result = match([(100, 0.9), (0, 0.8), (50, 0.7), (106, 0.6)], [(0, 6)], [(101, 10), (1, 10)])
     assert result.is_irrelevant.tolist() == [True, True, False, False]
+    assert result.is_ignored.tolist() == [True, False, False, False]
     assert result.is_false_positive.tolist() == [False, False, True, True]
     assert curve_of(result) == ([0, 0, 1, 2], [0, 1, 1, 1], [np.inf, 0.8, 0.7, 0.6])
 
@@ -121,13 +130,48 @@ def test_no_false_positives():
     assert froc.sensitivities == pytest.approx([2 / 3] * 7)
 
 
-def test_the_most_probable_hundred_of_a_scan_count():
-    # 120 false positives of 0.5, then a nodule of 0.1, which comes too late; in a second scan one of 0.4 does not.
-    many = match([*((30 + ndx, 0.5) for ndx in range(120)), (0, 0.1)], [(0, 6)])
+def test_a_hundred_findings_of_a_scan_count():
+    # 120 false positives above 0.5, then a nodule of 0.1, which comes too late; in a second scan one of 0.4 does not.
+    many = match([*((30 + ndx, 0.5 + ndx / 1000) for ndx in range(120)), (0, 0.1)], [(0, 6)])
+    other = match([(0, 0.4)], [(0, 6)])
     assert FINDINGS_PER_SCAN == 100
-    assert curve_of(many, match([(0, 0.4)], [(0, 6)])) == ([0, 50, 50], [0, 0, 0.5], [np.inf, 0.5, 0.4])
-    assert many.nodule_probabilities.tolist() == [0.1]
+    froc = compute_froc([many, other], bootstrap_count=2)
+    assert froc.curve.false_positives_per_scan.tolist() == [*(np.arange(101) / 2), 50]
+    assert froc.curve.thresholds[[1, 100, 101]].tolist() == [0.619, 0.52, 0.4]
+    assert froc.curve.sensitivity[[100, 101]].tolist() == [0, 0.5]
+    assert froc.limited_count == 1
+    assert many.best_hits.tolist() == [120]
     assert many.is_false_positive.sum() == 120
+
+
+@pytest.mark.parametrize(
+    ("scores", "kept_count"),
+    [
+        ([0.5] * 100, 100),  # no more than a hundred: all of them
+        ([0.5] * 150, 0),  # none is above that of the 101st
+        ([0.9] * 99 + [0.5] * 2, 99),  # the 100th is as high as the 101st
+        ([0.9] * 100 + [0.5], 100),
+        ([0.9] * 60 + [0.5] * 100 + [0.1], 60),
+        ([ndx / 101 for ndx in range(101)], 100),
+    ],
+)
+def test_of_more_than_a_hundred_those_above_the_101st_count(scores, kept_count):
+    # The rule of LUNA16's script. Whichever of them is the hit, and in whatever order they stand.
+    for order in (scores, scores[::-1]):
+        kept = match([(ndx, score) for ndx, score in enumerate(order)]).limited_to(100)
+        assert sorted(kept.scores) == sorted(scores)[len(scores) - kept_count :]
+    for hit in (0, 120):
+        findings = [(0 if ndx == hit else 30, 0.5) for ndx in range(150)]
+        assert compute_froc([match(findings, [(0, 6)])], bootstrap_count=2).sensitivities.tolist() == [0] * 7
+
+
+def test_certain_findings_are_told_apart():
+    # Of 4 scans, logits of p = 0.999999, 0.99999, 0.9999999 and 0.9; the third one hits the only nodule. No false
+    # positive is above it: it is found at 1/8 and everywhere.
+    logits = [math.log(p / (1 - p)) for p in (0.999999, 0.99999, 0.9999999, 0.9)]
+    scan = match([(30 * (ndx != 2) * (ndx + 1), logit) for ndx, logit in enumerate(logits)], [(0, 6)])
+    froc = compute_froc([scan, match(), match(), match()], bootstrap_count=2)
+    assert froc.sensitivities.tolist() == [1] * 7
 
 
 @pytest.fixture
@@ -196,3 +240,62 @@ def test_every_point_is_what_counting_gives():
                 false_count += not hits and not within(x, excluded)
         assert rate == pytest.approx(false_count / 6)
         assert sensitivity == pytest.approx(len(found) / nodule_count)
+
+
+def read_example(name):
+    open_file = gzip.open if name.endswith(".gz") else open
+    with open_file(EXAMPLE / name, "rt") as file:
+        return [[float(value) for value in row] for row in csv.reader(file) if row[0][0].isdigit()]
+
+
+def as_match(nodule_scores, false_positives):
+    """Args: nodule_scores: -1e9 for a nodule that is not found."""
+    found_ndxs = [ndx for ndx, score in enumerate(nodule_scores) if score > -1e9]
+    hits = np.zeros((len(found_ndxs) + len(false_positives), len(nodule_scores)), dtype=bool)
+    hits[range(len(found_ndxs)), found_ndxs] = True
+    scores = np.array([*(nodule_scores[ndx] for ndx in found_ndxs), *false_positives])
+    return ScanMatch(scores, hits, np.zeros(len(scores), dtype=bool))
+
+
+@pytest.fixture
+def example_scans(monkeypatch):
+    """The 888 scans of the example: each scan's nodules, then its false positives, scan after scan.
+
+    Where a scan without nodules begins is not said: false positives are dealt out to as many scans as they suffice for,
+    with their mean number in each.
+    """
+    if not EXAMPLE.is_dir():
+        pytest.skip(f"no example of LUNA16's evaluation in {EXAMPLE}")
+    monkeypatch.setattr(froc_module, "FINDINGS_PER_SCAN", 10**9)  # it was made without a limit
+    scans = []  # (nodules' scores, false positives)
+    for is_nodule, score in read_example("froc_gt_prob_vectors_sampleSubmission.csv.gz"):
+        if is_nodule and (not scans or scans[-1][1]):
+            scans.append(([], []))
+        scans[-1][0 if is_nodule else 1].append(score)
+    false_positives_per_scan = sum(len(false_positives) for _, false_positives in scans) / 888
+    matches = []
+    for nodules, false_positives in scans:
+        parts = np.array_split(false_positives, max(1, round(len(false_positives) / false_positives_per_scan)))
+        matches += [as_match(nodules if ndx == 0 else [], part) for ndx, part in enumerate(parts)]
+    assert len(matches) == 888
+    return matches
+
+
+def test_the_curve_is_that_of_luna16s_script(example_scans):
+    curve = compute_froc(example_scans, bootstrap_count=2).curve
+    expected = np.array(read_example("froc_sampleSubmission.txt")[1:])  # the first line is of no finding
+    points = np.searchsorted(-curve.thresholds, -expected[:, 2])
+    assert curve.thresholds[points].tolist() == expected[:, 2].tolist()
+    assert curve.false_positives_per_scan[points] == pytest.approx(expected[:, 0], abs=1e-9)
+    assert curve.sensitivity[points] == pytest.approx(expected[:, 1], abs=1e-9)
+    at_points = np.interp(OPERATING_POINTS, expected[:, 0], expected[:, 1])
+    assert curve.sensitivity_at(OPERATING_POINTS) == pytest.approx(at_points, abs=1e-8)
+
+
+def test_the_intervals_are_like_those_of_luna16s_script(example_scans):
+    # Both are 1,000 random draws, ours of scans that are partly dealt out: equal to one nodule of 1,186.
+    intervals = compute_froc(example_scans).sensitivity_intervals
+    expected = np.array(read_example("froc_sampleSubmission_bootstrapping.csv.gz"))
+    for rate, low, high in zip(OPERATING_POINTS, *intervals, strict=True):
+        of_rate = expected[np.argmin(np.abs(expected[:, 0] - rate))]
+        assert (low, high) == pytest.approx(of_rate[2:], abs=1 / 1186)

@@ -100,8 +100,8 @@ def test_a_table_of_what_became_of_the_files():
 @given(fields=st.lists(NUMBERS, min_size=5, max_size=5))
 def test_numbers_of_a_csv_row(luna_dir, fields):
     row = ",".join(str(field).replace(",", "") for field in fields)
-    path = luna_dir / "annotations_with_malignancy.csv"
-    path.write_text(f"seriesuid,coordX,coordY,coordZ,diameter_mm,mal_bool,x\n1.2.0,{row[:200]},True\n")
+    path = luna_dir / "annotations.csv"
+    path.write_text(f"seriesuid,coordX,coordY,coordZ,diameter_mm,x\n1.2.0,{row[:200]}\n")
     try:
         (nodule,) = (candidate for candidate in get_candidate_info_list(luna_dir) if candidate.is_nodule)
     except InputError:

@@ -7,9 +7,20 @@ import pytest
 from p2ch13.config import LabelOptions, TrainingConfig
 from p2ch13.ct import Ct
 from p2ch13.labels import BoxRule, Labels, LidcRule, RefinedRule, opening_radii
-from tests.lidc_files import write_readings
-from tests.scan_files import LUNG_HU, SHAPE_IRC, TISSUE_HU, VX_SIZE_XYZ, Ball, as_nodule, ball_mask, make_hu, write_scan
-from tests.test_lidc import block, block_mask
+from tests.lidc_files import Roi, write_readings
+from tests.scan_files import (
+    LUNG_HU,
+    SHAPE_IRC,
+    TISSUE_HU,
+    VX_SIZE_XYZ,
+    Ball,
+    as_nodule,
+    ball_mask,
+    make_hu,
+    to_xyz,
+    write_scan,
+)
+from tests.test_lidc import block, block_mask, z_of
 from util.errors import InputError
 
 BALL = Ball((8, 50, 52), 5)
@@ -30,23 +41,25 @@ def assert_is_coherent(ct):
     mask = ct.positive_mask
     assert ct.positive_indexes == mask.any(axis=(1, 2)).nonzero()[0].tolist()
     np.testing.assert_array_equal(np.stack([ct.get_slice_mask(ndx) for ndx in range(SHAPE_IRC[0])]), mask)
-    for nodule in ct.nodules:
-        _, pos_chunk, _ = ct.get_raw_candidate(nodule.center_xyz, SHAPE_IRC)  # the whole scan
-        np.testing.assert_array_equal(pos_chunk, mask)
+    middle_irc = [size // 2 for size in SHAPE_IRC]
+    _, pos_chunk, _ = ct.get_raw_candidate(to_xyz(middle_irc), SHAPE_IRC)  # the whole scan
+    np.testing.assert_array_equal(pos_chunk, mask)
 
 
 def test_threshold_of_each_rule(tmp_path):
-    """A ball with a shell of -650 HU: denser than lung for -700, not for -600."""
+    """A ball of 7 mm with a shell of -650 HU: denser than lung for -700, not for -600."""
     hu = make_hu([])
-    hu[ball_mask(BALL)], inner = -650, ball_mask(BALL._replace(radius=3))
+    whole, inner = distance_from((8, 50, 52)) <= 3.5, distance_from((8, 50, 52)) <= 3
+    hu[whole] = -650
     hu[inner] = TISSUE_HU
+    path = write_scan(tmp_path / "1.2.mhd", hu)
     for rule, expected in [
-        (BoxRule(), ball_mask(BALL)),
+        (BoxRule(), whole),
         (BoxRule(-600), inner),
         (RefinedRule(), inner),
-        (RefinedRule(-700), ball_mask(BALL)),
+        (RefinedRule(-700), whole),
     ]:
-        ct = make_ct(tmp_path, hu, [BALL], rule)
+        ct = Ct(path, [as_nodule("1.2", BALL)], rule)
         np.testing.assert_array_equal(ct.positive_mask, expected)
         assert_is_coherent(ct)
         # A threshold that is named means the book's rule.
@@ -105,8 +118,8 @@ def test_refined_keeps_a_small_nodule_at_a_wall(tmp_path):
     hu[8, 47:53, 52] = TISSUE_HU
     hu[7:10, 53:58, 47:58] = TISSUE_HU
     ct = make_ct(tmp_path, hu, [BALL], RefinedRule())
-    # Row 46 is lung, so that the box is rows 46 to 54, and 2 about the centre else.
-    expected = block_mask((8, 8), (47, 52), (52, 52)) | block_mask((7, 9), (53, 54), (50, 54))
+    # All of it lies within 8.25 + 1.5 mm: row 57 in slice 9 and col 57 at sqrt(4.9**2 + 3.5**2 + 1.5**2) = 6.2 mm.
+    expected = block_mask((8, 8), (47, 52), (52, 52)) | block_mask((7, 9), (53, 57), (47, 57))
     np.testing.assert_array_equal(ct.positive_mask, expected)
 
 
@@ -140,11 +153,52 @@ def mark_small_nodule(tmp_path, hu):
     return [Ct(path, [nodule], rule).positive_mask for rule in (BoxRule(), RefinedRule())]
 
 
-def test_refined_marks_a_nodule_that_is_nowhere_dense_as_the_book_does(tmp_path):
+@pytest.mark.parametrize(
+    ("lung_hu", "nodule_hu"),
+    [(-900, -650), (-680, -640), (-680, -680), (-680, 0)],  # the book's border lies at -700 HU
+)
+@pytest.mark.parametrize("center_irc", [(8, 50, 52), (0, 50, 2)])
+def test_refined_marks_a_faint_nodule_and_never_leaves_its_ball(tmp_path, lung_hu, nodule_hu, center_irc):
+    """A nodule of 6 mm, round in mm. Above -700 HU all of the scan hangs together where the lung is at -680 HU."""
+    hu = np.full(SHAPE_IRC, lung_hu, dtype=np.int16)
+    away_mm = distance_from(center_irc)
+    hu[away_mm <= 3] = nodule_hu
+    path = write_scan(tmp_path / "1.2.mhd", hu)
+    mask = Ct(path, [as_nodule("1.2", Ball(center_irc, 3))._replace(diameter_mm=6.0)], RefinedRule()).positive_mask
+    assert not mask[away_mm > 3 + 1.5].any()
+    np.testing.assert_array_equal(mask, (away_mm <= 3) & (nodule_hu > lung_hu))
+
+
+def test_refined_marks_ground_glass_around_a_denser_core_in_noise(tmp_path):
+    """12 mm of -640 HU, of which one voxel in twenty is above -600, about a core of 2 mm: no crumb, and no lung."""
+    rng = np.random.default_rng(0)
+    away_mm = distance_from((8, 50, 52))
+    is_nodule = away_mm <= 6
+    hu = np.where(is_nodule, -640, -860) + rng.normal(0, 25, SHAPE_IRC)
+    hu[away_mm <= 1] = -300
+    path = write_scan(tmp_path / "1.2.mhd", hu.round().astype(np.int16))
+    mask = Ct(path, [as_nodule("1.2", BALL)._replace(diameter_mm=12.0)], RefinedRule()).positive_mask
+    np.testing.assert_array_equal(mask, is_nodule)  # -750 HU is 4 standard deviations from both
+
+
+def test_refined_marks_a_hollow_nodule(tmp_path):
+    """The book's box ends in the hole, which is as thin as lung; the wall around it is marked, and nothing beyond."""
     hu = make_hu([])
-    hu[ball_mask(BALL)] = -650
-    ct = make_ct(tmp_path, hu, [BALL], RefinedRule())
-    np.testing.assert_array_equal(ct.positive_mask, ball_mask(BALL))
+    away_mm = distance_from((8, 50, 52))
+    wall = (away_mm <= 8) & (away_mm > 3.5)
+    hu[wall] = TISSUE_HU
+    path = write_scan(tmp_path / "1.2.mhd", hu)
+    mask = Ct(path, [as_nodule("1.2", BALL)._replace(diameter_mm=16.0)], RefinedRule()).positive_mask
+    np.testing.assert_array_equal(mask, wall)
+
+
+def distance_from(center_irc):
+    """Of each voxel, in mm."""
+    index, row, col = (
+        (axis - center) * size
+        for axis, center, size in zip(np.ogrid[:16, :100, :104], center_irc, VX_SIZE_XYZ[::-1], strict=True)
+    )
+    return np.sqrt(index**2 + row**2 + col**2)
 
 
 def test_refined_where_there_is_nothing(tmp_path):
@@ -196,6 +250,36 @@ def test_the_mask_of_a_nodule_is_the_piece_at_its_centre(tmp_path):
     np.testing.assert_array_equal(ct.build_annotation_mask(ct.nodules), ct.positive_mask)
     with pytest.raises(InputError, match="a nodule or candidate at"):
         ct.build_annotation_mask([as_nodule("1.2", Ball((99, 5, 5), 3))])
+
+
+def test_a_nodule_of_which_readers_agree_on_no_voxel_is_marked_as_refined(tmp_path):
+    """Two of four readers have outlined a pixel of it, not the same; the other nodule is as they drew it."""
+    balls = [BALL, Ball((3, 22, 32), 3)]
+    drawn = block((3, 4), (20, 25), (30, 35))
+    readings = [[drawn, block((8, 8), (50, 50), (col, col))] for col in (51, 52)]
+    xml_path = write_readings(tmp_path / "a.xml", "1.2", [*readings, [drawn], []])
+    path = write_scan(tmp_path / "1.2.mhd", make_hu(balls))
+    nodules = [as_nodule("1.2", BALL)._replace(diameter_mm=longest_mm(BALL)), as_nodule("1.2", balls[1])]
+    ct = Ct(path, nodules, LidcRule(xml_path))
+    refined = Ct(path, nodules, RefinedRule())
+    for nodule, expected in zip(nodules, [ball_mask(BALL), block_mask((3, 4), (20, 25), (30, 35))], strict=True):
+        np.testing.assert_array_equal(ct.build_annotation_mask([nodule]), expected)
+    np.testing.assert_array_equal(refined.build_annotation_mask(nodules[:1]), ball_mask(BALL))
+    np.testing.assert_array_equal(ct.build_annotation_mask(nodules), ct.positive_mask)
+    assert_is_coherent(ct)
+
+
+def test_what_single_readers_marked_is_seen(tmp_path):
+    """With its outline, and a nodule of less than 3 mm as its point; the mask has neither."""
+    readings = [[block((4, 5), (30, 33), (40, 45))], [[Roi(z_of(9), [(70, 20)])]], []]
+    ct = Ct(
+        write_scan(tmp_path / "1.2.mhd", make_hu([])), [], LidcRule(write_readings(tmp_path / "a.xml", "1.2", readings))
+    )
+    seen = np.zeros(SHAPE_IRC, dtype=bool)
+    for part in ct.rule.mark_seen(ct):
+        seen[part.box] |= part.mark(part.box)
+    np.testing.assert_array_equal(seen, block_mask((4, 5), (29, 34), (39, 46)) | block_mask((9, 9), (70, 70), (20, 20)))
+    assert not ct.positive_mask.any()
 
 
 # Which rule for which scan

@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from p2ch13.ct import Ct
 from p2ch13.labels import LidcRule
 from p2ch13.lidc import fill_polygon, find_readings, read_series_uid
+from tests.conftest import SHARED
 from tests.lidc_files import Roi, ring, write_readings
 from tests.scan_files import ORIGIN_XYZ, SHAPE_IRC, VX_SIZE_XYZ, make_hu, write_scan
 from util.errors import InputError
@@ -138,10 +140,48 @@ def test_small_nodules_and_non_nodules_are_not_marked(tmp_path):
     assert not mask_of(tmp_path, [[[Roi(z_of(5), [(30, 40)])]]] * 4).any()
 
 
-@pytest.mark.parametrize("shift_mm", [-0.7, 0.0, 0.7])  # slices are 1.5 mm apart
-def test_z_between_slices_is_that_of_the_nearest(tmp_path, shift_mm):
+@pytest.mark.parametrize("shift_mm", [-0.14, -0.005, 0.0, 0.005, 0.14])  # slices are 1.5 mm apart
+def test_a_rounded_z_is_that_of_its_slice(tmp_path, shift_mm):
     nodule = [Roi(roi.z_mm + shift_mm, roi.points) for roi in block((4, 6), ROWS, COLS)]
     np.testing.assert_array_equal(mask_of(tmp_path, [[nodule]]), block_mask((4, 6), ROWS, COLS))
+
+
+def test_z_rounded_to_a_hundredth_of_a_millimeter_in_thin_slices(tmp_path):
+    """Slices of 0.4567 mm, the thinnest kind that LUNA16 has: 0.005 mm are a hundredth of one."""
+    z_mm = [round(ORIGIN_XYZ[2] + 0.4567 * ndx, 2) for ndx in range(SHAPE_IRC[0])]
+    nodule = [Roi(z, ring(ROWS, COLS)) for z in z_mm]
+    xml_path = write_readings(tmp_path / "a.xml", "1.2", [[nodule]])
+    scan = write_scan(tmp_path / "1.2.mhd", make_hu([]), vx_size_xyz=(0.7, 0.7, 0.4567))
+    np.testing.assert_array_equal(Ct(scan, [], LidcRule(xml_path)).positive_mask, block_mask((0, 15), ROWS, COLS))
+
+
+@pytest.mark.parametrize(
+    ("positions", "slice_mm"),
+    [
+        ((5.5, 6.5, 7.5), 1.5),  # half a slice off
+        ((4.15, 5.15, 6.15), 1.5),
+        ((-0.3, 0.7), 1.5),  # beside the first slice
+        ((2.5, 5.0, 7.5, 10.0), 1.0),  # drawn every 2.5 mm
+    ],
+)
+def test_contours_between_slices_are_refused(tmp_path, positions, slice_mm):
+    nodule = [Roi(ORIGIN_XYZ[2] + position * slice_mm, ring(ROWS, COLS)) for position in positions]
+    xml_path = write_readings(tmp_path / "a.xml", "1.2", [[nodule]])
+    scan = write_scan(tmp_path / "1.2.mhd", make_hu([]), vx_size_xyz=(0.7, 0.7, slice_mm))
+    with pytest.raises(InputError, match=r"a\.xml: a contour at z .* mm from the nearest slice of 1\.2\.mhd"):
+        Ct(scan, [], LidcRule(xml_path)).parts  # noqa: B018
+
+
+def test_the_readers_of_a_real_scan():
+    """Against masks of what at least two of four readers outlined, without the outlines."""
+    folder = SHARED / "real" / "test"
+    scans = [path for path in folder.glob("*.nii.gz") if "consensus" not in path.name]
+    if not scans:
+        pytest.skip(f"no real CT in {folder}")
+    name = scans[0].name.removesuffix(".nii.gz")
+    mask = Ct(scans[0], [], LidcRule(folder / f"{name}.xml")).positive_mask
+    expected = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / f"{name}_consensus_inside.nii.gz")))
+    np.testing.assert_array_equal(mask, expected.astype(bool))
 
 
 def test_descending_slices(tmp_path):

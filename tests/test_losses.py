@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -5,9 +7,11 @@ from p2ch13.losses import (
     FALSE_ALARM_PIXELS,
     batch_dice_loss,
     dice_loss,
+    loss_of_sums,
     pixel_cross_entropy,
     rate_false_alarms,
     segmentation_loss,
+    sum_pixels,
 )
 
 # (2 * correct + 1) / (predicted + labelled + 1)
@@ -123,3 +127,23 @@ def test_rating_false_alarms():
     expected = [(3 * 3 - 17 * 2) / 20, (5 * 20 - 15 * 2) / 20, (5 * 40 - 15 * 2) / 20]
     assert rate_false_alarms(logits, label).tolist() == pytest.approx(expected)
     assert rate_false_alarms(logits[..., :2, :2], label[..., :2, :2]).shape == (3,)
+
+
+def test_the_loss_is_made_of_sums_of_pixels():
+    """By hand, sigmoids of 0.75 and 0.5: correct 0.75, predicted 2.25, labeled 1, cross-entropy ln 4/3 + 3 ln 2."""
+    logits, label = as_logits([0.75, 0.5, 0.5, 0.5]), as_slice([1, 0, 0, 0], torch.bool)
+    (sums,) = sum_pixels(logits, label)
+    assert sums.tolist() == pytest.approx([0.75, 2.25, 1, math.log(4 / 3) + 3 * math.log(2), 4])
+    expected = 1 - 2.5 / 4.25 + 8 * (1 - 2.5 / 2.75) + 2 * sums[3].item() / 4
+    assert loss_of_sums(sums, 8.0, 2.0).item() == pytest.approx(expected)
+    assert segmentation_loss(logits, label, cross_entropy=2.0).item() == pytest.approx(expected)
+
+
+def test_sums_of_parts_are_the_batch():
+    """What validation adds up slice by slice is the loss that training has of a batch of them."""
+    torch.manual_seed(0)
+    logits, label = torch.randn(6, 1, 8, 8), torch.rand(6, 1, 8, 8) > 0.8
+    parts = [sum_pixels(part, truth) for part, truth in zip(logits.split(2), label.split(2), strict=True)]
+    of_parts = loss_of_sums(torch.cat(parts).sum(0), 0.3, 10.0).item()
+    of_batch = segmentation_loss(logits, label, 0.3, over_batch=True, cross_entropy=10.0)
+    assert of_batch.tolist() == pytest.approx([of_parts] * 6)

@@ -1,8 +1,10 @@
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
-from p2ch13.optimizers import STEP_RMS, Muon, orthogonalize
+from p2ch13.optimizers import STEP_RMS, Muon, orthogonalize, step_unless
 
 
 @pytest.mark.parametrize("shape", [(6, 20), (20, 6), (8, 8)])
@@ -59,19 +61,60 @@ def test_the_learning_rate_may_be_a_tensor():
     torch.testing.assert_close(*steps)
 
 
-def test_a_bad_step_changes_nothing():
+OPTIMIZERS = {
+    "adam": partial(torch.optim.Adam, lr=0.1),
+    "fused adam": partial(torch.optim.Adam, lr=0.1, fused=True),
+    "adamw": partial(torch.optim.AdamW, lr=0.1, amsgrad=True),
+    "nadam": partial(torch.optim.NAdam, lr=0.1),
+    "adagrad": partial(torch.optim.Adagrad, lr=0.1, initial_accumulator_value=0.5),
+    "sgd": partial(torch.optim.SGD, lr=0.1),
+    "sgd with momentum": partial(torch.optim.SGD, lr=0.1, momentum=0.9, dampening=0.5),
+    "muon": Muon,
+}
+
+
+def train(optimizer_class, grads, is_bad):
+    parameters = [nn.Parameter(torch.ones(4, 6)), nn.Parameter(torch.ones(4))]
+    optimizer = optimizer_class(parameters)
+    for grad, bad in zip(grads, is_bad, strict=True):
+        parameters[0].grad, parameters[1].grad = grad.clone(), grad[:, 0].clone()
+        if bad:
+            parameters[0].grad[1, 2] = bad
+        step_unless(torch.tensor(bool(bad)), optimizer)
+    return parameters, optimizer
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("bad_ndx", [0, 1, 2])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_bad_step_changes_nothing(name, bad_ndx, value):
+    """Neither parameters nor state: all is as in a run without that step, be it the first, one of many, or the last."""
     torch.manual_seed(0)
-    grads = torch.randn(3, 4, 6)
-    ours, other = (nn.Parameter(torch.zeros(4, 6)) for _ in range(2))
-    with_bad, without = Muon([ours]), Muon([other])
-    for ndx, grad in enumerate(grads):
-        ours.grad = grad * torch.nan if ndx == 1 else grad
-        with_bad.found_inf = torch.tensor(float(ndx == 1))
-        with_bad.step()
-        if ndx != 1:
-            other.grad = grad
-            without.step()
-    assert torch.equal(ours, other)
+    grads = list(torch.randn(3, 4, 6))
+    is_bad = [value if ndx == bad_ndx else None for ndx in range(3)]
+    parameters, optimizer = train(OPTIMIZERS[name], grads, is_bad)
+    others = [grad for grad, bad in zip(grads, is_bad, strict=True) if not bad]
+    expected_parameters, expected_optimizer = train(OPTIMIZERS[name], others, [None, None])
+    assert all(torch.equal(*pair) for pair in zip(parameters, expected_parameters, strict=True))
+    state, expected_state = (each.state_dict()["state"] for each in (optimizer, expected_optimizer))
+    assert state.keys() == expected_state.keys()
+    for ndx, values in expected_state.items():
+        assert state[ndx].keys() == values.keys()
+        for key, tensor in values.items():
+            assert torch.equal(state[ndx][key], tensor) if torch.is_tensor(tensor) else state[ndx][key] == tensor
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_good_step_is_the_optimizers(name):
+    torch.manual_seed(0)
+    grads = list(torch.randn(3, 4, 6))
+    parameters, _ = train(OPTIMIZERS[name], grads, [None] * 3)
+    plain = nn.Parameter(torch.ones(4, 6))
+    optimizer = OPTIMIZERS[name]([plain])
+    for grad in grads:
+        plain.grad = grad.clone()
+        optimizer.step()
+    assert torch.equal(parameters[0], plain)
 
 
 def test_goes_on_from_its_state():

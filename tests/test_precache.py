@@ -1,3 +1,4 @@
+import shlex
 import signal
 import subprocess
 import sys
@@ -7,7 +8,8 @@ import pytest
 
 from p2ch13 import precache
 from p2ch13.cache import CtCache
-from p2ch13.config import PRESETS, Folders, TrainingConfig
+from p2ch13.config import PRESETS, CropChoice, Folders, LabelOptions, TrainingConfig
+from p2ch13.label_options import label_options_of
 from tests.checks import assert_one_line
 from tests.hold import start_held
 from tests.scan_files import TINY_SCANS, Ball, as_nodule
@@ -36,7 +38,7 @@ def run_script(folders, *options):
 def test_fills_the_cache_once(folders):
     first = run_script(folders, "--num-workers", "2")
     assert first.returncode == 0, first.stderr
-    assert "4 scans, 4 of them to be cached; 6 nodules, 8 other candidates." in first.stdout
+    assert "4 scans, 4 of them to be cached; 6 nodules." in first.stdout
     assert "Cached 4 scans, skipped 0." in first.stdout
     assert " 6 nodules, 1." in first.stdout  # 6 crops of 7 * 96 * 96 * 3 bytes
     ct_cache = CtCache(folders)
@@ -68,9 +70,9 @@ def test_a_single_scan_without_voxels_is_named_and_skipped(folders, capsys):
 
 
 def test_a_nodule_outside_its_scan_is_named(folders, capsys):
-    path = folders.data_dir / "annotations_with_malignancy.csv"
+    path = folders.data_dir / "annotations.csv"
     nodule = as_nodule("1.2.2", Ball((99, 5, 5), 3))
-    path.write_text(path.read_text() + ",".join(map(str, ["1.2.2", *nodule.center_xyz, 5, True, "x"])) + "\n")
+    path.write_text(path.read_text() + ",".join(map(str, ["1.2.2", *nodule.center_xyz, 5])) + "\n")
     assert run(folders) == 1
     assert "1.2.2.mhd: a nodule or candidate at (-26.5, -36.5, 348.5) mm" in capsys.readouterr().out
 
@@ -86,7 +88,7 @@ def test_mistakes_end_in_one_line(folders, tmp_path, capsys):
     assert_one_line(capsys, str(tmp_path / "file"), "cannot be used as cache (Not a directory)", "--cache-dir")
     assert not folders.cache_dir.exists()
     (folders.data_dir / "candidates.csv").write_text("seriesuid,coordX,coordY\n")
-    assert run(folders) == 2
+    assert run(folders, "--negatives", "0.5") == 2
     assert_one_line(capsys, "candidates.csv: no column coordZ, class")
 
 
@@ -139,6 +141,55 @@ def test_a_preset_needs_more_crops(folders, capsys):
     assert not box.is_complete("1.2.0", strong.crop_choice)
     assert run(folders, "--preset", "strong", "--labels", "box") == 0
     assert box.is_complete("1.2.0", strong.crop_choice)
+
+
+def test_what_decides_about_crops_can_be_named(folders):
+    """Beside a preset or without one; what is cached is what training with the same options reads."""
+    assert run(folders, "--preset", "strong", "--slice-distance", "1") == 0
+    strong = TrainingConfig(**{**PRESETS["strong"], "slice_distance": 1.0})
+    assert all(CtCache(folders, strong.label_options).is_complete(uid, strong.crop_choice) for uid in TINY_SCANS)
+    assert not CtCache(folders, strong.label_options).is_complete("1.2.0", CropChoice(True, True, 2.0))
+
+    negatives_alone = CropChoice(negatives=True)
+    assert not CtCache(folders).is_complete("1.2.0", negatives_alone)
+    assert run(folders, "--negatives", "0.25") == 0
+    assert CtCache(folders).is_complete("1.2.0", negatives_alone)
+    assert not CtCache(folders).is_complete("1.2.0", CropChoice(off_centre=True))
+    assert run(folders, "--preset", "strong", "--labels", "box", "--slice-distance", "0", "--negatives", "0") == 0
+    assert CtCache(folders).is_complete("1.2.0", CropChoice(off_centre=True))
+    assert not CtCache(folders).is_complete("1.2.0", CropChoice(off_centre=True, slice_distance=2.0))
+
+
+@pytest.mark.parametrize(
+    ("labels", "choice", "negatives"),
+    [
+        (LabelOptions(), CropChoice(), 0.0),
+        (LabelOptions("refined", -650), CropChoice(True, True, 2.0), 0.5),
+        (LabelOptions("lidc", None, Path("a folder/xml"), "leave-out"), CropChoice(negatives=True), 0.25),
+    ],
+)
+def test_the_command_for_a_training(labels, choice, negatives):
+    command = precache.precache_command(Folders(Path("my luna"), Path("c")), labels, choice, negatives)
+    program, name, *options = shlex.split(command)
+    assert (program, name) == ("python", "precache.py")
+    args = precache.parse_options(options)
+    assert (args.data_dir, args.cache_dir) == (Path("my luna"), Path("c"))
+    assert label_options_of(args) == labels
+    assert (args.off_centre, args.negatives, args.slice_distance) == (
+        choice.off_centre,
+        negatives,
+        choice.slice_distance,
+    )
+
+
+def test_candidates_are_asked_for_where_they_are_needed(folders, capsys):
+    """As in training: box labels without negatives need none."""
+    (folders.data_dir / "candidates.csv").unlink()
+    assert run(folders) == 0
+    assert all(CtCache(folders).is_complete(uid) for uid in TINY_SCANS)
+    capsys.readouterr()
+    assert run(folders, "--negatives", "0.5") == 2
+    assert_one_line(capsys, "candidates.csv: no such file")
 
 
 def damage(value_file, ndx):

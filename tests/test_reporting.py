@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -112,8 +113,28 @@ def test_scalars_under_the_books_names(tmp_path, report):
     assert values["pr/recall"] == [(1600, 0.75)]
     assert {tag: points[0][1] for tag, points in values.items()} == {
         "loss/all": 0.5, "percent_all/tp": 75.0, "percent_all/fn": 25.0, "percent_all/fp": 225.0,
-        "pr/precision": 0.25, "pr/recall": 0.75, "pr/f1_score": 0.375,
+        "pr/precision": 0.25, "pr/recall": 0.75, "pr/f1_score": 0.375, "pr/dice": 0.5,
     }  # fmt: skip
+
+
+def test_scalars_of_all_validation_slices(tmp_path, report):
+    of_all = Scores.from_counts(0.5, 0.25, 6, 2, 42, slice_f1=0.125)
+    report.log_scores("val", replace(Scores.from_counts(0.5, 0.5, 6, 2, 18), of_all=of_all), 1600)
+    report.writers["val"].flush()
+    events = read_events(tmp_path, "val")
+    values = {tag: events.Scalars(tag)[0].value for tag in events.Tags()["scalars"]}
+    assert {tag: value for tag, value in values.items() if tag.startswith("pr")} == {
+        "pr/precision": 0.25, "pr/recall": 0.75, "pr/f1_score": 0.375, "pr/dice": 0.5,
+        "pr_all/precision": 0.125, "pr_all/recall": 0.75, "pr_all/f1_score": pytest.approx(12 / 56),
+        "pr_all/dice": 0.25, "pr_all/slice_f1": 0.125,
+    }  # fmt: skip
+
+
+def test_the_learning_rate_is_of_training(tmp_path, report):
+    report.log_learning_rate(0.0625, 1600)
+    report.writers["trn"].flush()
+    (event,) = read_events(tmp_path, "trn").Scalars("learning_rate")
+    assert (event.step, event.value) == (1600, 0.0625)
 
 
 def test_what_an_interrupted_run_has_left_is_not_shown(tmp_path, report):

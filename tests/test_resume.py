@@ -1,6 +1,8 @@
 """A run that was stopped and goes on is the run that was not."""
 
+import datetime
 import json
+import math
 import os
 import shutil
 import signal
@@ -13,8 +15,11 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from p2ch13 import compute
 from p2ch13.checkpoint import load_checkpoint, save_checkpoint
 from p2ch13.config import PRESETS, Folders
+from p2ch13.metrics import Scores
+from p2ch13.training import run_state
 from p2ch13.training.__main__ import main
 from p2ch13.training.app import SegmentationTrainingApp
 from p2ch13.training.provenance import get_commit
@@ -141,14 +146,115 @@ def test_stopped_in_a_validation(options, tmp_path, monkeypatch, whole):
     assert_same_state(last_state(tmp_path), whole)
 
 
-def test_from_an_earlier_epoch(tmp_path, whole_dir, whole):
-    """Any .state file of a run will do; its files may be somewhere else by now."""
+def test_from_an_earlier_epoch(tmp_path, whole_dir, whole, caplog):
+    """Any .state file of a run will do; its files may be somewhere else by now, and stay as they are."""
     shutil.copytree(whole_dir / "models", tmp_path / "models")
-    (path,) = (tmp_path / "models" / "p2ch13").glob("*.20.state")
-    (last_path,) = path.parent.glob("*.last.state")
-    last_path.unlink()
-    SegmentationTrainingApp(["--resume", str(path), *folder_options(tmp_path)]).main()
-    assert_same_state(last_state(tmp_path), whole)
+    folder = tmp_path / "models" / "p2ch13"
+    (path,) = folder.glob("*.20.state")
+    files = {file: file.read_bytes() for file in folder.iterdir()}
+    app = SegmentationTrainingApp(["--resume", str(path), *folder_options(tmp_path)])
+    with caplog.at_level("INFO"):
+        app.main()
+    assert {file: file.read_bytes() for file in files} == files
+    assert_same_state(load_checkpoint(app.run.last_path), whole)
+    assert app.run.last_path not in files
+    assert f"Going on from {path}: after epoch 1, step 0 of the next" in caplog.text
+    assert f"keeps its files; these go to {app.run.last_path}" in caplog.text
+
+
+def test_an_earlier_epoch_that_is_stopped_at_once(options, tmp_path, monkeypatch):
+    """The branch of epoch 2 of 4 begins with the best model until then, not with that of epoch 4."""
+    options = [*options, "--no-warm-up-cosine", "--validation-cadence", "1", "--keep-checkpoints", "9"]
+    app = SegmentationTrainingApp([*options, "--epochs", "4"])
+    scores = iter([0.25, 0.5, 0.375, 0.75])
+    monkeypatch.setattr(app, "do_validation", lambda *_: Scores.from_counts(1.0, 0.5, 1, 1, 1, next(scores)))
+    app.main()
+    files = {file: file.read_bytes() for file in app.run.models_dir.iterdir()}
+    states = {epoch: app.run.model_path(f"{20 * epoch}.state") for epoch in range(1, 5)}
+
+    branches = []
+    for epoch, best_epoch, best_score in ((2, 2, 0.5), (3, None, None), (1, 1, 0.25)):
+        branch = SegmentationTrainingApp(["--resume", str(states[epoch])])
+        stop_in(branch, monkeypatch, "compute_step", 1)
+        with pytest.raises(Stopped) as stopped:
+            branch.main()
+        assert str(branch.run.last_path) in str(stopped.value)
+        state = load_checkpoint(branch.run.last_path)
+        assert (state["epoch"], state["step"]) == (epoch, 1)
+        assert branch.run.best_path.exists() == (best_epoch is not None)
+        if best_epoch is not None:
+            assert branch.run.best_path.read_bytes() == files[states[best_epoch]]
+        assert state["best_score"] == (-math.inf if best_score is None else best_score)
+        branches.append(branch.run.last_path)
+    assert len(set(branches)) == 3  # however fast one comes after the other
+    assert {file: file.read_bytes() for file in files} == files
+
+
+def test_a_best_model_of_before_is_the_branchs_too(options, monkeypatch):
+    """Epoch 1 is the best of all: a branch of epoch 2 begins with it."""
+    options = [*options, "--no-warm-up-cosine", "--validation-cadence", "1"]
+    app = SegmentationTrainingApp([*options, "--epochs", "3"])
+    scores = iter([0.75, 0.5, 0.25])
+    monkeypatch.setattr(app, "do_validation", lambda *_: Scores.from_counts(1.0, 0.5, 1, 1, 1, next(scores)))
+    app.main()
+    branch = SegmentationTrainingApp(["--resume", str(app.run.model_path("40.state"))])
+    stop_in(branch, monkeypatch, "compute_step", 1)
+    with pytest.raises(Stopped):
+        branch.main()
+    assert branch.run.best_path.read_bytes() == app.run.best_path.read_bytes()
+    state = load_checkpoint(branch.run.last_path)
+    assert (state["best_score"], state["validations_since_best"]) == (0.75, 1)
+
+
+def test_where_nothing_is_ahead_the_run_keeps_its_name(tmp_path, whole_dir, whole):
+    """The state of the last epoch is as far as the last state."""
+    shutil.copytree(whole_dir / "models", tmp_path / "models")
+    (path,) = (tmp_path / "models" / "p2ch13").glob("*.40.state")
+    app = SegmentationTrainingApp(["--resume", str(path), *folder_options(tmp_path)])
+    app.main()
+    assert app.run.time_str == whole["time_str"]
+
+
+def test_two_runs_of_one_second_have_names_of_their_own(options, monkeypatch):
+    """The second one begins after the first has saved, in the same second."""
+
+    class Clock(datetime.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.datetime(2026, 1, 1, 10, 0, 59)
+
+    monkeypatch.setattr(run_state.datetime, "datetime", Clock)
+    names = []
+    for _ in range(2):
+        app = SegmentationTrainingApp([*options, "--epochs", "1"])
+        app.save_model(None, is_best=False)
+        names.append(app.run.time_str)
+    assert names == ["2026-01-01_10.00.59", "2026-01-01_10.01.00"]
+
+
+@pytest.mark.parametrize(
+    ("precision", "saved", "can", "expected"),
+    [
+        ("auto", "float32", True, torch.float32),  # though the processor calculates in bfloat16
+        ("auto", "bfloat16", True, torch.bfloat16),
+        ("auto", "bfloat16", False, torch.float32),  # said in a warning
+        ("bf16", "float32", True, torch.bfloat16),
+        ("auto", None, True, torch.bfloat16),  # of an older version
+    ],
+)
+def test_the_number_format_is_kept(options, monkeypatch, caplog, precision, saved, can, expected):
+    monkeypatch.setattr(compute, "has_bfloat16_arithmetic", lambda device: can)
+    app = SegmentationTrainingApp([*options, "--precision", precision])
+    app.keep_dtype(saved)
+    assert app.dtype == expected
+    assert bool(caplog.records) == (saved == "bfloat16" and not can)
+
+
+def test_the_number_format_is_saved(options, tmp_path):
+    app = SegmentationTrainingApp([*options, "--epochs", "1", "--precision", "bf16"])
+    app.take_up()
+    app.save_model(None, is_best=False)
+    assert last_state(tmp_path)["dtype"] == "bfloat16"
 
 
 def test_the_latest_of_several_runs(tmp_path, whole):
@@ -160,6 +266,17 @@ def test_the_latest_of_several_runs(tmp_path, whole):
         os.utime(paths[-1], (1e9 - age_s, 1e9 - age_s))
     assert read_settings(["--resume", *folder_options(tmp_path)]).path == paths[0]
     assert read_settings(["--resume", *folder_options(tmp_path), "b"]).path == paths[1]
+
+
+def test_a_name_is_a_whole_name(tmp_path, whole):
+    """`b` is neither `a_b`, which was at work last, nor `b_a`."""
+    paths = {}
+    for age_s, comment in enumerate(["a_b", "b_a", "b", "*"]):
+        path = paths[comment] = tmp_path / "models" / "p2ch13" / f"seg_2026-01-01_10.00.00_{comment}.last.state"
+        save_checkpoint(path, {**whole, "config": {**whole["config"], "comment": comment.replace("*", "c")}})
+        os.utime(path, (1e9 - age_s, 1e9 - age_s))
+    for comment in ("b", "a_b", "b_a"):
+        assert read_settings(["--resume", *folder_options(tmp_path), comment]).path == paths[comment]
 
 
 def test_each_epoch_is_kept(options, tmp_path, monkeypatch):
@@ -223,11 +340,14 @@ def test_what_cannot_be_gone_on_with(options, folders, tmp_path, capsys):
     save_checkpoint(path, {"model_state": state["model_state"]})
     assert run("--resume", path) == 2
     assert_one_line(capsys, "holds a model, but not what is needed to go on")
+    save_checkpoint(path, {**state, "totals": [0.0] * 7, "random_state": {}, "step": 1})
+    assert run("--resume", path) == 2
+    assert_one_line(capsys, "the state to go on from is damaged (7 totals of an epoch, not 14)")
     save_checkpoint(path, {**state, "optimizer_state": {"state": {}, "param_groups": []}})
     assert run("--resume", path) == 2
     assert_one_line(capsys, "the state to go on from is damaged")
     save_checkpoint(path, state)
-    annotations = folders.data_dir / "annotations_with_malignancy.csv"
+    annotations = folders.data_dir / "annotations.csv"
     lines = annotations.read_text().splitlines()
     annotations.write_text("\n".join(lines[:-2]))
     assert run("--resume", path) == 2
@@ -307,7 +427,7 @@ def test_a_run_says_where_it_comes_from(options, tmp_path):
     assert state["versions"]["torch"] == torch.__version__
     assert set(state["versions"]) == {"python", "torch", "numpy", "SimpleITK", "p2ch13"}
     assert state["series"] == {"trn": ["1.2.1", "1.2.3"], "val": ["1.2.0", "1.2.2"]}
-    assert len(state["data_fingerprint"]) == 64
+    assert len(state["data_fingerprint"]) == len("v2:") + 64
     assert state["commit"] == get_commit()
     (folder,) = (tmp_path / "runs" / "p2ch13").glob("*_trn_*")
     texts = EventAccumulator(str(folder)).Reload().Tensors

@@ -9,8 +9,9 @@ import pytest
 from p2ch13.candidates import CandidateInfoTuple
 from p2ch13.ct import Ct
 from p2ch13.findings import Finding
-from p2ch13.scoring import evaluate_series, score_scan, summarize
+from p2ch13.scoring import evaluate_series, only_finite, score_findings, score_scan, summarize
 from tests.scan_files import VX_SIZE_XYZ, Ball, as_nodule, ball_mask, make_hu, to_xyz, write_scan
+from util.logits import to_probability
 
 SHAPE = (10, 40, 44)
 LARGE, SMALL = Ball((5, 12, 12), 4), Ball((4, 30, 30), 3)
@@ -31,11 +32,12 @@ def marks(*boxes):
     return labels
 
 
-def finding(center_irc, probability=1.0, number=1):
+def finding(center_irc, probability=1.0, number=1, logit=math.nan):
     return Finding(
         series_uid="1.2",
         number=number,
         center_xyz=to_xyz(center_irc),
+        logit=logit,
         probability=probability,
         diameter_mm=5.0,
         volume_mm3=65.0,
@@ -45,11 +47,12 @@ def finding(center_irc, probability=1.0, number=1):
 
 
 def test_the_truth_itself_is_perfect(ct):
-    scores = evaluate_series(ct, ct.positive_mask.astype(np.float16), threshold=0.5, min_diameter_mm=0.0)
+    logits = np.where(ct.positive_mask, 20, -20).astype(np.float32)
+    scores = evaluate_series(ct, logits, threshold=0.5, min_diameter_mm=0.0)
     assert (scores.voxels.tp, scores.voxels.fn, scores.voxels.fp) == (int(ct.positive_mask.sum()), 0, 0)
     assert [(nodule.recall, nodule.dice) for nodule in scores.nodules] == [(1, 1), (1, 1)]
     assert [nodule.is_found for nodule in scores.nodules] == [True, True]
-    assert [nodule.probability for nodule in scores.nodules] == [1, 1]
+    assert [(nodule.probability, nodule.logit) for nodule in scores.nodules] == [(to_probability(20), 20)] * 2
     assert scores.false_positives == []
     summary = summarize([scores])
     assert (summary.froc.cpm, summary.nodule_recall, summary.mean_nodule_dice) == (1, 1, 1)
@@ -96,6 +99,46 @@ def test_findings_by_luna16s_rule(ct):
     assert score_scan(ct, None, findings, [excluded]).false_positives == []
 
 
+def test_the_logit_ranks_where_there_is_one(ct):
+    # Both in the large ball, and equal as probabilities; the second one is the nodule's.
+    findings = [finding((5, 12, 12), 1.0, logit=30.0), finding((5, 12, 13), 1.0, logit=40.0)]
+    nodule = score_scan(ct, None, findings).nodules[0]
+    assert (nodule.probability, nodule.logit) == (1, 40)
+    missed = score_scan(ct, None, findings).nodules[1]
+    assert not missed.is_found
+    assert math.isnan(missed.logit)
+    values = summarize([score_scan(ct, None, findings)]).as_dict()
+    assert values["froc"]["threshold_unit"] == "logit"
+    assert values["froc"]["curve"]["threshold"] == [40]
+    of_others = summarize([score_scan(ct, None, [finding((5, 12, 12), 250.0)])]).as_dict()  # on a scale of their own
+    assert (of_others["froc"]["threshold_unit"], of_others["froc"]["curve"]["threshold"]) == ("probability", [250])
+    assert summarize([score_scan(ct, None, [])]).as_dict()["froc"]["threshold_unit"] is None
+
+
+def test_findings_are_scored_without_their_scan(ct):
+    findings = [finding((5, 12, 12), 0.6), finding((0, 0, 0), 0.9)]
+    alone, with_scan = score_findings("1.2", ct.nodules, findings), score_scan(ct, None, findings)
+    assert alone.false_positives == with_scan.false_positives == [findings[1]]
+    assert alone.nodules[0].probability == 0.6
+    assert (alone.slice_count, with_scan.slice_count) == (None, 10)
+    assert summarize([alone]).as_dict()["slices"] is None
+
+
+def test_all_findings_and_those_on_the_curve(ct):
+    # 150 false positives of different scores: the tables count all of them, the curve ends at a hundred.
+    findings = [finding((0, 0, 0), 0.9 - ndx / 1000) for ndx in range(150)]
+    values = summarize([score_scan(ct, None, findings), score_scan(ct, None, [])]).as_dict()
+    assert values["findings"]["false_positives_per_scan"] == 75
+    assert values["froc"]["end"] == {
+        "false_positives_per_scan": 50, "sensitivity": 0, "scans_with_more_findings": 1
+    }  # fmt: skip
+
+
+def test_what_is_not_finite_is_null_in_json():
+    values = {"a": [1.5, math.nan, math.inf, {"b": -math.inf}], "c": "inf", "d": 3}
+    assert only_finite(values) == {"a": [1.5, None, None, {"b": None}], "c": "inf", "d": 3}
+
+
 def test_without_a_mask_there_are_no_voxel_scores(ct):
     scores = score_scan(ct, None, [finding((5, 12, 12))])
     assert scores.voxels is None
@@ -107,9 +150,9 @@ def test_without_a_mask_there_are_no_voxel_scores(ct):
 
 def test_small_findings_are_left_out(ct):
     # A voxel of 0.735 mm3 has the volume of a sphere of 1.12 mm.
-    probability = np.zeros(SHAPE, dtype=np.float16)
-    probability[0, 0, 0] = 1
-    kept, left_out = (evaluate_series(ct, probability, 0.5, min_diameter_mm=mm) for mm in (1.0, 2.0))
+    logits = np.full(SHAPE, -20, dtype=np.float32)
+    logits[0, 0, 0] = 20
+    kept, left_out = (evaluate_series(ct, logits, 0.5, min_diameter_mm=mm) for mm in (1.0, 2.0))
     assert (len(kept.findings), kept.voxels.fp) == (1, 1)
     assert (len(left_out.findings), left_out.voxels.fp) == (0, 0)
 

@@ -7,9 +7,18 @@ from torch import nn
 from p2ch13.config import HU_MAX, HU_MIN
 from p2ch13.ct import Ct
 from p2ch13.model import BOOK_MODEL, UNetWrapper
-from p2ch13.segmentation import detect, find_lung_box, keep_what_touches, predict_slices, segment, whole_box
+from p2ch13.segmentation import (
+    LOWEST_THRESHOLD,
+    detect,
+    find_lung_box,
+    keep_what_touches,
+    predict_slices,
+    segment,
+    whole_box,
+)
 from tests.scan_files import Ball, make_chest, make_hu, write_scan
 from util.errors import InputError
+from util.logits import to_logit
 
 VX_SIZE_XYZ = (3.0, 3.0, 3.0)
 TURNS = {
@@ -164,7 +173,7 @@ def test_lung_field_keeps_what_touches_the_lungs(tmp_path, chest):
     ct = open_scan(tmp_path, chest)
     assert segment(ct, Denser(), lung_field=False)[4, 11, 63] == 8
     logits = segment(ct, Denser())
-    assert logits[4, 11, 63] == -8
+    assert logits[4, 11, 63] == np.float32(to_logit(LOWEST_THRESHOLD))
     assert logits[4, 41, 41] == 8
     assert logits[3, 39, 52] == 8
     assert logits[0, 0, 0] == -np.inf  # beyond the box of the lungs
@@ -182,7 +191,7 @@ def test_what_touches_the_lungs_is_kept_on_the_values_themselves():
     """A row: lung on the left, a hill that touches it, a saddle just below 0, a higher hill behind it."""
     logits = np.array([[[-1.4, 2.2, 1.4, 0.4, -0.006, 2.2, 2.2, -3.0, 2.2]]], dtype=np.float32)
     lungs = np.array([[[1, 1, 0, 0, 0, 0, 0, 0, 0]]], dtype=bool)
-    keep_what_touches(logits, lungs)
+    keep_what_touches(logits, lungs, floor=-4.0)
     expected = np.array([-1.4, 2.2, 1.4, 0.4, -0.006, -0.006, -0.006, -3.0, -3.0], dtype=np.float32)
     np.testing.assert_array_equal(logits[0, 0], expected)
 
@@ -194,9 +203,11 @@ def test_what_touches_the_lungs_is_kept_at_every_threshold():
     lungs = np.zeros(logits.shape, dtype=bool)
     lungs[:, 5:9, 3:6] = True
     reached = logits.copy()
-    keep_what_touches(reached, lungs)
+    floor = float(np.quantile(logits, 0.1))
+    keep_what_touches(reached, lungs, floor)
     np.testing.assert_array_equal(reached[lungs], logits[lungs])
-    for threshold in np.quantile(logits, np.linspace(0.02, 0.98, 49)):
+    np.testing.assert_array_equal(reached[logits < floor], logits[logits < floor])
+    for threshold in [floor, *np.quantile(logits, np.linspace(0.12, 0.98, 44))]:
         components = sitk.GetArrayFromImage(
             sitk.ConnectedComponent(sitk.GetImageFromArray((logits > threshold).astype(np.uint8)), True)
         )
@@ -255,3 +266,18 @@ def test_a_finding_is_scored_before_its_map_is_rounded(tmp_path):
     assert [finding.logit for finding in found.findings] == [9.001, 9.0]
     assert found.findings[0].center_xyz.x > found.findings[1].center_xyz.x
     assert found.labels[3, 10, 50] == 1
+
+
+def test_low_thresholds_also_keep_what_touches_the_lungs_alone(tmp_path, chest):
+    """At a probability of 0.0005, which is lower than what is told apart without being asked for."""
+
+    class Faint(Denser):
+        def logits(self, input_batch):
+            return super().logits(input_batch) - 14.0  # -6 and -22
+
+    chest[3:6, 10:14, 60:68] = -800
+    chest[4, 11:13, 62:66] = 0  # no lung around it
+    ct = open_scan(tmp_path, chest)
+    found = detect(ct, Faint(), threshold=0.0005, min_diameter_mm=0.0)
+    assert found.labels[4, 11, 63] == 0
+    assert found.labels[4, 41, 41] > 0

@@ -1,16 +1,24 @@
 import json
+import math
 import os
+import re
 import subprocess
 import sys
+from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from p2ch13.checkpoint import load_checkpoint, load_model
-from p2ch13.config import PRESETS, TrainingConfig
+from p2ch13.config import OPTIMIZERS, PRESETS, TrainingConfig
 from p2ch13.datasets import Luna2dSegmentationDataset
+from p2ch13.losses import sum_pixels
 from p2ch13.metrics import Scores
+from p2ch13.schedules import warm_up_cosine
 from p2ch13.training import app as training_app
 from p2ch13.training.__main__ import main
 from p2ch13.training.app import SegmentationTrainingApp
@@ -132,8 +140,7 @@ def test_scores_are_the_same_kind_with_and_without_augmentation(options, augment
     batch = next(app.init_train_ds().batches(16))
     with torch.no_grad():
         app.segmentation_model.unet.last.bias.fill_(100.0)  # everything is nodule
-    _, counts = app.compute_batch_loss(*batch[:2])
-    tp, fn, fp = counts.sum(0)
+    tp, fn, fp = app.compute_batch_loss(*batch[:2]).counts.sum(0)
     assert fn == 0
     assert tp + fp == 16 * 64 * 64
     assert 0 < tp < 16 * 64 * 64 / 4
@@ -141,12 +148,99 @@ def test_scores_are_the_same_kind_with_and_without_augmentation(options, augment
 
 def test_validation_scores_by_another_way(options, folders):
     app = SegmentationTrainingApp(options)
+    app.do_training(1, app.init_train_ds())
     val_ds = Luna2dSegmentationDataset(2, True, folders=folders)
     scores = app.do_validation(1, val_ds)
+    assert scores.recall > 0
     predictions = torch.cat([app.predict(hu.unsqueeze(0)) for hu, *_ in (val_ds[ndx] for ndx in range(len(val_ds)))])
     labels = torch.stack([val_ds[ndx][1] for ndx in range(len(val_ds))])
     assert scores.recall == pytest.approx(predictions[labels].float().mean().item())
     assert scores.precision == pytest.approx(labels[predictions].float().mean().item())
+
+
+def loss_of_all(logits, label, fn_weight, cross_entropy):
+    """The loss of all pixels together, by another way."""
+    logits, truth = logits.double(), label.double()
+    probability = torch.sigmoid(logits)
+    terms = []
+    for marked in (probability, probability * truth):
+        terms.append(1 - (2 * (marked * truth).sum() + 1) / (marked.sum() + truth.sum() + 1))
+    entropy = -torch.where(label, F.logsigmoid(logits), F.logsigmoid(-logits)).mean()
+    return (terms[0] + fn_weight * terms[1] + cross_entropy * entropy).item()
+
+
+@pytest.mark.parametrize("mode", ["trn", "val"])
+def test_training_and_validation_show_the_same_loss(options, monkeypatch, mode):
+    """That of all the epoch's samples as one batch; in training those of batches, which are minimized, differ from it.
+
+    How many slices are computed at once does not matter.
+    """
+    loss_options = ["--batch-dice", "--fn-weight", "0.5", "--cross-entropy", "2", "--precision", "fp32"]
+    app = SegmentationTrainingApp([*options, *loss_options])
+    seen = []
+    monkeypatch.setattr(
+        training_app, "sum_pixels", lambda *given, **options: (seen.append(given), sum_pixels(*given, **options))[1]
+    )
+    train_ds, val_ds = app.init_train_ds(), app.init_val_ds()
+    shown = []
+    for batch_size in (1, 4) if mode == "val" else (16,):
+        monkeypatch.setattr(training_app, "get_slice_batch_size", lambda _, size=batch_size: size)
+        seen.clear()
+        scores = app.do_training(1, train_ds) if mode == "trn" else app.do_validation(1, val_ds)
+        logits, label = (torch.cat(parts).detach() for parts in zip(*seen, strict=True))
+        assert len(logits) == (64 if mode == "trn" else 22)
+        assert scores.loss == pytest.approx(loss_of_all(logits, label, 0.5, 2.0), rel=1e-4)
+        shown.append(scores.loss)
+    assert shown == pytest.approx([shown[0]] * len(shown), rel=1e-5)
+
+
+def test_without_batch_dice_each_slice_has_its_own_loss(options, monkeypatch):
+    app = SegmentationTrainingApp([*options, "--precision", "fp32", "--fn-weight", "0.5"])
+    seen = []
+    monkeypatch.setattr(
+        training_app, "sum_pixels", lambda *given, **options: (seen.append(given), sum_pixels(*given, **options))[1]
+    )
+    scores = app.do_validation(1, app.init_val_ds())
+    losses = [loss_of_all(logits, label, 0.5, 0.0) for logits, label in seen]
+    assert (len(losses), scores.loss) == (22, pytest.approx(sum(losses) / 22, rel=1e-4))
+
+
+def show(app, marks_elsewhere):
+    """Have a model that finds part of each nodule, and marks nothing more in slices with one, and all or nothing in the
+    others."""
+
+    def logits(ct_slices):
+        middle = ct_slices[:, 3:4]
+        is_dense = middle > -700
+        is_found = is_dense & (torch.arange(middle.shape[3]) % 4 > 0)
+        if marks_elsewhere:
+            is_found |= ~is_dense.flatten(1).any(1)[:, None, None, None]
+        return torch.where(is_found, 20.0, -20.0)
+
+    app.segmentation_model.logits = logits
+
+
+@pytest.mark.parametrize("chosen_by", [["--preset", "strong"], ["--val-negatives", "1", "--best-metric", "dice"]])
+def test_of_two_equal_on_nodules_the_one_without_false_alarms_is_the_best(options, chosen_by):
+    app = SegmentationTrainingApp([*options, *chosen_by, "--no-average-weights", "--labels", "box"])
+    val_ds = app.init_val_ds()
+    scores = []
+    for marks_elsewhere in (True, False):
+        show(app, marks_elsewhere)
+        scores.append(app.do_validation(1, val_ds))
+    with_alarms, without = scores
+    assert replace(with_alarms, of_all=None) == replace(without, of_all=None)
+    assert 0.5 < without.recall < 0.9
+    assert with_alarms.of_all.precision < 0.1 < without.of_all.precision == 1
+    assert [app.run.note_scores(each) for each in scores] == [True, True]
+    assert not app.run.note_scores(with_alarms)
+
+
+def test_the_books_validation_has_slices_with_nodule_alone(options):
+    app = SegmentationTrainingApp([*options, "--preset", "book"])
+    val_ds = app.init_val_ds()
+    assert len(val_ds) == val_ds.nodule_slice_count == 22
+    assert app.do_validation(1, val_ds).of_all is None
 
 
 def test_workers_read_the_same_validation_slices(options, folders):
@@ -213,7 +307,7 @@ def test_presets():
     assert (changed.off_centre, changed.negatives, changed.average_weights) == (False, 0.25, True)
 
 
-def test_the_strong_preset_for_real(options, tmp_path):
+def test_the_strong_preset_for_real(options, tmp_path, capsys):
     main([*options, "--preset", "strong", "--epochs", "2"])
     (path,) = (tmp_path / "models" / "p2ch13").glob("*.last.state")
     state = load_checkpoint(path)
@@ -221,6 +315,22 @@ def test_the_strong_preset_for_real(options, tmp_path):
     assert not torch.equal(averaged, trained)
     assert torch.allclose(averaged, trained, atol=0.1)
     assert TrainingConfig(**state["config"]).preset == "strong"
+    output = capsys.readouterr().out
+    assert re.search(r"validation on 2 series with \d+ slices that hold nodule and \d+ that hold none\.", output)
+    assert "E2 val with slices that hold no nodule: loss" in output
+    events = {
+        mode: EventAccumulator(str(next((tmp_path / "runs" / "p2ch13").glob(f"*_{mode}_*")))).Reload()
+        for mode in ("trn", "val")
+    }
+    curves = {mode: set(each.Tags()["scalars"]) for mode, each in events.items()}
+    assert curves["trn"] - curves["val"] == {"learning_rate"}
+    assert curves["val"] - curves["trn"] == {
+        f"pr_all/{name}" for name in ("precision", "recall", "f1_score", "dice", "slice_f1")
+    }
+    assert "pr/dice" in curves["trn"]
+    # The last of 8 steps of an epoch begins at 56 samples, and at 120 of 128.
+    expected = [3e-3 * warm_up_cosine(samples / 128) for samples in (56, 120)]
+    assert [event.value for event in events["trn"].Scalars("learning_rate")] == pytest.approx(expected)
 
 
 def test_warm_up_and_cosine(options):
@@ -261,7 +371,7 @@ def test_depth_is_kept_with_the_model(options):
 
 
 def test_a_model_that_finds_nothing_is_said_to(options, caplog, monkeypatch):
-    monkeypatch.setattr(training_app, "NODULE_THRESHOLD", 1.0)
+    monkeypatch.setattr(training_app, "NODULE_LOGIT", math.inf)
     app = SegmentationTrainingApp(options)
     with caplog.at_level("INFO"):
         app.main()
@@ -323,19 +433,130 @@ def test_on_a_gpu_several_losses_are_looked_at_together():
     """Named is the batch that had the bad one, not the one in which it was found."""
     watch = LossWatch(torch.device("cuda"), skips=False)
     watch.patience = 3
-    losses = [torch.tensor([1.0, 2.0]), torch.tensor([1.0, torch.nan])]
-    for step, (loss, slice_ndxs) in enumerate(zip(losses, ([7, 8], [4, 3]), strict=True), start=1):
-        watch.add(f"step {step}", loss, ["1.2.1", "1.2.3"], torch.tensor(slice_ndxs))
+    faults = torch.tensor([False, False, False])  # a recorded step writes those of the next one over them
+    for step, (values, slice_ndxs) in enumerate(
+        [((False, False, False), [7, 8]), ((True, True, False), [4, 3])], start=1
+    ):
+        faults.copy_(torch.tensor(values))
+        watch.add(f"step {step}", faults, ["1.2.1", "1.2.3"], torch.tensor(slice_ndxs))
+    faults.fill_(False)
     with pytest.raises(InputError, match=r"the loss of step 2 is not finite; its slices: 1\.2\.1 4, 1\.2\.3 3;"):
-        watch.add("step 3", losses[0], ["1.2.1", "1.2.3"], torch.tensor([5, 6]))
+        watch.add("step 3", faults, ["1.2.1", "1.2.3"], torch.tensor([5, 6]))
     watch.check()  # what was looked at is not looked at again
+
+
+@pytest.mark.parametrize(
+    ("faults", "message"),
+    [
+        ((True, True, True), "the loss of step 2 is not finite; its slices: 1.2.1 7;"),
+        ((False, True, True), "the loss of step 2 is not finite in another process;"),
+        ((False, False, True), "the gradient of step 2 is not finite; its slices: 1.2.1 7;"),
+    ],
+)
+def test_what_was_not_finite(faults, message):
+    watch = LossWatch(torch.device("cpu"), skips=False)
+    with pytest.raises(InputError) as error:
+        watch.add("step 2", torch.tensor(faults), ["1.2.1"], torch.tensor([7]))
+    assert str(error.value).startswith(message)
+
+
+def spoil_gradient(app, step, value=torch.inf):
+    """Not finite in one step, whose loss is."""
+    steps = []
+
+    def spoil(gradient):
+        steps.append(1)
+        return gradient * value if len(steps) == step else gradient
+
+    app.segmentation_model.unet.last.weight.register_hook(spoil)
+
+
+def copy_of_all(app):
+    """Weights, statistics, what the optimizer keeps, averaged weights."""
+    moments = [value for values in app.optimizer.state.values() for value in values.values()]
+    tensors = [*app.segmentation_model.state_dict().values(), *moments, *app.evaluated_model.state_dict().values()]
+    return [tensor.clone() for tensor in tensors]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("bad_step", [1, 3, 6])
+def test_a_gradient_that_is_not_finite_is_left_out(options, caplog, optimizer, bad_step):
+    """The first step, one of many, and the epoch's last: it changes nothing, and the run goes on."""
+    length = ["--samples-per-epoch", "24", "--batch-size", "4", "--depth", "1"]
+    app = SegmentationTrainingApp(
+        [*options, *length, "--optimizer", optimizer, "--average-weights", "--skip-bad-batches"]
+    )
+    spoil_gradient(app, bad_step)
+    states = [copy_of_all(app)]
+    add = app.loss_watch.add
+    app.loss_watch.add = lambda *batch: (states.append(copy_of_all(app)), add(*batch))
+    app.do_training(1, app.init_train_ds())
+    unchanged = [
+        len(before) == len(after) and all(torch.equal(*pair) for pair in zip(before, after, strict=True))
+        for before, after in pairwise(states)
+    ]
+    assert unchanged == [step == bad_step for step in range(1, 7)]
+    totals = app.run.under_way.totals
+    assert (totals.left_out_count, totals.sample_count) == (1, 20)
+    assert f"Left out: the gradient of epoch 1, step {bad_step} is not finite; its slices: " in caplog.text
+    assert all(value.isfinite().all() for value in states[-1])
+
+
+def test_a_gradient_whose_square_is_not_finite_is_not_either(options):
+    """Adam keeps it, and would not move that weight any more."""
+    app = SegmentationTrainingApp(options)
+    spoil_gradient(app, 2, value=1e30)
+    with pytest.raises(InputError, match="the gradient of epoch 1, step 2 is not finite"):
+        app.do_training(1, app.init_train_ds())
+
+
+@pytest.mark.parametrize(("bad_step", "saved_epoch"), [(3, None), (4, None), (8, 1)])
+def test_a_gradient_that_is_not_finite_ends_the_run(options, capsys, bad_step, saved_epoch):
+    """In the step that had it, the last one of an epoch too; what was saved before it stays."""
+    app = SegmentationTrainingApp([*options, "--epochs", "2"])
+    spoil_gradient(app, bad_step)
+    with pytest.raises(SystemExit) as end:
+        run_command(app.main)
+    assert end.value.code == 2
+    epoch, step = divmod(bad_step - 1, 4)
+    assert_one_line(capsys, f"the gradient of epoch {epoch + 1}, step {step + 1} is not finite", "--skip-bad-batches")
+    assert app.run.last_path.exists() == (saved_epoch is not None)
+    if saved_epoch is not None:
+        last = load_checkpoint(app.run.last_path)
+        assert last["epoch"] == saved_epoch
+        assert all(value.isfinite().all() for value in last["model_state"].values())
+
+
+def test_the_average_begins_with_the_first_good_step(options):
+    app = SegmentationTrainingApp([*options, "--average-weights", "--skip-bad-batches", "--samples-per-epoch", "32"])
+    spoil_gradient(app, 1)
+    app.do_training(1, app.init_train_ds())
+    weights = (model.unet.last.weight for model in (app.evaluated_model, app.segmentation_model))
+    assert torch.equal(*weights)
+
+
+@pytest.mark.parametrize("spoiled", ["weights", "average", "optimizer"])
+def test_what_is_not_finite_is_not_saved(options, spoiled):
+    app = SegmentationTrainingApp([*options, "--average-weights", "--depth", "1"])
+    app.main()
+    files = {path: path.read_bytes() for path in app.run.models_dir.iterdir()}
+    spoiled_model = {"weights": app.segmentation_model, "average": app.evaluated_model}.get(spoiled)
+    parameter = app.segmentation_model.unet.last.weight
+    tensor = app.optimizer.state[parameter]["exp_avg"] if spoiled_model is None else spoiled_model.unet.last.weight
+    with torch.no_grad():
+        tensor.view(-1)[0] = torch.nan
+    scores = Scores.from_counts(1.0, 0.5, 1, 1, 1)
+    for save in (app.run.save_last, lambda: app.run.save(scores, is_best=True)):
+        with pytest.raises(InputError, match=r"last\.state: not written, since the model's weights are not finite"):
+            save()
+    assert {path: path.read_bytes() for path in app.run.models_dir.iterdir()} == files
 
 
 def test_nothing_but_bad_batches(options, monkeypatch):
     app = SegmentationTrainingApp([*options, "--skip-bad-batches"])
     original = app.compute_batch_loss
     monkeypatch.setattr(app, "compute_batch_loss", lambda hu, label_mask: original(hu * torch.nan, label_mask))
-    with pytest.raises(InputError, match=r"no batch of epoch 1 \(trn\) has a finite loss"):
+    with pytest.raises(InputError, match=r"no batch of epoch 1 \(trn\) has a finite loss and gradient"):
         app.do_training(1, app.init_train_ds())
 
 
@@ -386,6 +607,32 @@ def test_options_from_a_file(tmp_path, capsys):
         assert_one_line(capsys, "config.json: ", *parts)
     assert run("--deterministic", "--compile", "yes") == 2
     assert_one_line(capsys, "--deterministic: compiled code makes no such promise")
+
+
+def write_config(path, *options):
+    """A run's config.json, which names every option."""
+    path.write_text(json.dumps(asdict(parse_config(options))))
+    return ["--config", str(path)]
+
+
+FOLDERS = ("--data-dir", "a", "--models-dir", "b")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("other", PRESETS)
+def test_a_preset_takes_the_place_of_a_files(tmp_path, preset, other):
+    """What the file's run had from its preset gives way, what it had of its own does not."""
+    of_run = [*FOLDERS, "--epochs", "7", "--learning-rate", "0.5"]
+    config = parse_config([*write_config(tmp_path / "config.json", "--preset", other, *of_run), "--preset", preset])
+    assert config == parse_config(["--preset", preset, *of_run])
+
+
+def test_options_of_ones_own_outlive_a_preset(tmp_path):
+    given = write_config(tmp_path / "config.json", "--preset", "strong", "--filters", "64", "--no-off-centre")
+    assert parse_config(given) == parse_config(["--preset", "strong", "--filters", "64", "--no-off-centre"])
+    assert parse_config([*given, "--preset", "strong"]) == parse_config(given)
+    book = parse_config([*given, "--preset", "book", "--negatives", "0.25"])
+    assert book == parse_config(["--preset", "book", "--filters", "64", "--negatives", "0.25"])
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(options, tmp_path):
@@ -439,7 +686,7 @@ def test_mistakes_end_in_one_line(options, folders, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert run(*options, "--models-dir", str(tmp_path / "file")) == 2
     assert_one_line(capsys, "file/p2ch13: cannot be written", "--models-dir")
-    annotations = folders.data_dir / "annotations_with_malignancy.csv"
+    annotations = folders.data_dir / "annotations.csv"
     lines = annotations.read_text().splitlines()
     annotations.write_text("\n".join(line for line in lines if not line.startswith(("1.2.0", "1.2.2"))))
     assert run(*options) == 2

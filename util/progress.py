@@ -10,13 +10,15 @@ from tqdm import tqdm
 from util.launch import Launch
 
 
-def progress_bar(total: int, description: str, unit: str, is_shown: bool = True) -> tqdm[Any]:
+def progress_bar(total: int, description: str, unit: str, is_shown: bool = True, delay_s: float = 0.0) -> tqdm[Any]:
     """A bar on stderr with the rate in `unit`s per second and the time left; call `update(count)` on it.
 
     A terminal sees it move twice a second; a log file gets a line every half minute. Of the processes that torchrun has
     started the first one alone shows it.
+
+    Args: delay_s: work that is done by then shows no bar.
     """
-    return make_bar(total, description, unit=f" {unit}", is_shown=is_shown)
+    return make_bar(total, description, unit=f" {unit}", is_shown=is_shown, delay=delay_s)
 
 
 def byte_progress_bar(total: int | None, description: str, done: int = 0) -> tqdm[Any]:

@@ -1,17 +1,21 @@
-"""Scan after scan: what marks it, its scores, and the report at the end."""
+"""Scan after scan: what marks it, its scores, and the report at the end.
+
+These scores and those of a training's validation are different numbers of one model. Validation thresholds slices as
+they are; here scans are searched in axial order and in the lungs alone, and components below the smallest diameter are
+dropped.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from p2ch13.cache import CtCache
-from p2ch13.candidates import EXCLUDED_FILE, CandidateInfoTuple, read_excluded
+from p2ch13.candidates import CandidateInfoTuple, read_annotations, sort_candidates
 from p2ch13.checkpoint import load_checkpoint
 from p2ch13.compute import keep_freed_memory
 from p2ch13.config import LabelOptions, TrainingConfig
@@ -19,7 +23,9 @@ from p2ch13.ct import Ct
 from p2ch13.datasets import split_series
 from p2ch13.evaluate.external import find_mask, read_findings, read_mask
 from p2ch13.evaluate.options import EvaluationOptions
-from p2ch13.evaluate.report import format_summary, write_report
+from p2ch13.evaluate.report import describe_curve, format_summary, write_report
+from p2ch13.evaluate.submission import check_findings, is_submission, score_submission
+from p2ch13.evaluate.truth import find_excluded_file, read_excluded_by_series, read_series_file
 from p2ch13.evaluate.worst_cases import WorstCases
 from p2ch13.findings import Finding, find_marked
 from p2ch13.label_options import change_labels
@@ -33,24 +39,57 @@ log = logging.getLogger(__name__)
 
 # A scan -> its labels (index, row, col), None where there is no mask, and its findings.
 Finder = Callable[[Ct], tuple[Labels | None, list[Finding]]]
+BEST = "best.state"  # what the file of a run's best model ends with
 Excluded = dict[str, list[CandidateInfoTuple]]  # series UID -> its annotations that count for nothing
 
 
 def evaluate(options: EvaluationOptions) -> int:
-    """Score the chosen scans one by one, and write the report.
+    """Score the chosen scans, or a table of findings without any scan, and write the report.
 
     Returns: the exit status, 1 if a scan was left out because it or its mask cannot be read.
     Raises: InputError if nothing can be scored.
     """
     start = time.monotonic()
+    if options.findings is not None and is_submission(options):
+        make_writable_folder(options.output, "--output")
+        results, labels = Results(score_submission(options, options.findings)), None
+    else:
+        results, labels = evaluate_scans(options)
+    summary = summarize(results.scans, options.seed)
+    settings = describe_settings(options, results, labels)
+    write_report(options.output, summary, settings, results.skipped)
+    results.worst_cases.write(options.output)
+    slices = "" if summary.slice_count is None else f" with {summary.slice_count} slices"
+    log.info(
+        f"{len(results.scans)} scans{slices} and {len(summary.nodules)} nodules, {len(results.skipped)} skipped.\n\n"
+        f"{format_summary(summary)}\n\n{describe_curve(summary)}"
+    )
+    if options.checkpoint is not None:
+        log.info(describe_search(options))
+    log.info(f"Tables, curve and pictures: {options.output}. {time.monotonic() - start:.0f} s.")
+    return EXIT_SKIPPED if results.skipped else EXIT_DONE
+
+
+def describe_search(options: EvaluationOptions) -> str:
+    """Where the curve of a model begins, and why its validation in training gave other numbers."""
+    return (
+        f"Findings are components above a probability of {options.threshold:g} (--threshold) and of "
+        f"{options.min_diameter:g} mm or more (--min-diameter): what the model sees less clearly is on no part of the "
+        "curve. Scores of validation in training are of slices, without this search, and are other numbers."
+    )
+
+
+def evaluate_scans(options: EvaluationOptions) -> tuple[Results, LabelOptions]:
+    """Score scans on disk. Returns: the results, and how nodules are marked. Raises: InputError if there are none."""
     checkpoint = Checkpoint.read(options.checkpoint)
+    nodules = sort_candidates(read_annotations(options.annotations)) if options.annotations else None
     labels = change_labels(checkpoint.labels, options.label_changes)
-    ct_cache = CtCache(options.folders, labels)
+    ct_cache = CtCache(options.folders, labels, nodules)
     for note in ct_cache.labels.notes:
         log.info(note)
-    series_list = choose_series(options, ct_cache.series_list, checkpoint)
+    series_list = ct_cache.keep_labelled(choose_series(options, ct_cache.all_series, checkpoint))
     finder = make_finder(options, series_list)
-    excluded = read_excluded_annotations(options)
+    excluded = read_excluded_by_series(find_excluded_file(options.data_dir, options.excluded))
     make_writable_folder(options.output, "--output")
 
     results = score_series(ct_cache, series_list, finder, excluded)
@@ -58,17 +97,7 @@ def evaluate(options: EvaluationOptions) -> int:
         raise InputError(next(iter(results.skipped.values())))
     for reason in results.skipped.values():
         log.warning(f"Skipped: {reason}")
-    summary = summarize(results.scans, options.seed)
-    write_report(options.output, summary, describe_settings(options, series_list, labels), results.skipped)
-    results.worst_cases.write(options.output)
-    log.info(
-        f"{len(results.scans)} scans with {summary.slice_count} slices and {len(summary.nodules)} nodules, "
-        f"{len(results.skipped)} skipped.\n\n{format_summary(summary)}\n"
-    )
-    log.info(
-        f"Each nodule's and scan's scores, curve and pictures: {options.output}. {time.monotonic() - start:.0f} s."
-    )
-    return EXIT_SKIPPED if results.skipped else EXIT_DONE
+    return results, labels
 
 
 @dataclass
@@ -99,11 +128,10 @@ def make_finder(options: EvaluationOptions, series_list: Sequence[str]) -> Finde
     """Raises: InputError if the checkpoint, the folder of masks or the findings cannot be used."""
     if options.checkpoint is not None:
         return make_model_finder(options, options.checkpoint)
-    findings = read_findings(options.findings) if options.findings else None
-    if findings and not set(findings).intersection(series_list):
-        raise InputError(
-            f"{options.findings}: none of its findings is in a series that is scored; is it the right one?"
-        )
+    findings = None
+    if options.findings is not None:
+        findings = read_findings(options.findings)
+        check_findings(options.findings, findings, series_list)
     if options.mask is None:
         return lambda ct: (None, (findings or {}).get(ct.series_uid, []))
     if not options.mask.is_dir():
@@ -141,23 +169,50 @@ def make_mask_finder(mask_dir: Path, min_diameter_mm: float, given: dict[str, li
 
 
 def choose_series(options: EvaluationOptions, series_list: Sequence[str], checkpoint: Checkpoint) -> list[str]:
-    """The checkpoint's own validation series if no others are named.
+    """Those that are named; else the checkpoint's own validation series, all for findings alone, every tenth for masks.
 
-    Says so if the checkpoint was trained on some of them. Raises: InputError if there is none.
+    Says so if the checkpoint was trained on some of them, or chosen on them. Raises: InputError if there is none.
     """
-    if options.all or options.series_uid:
+    if options.series is not None:
+        chosen = choose_named(options.series, series_list, options.data_dir)
+    elif options.all or options.series_uid or (options.val_stride is None and options.marks_nothing):
         chosen = split_series(series_list, 0, None, options.series_uid)
     elif options.val_stride or not checkpoint.val_series.intersection(series_list):
-        chosen = split_series(series_list, options.val_stride or checkpoint.val_stride, True, None)
+        val_stride = options.val_stride or checkpoint.val_stride
+        chosen = split_series(series_list, val_stride, True, None)
+        log.info(f"Scored is every {val_stride}. of {len(series_list)} scans; --all takes all of them.")
     else:
         chosen = [series_uid for series_uid in series_list if series_uid in checkpoint.val_series]
+    warn_of_used_scans(options.checkpoint, checkpoint, chosen)
+    return chosen
+
+
+def choose_named(path: Path, series_list: Sequence[str], data_dir: Path) -> list[str]:
+    """The series of a file. Raises: InputError if one of them has no scan: the rest is not what was asked for."""
+    chosen = sorted(read_series_file(path))
+    missing = sorted(set(chosen).difference(series_list))
+    if missing:
+        raise InputError(
+            f"{path}: {len(missing)} of its {len(chosen)} series have no scan to be scored in {data_dir}, {missing[0]} "
+            "is the first; name those that have"
+        )
+    return chosen
+
+
+def warn_of_used_scans(path: Path | None, checkpoint: Checkpoint, chosen: Sequence[str]) -> None:
+    """Say on how many of these scans a model was trained, and on how many it was found to be its run's best."""
     trained_on = checkpoint.trn_series.intersection(chosen)
     if trained_on:
         log.warning(
-            f"{options.checkpoint} was trained on {len(trained_on)} of these {len(chosen)} scans: how well it does on "
-            "them says little about others."
+            f"{path} was trained on {len(trained_on)} of these {len(chosen)} scans: how well it does on them says "
+            "little about others."
         )
-    return chosen
+    validated_on = checkpoint.val_series.intersection(chosen)
+    if validated_on and path is not None and path.name.endswith(BEST):
+        log.warning(
+            f"{path} is its run's best on {len(validated_on)} of these {len(chosen)} scans: chosen on them, it is "
+            "likely to score better here than on others. The run's last state was not chosen."
+        )
 
 
 @dataclass(frozen=True)
@@ -183,23 +238,15 @@ class Checkpoint:
             raise InputError(f"{path}: its settings make no sense ({one_line(error)}); it is damaged") from None
 
 
-def read_excluded_annotations(options: EvaluationOptions) -> Excluded:
-    csv_path = find_excluded_file(options)
-    excluded: defaultdict[str, list[CandidateInfoTuple]] = defaultdict(list)
-    for annotation in read_excluded(csv_path) if csv_path else []:
-        excluded[annotation.series_uid].append(annotation)
-    return excluded
+def describe_settings(options: EvaluationOptions, results: Results, labels: LabelOptions | None) -> dict[str, Any]:
+    """All that the scores depend on, as plain values; None for what does not matter to them.
 
-
-def find_excluded_file(options: EvaluationOptions) -> Path | None:
-    in_data_dir = options.data_dir / EXCLUDED_FILE
-    return options.excluded or (in_data_dir if in_data_dir.is_file() else None)
-
-
-def describe_settings(options: EvaluationOptions, series_list: Sequence[str], labels: LabelOptions) -> dict[str, Any]:
-    """All that the scores depend on, as plain values; None for what does not matter to them."""
-    settings = asdict(options) | {"excluded": find_excluded_file(options), "series": list(series_list)}
-    settings["labels"] = {key: plain(value) for key, value in asdict(labels).items()}
+    Args: labels: None where no scan is opened, and so no voxel is marked.
+    """
+    series_list = [*(scan.series_uid for scan in results.scans), *results.skipped]
+    excluded = find_excluded_file(options.data_dir, options.excluded)
+    settings = asdict(options) | {"excluded": excluded, "series": sorted(series_list)}
+    settings["labels"] = None if labels is None else {key: plain(value) for key, value in asdict(labels).items()}
     irrelevant = ("all", "val_stride", "series_uid", "output", "label_changes")
     if options.checkpoint is None:
         settings |= dict.fromkeys(("threshold", "tta", "lung_field", "precision"))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from p2ch13.candidates import POSITION_COLUMNS, parse_center, parse_number, parse_row, read_rows
+from p2ch13.candidates import POSITION_COLUMNS, parse_center, parse_number, parse_row, read_columns, read_rows
 from p2ch13.ct import Ct
 from p2ch13.findings import Finding
 from p2ch13.scans import SCAN_SUFFIXES, read_header, read_voxels
@@ -57,17 +57,19 @@ def unlike_scan(path: Path, name: str, of_mask: object, of_scan: object) -> Inpu
 
 
 def read_findings(csv_path: Path) -> dict[str, list[Finding]]:
-    """Series UID -> findings, from LUNA16's submission columns; further columns are not looked at.
+    """Series UID -> findings, from LUNA16's submission columns, and from `logit` where there is such a column.
 
-    Raises: InputError, naming file and line.
+    Findings with a logit are ranked by it, others by their probability, which may be any finite number. Further columns
+    are not looked at. Raises: InputError, naming file and line.
     """
+    has_logit = "logit" in read_columns(csv_path)
 
     def parse(fields: Sequence[str]) -> Finding:
         return Finding(
             series_uid=fields[0],
             number=0,
             center_xyz=parse_center(fields),
-            logit=parse_number(fields[5]) if fields[5] else math.nan,
+            logit=parse_number(fields[5]) if has_logit else math.nan,
             probability=parse_number(fields[4]),
             diameter_mm=math.nan,
             volume_mm3=math.nan,
@@ -76,7 +78,7 @@ def read_findings(csv_path: Path) -> dict[str, list[Finding]]:
         )
 
     findings: defaultdict[str, list[Finding]] = defaultdict(list)
-    for line, fields in read_rows(csv_path, (*POSITION_COLUMNS, "probability"), ("logit",)):
+    for line, fields in read_rows(csv_path, (*POSITION_COLUMNS, "probability", *(("logit",) if has_logit else ()))):
         finding = parse_row(csv_path, line, fields, parse)
         findings[finding.series_uid].append(finding)
-    return findings
+    return dict(findings)

@@ -30,6 +30,8 @@ class EvaluationOptions:
     val_stride: int | None  # None: the checkpoint's own
     all: bool
     series_uid: str | None
+    series: Path | None  # a list of UIDs
+    annotations: Path | None  # None: the data folder's
     excluded: Path | None
     output: Path
     seed: int
@@ -38,6 +40,11 @@ class EvaluationOptions:
     @property
     def folders(self) -> Folders:
         return Folders(self.data_dir)
+
+    @property
+    def marks_nothing(self) -> bool:
+        """Whether a list of findings is scored, without a mask."""
+        return self.checkpoint is None and self.mask is None
 
 
 def parse_options(sys_argv: Sequence[str] | None = None) -> EvaluationOptions:
@@ -71,7 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="CSV",
         help="findings in LUNA16's submission columns; with --mask in place of the mask's connected components, "
-        "alone for FROC without masks",
+        "alone for FROC without masks, and with --annotations without scans",
     )
     add_search_options(parser, without_model="with --mask 0")
     add_scan_options(parser)
@@ -95,10 +102,18 @@ def add_scan_options(parser: argparse.ArgumentParser) -> None:
     which.add_argument(
         "--val-stride",
         type=positive_int,
-        help="every such series, as in training (default: what the checkpoint was trained with, else 10)",
+        help="every such series, as in training (default: what the checkpoint was trained with; with --mask 10)",
     )
-    which.add_argument("--all", action="store_true", help="all series, also those that a model was trained on")
+    which.add_argument(
+        "--all",
+        action="store_true",
+        help="all series, also those that a model was trained on (default with --findings alone)",
+    )
     which.add_argument("--series-uid", help="this series alone")
+    which.add_argument("--series", type=Path, metavar="FILE", help="the series of a list, one UID a line")
+    scans.add_argument(
+        "--annotations", type=Path, metavar="CSV", help="the nodules, in place of those of the CSV files in --data-dir"
+    )
     scans.add_argument(
         "--excluded",
         type=Path,

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from p2ch13.candidates import POSITION_COLUMNS
 from p2ch13.froc import BAND_POINTS, BOOTSTRAP_COUNT, CONFIDENCE, FINDINGS_PER_SCAN, OPERATING_POINTS, Froc
-from p2ch13.scoring import NoduleScore, ScanScores, Summary, without_nan
+from p2ch13.scoring import NoduleScore, ScanScores, Summary, only_finite
 from util.files import write_csv, write_whole
 
-FORMAT_VERSION = 1  # of metrics.json; raised when a key changes its meaning or goes
-NODULE_COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ", "diameter_mm", "found", "probability", "recall", "dice")
+FORMAT_VERSION = 2  # of metrics.json; raised when a key changes its meaning or goes
+NODULE_COLUMNS = (*POSITION_COLUMNS, "diameter_mm", "found", "probability", "logit", "recall", "dice")
 SCAN_COLUMNS = (
     *("seriesuid", "slices", "nodules", "found", "findings", "false_positives"),
     *("voxels_tp", "voxels_fn", "voxels_fp", "precision", "recall", "dice"),
@@ -35,7 +36,7 @@ def write_report(folder: Path, summary: Summary, settings: dict[str, Any], skipp
         "skipped": skipped,
         **summary.as_dict(),
     }
-    write_text(folder / "metrics.json", json.dumps(without_nan(metrics), indent=2, allow_nan=False) + "\n")
+    write_text(folder / "metrics.json", json.dumps(only_finite(metrics), indent=2, allow_nan=False) + "\n")
     write_csv(folder / "per_nodule.csv", NODULE_COLUMNS, map(nodule_row, summary.nodules))
     write_csv(folder / "per_scan.csv", SCAN_COLUMNS, map(scan_row, summary.scans))
     if summary.nodules:
@@ -45,7 +46,7 @@ def write_report(folder: Path, summary: Summary, settings: dict[str, Any], skipp
 
 
 def nodule_row(nodule: NoduleScore) -> list[object]:
-    scores = (nodule.probability, nodule.recall, nodule.dice)
+    scores = (nodule.probability, nodule.logit, nodule.recall, nodule.dice)
     return [nodule.series_uid, *nodule.center_xyz, nodule.diameter_mm, nodule.is_found, *scores]
 
 
@@ -97,6 +98,18 @@ def froc_table(froc: dict[str, Any]) -> list[list[str]]:
     for name, ending in (("sensitivity", ""), (f"{CONFIDENCE:.0%} of draws from", "_low"), ("to", "_high")):
         rows.append([name, *map(show, [*froc[f"sensitivity{ending}"], froc[f"cpm{ending}"]])])
     return rows
+
+
+def describe_curve(summary: Summary) -> str:
+    """Which findings are on the curve, where it ends, and that this is another number than that of all findings."""
+    froc = summary.froc
+    end = f"The curve ends at {froc.curve.false_positives_per_scan[-1]:.2f} false positives per scan."
+    if not froc.limited_count:
+        return end
+    return (
+        f"{end} {froc.limited_count} scans have more than {FINDINGS_PER_SCAN} findings: as in LUNA16's script, those "
+        f"count that score higher than the one ranked {FINDINGS_PER_SCAN + 1}. The other tables count all findings."
+    )
 
 
 def format_rate(rate: float) -> str:

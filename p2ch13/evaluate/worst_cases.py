@@ -40,7 +40,7 @@ class WorstCases:
             severity, text = severity_of_nodule(nodule), describe_nodule(nodule)
             self._keep(self.nodules, severity, ct, labels, nodule.center_xyz, text)
         for finding in scores.false_positives:
-            severity = (finding.probability, 0.0 if math.isnan(finding.diameter_mm) else finding.diameter_mm)
+            severity = (finding.score, 0.0 if math.isnan(finding.diameter_mm) else finding.diameter_mm)
             text = describe_finding(finding)
             self._keep(self.false_alarms, severity, ct, labels, finding.center_xyz, text)
 
@@ -76,14 +76,20 @@ def severity_of_nodule(nodule: NoduleScore) -> tuple[float, float]:
 
 
 def describe_nodule(nodule: NoduleScore) -> str:
-    found = f"found with probability {nodule.probability:.2f}" if nodule.is_found else "missed"
+    found = f"found with {describe_score(nodule)}" if nodule.is_found else "missed"
     dice = "" if math.isnan(nodule.dice) else f", Dice {nodule.dice:.2f}"
     return f"nodule of {nodule.diameter_mm:.1f} mm, {found}{dice}"
 
 
 def describe_finding(finding: Finding) -> str:
     size = "" if math.isnan(finding.diameter_mm) else f" of {finding.diameter_mm:.1f} mm"
-    return f"false alarm{size}, probability {finding.probability:.2f}"
+    return f"false alarm{size}, {describe_score(finding)}"
+
+
+def describe_score(subject: NoduleScore | Finding) -> str:
+    """The probability; and the logit where it is known, since many probabilities are 1.00."""
+    logit = "" if math.isnan(subject.logit) else f", logit {subject.logit:.1f}"
+    return f"probability {subject.probability:.2f}{logit}"
 
 
 def draw_case(ct: Ct, labels: Labels | None, center_xyz: XyzTuple, text: str) -> list[Image]:

@@ -39,18 +39,19 @@ from p2ch13.distributed import (
     copy_buffers_from_first,
     copy_from_first,
     data_parallel,
+    mean_over_processes,
     process_group,
     sum_over_processes,
     sync_batchnorm,
 )
-from p2ch13.losses import rate_false_alarms, segmentation_loss
-from p2ch13.metrics import EpochTotals, Scores, count_pixels
+from p2ch13.losses import loss_of_sums, rate_false_alarms, sum_over_batch, sum_pixels
+from p2ch13.metrics import BatchResult, EpochTotals, Scores, count_pixels, find_nodule_samples
 from p2ch13.model import BOOK_MODEL, LogitNetwork, UNetWrapper
-from p2ch13.optimizers import Muon
+from p2ch13.optimizers import Muon, copy_tensors, has_state, step_unless, take_back
 from p2ch13.reporting import TensorBoardReport, draw_findings, write_png
-from p2ch13.schedules import average_weights, set_learning_rate, warm_up_cosine
-from p2ch13.training.loss_watch import LossWatch
-from p2ch13.training.messages import describe_data, describe_end, describe_work
+from p2ch13.schedules import average_weights, set_learning_rate, update_average, warm_up_cosine
+from p2ch13.training.loss_watch import LossWatch, find_faults, find_validation_faults
+from p2ch13.training.messages import describe_all, describe_data, describe_end, describe_work
 from p2ch13.training.provenance import fingerprint_data, get_commit, get_versions
 from p2ch13.training.resume import read_settings
 from p2ch13.training.run_state import RunState
@@ -74,7 +75,7 @@ class SegmentationTrainingApp:
 
     def __init__(self, sys_argv: Sequence[str] | None = None) -> None:
         self.sys_argv = list(sys.argv[1:] if sys_argv is None else sys_argv)
-        self.config, _, self.resumed = read_settings(self.sys_argv)
+        self.config, self.resumed_path, self.resumed = read_settings(self.sys_argv)
         self.launch = Launch.from_environment()
         if self.config.deterministic:
             be_deterministic()
@@ -134,7 +135,7 @@ class SegmentationTrainingApp:
             return Muon(parameters, learning_rate)
         return Adam(parameters, lr=learning_rate, fused=True, capturable=self.records_steps)
 
-    def init_training(self) -> tuple[nn.Module, Callable[..., tuple[torch.Tensor, torch.Tensor]]]:
+    def init_training(self) -> tuple[nn.Module, Callable[..., tuple[BatchResult, torch.Tensor]]]:
         """The model as it is trained, HU -> logits, and the function that takes a step with it.
 
         Called again by `main`, when the processes of the run can talk to each other.
@@ -142,7 +143,9 @@ class SegmentationTrainingApp:
         model = data_parallel(LogitNetwork(self.segmentation_model), self.device)
         if not self.is_compiled:
             return model, self.compute_step
-        step = CapturedStep(self.compute_step) if self.records_steps else self.compute_step
+        step: Callable[..., tuple[BatchResult, torch.Tensor]] = self.compute_step
+        if self.records_steps:
+            step = CapturedStep(self.compute_step, is_ready=lambda: has_state(self.optimizer))
         return compile_model(model, self.config.compile), step
 
     def init_train_ds(self) -> TrainingLuna2dSegmentationDataset:
@@ -173,8 +176,9 @@ class SegmentationTrainingApp:
             folders=self.config.folders,
             labels=self.config.label_options,
             slice_distance=self.config.slice_distance,
+            negative_slices=self.config.val_negatives,
         )
-        if not val_ds.sample_list:
+        if not val_ds.nodule_slice_count:
             raise InputError(
                 f"none of the {len(val_ds.series_list)} validation series has a nodule, so that there is nothing to "
                 "score; choose another split with --val-stride"
@@ -200,8 +204,8 @@ class SegmentationTrainingApp:
                 make_writable_folder(self.runs_dir, "--runs-dir")
             self.run.series = {"trn": train_ds.series_list, "val": val_ds.series_list}
             self.run.data_fingerprint = fingerprint_data(train_ds.ct_cache, train_ds.series_list + val_ds.series_list)
-            self.log_start(train_ds, val_ds)
             self.take_up()
+            self.log_start(train_ds, val_ds)
             with self.init_report() as report, self.noting_signals() as self.interruption:
                 self.log_settings(report)
                 for epoch_ndx in range(self.run.epoch + 1, self.config.epochs + 1):
@@ -231,27 +235,39 @@ class SegmentationTrainingApp:
             bar.update(self.run.count_samples(under_way.steps))
             for ct_slices, label_mask, series_uids, slice_ndxs in batches:
                 self.follow_schedule((epoch_ndx - 1) * len(train_ds) + self.run.count_samples(under_way.steps))
-                losses, counts = self.train_step(ct_slices, label_mask)
+                result, faults = self.train_step(ct_slices, label_mask)
                 under_way.steps += 1
+                is_bad = faults.any()
                 if self.averaged_model is not None:
-                    self.averaged_model.update_parameters(self.segmentation_model)
-                under_way.totals.add(losses, counts)
-                self.loss_watch.add(f"epoch {epoch_ndx}, step {under_way.steps}", losses, series_uids, slice_ndxs)
-                bar.update(len(losses) * self.launch.world_size)
+                    update_average(self.averaged_model, self.segmentation_model, is_bad)
+                under_way.totals.add(result, is_bad)
+                self.loss_watch.add(f"epoch {epoch_ndx}, step {under_way.steps}", faults, series_uids, slice_ndxs)
+                bar.update(len(slice_ndxs) * self.launch.world_size)
                 self.pause(f"in epoch {epoch_ndx}, after {under_way.steps} steps")
-        return self.sum_up(epoch_ndx, "trn", under_way.totals)
+        scores = self.sum_up(epoch_ndx, "trn", under_way.totals)
+        self.warn_of_left_out(epoch_ndx, "trn", under_way.totals)
+        return scores
 
     def sum_up(self, epoch_ndx: int, mode: str, totals: EpochTotals) -> Scores:
-        """An epoch's scores, over all processes. Raises: InputError if not one batch had a loss."""
+        """An epoch's scores, over all processes. Raises: InputError if not one batch could be used.
+
+        The loss is the mean of the samples'; with `--batch-dice` that of all samples of the epoch as if they were one
+        batch. So it is the same function in training, whose batches are parts of that, and in validation, where it does
+        not depend on how many slices are computed at once.
+        """
         self.loss_watch.check()
         sum_over_processes(totals.values)
-        if totals.left_out_count:
-            log.warning(
-                f"E{epoch_ndx} {mode}: {totals.left_out_count} batches were left out, whose loss was not finite."
-            )
         if not totals.sample_count:
-            raise InputError(f"no batch of epoch {epoch_ndx} ({mode}) has a finite loss; lower --learning-rate")
-        return totals.scores()
+            raise InputError(
+                f"no batch of epoch {epoch_ndx} ({mode}) has a finite loss and gradient; lower --learning-rate"
+            )
+        if not self.config.batch_dice:
+            return totals.scores()
+        return totals.scores(loss_of_sums(totals.sums, self.config.fn_weight, self.config.cross_entropy).item())
+
+    def warn_of_left_out(self, epoch_ndx: int, mode: str, totals: EpochTotals) -> None:
+        if count := totals.left_out_count:
+            log.warning(f"E{epoch_ndx} {mode}: {count} batches were left out, whose loss or gradient was not finite.")
 
     def pause(self, where: str) -> None:
         """Between two batches: keep the last state up to date, and end here if a signal asks for that.
@@ -286,52 +302,62 @@ class SegmentationTrainingApp:
 
     @torch.no_grad()
     def rate_negatives(self, ct_slices: torch.Tensor, label_mask: torch.Tensor) -> torch.Tensor:
-        """How hard crops without a nodule are for the model as it is now: (batch,)."""
-        self.segmentation_model.eval()
+        """How hard crops are for the model as it is now: (batch,).
+
+        With the batch's own statistics, as in training: the running ones begin at a mean of 0 and a variance of 1 for
+        input in HU, and take some twenty steps until they rank crops as the network sees them. They stay what they are.
+
+        Args: ct_slices: (batch, 7, row, col) in HU; label_mask: (batch, 1, row, col), the pixels that do not count.
+        """
+        buffers = list(self.segmentation_model.buffers())
+        statistics = copy_tensors(buffers)
         with autocast(self.device, self.dtype):
             logits = self.segmentation_model.logits(ct_slices.contiguous(memory_format=torch.channels_last))
-        self.segmentation_model.train()
+        for buffer, before in zip(buffers, statistics, strict=True):
+            buffer.copy_(before)
         return rate_false_alarms(logits, label_mask)
 
-    def compute_step(self, ct_slices: torch.Tensor, label_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """One step of the optimizer on a batch. Returns: what `compute_batch_loss` does.
+    def compute_step(self, ct_slices: torch.Tensor, label_mask: torch.Tensor) -> tuple[BatchResult, torch.Tensor]:
+        """One step of the optimizer on a batch. Returns: what `compute_batch_loss` and `find_faults` do.
 
-        A loss that is not finite leaves the weights as they are, and with `--skip-bad-batches` also BatchNorm's
-        statistics. That is left to the device, which would have to wait if it were asked.
+        A loss or gradient that is not finite, in any process, leaves all as it is: weights, the optimizer's state,
+        BatchNorm's statistics. That is left to the device, which would have to wait if it were asked.
         """
         self.optimizer.zero_grad()
-        buffers = list(self.segmentation_model.buffers()) if self.config.skip_bad_batches else []
-        before = [buffer.clone() for buffer in buffers]
-        losses, counts = self.compute_batch_loss(ct_slices, label_mask)
-        losses.mean().backward()  # type: ignore[no-untyped-call]
-        bad_count = (~losses.detach().isfinite().all()).float()
-        sum_over_processes(bad_count)  # the gradients, too, are those of all processes
-        is_bad = bad_count > 0
-        self.optimizer.found_inf = is_bad.float()  # type: ignore[attr-defined]  # what a gradient scaler tells a fused optimizer
-        self.optimizer.step()
-        for buffer, value in zip(buffers, before, strict=True):
-            buffer.copy_(torch.where(is_bad, value, buffer))
-        return losses.detach(), counts
+        statistics = copy_tensors(self.segmentation_model.buffers())
+        result = self.compute_batch_loss(ct_slices, label_mask)
+        mean_over_processes(result.losses).backward()  # type: ignore[no-untyped-call]
+        faults = find_faults(result.losses, self.segmentation_model.parameters())
+        step_unless(faults.any(), self.optimizer)
+        take_back(faults.any(), self.segmentation_model.buffers(), statistics)
+        return BatchResult(*(values.detach() for values in result)), faults
 
     def do_validation(self, epoch_ndx: int, val_ds: Luna2dSegmentationDataset) -> Scores:
+        """The scores of the slices that hold nodule, with those of all slices if there are others."""
         self.set_evaluating()
         copy_buffers_from_first(self.evaluated_model)
-        totals = EpochTotals(self.device)
+        totals, totals_of_all = EpochTotals(self.device), EpochTotals(self.device)
         batches = val_ds.group_by_series(get_slice_batch_size(self.device), self.launch)
         slice_count = sum(map(len, batches))
         with torch.inference_mode(), progress_bar(slice_count, f"E{epoch_ndx} validation", "slice") as bar:
             for ct_slices, label_mask, series_uids, slice_ndxs in self.init_val_dl(val_ds, batches):
-                losses, counts = self.compute_batch_loss(ct_slices, label_mask)
-                totals.add(losses, counts)
-                self.loss_watch.add(f"the validation of epoch {epoch_ndx}", losses, series_uids, slice_ndxs)
-                bar.update(len(losses))
+                result = self.compute_batch_loss(ct_slices, label_mask)
+                faults = find_validation_faults(result.losses)
+                totals.add(result, faults.any(), find_nodule_samples(result.counts))
+                totals_of_all.add(result, faults.any())
+                self.loss_watch.add(f"the validation of epoch {epoch_ndx}", faults, series_uids, slice_ndxs)
+                bar.update(len(slice_ndxs))
                 self.pause(f"in the validation of epoch {epoch_ndx}")
-        return self.sum_up(epoch_ndx, "val", totals)
+        scores, scores_of_all = (self.sum_up(epoch_ndx, "val", each) for each in (totals, totals_of_all))
+        self.warn_of_left_out(epoch_ndx, "val", totals_of_all)
+        has_others = totals_of_all.sample_count > totals.sample_count
+        return dataclasses.replace(scores, of_all=scores_of_all) if has_others else scores
 
-    def compute_batch_loss(
-        self, ct_slices: torch.Tensor, label_mask: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The loss of each sample, (batch,), and the batch's pixel counts; both stay on the device.
+    def compute_batch_loss(self, ct_slices: torch.Tensor, label_mask: torch.Tensor) -> BatchResult:
+        """The loss, pixel counts and pixel sums of each sample.
+
+        With `--batch-dice` the losses of a training batch are all that of the batch as a whole. Those of validation
+        are each slice's own: what is shown is made of the sums, see `sum_up`.
 
         Args: (batch, 7, row, col) in HU and (batch, 1, row, col) bool, on any device.
         """
@@ -343,10 +369,10 @@ class SegmentationTrainingApp:
         with autocast(self.device, self.dtype):
             logits = network(ct_slices)  # (batch, 1, row, col), float32
         config = self.config
-        # Validation batches have one slice on a CPU and several on a GPU: their losses should not depend on that.
+        sums = sum_pixels(logits, label_mask, with_entropy=config.cross_entropy > 0)
         over_batch = config.batch_dice and self.segmentation_model.training
-        losses = segmentation_loss(logits, label_mask, config.fn_weight, over_batch, config.cross_entropy)
-        return losses, count_pixels(logits > NODULE_LOGIT, label_mask)
+        losses = loss_of_sums(sum_over_batch(sums) if over_batch else sums, config.fn_weight, config.cross_entropy)
+        return BatchResult(losses, count_pixels(logits > NODULE_LOGIT, label_mask), sums)
 
     @property
     def evaluated_model(self) -> UNetWrapper:
@@ -374,8 +400,13 @@ class SegmentationTrainingApp:
 
     def log_metrics(self, report: TensorBoardReport | None, epoch_ndx: int, mode: str, scores: Scores) -> Scores:
         log.info(f"E{epoch_ndx} {mode} {scores}")
+        if scores.of_all is not None:
+            log.info(f"E{epoch_ndx} {mode} with slices that hold no nodule: {describe_all(scores.of_all)}")
         if report:
-            report.log_scores(mode, scores, epoch_ndx * self.config.samples_per_epoch)
+            samples_count = epoch_ndx * self.config.samples_per_epoch
+            report.log_scores(mode, scores, samples_count)
+            if mode == "trn":
+                report.log_learning_rate(float(self.optimizer.param_groups[0]["lr"]), samples_count)
         return scores
 
     def log_pictures(
@@ -396,13 +427,37 @@ class SegmentationTrainingApp:
 
     def take_up(self) -> None:
         """Go on with the run that `--resume` names; or, if torchrun has started its processes anew, with theirs."""
-        state = copy_from_first(self.run.find_last_of_launch() if self.launch.is_first else None) or self.resumed
-        if state is None:
-            return
+        path, state = self.resumed_path, self.resumed
+        if last := copy_from_first(self.run.find_last_of_launch() if self.launch.is_first else None):
+            path, state = last, copy_from_first(load_checkpoint(last) if self.launch.is_first else None)
+        if path is not None and state is not None:
+            self.go_on_from(path, state)
+        self.run.dtype = self.dtype
+        if self.launch.is_first:
+            self.run.note_launch()
+
+    def go_on_from(self, path: Path, state: dict[str, Any]) -> None:
         if state["step"] and not self.launch.is_alone:
             raise InputError("--resume: this run was stopped by one process in the middle of an epoch; go on with one")
         self.run.load(state)
-        log.info(f"Going on with {self.run.last_path}: after epoch {state['epoch']}, step {state['step']} of the next")
+        self.keep_dtype(state.get("dtype"))
+        log.info(f"Going on from {path}: after epoch {state['epoch']}, step {state['step']} of the next")
+        if copy_from_first(self.launch.is_first and self.run.is_ahead_of(path, state)):
+            if self.launch.is_first:
+                self.run.branch_off(path, state)
+            self.run.best_score, self.run.validations_since_best = copy_from_first(
+                (self.run.best_score, self.run.validations_since_best)
+            )
+            log.info(f"The run has come further than that since, and keeps its files; these go to {self.run.last_path}")
+
+    def keep_dtype(self, began_in: str | None) -> None:
+        """Go on in the number format that a run of `--precision auto` has been in, where the processor can."""
+        if self.config.precision != "auto" or began_in in (None, str(self.dtype).removeprefix("torch.")):
+            return
+        if began_in == "float32":
+            self.dtype = torch.float32
+        else:
+            log.warning(f"The run has been in {began_in}, which this processor does not calculate in: float32 from now")
 
     def log_settings(self, report: TensorBoardReport | None) -> None:
         if report:
@@ -426,5 +481,6 @@ class SegmentationTrainingApp:
             best = load_checkpoint(self.run.best_path)
             self.evaluated_model.load_state_dict(best["model_state"])
             write_png(self.run.picture_path, draw_findings(val_ds, self.predict))
+        self.run.forget_launch()
         for line in describe_end(self.run, best):
             log.info(line)

@@ -14,10 +14,12 @@ from util.launch import Launch
 
 
 def describe_data(train_ds: TrainingLuna2dSegmentationDataset, val_ds: Luna2dSegmentationDataset) -> list[str]:
+    negative_count = len(val_ds) - val_ds.nodule_slice_count
     return [
         *train_ds.ct_cache.labels.notes,
         f"Training on {len(train_ds.series_list)} series with {len(train_ds.pos_list)} nodules, validation on "
-        f"{len(val_ds.series_list)} series with {len(val_ds)} slices that hold nodule.",
+        f"{len(val_ds.series_list)} series with {val_ds.nodule_slice_count} slices that hold nodule"
+        f"{f' and {negative_count} that hold none' if negative_count else ''}.",
     ]
 
 
@@ -39,9 +41,16 @@ def describe_end(run: RunState, best: dict[str, Any] | None) -> list[str]:
     """Where everything is. Args: best: the best model's checkpoint, if there is one."""
     lines = ["No best model: in no epoch did it find a pixel of a nodule. More samples or epochs may help."]
     if best is not None:
+        scores = Scores.from_dict(best["scores"])
         lines = [
             f"Best model, by {run.config.best_metric}: {run.best_path}",
-            f"Its scores, epoch {best['epoch']}: {Scores(**best['scores'])}",
+            f"Its scores, epoch {best['epoch']}: {scores}",
+            *([f"With slices that hold no nodule: {describe_all(scores.of_all)}"] if scores.of_all else []),
             f"Picture (green: found, orange: missed, red: false alarm): {run.picture_path}",
         ]
     return [*lines, f"Curves and pictures: tensorboard --logdir {run.config.runs_dir}"]
+
+
+def describe_all(scores: Scores) -> str:
+    """The scores of slices with and without nodule."""
+    return f"{scores}, F1 of slices {scores.slice_f1:.4f}"

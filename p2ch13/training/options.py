@@ -46,13 +46,23 @@ def parse_config(sys_argv: Sequence[str] | None = None) -> TrainingConfig:
     given = given_options(sys_argv)
     config_path = given.pop("config", None)
     of_file = {} if config_path is None else read_config(config_path)
-    given = {**PRESETS[given.get("preset", "book")], **expand(given)}
-    config = TrainingConfig(**{**PRESETS[of_file.get("preset", "book")], **of_file, **given})
+    preset = given.get("preset", of_file.get("preset", TrainingConfig.preset))
+    chosen = {**find_chosen(of_file), "preset": preset}
+    config = TrainingConfig(**{**PRESETS[preset], **chosen, **expand(given)})
     if config.resume is not None and config_path is not None:
         raise InputError("--resume goes on with the run's own options; leave out --config")
     if config.deterministic and config.compile == "yes":
         raise InputError("--deterministic: compiled code makes no such promise; leave out --compile")
     return config
+
+
+def find_chosen(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a file's options that are not as its preset has them.
+
+    A run's config.json names every option, those of its preset too: these give way to the ones of another preset.
+    """
+    of_preset = {**vars(TrainingConfig()), **PRESETS[options.get("preset", TrainingConfig.preset)]}
+    return {name: value for name, value in options.items() if value != of_preset[name]}
 
 
 def given_options(
@@ -212,14 +222,20 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     run = parser.add_argument_group("repeating a run, and going on with it")
     run.add_argument("--seed", type=non_negative_int, default=default.seed, help="fixes weights and samples")
     add_switch(run, "deterministic", "the same bits from every run on a machine, in more time on a GPU")
-    run.add_argument("--config", metavar="FILE", help="options of another run: config.json in its --runs-dir folder")
+    run.add_argument(
+        "--config",
+        metavar="FILE",
+        help="options of another run: config.json in its --runs-dir folder; those that it had from its preset give way "
+        "to another --preset, those that are named here count before all",
+    )
     run.add_argument(
         "--resume",
         metavar="STATE",
         nargs="?",
         const="",
         default=default.resume,
-        help="go on with a run as if it had never ended: from a .state file of it, or with the latest run",
+        help="go on with a run as if it had never ended: from a .state file of it, or with the latest run; from a file "
+        "that the run has gone on from since, under a new name",
     )
     run.add_argument(
         "--checkpoint-minutes",
@@ -233,7 +249,9 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         default=default.keep_checkpoints,
         help="how many .state files of validated epochs are kept, the newest; the best one is kept in any case",
     )
-    add_switch(run, "skip-bad-batches", "leave out a batch whose loss is not finite, instead of ending the run")
+    add_switch(
+        run, "skip-bad-batches", "leave out a batch whose loss or gradient is not finite, instead of ending the run"
+    )
 
 
 def add_recipe_options(parser: argparse.ArgumentParser) -> None:
@@ -273,29 +291,47 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         help="after each convolution; relu is the book's",
     )
     add_switch(network, "projections", "show the network the highest and the lowest of its slices, too")
-    network.add_argument(
-        "--slice-distance",
-        type=non_negative_number,
-        metavar="MM",
-        default=default.slice_distance,
-        help="between a slice and the next that the network sees with it; 0: those right beside it",
-    )
+    add_slice_distance(network)
 
 
 def add_sample_options(parser: argparse.ArgumentParser) -> None:
     default = TrainingConfig
     samples = parser.add_argument_group("what it learns from")
-    samples.add_argument(
-        "--negatives", type=share, default=default.negatives, help="share of each batch without a nodule at its centre"
-    )
+    add_negatives(samples)
     samples.add_argument(
         "--hard-negatives",
         type=positive_int,
         default=default.hard_negatives,
         help="places that are drawn for each of these; the one in which the model sees most nodule is taken",
     )
-    add_switch(samples, "off-centre", "crops of all slices of a nodule, not of its centre alone")
+    add_off_centre(samples)
     add_switch(samples, "balance-sizes", "draw a nodule the more often, the larger it is")
+
+
+# The options that decide what is cached: precache.py has them, too.
+
+
+def add_slice_distance(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--slice-distance",
+        type=non_negative_number,
+        metavar="MM",
+        default=TrainingConfig.slice_distance,
+        help="between a slice and the next that the network sees with it; 0: those right beside it",
+    )
+
+
+def add_negatives(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--negatives",
+        type=share,
+        default=TrainingConfig.negatives,
+        help="share of each batch without a nodule at its centre",
+    )
+
+
+def add_off_centre(group: argparse._ActionsContainer) -> None:
+    add_switch(group, "off-centre", "crops of all slices of a nodule, not of its centre alone")
 
 
 def add_learning_options(parser: argparse.ArgumentParser) -> None:
@@ -304,7 +340,7 @@ def add_learning_options(parser: argparse.ArgumentParser) -> None:
     learning.add_argument(
         "--fn-weight", type=non_negative_number, default=default.fn_weight, help="of the false negatives in the loss"
     )
-    add_switch(learning, "batch-dice", "Dice loss of the batch as a whole, instead of each crop's")
+    add_switch(learning, "batch-dice", "Dice loss of the batch as a whole, over all processes, instead of each crop's")
     learning.add_argument(
         "--cross-entropy",
         type=non_negative_number,
@@ -323,10 +359,18 @@ def add_choice_options(parser: argparse.ArgumentParser) -> None:
     default = TrainingConfig
     choice = parser.add_argument_group("which model is the best, and when to end")
     choice.add_argument(
+        "--val-negatives",
+        type=non_negative_number,
+        default=default.val_negatives,
+        help="validation slices without nodule, for each with one: the same in each epoch, from all over each scan, at "
+        "least four of each; 0: none",
+    )
+    choice.add_argument(
         "--best-metric",
         choices=BEST_METRICS,
         default=default.best_metric,
-        help="what the best model is chosen by, on the validation slices; dice is the mean of the slices'",
+        help="what the best model is chosen by, on the validation slices; dice is the mean of the slices'; in slice-f1 "
+        "a slice with nodule is found as far as its dice goes, one without is a false positive if anything is marked",
     )
     choice.add_argument(
         "--precision-floor", type=share, default=default.precision_floor, help="for --best-metric recall-at-precision"

@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import os
 import platform
 import subprocess
+import zlib
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from p2ch13.cache import CtCache
+from p2ch13.config import CENTRES_ALONE, CropChoice
+from p2ch13.headers import find_voxel_file
+from p2ch13.labels import LidcRule
 from p2ch13.scans import scan_signature
+from util.errors import errors_naming
+
+log = logging.getLogger(__name__)
 
 PACKAGES = ("torch", "numpy", "SimpleITK", "p2ch13")
+FINGERPRINT_VERSION = "v2"
+BLOCK_COUNT, BLOCK_BYTES = 4, 4096  # what is read of each file for the fingerprint
 
 
 def get_versions() -> dict[str, str]:
@@ -47,17 +60,82 @@ def ask_git(folder: Path, *arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def fingerprint_data(ct_cache: CtCache, series_list: Sequence[str]) -> str:
-    """A SHA-256 that tells one data set from another, without reading its voxels.
+def fingerprint_data(ct_cache: CtCache, series_list: Sequence[str], choice: CropChoice = CENTRES_ALONE) -> str:
+    """A SHA-256 that tells one data set from another, behind the version of the way it is made.
 
-    It is made of the series UIDs, the names and lengths of the scans' files, their nodules and the way they are marked;
-    not of the files' times, which change when they are copied.
+    It is made of the series UIDs, the names, lengths and parts of the scans' files, their nodules, the way they are
+    marked and the choice of crops; and, for negatives, of the candidates. It is not made of the files' times, which
+    change when they are copied.
+
+    Args: choice: which crops are trained on.
+    Raises: InputError if a file cannot be read.
     """
+    digest = hashlib.sha256(json.dumps(asdict(choice)).encode())
+    for series_uid in sorted(series_list):
+        description = [
+            series_uid,
+            describe_scan(ct_cache.scans[series_uid]),
+            describe_nodules(ct_cache, series_uid),
+            describe_rule(ct_cache, series_uid),
+            [candidate.center_xyz for candidate in ct_cache.non_nodules[series_uid]] if choice.negatives else [],
+        ]
+        digest.update(json.dumps(description).encode())
+    return f"{FINGERPRINT_VERSION}:{digest.hexdigest()}"
+
+
+def renew_fingerprint(saved: str, current: str, ct_cache: CtCache, series_list: Sequence[str]) -> str:
+    """A saved state's fingerprint, to be compared with the current one.
+
+    Those of the first version have no version in front, and say less. Where all that they say is true of the data, this
+    is the current one, and a warning says what was not compared. Any other is returned as it is.
+    """
+    if ":" in saved or saved != fingerprint_first_version(ct_cache, series_list):
+        return saved
+    log.warning(
+        "The state to go on from is of an earlier version, which did not note candidates and voxels: whether they are "
+        "those that the run began with is not known."
+    )
+    return current
+
+
+def fingerprint_first_version(ct_cache: CtCache, series_list: Sequence[str]) -> str:
     digest = hashlib.sha256()
     for series_uid in sorted(series_list):
-        nodules = ct_cache.nodules[series_uid]
         files = [[name, length] for name, length, _ in scan_signature(ct_cache.scans[series_uid])]
-        places = [[*nodule.center_xyz, nodule.diameter_mm] for nodule in nodules]
-        rule = ct_cache.labels.rule_of(series_uid).key(nodules)
-        digest.update(json.dumps([series_uid, files, places, rule]).encode())
+        rule = ct_cache.labels.rule_of(series_uid).key(ct_cache.nodules[series_uid])
+        digest.update(json.dumps([series_uid, files, describe_nodules(ct_cache, series_uid), rule]).encode())
     return digest.hexdigest()
+
+
+def describe_nodules(ct_cache: CtCache, series_uid: str) -> list[list[float]]:
+    return [[*nodule.center_xyz, nodule.diameter_mm] for nodule in ct_cache.nodules[series_uid]]
+
+
+def describe_rule(ct_cache: CtCache, series_uid: str) -> Any:
+    """How a scan's nodules are marked; readers' contours by what is in their file, not by its time."""
+    rule = ct_cache.labels.rule_of(series_uid)
+    if isinstance(rule, LidcRule):
+        with errors_naming(rule.xml_path):
+            return ["lidc", zlib.crc32(rule.xml_path.read_bytes())]
+    return rule.key(ct_cache.nodules[series_uid])
+
+
+def describe_scan(path: Path) -> list[list[str | int]]:
+    """Name, length and a checksum of each of a scan's files: the header's, and the voxels' if they have their own."""
+    files = dict.fromkeys((path, find_voxel_file(path).path))
+    return [[file.name, file.stat().st_size, sum_blocks(file)] for file in files]
+
+
+def sum_blocks(path: Path) -> int:
+    """A CRC of blocks that are spread evenly over a file, the first and the last of its bytes included.
+
+    Of a whole data set that is a few megabytes. They are bytes of the file, not voxels: where these are compressed, all
+    bytes that come after a voxel change with it.
+    """
+    checksum = 0
+    with errors_naming(path), path.open("rb") as file:
+        last_start = max(0, os.fstat(file.fileno()).st_size - BLOCK_BYTES)
+        for start in sorted({last_start * ndx // (BLOCK_COUNT - 1) for ndx in range(BLOCK_COUNT)}):
+            file.seek(start)
+            checksum = zlib.crc32(file.read(BLOCK_BYTES), checksum)
+    return checksum

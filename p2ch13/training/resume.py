@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -68,5 +67,10 @@ def models_dir_of(config: TrainingConfig) -> Path:
 
 def find_last_states(folder: Path, comment: str | None = None) -> list[Path]:
     """The last states of a folder's runs, of those with a comment if one is named; the newest first."""
-    paths = folder.glob(f"seg_*_{'*' if comment is None else glob.escape(comment)}.{LAST}")
+    paths = [path for path in folder.glob(f"seg_*.{LAST}") if comment is None or comment_of(path) == comment]
     return sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+
+
+def comment_of(path: Path) -> str:
+    """The comment of the run that a last state is of: what follows its date and time, which are joined by a `_`."""
+    return path.name.removesuffix(f".{LAST}").split("_", 3)[-1]

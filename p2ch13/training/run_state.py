@@ -8,7 +8,7 @@ import glob
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -22,11 +22,14 @@ from p2ch13.config import TrainingConfig
 from p2ch13.metrics import EpochTotals, Scores
 from p2ch13.model import UNetWrapper
 from p2ch13.training.provenance import get_commit, get_versions
-from p2ch13.training.resume import LAST, find_last_states, models_dir_of
+from p2ch13.training.resume import LAST, models_dir_of
 from util.errors import InputError, one_line
+from util.files import write_whole
 from util.launch import Launch
 
 log = logging.getLogger(__name__)
+
+LAUNCH = "launch"  # ending of the file that says which torchrun has started a run
 
 
 @dataclass
@@ -46,8 +49,8 @@ class RunState:
         model_args: what the model was made with.
     Attributes: `epoch`, how many are over; `under_way`, the training of the one after these; `time_str`, a part of the
         run's file names; `series`, "trn" and "val", what the run is trained and validated on; `data_fingerprint`;
-        `launch_id`, see `process_group`; `best_score`; `validations_since_best`; `left_out_count`, of batches whose
-        loss was not finite.
+        `dtype`, what the network is computed in; `launch_id`, see `process_group`; `best_score`;
+        `validations_since_best`; `left_out_count`, of batches whose loss or gradient was not finite.
     """
 
     def __init__(
@@ -72,7 +75,8 @@ class RunState:
         self.epoch = 0
         self.under_way: EpochUnderWay | None = None
         self._taken_up: dict[str, Any] | None = None  # a state in the middle of an epoch, until it is gone on with
-        self.time_str = datetime.datetime.now().strftime("%Y-%m-%d_%H.%M.%S")
+        self.time_str = self._find_free_time()
+        self.dtype = torch.float32
         self.series: dict[str, list[str]] = {}
         self.data_fingerprint = ""
         self.launch_id: str | None = None
@@ -113,7 +117,19 @@ class RunState:
         return self.model_path("best.png")
 
     def model_path(self, ending: str) -> Path:
-        return self.models_dir / f"seg_{self.time_str}_{self.config.comment}.{ending}"
+        return self.models_dir / f"{self._name(self.time_str)}.{ending}"
+
+    def _name(self, time_str: str) -> str:
+        return f"seg_{time_str}_{self.config.comment}"
+
+    def _find_free_time(self) -> str:
+        """Now, or the first second after it that no other run of this name was begun in."""
+        moment = datetime.datetime.now()
+        while True:
+            time_str = moment.strftime("%Y-%m-%d_%H.%M.%S")
+            if not any(self.models_dir.glob(f"{glob.escape(self._name(time_str))}.*")):
+                return time_str
+            moment += datetime.timedelta(seconds=1)
 
     def note_scores(self, scores: Scores) -> bool:
         """Remember a validation's scores, once in every process.
@@ -151,13 +167,19 @@ class RunState:
         return time.monotonic() - self.saved_at_s > 60 * self.config.checkpoint_minutes
 
     def save_last(self) -> None:
-        """Write the last .state file anew."""
-        save_checkpoint(self.last_path, self.as_dict(None))
+        """Write the last .state file anew. Raises: InputError, see `check_finite`."""
+        state = self.as_dict(None)
+        check_finite(self.last_path, state)
+        save_checkpoint(self.last_path, state)
         self.saved_at_s = time.monotonic()
 
     def save(self, scores: Scores | None, is_best: bool) -> None:
-        """Write the last .state file anew; after a validation this epoch's, and the best if it is the best so far."""
+        """Write the last .state file anew; after a validation this epoch's, and the best if it is the best so far.
+
+        Raises: InputError, see `check_finite`.
+        """
         state = self.as_dict(scores)
+        check_finite(self.last_path, state)
         if scores:
             path = self.model_path(f"{self.samples_count}.state")
             save_checkpoint(path, state)
@@ -209,7 +231,7 @@ class RunState:
             "validations_since_best": self.validations_since_best,
             "left_out_count": self.left_out_count,
             "time_str": self.time_str,
-            "launch_id": self.launch_id,
+            "dtype": str(self.dtype).removeprefix("torch."),
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -235,18 +257,104 @@ class RunState:
             if isinstance(rate, torch.Tensor):  # it was loaded onto the CPU, where a recorded step cannot read it
                 group["lr"] = group["lr"].to(rate.device)
         self.epoch = state["epoch"]
-        self._taken_up = state if state["totals"] is not None else None
+        self._taken_up = None
+        if state["totals"] is not None:
+            EpochTotals(self.device, state["totals"])  # raises ValueError for those of another version
+            self._taken_up = state
         self.best_score = state["best_score"]
         self.validations_since_best = state["validations_since_best"]
         self.left_out_count = state["left_out_count"]
         self.time_str = state["time_str"]
 
-    def find_last_of_launch(self) -> dict[str, Any] | None:
-        """What an earlier start by the same torchrun has saved last."""
+    def is_ahead_of(self, path: Path, state: Mapping[str, Any]) -> bool:
+        """Whether the run has files that going on with a state of it would overwrite with others.
+
+        Not if it is the last state: what was saved just before that is what comes next, once more.
+
+        Args: path, state: a file of this run, and its content, taken up by `load`.
+        """
+        if path.resolve() == self.last_path.resolve():
+            return False
+        others = self.models_dir.glob(f"{glob.escape(self.model_path('').name)}*.state")
+        return any(find_position(other) > position_of(state) for other in others)
+
+    def branch_off(self, path: Path, state: Mapping[str, Any]) -> None:
+        """Go on under a new name, with a copy of the best model until then, if that is still there.
+
+        Args: as for `is_ahead_of`.
+        """
+        best = self._find_best_until(path, state)
+        content = None if best is None else best.read_bytes()
+        self.time_str = self._find_free_time()
+        if content is None:
+            self.best_score, self.validations_since_best = -math.inf, 0
+        else:
+            with write_whole(self.best_path) as file:
+                file.write(content)
+
+    def _find_best_until(self, path: Path, state: Mapping[str, Any]) -> Path | None:
+        """The run's best model as of a state: saved as that, if it was the best then, or as the best before it."""
+        if state["scores"] is not None and state["validations_since_best"] == 0:
+            return path
+        is_earlier = self.best_path.exists() and find_position(self.best_path) <= position_of(state)
+        return self.best_path if is_earlier else None
+
+    def note_launch(self) -> None:
+        """Leave word of the torchrun that has started this run, for when it starts the processes anew.
+
+        That is an empty file whose name says both, so that no other run's states need be read then.
+        """
+        self.forget_launch()
+        if self.launch_id is not None:
+            self.model_path(f"{self.launch_id}.{LAUNCH}").touch()
+
+    def forget_launch(self) -> None:
+        for path in self.models_dir.glob(f"{glob.escape(self.model_path('').name)}*.{LAUNCH}"):
+            path.unlink(missing_ok=True)
+
+    def find_last_of_launch(self) -> Path | None:
+        """The last state of an earlier start by the same torchrun."""
         if self.launch_id is None:
             return None
-        states = map(load_checkpoint, find_last_states(self.models_dir, self.config.comment))
-        return next((state for state in states if state.get("launch_id") == self.launch_id), None)
+        ending = f"{self.launch_id}.{LAUNCH}"
+        notes = self.models_dir.glob(f"seg_*.{ending}")
+        paths = (note.with_name(f"{note.name.removesuffix(ending)}{LAST}") for note in notes)
+        return next((path for path in paths if path.exists()), None)
+
+
+def position_of(state: Mapping[str, Any]) -> tuple[float, float]:
+    """How far a run had come: epochs that are over, and steps of the next one."""
+    return state["epoch"], state["step"]
+
+
+def find_position(path: Path) -> tuple[float, float]:
+    """How far the run of a .state file had come; beyond all else if that cannot be read, so that it is kept."""
+    try:
+        return position_of(load_checkpoint(path))
+    except (InputError, KeyError):
+        return math.inf, math.inf
+
+
+def check_finite(path: Path, state: Mapping[str, Any]) -> None:
+    """See that a state can be gone on with. Raises: InputError if weights or the optimizer's values are not finite."""
+    names = ("model_state", "trained_state", "optimizer_state")
+    if not all(tensor.isfinite().all() for name in names for tensor in find_tensors(state[name])):
+        raise InputError(
+            f"{path}: not written, since the model's weights are not finite; what was saved before stays. Start anew "
+            "with a lower --learning-rate"
+        )
+
+
+def find_tensors(value: Any) -> Iterator[torch.Tensor]:
+    """All tensors in a dictionary of dictionaries and lists."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from find_tensors(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from find_tensors(item)
 
 
 def get_random_state(device: torch.device) -> dict[str, torch.Tensor]:
