@@ -22,7 +22,9 @@ from util.errors import run_command
 
 def compute_gradients(app: SegmentationTrainingApp, batch_size: int) -> list[torch.Tensor | None]:
     """Of the first step, with BatchNorm in evaluation mode, and as if it knew how HU vary: or all is 0 or 1."""
-    app.segmentation_model.input_batchnorm.running_var.fill_(500.0**2)
+    variance = app.segmentation_model.input_batchnorm.running_var
+    assert variance is not None
+    variance.fill_(500.0**2)
     model = data_parallel(LogitNetwork(app.segmentation_model), app.device).eval()
     ct_slices, label_mask, *_ = next(app.init_train_ds().batches(batch_size, app.launch))
     config = app.config

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from p2ch13.candidates import read_annotations
 from p2ch13.checkpoint import save_checkpoint
 from p2ch13.evaluate.__main__ import main as evaluate
-from p2ch13.evaluate.truth import read_annotations, read_series_file
+from p2ch13.evaluate.truth import read_series_file
 from p2ch13.findings import Finding
 from p2ch13.model import BOOK_MODEL, UNetWrapper
 from p2ch13.outputs import write_nodules
@@ -154,7 +155,7 @@ def test_series_files(tmp_path):
 
 def test_annotations_of_a_file(tmp_path):
     path = write_csv(tmp_path / "a.csv", [*POSITION, "diameter_mm"], [("1.2", 1, 2, 3, 4), (" 1.3 ", 1, 2, 3, 5)])
-    assert [(nodule.series_uid, nodule.diameter_mm) for nodule in read_annotations(path)] == [("1.3", 5), ("1.2", 4)]
+    assert [(nodule.series_uid, nodule.diameter_mm) for nodule in read_annotations(path)] == [("1.2", 4), ("1.3", 5)]
     write_csv(path, [*POSITION, "diameter_mm"], [("1.2", 1, 2, 3, 0)])
     with pytest.raises(InputError, match=r"a\.csv, line 2: a diameter of 0\.0 mm"):
         read_annotations(path)

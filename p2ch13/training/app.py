@@ -20,7 +20,7 @@ from torch.optim import Adam, Optimizer
 from torch.utils.data import DataLoader
 
 from p2ch13.augmentation import SegmentationAugmentation
-from p2ch13.cache import describe_rebuilt
+from p2ch13.cache import CtCache, describe_rebuilt
 from p2ch13.checkpoint import load_checkpoint
 from p2ch13.compute import (
     CapturedStep,
@@ -46,13 +46,14 @@ from p2ch13.distributed import (
 )
 from p2ch13.losses import loss_of_sums, rate_false_alarms, sum_over_batch, sum_pixels
 from p2ch13.metrics import BatchResult, EpochTotals, Scores, count_pixels, find_nodule_samples
+from p2ch13.mining import batch_statistics
 from p2ch13.model import BOOK_MODEL, LogitNetwork, UNetWrapper
 from p2ch13.optimizers import Muon, copy_tensors, has_state, step_unless, take_back
 from p2ch13.reporting import TensorBoardReport, draw_findings, write_png
 from p2ch13.schedules import average_weights, set_learning_rate, update_average, warm_up_cosine
 from p2ch13.training.loss_watch import LossWatch, find_faults, find_validation_faults
 from p2ch13.training.messages import describe_all, describe_data, describe_end, describe_work
-from p2ch13.training.provenance import fingerprint_data, get_commit, get_versions
+from p2ch13.training.provenance import fingerprint_data, get_commit, get_versions, renew_fingerprint
 from p2ch13.training.resume import read_settings
 from p2ch13.training.run_state import RunState
 from util.errors import InputError, Stopped
@@ -203,8 +204,9 @@ class SegmentationTrainingApp:
                 make_writable_folder(self.run.models_dir, "--models-dir")
                 make_writable_folder(self.runs_dir, "--runs-dir")
             self.run.series = {"trn": train_ds.series_list, "val": val_ds.series_list}
-            self.run.data_fingerprint = fingerprint_data(train_ds.ct_cache, train_ds.series_list + val_ds.series_list)
-            self.take_up()
+            all_series = train_ds.series_list + val_ds.series_list
+            self.run.data_fingerprint = fingerprint_data(train_ds.ct_cache, all_series, self.config.crop_choice)
+            self.take_up(train_ds.ct_cache)
             self.log_start(train_ds, val_ds)
             with self.init_report() as report, self.noting_signals() as self.interruption:
                 self.log_settings(report)
@@ -301,21 +303,14 @@ class SegmentationTrainingApp:
             set_learning_rate(self.optimizer, self.config.learning_rate * warm_up_cosine(progress))
 
     @torch.no_grad()
-    def rate_negatives(self, ct_slices: torch.Tensor, label_mask: torch.Tensor) -> torch.Tensor:
-        """How hard crops are for the model as it is now: (batch,).
+    def rate_negatives(self, ct_slices: torch.Tensor, is_ignored: torch.Tensor) -> torch.Tensor:
+        """How hard crops are for the model as it is now, by the batch's own statistics: (batch,).
 
-        With the batch's own statistics, as in training: the running ones begin at a mean of 0 and a variance of 1 for
-        input in HU, and take some twenty steps until they rank crops as the network sees them. They stay what they are.
-
-        Args: ct_slices: (batch, 7, row, col) in HU; label_mask: (batch, 1, row, col), the pixels that do not count.
+        Args: ct_slices: (batch, 7, row, col) in HU; is_ignored: (batch, 1, row, col), the pixels that do not count.
         """
-        buffers = list(self.segmentation_model.buffers())
-        statistics = copy_tensors(buffers)
-        with autocast(self.device, self.dtype):
+        with batch_statistics(self.segmentation_model), autocast(self.device, self.dtype):
             logits = self.segmentation_model.logits(ct_slices.contiguous(memory_format=torch.channels_last))
-        for buffer, before in zip(buffers, statistics, strict=True):
-            buffer.copy_(before)
-        return rate_false_alarms(logits, label_mask)
+        return rate_false_alarms(logits, is_ignored)
 
     def compute_step(self, ct_slices: torch.Tensor, label_mask: torch.Tensor) -> tuple[BatchResult, torch.Tensor]:
         """One step of the optimizer on a batch. Returns: what `compute_batch_loss` and `find_faults` do.
@@ -425,12 +420,15 @@ class SegmentationTrainingApp:
         if self.launch.is_first:
             self.run.save(scores, is_best)
 
-    def take_up(self) -> None:
+    def take_up(self, ct_cache: CtCache) -> None:
         """Go on with the run that `--resume` names; or, if torchrun has started its processes anew, with theirs."""
         path, state = self.resumed_path, self.resumed
         if last := copy_from_first(self.run.find_last_of_launch() if self.launch.is_first else None):
             path, state = last, copy_from_first(load_checkpoint(last) if self.launch.is_first else None)
         if path is not None and state is not None:
+            series_list = [*self.run.series["trn"], *self.run.series["val"]]
+            saved, current = state["data_fingerprint"], self.run.data_fingerprint
+            state["data_fingerprint"] = renew_fingerprint(saved, current, ct_cache, series_list)
             self.go_on_from(path, state)
         self.run.dtype = self.dtype
         if self.launch.is_first:
