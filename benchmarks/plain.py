@@ -71,11 +71,13 @@ class PlainCt:
         self, center_xyz: Sequence[float], width_irc: Sequence[int]
     ) -> tuple[np.ndarray, np.ndarray, tuple[int, int, int]]:
         center = self.locate(center_xyz)
-        window = []
-        for at, width, size in zip(center, width_irc, self.hu.shape, strict=True):
-            start = min(max(at - width // 2, 0), size - width)
-            window.append(slice(start, start + width))
-        return self.hu[tuple(window)], self.positive_mask[tuple(window)], center
+        window = np.ix_(
+            *(
+                np.arange(at - width // 2, at - width // 2 + width).clip(0, size - 1)
+                for at, width, size in zip(center, width_irc, self.hu.shape, strict=True)
+            )
+        )
+        return self.hu[window], self.positive_mask[window], center
 
 
 @lru_cache(1)

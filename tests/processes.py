@@ -21,14 +21,19 @@ from util.errors import run_command
 
 
 def compute_gradients(app: SegmentationTrainingApp, batch_size: int) -> list[torch.Tensor | None]:
-    """Of the first step, with BatchNorm in evaluation mode, and as if it knew how HU vary: or all is 0 or 1."""
+    """Of the first step, with BatchNorm in evaluation mode, and as if it knew how HU vary: or all is 0 or 1.
+
+    In float64, so that rounding, which depends on how a batch is shared, is no part of what is compared.
+    """
     variance = app.segmentation_model.input_batchnorm.running_var
     assert variance is not None
     variance.fill_(500.0**2)
-    model = data_parallel(LogitNetwork(app.segmentation_model), app.device).eval()
+    model = data_parallel(LogitNetwork(app.segmentation_model.double()), app.device).eval()
     ct_slices, label_mask, *_ = next(app.init_train_ds().batches(batch_size, app.launch))
     config = app.config
-    losses = segmentation_loss(model(ct_slices), label_mask, config.fn_weight, config.batch_dice, config.cross_entropy)
+    losses = segmentation_loss(
+        model(ct_slices.double()), label_mask, config.fn_weight, config.batch_dice, config.cross_entropy
+    )
     torch.autograd.backward(mean_over_processes(losses))
     return [parameter.grad for parameter in app.segmentation_model.parameters()]
 

@@ -127,4 +127,4 @@ def test_real_ct(luna_sample):
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
     assert done.returncode == 1
     assert "subset0: 87 of 89 scans are missing" in done.stdout
-    assert "3 scans can be read, with 8 of 1189 annotated nodules" in done.stdout
+    assert "3 scans can be read, with 8 of 1193 annotated nodules" in done.stdout
