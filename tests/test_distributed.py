@@ -76,10 +76,10 @@ LOSS = ("--fn-weight", "0.5", "--cross-entropy", "2")
 @pytest.mark.parametrize(
     "changed",
     [
-        [],
-        [*LOSS, "--batch-dice"],
-        ["--samples-per-epoch", "5"],  # 2 and 3 of them, which weigh alike
-        [*LOSS, "--batch-dice", "--samples-per-epoch", "5"],
+        [*LOSS, "--batch-dice", "--samples-per-epoch", "5"],  # 2 and 3 of them, which weigh alike
+        pytest.param([], marks=pytest.mark.slow),
+        pytest.param([*LOSS, "--batch-dice"], marks=pytest.mark.slow),
+        pytest.param(["--samples-per-epoch", "5"], marks=pytest.mark.slow),
     ],
 )
 def test_gradients_of_two_processes_are_those_of_one_with_twice_the_batch(options, tmp_path, changed):
@@ -122,6 +122,7 @@ def test_a_bad_loss_of_one_process_changes_nothing_in_any(options, tmp_path):
     assert result == {"unchanged": [False, False, True], "left_out": 2, "samples": 32}
 
 
+@pytest.mark.slow
 def test_a_new_run_reads_no_other_runs_states(options, tmp_path):
     """A damaged one, of the same name, is none of its business; nor is what a torchrun of before has left."""
     folder = tmp_path / "models" / "p2ch13"
@@ -171,6 +172,7 @@ def test_precache_shares_out_the_scans(folders, tmp_path):
     assert all(ct_cache.is_complete(series_uid) for series_uid in ct_cache.series_list)
 
 
+@pytest.mark.slow
 def test_a_scan_that_one_process_cannot_read_does_not_end_the_others(folders):
     (folders.data_dir / "subset0" / "1.2.1.raw").unlink()
     output = run(REPOSITORY / "precache.py", "--data-dir", folders.data_dir, "--cache-dir", folders.cache_dir)

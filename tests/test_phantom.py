@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from p2ch13.phantom import __main__ as command_line
 from p2ch13.phantom import write_phantoms
 from p2ch13.phantom.anatomy import draw_chest
 from p2ch13.phantom.dataset import candidate_rows, header_text, nodule_rows, series_uid
@@ -245,6 +247,16 @@ def test_command_line_refuses_a_folder_in_use(data_dir):
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
 
+def test_the_command_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command_line, "write_phantoms", partial(write_phantoms, **SMALL))
+    command_line.main([str(tmp_path / "demo"), "--scans", "2", "--seed", "3", "--num-workers", "1"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("2 scans with ")
+    assert lines[-1] == f"Next: python precache.py --data-dir {tmp_path / 'demo'}"
+    assert len(list((tmp_path / "demo").glob("subset0/*.mhd"))) == 2
+
+
+@pytest.mark.slow
 def test_command_line_writes_a_scan(tmp_path):
     done = run_command_line(str(tmp_path / "demo"), "--scans", "1", "--seed", "7", "--num-workers", "1")
     assert done.returncode == 0, done.stderr

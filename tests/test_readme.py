@@ -38,7 +38,13 @@ def test_targets_of_make():
         assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("program", sorted(set(PROGRAMS) - {"-m pip", "-m venv"}))
+@pytest.mark.parametrize(
+    "program",
+    [
+        pytest.param(program, marks=[] if "p2ch13" in program or ".py" in program else pytest.mark.slow)
+        for program in sorted(set(PROGRAMS) - {"-m pip", "-m venv"})
+    ],
+)
 def test_options(program):
     command = [sys.executable, *program.split(), "--help"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)

@@ -147,6 +147,20 @@ def test_a_second_signal_ends_at_once():
     assert signal.getsignal(signal.SIGINT) == handler
 
 
+def test_an_ignored_signal_stays_ignored():
+    """As a script wishes it for what it starts in the background."""
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Interruption() as interruption:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert interruption.signal_number is None
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert interruption.signal_number == signal.SIGTERM
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
 def test_workers_end_with_a_parent_that_is_killed(tmp_path):
     code = (
         "import os, time; from pathlib import Path; from util.processes import map_in_processes\n"

@@ -10,6 +10,8 @@ from typing import Any
 class Interruption:
     """Inside a `with`, SIGINT and SIGTERM are noted for the program to ask about; a second one ends it at once.
 
+    A signal that is ignored stays so: a script has what it starts in the background ignore Ctrl-C.
+
     Attributes: `signal_number`, of the signal that came; None while there was none.
     """
 
@@ -19,7 +21,8 @@ class Interruption:
 
     def __enter__(self) -> Interruption:
         for number in (signal.SIGINT, signal.SIGTERM):
-            self._handlers[number] = signal.signal(number, self._note)
+            if signal.getsignal(number) != signal.SIG_IGN:
+                self._handlers[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *exception: object) -> None:
