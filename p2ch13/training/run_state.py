@@ -238,8 +238,8 @@ class RunState:
         """Take up what was saved, and go on as if the run had never ended. Raises: InputError if that cannot be."""
         if state["data_fingerprint"] != self.data_fingerprint or state.get("series", self.series) != self.series:
             raise InputError(
-                f"{self.config.data_dir}: scans, annotations, labels or their split are not those that the run began "
-                "with; bring them back, or start a new run"
+                f"{self.config.data_dir}: scans, annotations or labels are not those that the run began with; bring "
+                "them back, or start a new run"
             )
         try:
             self._load(state)
