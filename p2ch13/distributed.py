@@ -28,6 +28,10 @@ CONNECT_S, PATIENCE_S = 3, 300  # for one try to reach the first process, and fo
 def process_group(launch: Launch) -> Iterator[str | None]:
     """While inside, the processes of a run can talk to each other.
 
+    Nothing that `data_parallel` has made may be in use any more at the end: it keeps the threads that talk alive. One
+    that is left when Python ends may hold the last tensor that it sent, and then the process dies, with all work done.
+    Source: https://github.com/pytorch/pytorch/issues/190489
+
     Yields: a name that is the same for all starts of the processes by one torchrun, and for no other one; None for a
     process that was started by hand.
     """

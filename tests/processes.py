@@ -1,5 +1,6 @@
 """What `test_distributed.py` has torchrun start in two processes: `processes.py WHAT RESULT_PATH OPTIONS...`."""
 
+import atexit
 import json
 import os
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from p2ch13.distributed import data_parallel, mean_over_processes, process_group
+from p2ch13.distributed import data_parallel, mean_over_processes
 from p2ch13.losses import segmentation_loss
 from p2ch13.model import LogitNetwork
 from p2ch13.training.__main__ import main as train_from
@@ -40,7 +41,6 @@ def compute_gradients(app: SegmentationTrainingApp, batch_size: int) -> list[tor
 
 def train_with_a_bad_step(app: SegmentationTrainingApp) -> dict[str, Any]:
     """Whether the third step, of which one process's loss is bad, changes anything in either, and what is counted."""
-    app.training_model, app.train_step = app.init_training()
     compute, take_step = app.compute_batch_loss, app.train_step
     steps: list[int] = []
     unchanged: list[bool] = []
@@ -82,7 +82,6 @@ def validate(app: SegmentationTrainingApp) -> list[dict[str, float]]:
 
 def train_weights(app: SegmentationTrainingApp) -> list[float]:
     """How far the weights of the processes are from each other after an epoch."""
-    app.training_model, app.train_step = app.init_training()
     app.do_training(1, app.init_train_ds())
     own = torch.cat([parameter.detach().flatten() for parameter in app.evaluated_model.parameters()])
     highest, lowest = own.clone(), own.clone()
@@ -98,12 +97,21 @@ def train(held: str, options: Sequence[str]) -> None:
     run_command(lambda: train_from(options))
 
 
+def check_no_thread_is_left() -> None:
+    """Of those that talk to other processes: they may take the process with them, see `process_group`."""
+    names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    if any("gloo" in name for name in names):
+        print(f"Threads are left: {names}", file=sys.stderr, flush=True)
+        os._exit(70)
+
+
 def main(what: str, result_path: str, *options: str) -> None:
+    atexit.register(check_no_thread_is_left)
     if what == "train":
         train(result_path, options)
     app = SegmentationTrainingApp(options)
     result: Any
-    with process_group(app.launch):
+    with app.training_together():
         if what == "gradients":
             result = compute_gradients(app, 8)
         else:

@@ -8,8 +8,8 @@ import math
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +139,7 @@ class SegmentationTrainingApp:
     def init_training(self) -> tuple[nn.Module, Callable[..., tuple[BatchResult, torch.Tensor]]]:
         """The model as it is trained, HU -> logits, and the function that takes a step with it.
 
-        Called again by `main`, when the processes of the run can talk to each other.
+        Called again by `training_together`, when the processes of the run can talk to each other.
         """
         model = data_parallel(LogitNetwork(self.segmentation_model), self.device)
         if not self.is_compiled:
@@ -148,6 +148,16 @@ class SegmentationTrainingApp:
         if self.records_steps:
             step = CapturedStep(self.compute_step, is_ready=lambda: has_state(self.optimizer))
         return compile_model(model, self.config.compile), step
+
+    @contextmanager
+    def training_together(self) -> Iterator[None]:
+        """Inside, the processes of the run talk to each other, and each step is all of theirs."""
+        with process_group(self.launch) as self.run.launch_id:
+            self.training_model, self.train_step = self.init_training()
+            try:
+                yield
+            finally:  # what `process_group` says must be gone
+                self.training_model, self.train_step = LogitNetwork(self.segmentation_model), self.compute_step
 
     def init_train_ds(self) -> TrainingLuna2dSegmentationDataset:
         if self.config.samples_per_epoch < self.launch.world_size:
@@ -197,8 +207,7 @@ class SegmentationTrainingApp:
     def main(self) -> None:
         """Train, validate, save. Raises: InputError for data, folders or options that cannot be used."""
         keep_freed_memory()
-        with process_group(self.launch) as self.run.launch_id:
-            self.training_model, self.train_step = self.init_training()
+        with self.training_together():
             train_ds, val_ds = self.init_train_ds(), self.init_val_ds()
             if self.launch.is_first:
                 make_writable_folder(self.run.models_dir, "--models-dir")
