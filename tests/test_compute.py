@@ -33,10 +33,20 @@ print(torch.equal(compile_model(model, sys.argv[1])(x), model(x)))
 """
 
 
-def test_precision():
+@pytest.mark.parametrize(("has_bfloat16", "automatic"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_precision(monkeypatch, has_bfloat16, automatic):
+    monkeypatch.setattr(compute, "has_bfloat16_arithmetic", lambda device: has_bfloat16)
     assert get_dtype("fp32", CPU) == torch.float32
     assert get_dtype("bf16", CPU) == torch.bfloat16
-    assert get_dtype("auto", CPU) == (torch.bfloat16 if has_bfloat16_arithmetic(CPU) else torch.float32)
+    assert get_dtype("auto", CPU) == automatic
+
+
+def test_which_processors_have_bfloat16(monkeypatch):
+    for capabilities, expected in (({"avx2": True}, False), ({"avx512_bf16": True}, True), ({"amx_bf16": True}, True)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found, raising=False)
+        assert has_bfloat16_arithmetic(CPU) == expected
+    monkeypatch.delattr(torch.cpu, "get_capabilities")  # older PyTorch
+    assert not has_bfloat16_arithmetic(CPU)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere malloc is another")
