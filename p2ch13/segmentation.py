@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from util.coordinates import axial_vx_size, to_axial
 from util.errors import InputError
 from util.launch import Launch
 from util.progress import progress_bar
+from util.threads import ThreadTuner
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +62,7 @@ def segment(
     tta: bool = False,
     precision: str = "auto",
     show_progress: bool = False,
+    threads: ThreadTuner | None = None,
 ) -> NDArray[np.float16]:
     """How probable it is that each voxel of a scan is nodule.
 
@@ -74,6 +77,7 @@ def segment(
         tta: average over the slices as they are, with rows flipped, with cols flipped, and with both.
         precision: see `compute.get_dtype`.
         show_progress: a bar over the slices.
+        threads: chooses how many compute; None leaves their number as it is.
     Returns: (index, row, col), shaped like `ct.hu`.
     Raises: InputError, naming the file, if the scan cannot be read or all of its voxels are the same, and if the model
         gives anything but numbers.
@@ -94,7 +98,7 @@ def segment(
     model.eval()
     with progress_bar(len(in_box), f"Segmenting {ct.series_uid[-20:]}", "slice", show_progress) as bar:
         start = 0
-        for nodule_prob in predict_slices(hu, box, step, model, tta, precision):
+        for nodule_prob in predict_slices(hu, box, step, model, tta, precision, threads):
             if not np.isfinite(nodule_prob).all():
                 raise InputError(f"{ct.header.path}: the model's result is NaN; try --precision fp32, or another model")
             in_box[start : start + len(nodule_prob)] = nodule_prob
@@ -127,7 +131,13 @@ def with_margin(start: int, stop: int, size: int) -> slice:
 
 @torch.inference_mode()
 def predict_slices(
-    hu: NDArray[np.int16], box: Box, step: int, model: nn.Module, tta: bool, precision: str
+    hu: NDArray[np.int16],
+    box: Box,
+    step: int,
+    model: nn.Module,
+    tta: bool,
+    precision: str,
+    threads: ThreadTuner | None = None,
 ) -> Iterator[NDArray[np.float16]]:
     """The probabilities of the box's slices, a batch of them after the other: (slice, row, col).
 
@@ -146,7 +156,7 @@ def predict_slices(
         windows = torch.from_numpy(slab).to(device).unfold(0, 2 * margin + 1, 1)[..., ::step]
         # (slice, 7, row, col), in what convolutions are fastest in
         ct_slices = windows.permute(0, 3, 1, 2).float().contiguous(memory_format=torch.channels_last)
-        with autocast(device, dtype):
+        with threads.measuring(ct_slices.numel()) if threads else nullcontext(), autocast(device, dtype):
             nodule_prob = predict_flipped(model, ct_slices) if tta else model(ct_slices)
         yield nodule_prob[:, 0].half().cpu().numpy()
 

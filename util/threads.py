@@ -6,7 +6,6 @@ import logging
 import math
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -20,7 +19,6 @@ CGROUP_MOUNTS = ("cgroup", "cgroup/unified", "cgroup/cpu", "cgroup/cpu,cpuacct",
 WARM_UP_STEPS = 1  # after a change: libraries start threads and prepare their kernels
 MEASURED_STEPS = 3  # for each count, fewer of those that take long
 MEASURED_S, LONG_S = 0.1, 1.0  # at least; and for fewer steps
-LATEST_STEPS = 9  # of those in use: what they took of late
 PATIENCE = 3.0  # a count is given up after so many times the seconds that its steps should take
 BETTER = 1.15  # times as fast: worth a change
 MIN_OWN_SHARE = 0.8  # of a core that the calling thread gets; below that others use the cores
@@ -96,7 +94,7 @@ def halvings(count: int) -> list[int]:
 
 
 class Steps:
-    """The steps that were run with one number of threads: all of their time, and that of the latest one by one.
+    """The steps of a trial that were run with one number of threads.
 
     Attributes: `count`, `seconds`, `size`, of all steps, the first ones included, which are not measured.
     """
@@ -105,7 +103,7 @@ class Steps:
         self.count = 0
         self.seconds = self.size = 0.0
         self._first: tuple[float, float, float] = (0.0, 0.0, 1.0)
-        self._measured: deque[tuple[float, float, float]] = deque(maxlen=LATEST_STEPS)
+        self._measured: list[tuple[float, float, float]] = []
         self._measured_s = 0.0
 
     def add(self, seconds: float, own_seconds: float, size: float) -> None:
@@ -146,9 +144,10 @@ class ThreadTuner:
     waited for may not be running: two threads on two cores with ten other busy threads computed 1/10 to 1/30 of what
     one did.
 
-    A trial measures a few steps with some of the counts: the smallest first, then the largest, then those beside the
-    fastest. It tries no larger one where the calling thread by itself has to wait for a core, so that it costs little
-    on a busy machine, nor far smaller ones where it need not. The time lost to trials is kept to `LOST_SHARE`.
+    A trial measures a few steps with the count in use, at the start the smallest, then with those beside the fastest
+    one; from the smallest it leaps to the largest. Where the calling thread by itself has to wait for a core, others use
+    the cores: the smallest count is then tried and no larger one, so that a trial costs little on a busy machine. The
+    time lost to trials is kept to `LOST_SHARE`.
 
     Args:
         counts: numbers of threads to choose from, in rising order. A single one is used without any trial.
@@ -173,8 +172,7 @@ class ThreadTuner:
         self.own_clock = own_clock
         self.count = self.counts[0]
         self._chosen: int | None = self.count if len(self.counts) == 1 else None  # None before the first trial's end
-        self._steps = Steps()  # at the count in use
-        self._trial: dict[int, Steps] | None = None if self._chosen else {}
+        self._trial: dict[int, Steps] | None = None if self._chosen else {self.count: Steps()}
         self._next_trial_s = math.inf
         set_count(self.count)
 
@@ -192,34 +190,33 @@ class ThreadTuner:
         self.set_count(self.count)  # another tuner's steps may have been run in between
         start, own_start = self.clock(), self.own_clock()
         yield
-        self._steps.add(self.clock() - start, self.own_clock() - own_start, size)
         if self._trial is not None:
+            self._trial[self.count].add(self.clock() - start, self.own_clock() - own_start, size)
             self._go_on_with_trial(self._trial)
-        elif self.clock() >= self._next_trial_s and self._steps.is_enough:
-            self._trial = {self.count: self._steps}
-            self._try_next(self._trial)
+        elif self.clock() >= self._next_trial_s:
+            self._trial = {self.count: Steps()}
 
     def _go_on_with_trial(self, trial: dict[int, Steps]) -> None:
-        steps = self._steps
-        fastest = min((other.seconds_per_unit for other in trial.values()), default=math.inf)
-        planned_size = steps.size * max(1, (WARM_UP_STEPS + MEASURED_STEPS) / steps.count)
-        is_hopeless = steps.seconds > PATIENCE * fastest * planned_size
-        if is_hopeless or steps.is_enough:
-            trial[self.count] = steps
-            self._try_next(trial)
+        steps = trial[self.count]
+        if steps.is_enough or self._is_hopeless(steps, trial):
+            count = self._find_next(trial)
+            if count is None:
+                self._end_trial(trial)
+            else:
+                trial[count] = Steps()
+                self._use(count)
 
-    def _try_next(self, trial: dict[int, Steps]) -> None:
-        count = self._find_next(trial)
-        if count is None:
-            self._end_trial(trial)
-        else:
-            self._use(count)
+    def _is_hopeless(self, steps: Steps, trial: dict[int, Steps]) -> bool:
+        """Whether these steps have taken so long that another count is faster in any case."""
+        others = [other.seconds_per_unit for other in trial.values() if other is not steps]
+        planned_size = steps.size * max(1, (WARM_UP_STEPS + MEASURED_STEPS) / steps.count)
+        return bool(others) and steps.seconds > PATIENCE * min(others) * planned_size
 
     def _find_next(self, trial: dict[int, Steps]) -> int | None:
         """The next count that is worth a few steps; None if there is none."""
         smallest, largest = self.counts[0], self.counts[-1]
         has_to_wait = {count for count, steps in trial.items() if steps.own_share < MIN_OWN_SHARE}
-        if smallest not in trial and (has_to_wait or not trial):
+        if smallest not in trial and has_to_wait:
             return smallest
         if list(trial) == [smallest] and not has_to_wait:
             return largest
@@ -246,5 +243,4 @@ class ThreadTuner:
 
     def _use(self, count: int) -> None:
         self.count = count
-        self._steps = Steps()
         self.set_count(count)

@@ -15,7 +15,7 @@ import numpy as np
 from p2ch13.cache import CtCache
 from p2ch13.candidates import EXCLUDED_FILE, CandidateInfoTuple, read_excluded
 from p2ch13.checkpoint import load_checkpoint
-from p2ch13.compute import keep_freed_memory
+from p2ch13.compute import choose_threads, keep_freed_memory
 from p2ch13.config import LabelOptions, TrainingConfig
 from p2ch13.ct import Ct
 from p2ch13.datasets import split_series
@@ -116,9 +116,17 @@ def make_finder(options: EvaluationOptions, series_list: Sequence[str]) -> Finde
 def make_model_finder(options: EvaluationOptions, checkpoint: Path) -> Finder:
     model = load_segmenter(checkpoint)
     keep_freed_memory()
+    threads = choose_threads(options.threads)
 
     def find(ct: Ct) -> tuple[Labels | None, list[Finding]]:
-        probability = segment(ct, model, lung_field=options.lung_field, tta=options.tta, precision=options.precision)
+        probability = segment(
+            ct,
+            model,
+            lung_field=options.lung_field,
+            tta=options.tta,
+            precision=options.precision,
+            threads=threads,
+        )
         return find_nodules(ct, probability, options.threshold, options.min_diameter)
 
     return find
@@ -195,7 +203,7 @@ def describe_settings(options: EvaluationOptions, series_list: Sequence[str], la
     """All that the scores depend on, as plain values; None for what does not matter to them."""
     settings = asdict(options) | {"excluded": find_excluded_file(options), "series": list(series_list)}
     settings["labels"] = {key: plain(value) for key, value in asdict(labels).items()}
-    irrelevant = ("all", "val_stride", "series_uid", "output", "label_changes")
+    irrelevant = ("all", "val_stride", "series_uid", "output", "label_changes", "threads")
     if options.checkpoint is None:
         settings |= dict.fromkeys(("threshold", "tta", "lung_field", "precision"))
     return {key: plain(value) for key, value in settings.items() if key not in irrelevant}
