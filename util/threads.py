@@ -145,9 +145,9 @@ class ThreadTuner:
     one did.
 
     A trial measures a few steps with the count in use, at the start the smallest, then with those beside the fastest
-    one; from the smallest it leaps to the largest. Where the calling thread by itself has to wait for a core, others use
-    the cores: the smallest count is then tried and no larger one, so that a trial costs little on a busy machine. The
-    time lost to trials is kept to `LOST_SHARE`.
+    one; from the smallest it leaps to the largest. Where the calling thread by itself has to wait for a core, others
+    use the cores: the smallest count is then tried and no larger one, so that a trial costs little on a busy machine.
+    The time lost to trials is kept to `LOST_SHARE`.
 
     Args:
         counts: numbers of threads to choose from, in rising order. A single one is used without any trial.

@@ -123,7 +123,8 @@ class SegmentationTrainingApp:
         """
         choice = self.config.threads
         if self.config.deterministic and choice == AUTO_THREADS:
-            choice = (self.resumed or {}).get("threads") or get_thread_limit()
+            saved = (self.resumed or {}).get("threads")
+            choice = saved if isinstance(saved, int) and saved > 0 else get_thread_limit()
         return choose_threads(choice, self.launch, once=self.is_compiled), choose_threads(choice, self.launch)
 
     @property
@@ -354,10 +355,8 @@ class SegmentationTrainingApp:
         ct_slices, label_mask = (x.to(self.device, non_blocking=True) for x in (ct_slices, label_mask))
         model: nn.Module = self.evaluated_model
         if self.segmentation_model.training:
-            is_settled = (
-                self.train_threads.is_settled
-            )  # else a trial of threads, for each of which it would be compiled
-            model = self.training_model if is_settled else self.segmentation_model
+            # Compiled code is for one number of threads: until that is chosen, the model runs as it is.
+            model = self.training_model if self.train_threads.is_settled else self.segmentation_model
             ct_slices, label_mask = self.augmentation_model(ct_slices, label_mask)
         with autocast(self.device, self.dtype):
             nodule_prob = model(ct_slices)  # (batch, 1, row, col), each 0..1
