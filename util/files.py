@@ -17,6 +17,8 @@ from typing import BinaryIO
 from util.errors import InputError
 from util.interruption import signals_deferred
 
+IS_WINDOWS = os.name == "nt"
+
 
 def make_writable_folder(folder: Path, option: str) -> None:
     """Make a folder if need be, and see that files can be written there, before hours of work depend on it.
@@ -116,7 +118,7 @@ def make_room_beside(path: Path) -> Path:
 def sync(path: Path) -> None:
     """Wait until a file, or a folder's list of names, is on disk; Windows, which opens no folders, syncs files only."""
     is_folder = path.is_dir()
-    if is_folder and os.name == "nt":
+    if is_folder and IS_WINDOWS:
         return
     descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)  # Windows syncs only what may be written
     try:
@@ -138,7 +140,7 @@ def remove_leftovers(folder: Path) -> None:
 
 def is_running(process_id: int) -> bool:
     """Whether there is such a process; always true on Windows, where signal 0 would be Ctrl-C to it."""
-    if os.name == "nt":
+    if IS_WINDOWS:
         return True
     try:
         os.kill(process_id, 0)
