@@ -48,6 +48,7 @@ SCAN_COUNT = 100
 SAMPLES_PER_EPOCH = 300
 TRAINING = (
     *("--preset", "strong", "--depth", "2", "--precision", "fp32", "--val-stride", "10"),
+    *("--threads", "1"),  # sums depend on it
     *("--epochs", "3", "--validation-cadence", "1", "--checkpoint-minutes", "0.005"),
 )
 
