@@ -186,6 +186,8 @@ def test_the_model_is_asked_as_the_options_say(evaluation, tmp_path, checkpoint,
 
     monkeypatch.setattr(app, "segment", segment)
     assert evaluation("--checkpoint", checkpoint, "--all", "--tta") == 0
+    (threads,) = {options.pop("threads") for _, options in calls}  # what it has measured holds for the next scan
+    assert threads.counts == (1,)
     assert calls == [(series_uid, {"lung_field": True, "tta": True, "precision": "auto"}) for series_uid in TINY_SCANS]
     metrics = read_metrics(tmp_path)
     assert (metrics["voxels"]["dice"], metrics["nodules"]["recall"], metrics["froc"]["cpm"]) == (1, 1, 1)
