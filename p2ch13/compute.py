@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import math
 import os
 import shutil
 import sys
@@ -23,7 +22,7 @@ from util.launch import Launch
 from util.threads import ThreadTuner, available_cores, halvings
 
 COMPILE_FROM_SAMPLES = 300_000  # an epoch of the book's; compiling takes longer than it gains in a short run
-THREAD_TRIALS_S = 30.0  # from one to the next, at least
+TRIALS_S, COMPILED_TRIALS_S = 30.0, 600.0  # from one trial of threads to the next, at least
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 NEVER = 2**31 - 1
 
@@ -80,13 +79,13 @@ def get_thread_limit() -> int:
     return min(torch.get_num_threads(), available_cores())
 
 
-def choose_threads(choice: int | str, launch: Launch | None = None, once: bool = False) -> ThreadTuner:
+def choose_threads(choice: int | str, launch: Launch | None = None, is_compiled: bool = False) -> ThreadTuner:
     """What sets this process's number of computing threads; SimpleITK and NumPy are given theirs at once.
 
     `auto` measures which number is fastest, see `ThreadTuner`. It stays with what PyTorch has on a GPU, and in one of
     several processes, whose steps wait for each other: torchrun gives each of them one thread.
 
-    Args: choice: "auto" or a number; once: let `auto` choose no more than once, at the start.
+    Args: choice: "auto" or a number; is_compiled: whether each other number means to compile the steps anew.
     """
     limit = get_thread_limit()
     if choice != AUTO_THREADS:
@@ -97,7 +96,7 @@ def choose_threads(choice: int | str, launch: Launch | None = None, once: bool =
         counts = halvings(limit)
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(counts[-1])
     threadpool_limits(counts[-1], user_api="blas")
-    return ThreadTuner(counts, torch.set_num_threads, math.inf if once else THREAD_TRIALS_S)
+    return ThreadTuner(counts, torch.set_num_threads, COMPILED_TRIALS_S if is_compiled else TRIALS_S)
 
 
 def keep_freed_memory() -> None:

@@ -5,6 +5,8 @@ from collections import Counter
 
 import pytest
 
+from p2ch13 import import_dicom, precache
+from p2ch13.phantom import __main__ as phantom_main
 from util import threads
 from util.threads import ThreadTuner, available_cores, halvings
 
@@ -277,3 +279,9 @@ def test_long_steps_are_measured_once():
     machine.run(tuner, 4)
     assert (machine.count, machine.steps, tuner.is_settled) == (2, {1: 2, 2: 2}, True)
     assert threads.LONG_S <= 2.0
+
+
+@pytest.mark.parametrize("module", [precache, import_dicom, phantom_main])
+def test_as_many_worker_processes_as_cores_to_use(monkeypatch, module):
+    monkeypatch.setattr(module, "available_cores", lambda: 3)
+    assert module.build_parser().get_default("num_workers") == 3

@@ -118,14 +118,13 @@ class SegmentationTrainingApp:
     def init_threads(self) -> tuple[ThreadTuner, ThreadTuner]:
         """What sets the number of computing threads in training and in validation, whose steps are of different sizes.
 
-        With `--deterministic` it is the same from the beginning of a run to its end. Compiled code is for the number
-        that it was compiled with.
+        With `--deterministic` it is the same from the beginning of a run to its end.
         """
         choice = self.config.threads
         if self.config.deterministic and choice == AUTO_THREADS:
             saved = (self.resumed or {}).get("threads")
             choice = saved if isinstance(saved, int) and saved > 0 else get_thread_limit()
-        return choose_threads(choice, self.launch, once=self.is_compiled), choose_threads(choice, self.launch)
+        return choose_threads(choice, self.launch, is_compiled=self.is_compiled), choose_threads(choice, self.launch)
 
     @property
     def model_args(self) -> dict[str, Any]:
@@ -355,7 +354,7 @@ class SegmentationTrainingApp:
         ct_slices, label_mask = (x.to(self.device, non_blocking=True) for x in (ct_slices, label_mask))
         model: nn.Module = self.evaluated_model
         if self.segmentation_model.training:
-            # Compiled code is for one number of threads: until that is chosen, the model runs as it is.
+            # PyTorch compiles anew for each number of threads: in a trial of some the model runs as it is.
             model = self.training_model if self.train_threads.is_settled else self.segmentation_model
             ct_slices, label_mask = self.augmentation_model(ct_slices, label_mask)
         with autocast(self.device, self.dtype):
