@@ -15,8 +15,6 @@ from typing import Any
 from p2ch13.config import (
     AUGMENTATION,
     BOOK_AUGMENTATION,
-    MIN_DIAMETER_MM,
-    NODULE_THRESHOLD,
     PRESETS,
     LabelOptions,
     TrainingConfig,
@@ -172,15 +170,18 @@ def is_changed(code: Mapping[str, Any]) -> bool:
 def describe_run(command_line: Sequence[str], preset: str) -> dict[str, Any]:
     """The options of a run and the data that it is trained and scored on, as plain values."""
     from p2ch13.cache import CtCache
-    from p2ch13.evaluate.truth import find_excluded_file
+    from p2ch13.candidates import find_excluded_file
     from p2ch13.training.provenance import fingerprint_data
 
     config = parse_config(command_line)
-    caches = [CtCache(config.folders, labels) for labels in (config.label_options, labels_of(preset))]
+    trained_on, scored_by = (CtCache(config.folders, labels) for labels in (config.label_options, labels_of(preset)))
     excluded_file = find_excluded_file(config.folders.data_dir)
     return {
         "settings": {**asdict(config), **AUGMENTATION, "scored_by": PRESETS[preset]["labels"]},
-        "data": [fingerprint_data(ct_cache, ct_cache.series_list) for ct_cache in caches],
+        "data": [
+            fingerprint_data(trained_on, trained_on.series_list, config.crop_choice),
+            fingerprint_data(scored_by, scored_by.series_list),
+        ],
         "excluded": hashlib.sha256(excluded_file.read_bytes()).hexdigest() if excluded_file else None,
     }
 
@@ -211,9 +212,10 @@ def train_and_score(command_line: Sequence[str], preset: str) -> dict[str, Any]:
     """
     # Imported here: torch takes seconds, which a mistyped option should not.
     from p2ch13.cache import CtCache
-    from p2ch13.evaluate.truth import find_excluded_file, read_excluded_by_series
-    from p2ch13.scoring import evaluate_series, summarize
-    from p2ch13.segmentation import segment
+    from p2ch13.candidates import find_excluded_file
+    from p2ch13.evaluate.truth import read_excluded_by_series
+    from p2ch13.scoring import score_scan, summarize
+    from p2ch13.segmentation import detect
     from p2ch13.training.app import SegmentationTrainingApp
 
     app = SegmentationTrainingApp(command_line)
@@ -226,8 +228,8 @@ def train_and_score(command_line: Sequence[str], preset: str) -> dict[str, Any]:
     scans = []
     for series_uid in val_ds.series_list:
         ct = ct_cache.get_ct(series_uid)
-        logits = segment(ct, app.evaluated_model)
-        scans.append(evaluate_series(ct, logits, NODULE_THRESHOLD, MIN_DIAMETER_MM, excluded.get(series_uid, ())))
+        found = detect(ct, app.evaluated_model)
+        scans.append(score_scan(ct, found.labels, found.findings, excluded.get(series_uid, ())))
     scores: dict[str, Any] = summarize(scans).as_dict()
     return scores
 

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from p2ch13.candidates import (
-    EXCLUDED_FILE,
     CandidateInfoTuple,
+    find_excluded_file,
     get_nodule_info_list,
     group_by_series,
     read_excluded,
@@ -206,8 +206,8 @@ class CtCache:
     @cached_property
     def excluded(self) -> defaultdict[str, list[CandidateInfoTuple]]:
         """Series UID -> its excluded findings; none where the data folder has no annotations_excluded.csv."""
-        csv_path = self.data_dir / EXCLUDED_FILE
-        return group_by_series(sort_candidates(read_excluded(csv_path, self.scans)) if csv_path.is_file() else [])
+        csv_path = find_excluded_file(self.data_dir)
+        return group_by_series(sort_candidates(read_excluded(csv_path, self.scans)) if csv_path else [])
 
     def volume(self) -> int:
         """The size of the cache on disk, in bytes."""

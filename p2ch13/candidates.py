@@ -146,6 +146,12 @@ def read_non_nodules(data_dir: Path, present_on_disk: Collection[str] | None) ->
     return [candidate for candidate in parsed if candidate is not None]
 
 
+def find_excluded_file(data_dir: Path, named: Path | None = None) -> Path | None:
+    """The file that is named; else the data folder's, None if it has none."""
+    in_data_dir = data_dir / EXCLUDED_FILE
+    return named or (in_data_dir if in_data_dir.is_file() else None)
+
+
 def read_excluded(csv_path: Path, present_on_disk: Collection[str] | None = None) -> list[CandidateInfoTuple]:
     """Read the findings that count neither as nodule nor as none: what single readers marked.
 

@@ -34,6 +34,7 @@ AUGMENTATION: dict[str, Any] = {**BOOK_AUGMENTATION, "intensity": 0.1, "blur": 0
 NEGATIVES_PER_SCAN = 48  # crops without a nodule that are cached, half of them around candidates that are none
 SLICES_PER_NODULE = 5  # crops that are cached of a nodule, at most, if not its centre alone is trained on
 
+BEST_STATE = "best.state"  # what the name of a run's best model ends with
 # One of them picks the best model.
 BEST_METRICS = ("recall", "f1", "dice", "slice-f1", "recall-at-precision")
 

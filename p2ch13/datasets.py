@@ -25,7 +25,7 @@ from p2ch13.config import (
     LabelOptions,
     TrainingConfig,
 )
-from p2ch13.precache import precache_command
+from p2ch13.crop_options import precache_command
 from p2ch13.sampling import EpochSampler, EpochSamples, find_steps, share_steps
 from p2ch13.scans import no_such_series
 from util.coordinates import XyzTuple

@@ -26,16 +26,6 @@ def dice_loss(prediction: torch.Tensor, label: torch.Tensor, epsilon: float = EP
     return dice_of_sums(*sum_dice(prediction, label), epsilon)
 
 
-def batch_dice_loss(prediction: torch.Tensor, label: torch.Tensor, epsilon: float = EPSILON) -> torch.Tensor:
-    """`dice_loss` of all pixels of the batch together, for each sample: (batch,), all the same.
-
-    In a sample without a nodule, Dice is nearly 1 as soon as anything is marked, and hardly changes with how much.
-    Over the batch every false alarm counts as much as a pixel that was missed.
-    """
-    correct, predicted, labeled = map(sum_over_batch, sum_dice(prediction, label))
-    return dice_of_sums(correct, predicted, labeled, epsilon)
-
-
 def sum_dice(prediction: torch.Tensor, label: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """What Dice is made of: the sums of prediction * label, of the prediction and of the label; each (batch,)."""
     over_sample = (1, 2, 3)
@@ -71,12 +61,19 @@ def segmentation_loss(
         logits: (batch, channel, row, col), of `UNetWrapper.logits`.
         label: (batch, channel, row, col), bool.
         fn_weight: of the second term, 8 in the book.
-        over_batch: the loss of the batch as a whole, in all processes of a run, instead of each sample's.
+        over_batch: the loss of the batch as a whole, in all processes of a run, instead of each sample's. In a sample
+            without a nodule, Dice is nearly 1 as soon as anything is marked, and hardly changes with how much; over the
+            batch every false alarm counts as much as a pixel that was missed.
         cross_entropy: weight of a third term, the pixels' mean cross-entropy. Dice hardly moves a pixel that is taken
             for nodule with certainty; cross-entropy moves it the more.
     Source: the book, 13.6.3, loss weighting.
     """
     sums = sum_pixels(logits, label, with_entropy=cross_entropy > 0)
+    return losses_of_batch(sums, fn_weight, over_batch, cross_entropy)
+
+
+def losses_of_batch(sums: torch.Tensor, fn_weight: float, over_batch: bool, cross_entropy: float) -> torch.Tensor:
+    """`segmentation_loss` of a batch whose pixels were summed up: (batch, 5), of `sum_pixels`, -> (batch,)."""
     return loss_of_sums(sum_over_batch(sums) if over_batch else sums, fn_weight, cross_entropy)
 
 
@@ -91,7 +88,7 @@ def sum_pixels(logits: torch.Tensor, label: torch.Tensor, with_entropy: bool = T
     """
     correct, predicted, labeled = sum_dice(logits.float().sigmoid(), label)
     pixels = torch.full_like(correct, label[0].numel())
-    entropy = pixel_cross_entropy(logits, label) * pixels if with_entropy else torch.zeros_like(correct)
+    entropy = sum_cross_entropy(logits, label) if with_entropy else torch.zeros_like(correct)
     return torch.stack([correct, predicted, labeled, entropy, pixels], dim=1)
 
 
@@ -105,15 +102,15 @@ def loss_of_sums(sums: torch.Tensor, fn_weight: float, cross_entropy: float) -> 
     return losses + cross_entropy * entropy / pixels if cross_entropy else losses
 
 
-def pixel_cross_entropy(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-    """The mean cross-entropy of each sample's pixels: (batch,).
+def sum_cross_entropy(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    """The sum of the cross-entropy of each sample's pixels: (batch,).
 
     From logits: of probabilities it has no gradient where the sigmoid has come to 1, at a logit of 17, and ends at 100.
 
     Args: logits, label: as for `segmentation_loss`.
     """
     entropy = F.binary_cross_entropy_with_logits(logits.float(), label.float(), reduction="none")
-    return entropy.mean((1, 2, 3))
+    return entropy.sum((1, 2, 3))
 
 
 def rate_false_alarms(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import shlex
 import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
 from p2ch13.cache import CtCache, describe_rebuilt
-from p2ch13.config import PRESETS, CropChoice, Folders, LabelOptions, TrainingConfig
+from p2ch13.config import PRESETS, CropChoice, Folders, TrainingConfig
+from p2ch13.crop_options import add_negatives, add_off_centre, add_slice_distance
 from p2ch13.label_options import add_label_options, label_options_of
-from p2ch13.training.options import add_negatives, add_off_centre, add_slice_distance
 from util.disk import CacheError
 from util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line, run_command
 from util.launch import Launch
@@ -90,25 +89,6 @@ def parse_options(sys_argv: Sequence[str] | None) -> argparse.Namespace:
     preset = TrainingConfig(**PRESETS[parser.parse_args(sys_argv).preset])
     parser.set_defaults(**{name: getattr(preset, name) for name in PRESET_DEFAULTS})
     return parser.parse_args(sys_argv)
-
-
-def precache_command(folders: Folders, labels: LabelOptions, choice: CropChoice, negatives: float) -> str:
-    """What to type to have all in the cache that training with these options reads.
-
-    Args: negatives: their share of the samples.
-    """
-    options = {
-        "--data-dir": folders.data_dir,
-        "--cache-dir": folders.cache_dir,
-        "--labels": labels.kind,
-        "--threshold-hu": labels.threshold_hu,
-        "--lidc-xml": labels.lidc_xml,
-        "--missing-xml": labels.missing_xml if labels.kind == "lidc" else None,
-        "--slice-distance": choice.slice_distance or None,
-        "--negatives": negatives or None,
-    }
-    given = [f"{name}={value}" for name, value in options.items() if value is not None]
-    return shlex.join(["python", "precache.py", *given, *(["--off-centre"] if choice.off_centre else [])])
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from p2ch13.candidates import CandidateInfoTuple
 from p2ch13.ct import Ct
-from p2ch13.findings import Finding, find_nodules
+from p2ch13.findings import Finding
 from p2ch13.froc import OPERATING_POINTS, Froc, ScanMatch, compute_froc, match_findings
 from p2ch13.metrics import Scores
 from util.coordinates import XyzTuple
@@ -90,32 +90,15 @@ class ScanScores:
         return [finding for finding, is_false_positive in pairs if is_false_positive]
 
 
-def evaluate_series(
-    ct: Ct,
-    logits: NDArray[np.float32],
-    threshold: float,
-    min_diameter_mm: float,
-    excluded: Sequence[CandidateInfoTuple] = (),
-) -> ScanScores:
-    """Score a map of logits against the annotations of its scan.
-
-    Args:
-        logits: (index, row, col), from `segment`.
-        threshold, min_diameter_mm: see `find_nodules`.
-        excluded: the scan's annotations that count neither as nodule nor as none.
-    Raises: InputError, naming the scan, if a nodule lies outside it or it cannot be read.
-    """
-    labels, findings = find_nodules(ct, logits, threshold, min_diameter_mm)
-    return score_scan(ct, labels, findings, excluded)
-
-
 def score_scan(
     ct: Ct, labels: Labels | None, findings: Sequence[Finding], excluded: Sequence[CandidateInfoTuple] = ()
 ) -> ScanScores:
     """Score findings, and where there is one the mask that they come from, against the annotations of their scan.
 
-    Args: labels: (index, row, col); a voxel that is not 0 is marked as nodule.
-    Raises: see `evaluate_series`.
+    Args:
+        labels: (index, row, col); a voxel that is not 0 is marked as nodule.
+        excluded: the scan's annotations that count neither as nodule nor as none.
+    Raises: InputError, naming the scan, if a nodule lies outside it or it cannot be read.
     """
     scores = score_findings(ct.series_uid, ct.nodules, findings, excluded)
     slice_count = ct.shape_irc[0]

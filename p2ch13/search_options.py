@@ -3,9 +3,36 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any, Protocol
 
 from p2ch13.config import MIN_DIAMETER_MM, NODULE_THRESHOLD, PRECISIONS
 from util.options import non_negative_number, probability
+
+
+class SearchOptions(Protocol):
+    """What `add_search_options` gives, as predict and evaluate hold it."""
+
+    @property
+    def threshold(self) -> float: ...
+    @property
+    def min_diameter(self) -> float: ...
+    @property
+    def lung_field(self) -> bool: ...
+    @property
+    def tta(self) -> bool: ...
+    @property
+    def precision(self) -> str: ...
+
+
+def search_arguments(options: SearchOptions) -> dict[str, Any]:
+    """The arguments of `segmentation.detect` that a command line decides."""
+    return {
+        "threshold": options.threshold,
+        "min_diameter_mm": options.min_diameter,
+        "lung_field": options.lung_field,
+        "tta": options.tta,
+        "precision": options.precision,
+    }
 
 
 def add_search_options(parser: argparse.ArgumentParser, without_model: str = "") -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from p2ch13 import ablation, segmentation
+from p2ch13.candidates import ANNOTATIONS_FILE, MALIGNANCY_FILE
 from p2ch13.config import PRESETS, TrainingConfig
 from p2ch13.training import provenance
 from p2ch13.training.app import SegmentationTrainingApp
@@ -118,7 +119,7 @@ def test_a_study_for_real(options, tmp_path, capsys, monkeypatch):
 def test_excluded_findings_count_as_in_evaluate(folders, monkeypatch):
     """Each of the two validation scans has a false alarm; that of 1.2.0 lies in an excluded place."""
 
-    def segment(ct, model):
+    def segment(ct, model, **options):
         logits = np.full(ct.shape_irc, -9, dtype=np.float32)
         logits[4:8, 80:90, 90:100] = 9
         return logits
@@ -142,7 +143,11 @@ def test_other_data_are_scored_anew(options, trained, folders):
     write_csv(folders.data_dir / "annotations_excluded.csv", position, [("1.2.0", 9, 0, 0)])
     assert count_trained(trained, *options) == 4
     assert count_trained(trained, *options) == 0
-    for path in folders.data_dir.glob("annotations*.csv"):
+    candidates = folders.data_dir / "candidates.csv"
+    row = ",".join(["1.2.1", *map(str, to_xyz((8, 30, 60))), "0"])
+    candidates.write_text(f"{candidates.read_text()}{row}\n")
+    assert count_trained(trained, *options) == 2  # strong's: the book's recipe has no negatives
+    for path in (folders.data_dir / name for name in (ANNOTATIONS_FILE, MALIGNANCY_FILE)):
         path.write_text("".join(path.read_text().splitlines(keepends=True)[:-2]))  # a nodule less
     assert count_trained(trained, *options) == 4
 

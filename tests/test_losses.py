@@ -5,12 +5,11 @@ import torch
 
 from p2ch13.losses import (
     FALSE_ALARM_PIXELS,
-    batch_dice_loss,
     dice_loss,
     loss_of_sums,
-    pixel_cross_entropy,
     rate_false_alarms,
     segmentation_loss,
+    sum_cross_entropy,
     sum_pixels,
 )
 
@@ -60,11 +59,10 @@ def test_the_weight_of_a_missed_pixel():
 
 
 def test_dice_over_the_batch():
-    prob = torch.cat([as_slice([1, 0, 0, 0]), as_slice([0, 0, 1, 1])])
     label = torch.cat([as_slice([1, 1, 0, 0], torch.bool), as_slice([0, 0, 0, 0], torch.bool)])
     # (2*1 + 1) / (3 + 2 + 1); of the label's two pixels one is found: (2*1 + 1) / (1 + 2 + 1)
-    assert batch_dice_loss(prob, label).tolist() == pytest.approx([0.5, 0.5])
     logits = torch.cat([as_logits([1, 0, 0, 0]), as_logits([0, 0, 1, 1])])
+    assert segmentation_loss(logits, label, 0.0, over_batch=True).tolist() == pytest.approx([0.5, 0.5])
     assert segmentation_loss(logits, label, 2.0, over_batch=True).tolist() == pytest.approx([0.5 + 2 * 0.25] * 2)
 
 
@@ -94,7 +92,7 @@ def test_cross_entropy_by_hand():
 def test_cross_entropy_moves_what_is_certain_and_wrong(logit, is_nodule, loss, gradient):
     """ln(1 + e^17) is 17 and its derivative 1; a float32 sigmoid of 17 is 1, its logarithm's gradient 0."""
     logits = torch.full((1, 1, 2, 2), logit, requires_grad=True)
-    entropy = pixel_cross_entropy(logits, torch.full((1, 1, 2, 2), is_nodule))
+    entropy = sum_cross_entropy(logits, torch.full((1, 1, 2, 2), is_nodule)) / 4  # the mean of the pixels
     entropy.sum().backward()
     assert entropy.item() == pytest.approx(loss, abs=1e-4)
     assert (4 * logits.grad).flatten().tolist() == pytest.approx([gradient] * 4, abs=1e-4)  # a quarter of the mean each

@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+import p2ch13.config
+import util.unet
 from p2ch13.checkpoint import load_checkpoint, load_model
 from p2ch13.config import Folders
 from p2ch13.ct import Ct
@@ -216,6 +218,10 @@ def test_activations_by_hand(activation, expected):
     assert block(torch.ones(1, 1, 1, 1)).item() == pytest.approx(expected, abs=1e-9)
     with pytest.raises(ValueError, match="activation is 'tanh'"):
         UNet(activation="tanh")
+
+
+def test_every_activation_of_the_command_line_exists():
+    assert tuple(util.unet.ACTIVATIONS) == p2ch13.config.ACTIVATIONS
 
 
 def test_logits_are_float32_under_autocast():

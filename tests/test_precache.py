@@ -9,6 +9,7 @@ import pytest
 from p2ch13 import precache
 from p2ch13.cache import CtCache
 from p2ch13.config import PRESETS, CropChoice, Folders, LabelOptions, TrainingConfig
+from p2ch13.crop_options import precache_command
 from p2ch13.label_options import label_options_of
 from tests.checks import assert_one_line
 from tests.hold import start_held
@@ -169,7 +170,7 @@ def test_what_decides_about_crops_can_be_named(folders):
     ],
 )
 def test_the_command_for_a_training(labels, choice, negatives):
-    command = precache.precache_command(Folders(Path("my luna"), Path("c")), labels, choice, negatives)
+    command = precache_command(Folders(Path("my luna"), Path("c")), labels, choice, negatives)
     program, name, *options = shlex.split(command)
     assert (program, name) == ("python", "precache.py")
     args = precache.parse_options(options)

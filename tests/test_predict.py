@@ -328,8 +328,8 @@ def test_mistyped_options(capsys):
 def test_the_model_is_asked_as_the_options_say(tmp_path, predict, monkeypatch):
     calls = []
 
-    def detect(ct, model, *limits, **options):
-        calls.append((*limits, options))
+    def detect(ct, model, threshold, min_diameter_mm, **options):
+        calls.append((threshold, min_diameter_mm, options))
         return Detection(np.zeros(ct.shape_irc, np.float16), np.zeros(ct.shape_irc, np.int32), [])
 
     monkeypatch.setattr(app, "detect", detect)

@@ -1,4 +1,4 @@
-"""README's commands are there, with the options that it gives them."""
+"""README's commands are there, with the options that it gives them, and its Python code runs."""
 
 import re
 import shlex
@@ -8,6 +8,11 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
+import torch
+
+from p2ch13.checkpoint import save_checkpoint
+from p2ch13.model import BOOK_MODEL, UNetWrapper
+from tests.scan_files import TINY_SCANS, Ball, make_hu, write_luna, write_scan
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -51,3 +56,18 @@ def test_options(program):
     assert done.returncode == 0, done.stderr
     known = set(re.findall(r"--[a-z][\w-]*", done.stdout))
     assert PROGRAMS[program] <= known
+
+
+def find_python():
+    return re.findall(r"^```python\n(.*?)^```$", (REPOSITORY / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("code", find_python())
+def test_python(code, tmp_path, monkeypatch):
+    """Each block runs as it stands, where the files are that it names, and slices that it takes for given."""
+    write_scan(tmp_path / "scan.mhd", make_hu([Ball((4, 20, 30), 4)], (8, 40, 44)))
+    write_luna(tmp_path / "data" / "demo", TINY_SCANS)
+    for name in ["model.state", *re.findall(r"seg_[\w.-]+\.state", code)]:
+        save_checkpoint(tmp_path / name, {"model_state": UNetWrapper(**BOOK_MODEL).state_dict()})
+    monkeypatch.chdir(tmp_path)
+    exec(code, {"hu": torch.zeros(1, 7, 64, 64)})

@@ -8,8 +8,8 @@ import pytest
 
 from p2ch13.candidates import CandidateInfoTuple
 from p2ch13.ct import Ct
-from p2ch13.findings import Finding
-from p2ch13.scoring import evaluate_series, only_finite, score_findings, score_scan, summarize
+from p2ch13.findings import Finding, find_nodules
+from p2ch13.scoring import only_finite, score_findings, score_scan, summarize
 from tests.scan_files import VX_SIZE_XYZ, Ball, as_nodule, ball_mask, make_hu, to_xyz, write_scan
 from util.logits import to_probability
 
@@ -48,7 +48,7 @@ def finding(center_irc, probability=1.0, number=1, logit=math.nan):
 
 def test_the_truth_itself_is_perfect(ct):
     logits = np.where(ct.positive_mask, 20, -20).astype(np.float32)
-    scores = evaluate_series(ct, logits, threshold=0.5, min_diameter_mm=0.0)
+    scores = score_scan(ct, *find_nodules(ct, logits, threshold=0.5, min_diameter_mm=0.0))
     assert (scores.voxels.tp, scores.voxels.fn, scores.voxels.fp) == (int(ct.positive_mask.sum()), 0, 0)
     assert [(nodule.recall, nodule.dice) for nodule in scores.nodules] == [(1, 1), (1, 1)]
     assert [nodule.is_found for nodule in scores.nodules] == [True, True]
@@ -152,7 +152,7 @@ def test_small_findings_are_left_out(ct):
     # A voxel of 0.735 mm3 has the volume of a sphere of 1.12 mm.
     logits = np.full(SHAPE, -20, dtype=np.float32)
     logits[0, 0, 0] = 20
-    kept, left_out = (evaluate_series(ct, logits, 0.5, min_diameter_mm=mm) for mm in (1.0, 2.0))
+    kept, left_out = (score_scan(ct, *find_nodules(ct, logits, 0.5, min_diameter_mm=mm)) for mm in (1.0, 2.0))
     assert (len(kept.findings), kept.voxels.fp) == (1, 1)
     assert (len(left_out.findings), left_out.voxels.fp) == (0, 0)
 

@@ -15,21 +15,22 @@ from pathlib import Path
 from typing import Any
 
 from p2ch13.cache import CtCache
-from p2ch13.candidates import CandidateInfoTuple, read_annotations, sort_candidates
+from p2ch13.candidates import CandidateInfoTuple, find_excluded_file, read_annotations, sort_candidates
 from p2ch13.checkpoint import load_checkpoint
 from p2ch13.compute import keep_freed_memory
-from p2ch13.config import LabelOptions, TrainingConfig
+from p2ch13.config import BEST_STATE, LabelOptions, TrainingConfig
 from p2ch13.ct import Ct
 from p2ch13.datasets import split_series
 from p2ch13.evaluate.external import find_mask, read_findings, read_mask
 from p2ch13.evaluate.options import EvaluationOptions
 from p2ch13.evaluate.report import describe_curve, format_summary, write_report
 from p2ch13.evaluate.submission import check_findings, is_submission, score_submission
-from p2ch13.evaluate.truth import find_excluded_file, read_excluded_by_series, read_series_file
+from p2ch13.evaluate.truth import read_excluded_by_series, read_series_file
 from p2ch13.evaluate.worst_cases import WorstCases
 from p2ch13.findings import Finding, find_marked
 from p2ch13.label_options import change_labels
 from p2ch13.scoring import Labels, ScanScores, score_scan, summarize
+from p2ch13.search_options import search_arguments
 from p2ch13.segmentation import detect, load_segmenter
 from util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
 from util.files import make_writable_folder
@@ -39,7 +40,6 @@ log = logging.getLogger(__name__)
 
 # A scan -> its labels (index, row, col), None where there is no mask, and its findings.
 Finder = Callable[[Ct], tuple[Labels | None, list[Finding]]]
-BEST = "best.state"  # what the file of a run's best model ends with
 Excluded = dict[str, list[CandidateInfoTuple]]  # series UID -> its annotations that count for nothing
 
 
@@ -144,15 +144,7 @@ def make_model_finder(options: EvaluationOptions, checkpoint: Path) -> Finder:
     keep_freed_memory()
 
     def find(ct: Ct) -> tuple[Labels | None, list[Finding]]:
-        found = detect(
-            ct,
-            model,
-            options.threshold,
-            options.min_diameter,
-            lung_field=options.lung_field,
-            tta=options.tta,
-            precision=options.precision,
-        )
+        found = detect(ct, model, **search_arguments(options))
         return found.labels, found.findings
 
     return find
@@ -208,7 +200,7 @@ def warn_of_used_scans(path: Path | None, checkpoint: Checkpoint, chosen: Sequen
             "little about others."
         )
     validated_on = checkpoint.val_series.intersection(chosen)
-    if validated_on and path is not None and path.name.endswith(BEST):
+    if validated_on and path is not None and path.name.endswith(BEST_STATE):
         log.warning(
             f"{path} is its run's best on {len(validated_on)} of these {len(chosen)} scans: chosen on them, it is "
             "likely to score better here than on others. The run's last state was not chosen."

@@ -7,11 +7,16 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from p2ch13.candidates import get_nodule_info_list, group_by_series, read_annotations, sort_candidates
+from p2ch13.candidates import (
+    find_excluded_file,
+    get_nodule_info_list,
+    group_by_series,
+    read_annotations,
+    sort_candidates,
+)
 from p2ch13.evaluate.external import read_findings
 from p2ch13.evaluate.options import EvaluationOptions
 from p2ch13.evaluate.truth import (
-    find_excluded_file,
     read_excluded_by_series,
     read_series_file,
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from p2ch13.candidates import (
-    EXCLUDED_FILE,
     POSITION_COLUMNS,
     CandidateInfoTuple,
     group_by_series,
@@ -15,12 +14,6 @@ from p2ch13.candidates import (
 from util.errors import InputError
 
 SERIES_COLUMN = POSITION_COLUMNS[0]
-
-
-def find_excluded_file(data_dir: Path, named: Path | None = None) -> Path | None:
-    """The file that is named; else the data folder's, None if it has none."""
-    in_data_dir = data_dir / EXCLUDED_FILE
-    return named or (in_data_dir if in_data_dir.is_file() else None)
 
 
 def read_excluded_by_series(csv_path: Path | None) -> dict[str, list[CandidateInfoTuple]]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from p2ch13.ct import Ct
@@ -17,6 +18,7 @@ from p2ch13.outputs import write_image, write_nodules
 from p2ch13.predict.inputs import ScanInput, find_inputs, split_duplicates
 from p2ch13.predict.options import PredictOptions
 from p2ch13.reporting import draw_nodules, write_png
+from p2ch13.search_options import search_arguments
 from p2ch13.segmentation import Segmenter, detect, load_segmenter
 from util.coordinates import to_axial
 from util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
@@ -83,16 +85,7 @@ def predict_scan(scan: ScanInput, model: Segmenter, options: PredictOptions) -> 
     ct = Ct(scan.path, series_uid=scan.series_uid)
     if options.dicom_seg:
         check_is_dicom(ct)
-    logits, labels, findings = detect(
-        ct,
-        model,
-        options.threshold,
-        options.min_diameter,
-        lung_field=options.lung_field,
-        tta=options.tta,
-        precision=options.precision,
-        show_progress=True,
-    )
+    logits, labels, findings = detect(ct, model, **search_arguments(options), show_progress=True)
     if options.probability:
         write_image(output_path(options, scan, f"probability.{options.format}"), as_probabilities(logits), ct)
     mask_path = output_path(options, scan, f"mask.{options.format}")
@@ -107,7 +100,7 @@ def predict_scan(scan: ScanInput, model: Segmenter, options: PredictOptions) -> 
 
 def as_probabilities(logits: NDArray[np.float16]) -> NDArray[np.float32]:
     """(index, row, col), each 0..1."""
-    return 1 / (1 + np.exp(-logits.astype(np.float32).clip(-80)))  # type: ignore[no-any-return]  # exp(89) is too large
+    return torch.from_numpy(logits).float().sigmoid().numpy()
 
 
 def output_path(options: PredictOptions, scan: ScanInput, ending: str) -> Path:

@@ -44,7 +44,7 @@ from p2ch13.distributed import (
     sum_over_processes,
     sync_batchnorm,
 )
-from p2ch13.losses import loss_of_sums, rate_false_alarms, sum_over_batch, sum_pixels
+from p2ch13.losses import loss_of_sums, losses_of_batch, rate_false_alarms, sum_pixels
 from p2ch13.metrics import BatchResult, EpochTotals, Scores, count_pixels, find_nodule_samples
 from p2ch13.mining import batch_statistics
 from p2ch13.model import BOOK_MODEL, LogitNetwork, UNetWrapper
@@ -375,7 +375,7 @@ class SegmentationTrainingApp:
         config = self.config
         sums = sum_pixels(logits, label_mask, with_entropy=config.cross_entropy > 0)
         over_batch = config.batch_dice and self.segmentation_model.training
-        losses = loss_of_sums(sum_over_batch(sums) if over_batch else sums, config.fn_weight, config.cross_entropy)
+        losses = losses_of_batch(sums, config.fn_weight, over_batch, config.cross_entropy)
         return BatchResult(losses, count_pixels(logits > NODULE_LOGIT, label_mask), sums)
 
     @property

@@ -21,6 +21,7 @@ from p2ch13.config import (
     PRESETS,
     TrainingConfig,
 )
+from p2ch13.crop_options import add_negatives, add_off_centre, add_slice_distance
 from p2ch13.label_options import add_label_options
 from util.errors import InputError, one_line
 from util.options import name_part, non_negative_int, non_negative_number, positive_int, positive_number, share
@@ -306,32 +307,6 @@ def add_sample_options(parser: argparse.ArgumentParser) -> None:
     )
     add_off_centre(samples)
     add_switch(samples, "balance-sizes", "draw a nodule the more often, the larger it is")
-
-
-# The options that decide what is cached: precache.py has them, too.
-
-
-def add_slice_distance(group: argparse._ActionsContainer) -> None:
-    group.add_argument(
-        "--slice-distance",
-        type=non_negative_number,
-        metavar="MM",
-        default=TrainingConfig.slice_distance,
-        help="between a slice and the next that the network sees with it; 0: those right beside it",
-    )
-
-
-def add_negatives(group: argparse._ActionsContainer) -> None:
-    group.add_argument(
-        "--negatives",
-        type=share,
-        default=TrainingConfig.negatives,
-        help="share of each batch without a nodule at its centre",
-    )
-
-
-def add_off_centre(group: argparse._ActionsContainer) -> None:
-    add_switch(group, "off-centre", "crops of all slices of a nodule, not of its centre alone")
 
 
 def add_learning_options(parser: argparse.ArgumentParser) -> None:

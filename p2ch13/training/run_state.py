@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from p2ch13.checkpoint import UNREADABLE, load_checkpoint, save_checkpoint
-from p2ch13.config import TrainingConfig
+from p2ch13.config import BEST_STATE, TrainingConfig
 from p2ch13.metrics import EpochTotals, Scores
 from p2ch13.model import UNetWrapper
 from p2ch13.training.provenance import get_commit, get_versions
@@ -109,7 +109,7 @@ class RunState:
 
     @property
     def best_path(self) -> Path:
-        return self.model_path("best.state")
+        return self.model_path(BEST_STATE)
 
     @property
     def picture_path(self) -> Path:
