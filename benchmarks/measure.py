@@ -57,6 +57,7 @@ class Sizes:
     candidate_count: int = 620  # of 551,065 in 888 scans
     series_count: int = LUNA16_SERIES
     nodule_count: int = LUNA16_NODULES
+    crops_in_memory_bytes: int = datasets.CROPS_IN_MEMORY_BYTES  # more of them lie on disk, as 20 times LUNA16's do
     seeds: int = 3
     loss_samples: int = 160
     loss_slices: int = 4
@@ -79,6 +80,7 @@ SMOKE = Sizes(
     candidate_count=10,
     series_count=20,
     nodule_count=40,
+    crops_in_memory_bytes=2**23,
     seeds=2,
     loss_samples=16,
     loss_slices=1,
@@ -365,7 +367,8 @@ def measure_large_set(work_dir: Path, nodule_count: int, sizes: Sizes) -> tuple[
     setup = Setup(work_dir / "luna", work_dir / "cache", val_stride=10, sizes=sizes)
     write_many_nodules(setup.data_dir, [f"1.2.{ndx:05d}" for ndx in range(sizes.series_count)], nodule_count)
     app = setup.make_app(*setup.long_run)
-    with mock.patch.object(datasets, "CtCache", MadeUpCache):
+    crops = mock.patch.object(datasets, "CROPS_IN_MEMORY_BYTES", sizes.crops_in_memory_bytes)
+    with mock.patch.object(datasets, "CtCache", MadeUpCache), crops:
         train_ds = app.init_train_ds()
     app.do_training(1, train_ds)
     rate = max(sizes.samples / seconds(app.do_training, epoch_ndx, train_ds) for epoch_ndx in (2, 3))

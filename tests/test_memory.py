@@ -5,7 +5,7 @@ from util.memory import DiskTensor
 
 
 def test_values_outlive_the_memory_that_held_them(tmp_path):
-    disk_tensor = DiskTensor(tmp_path, (5, 7), torch.int16)
+    disk_tensor = DiskTensor(tmp_path / "not" / "there", (5, 7), torch.int16)
     disk_tensor.tensor[:] = torch.arange(35).view(5, 7)
     disk_tensor.release()
     assert disk_tensor.tensor.flatten().tolist() == list(range(35))

@@ -18,13 +18,14 @@ class DiskTensor:
 
     The file has no name: it goes with the object, even if the process is killed.
 
-    Args: folder: on the file system that has room for it.
+    Args: folder: on the file system that has room for it; made if it is missing.
     Attributes: `tensor`, to be read and written as any other.
     Raises: OSError if the disk has not enough room.
     """
 
     def __init__(self, folder: Path, shape: Sequence[int], dtype: torch.dtype) -> None:
         byte_count = math.prod(shape) * dtype.itemsize
+        folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             reserve(file.fileno(), byte_count)
             self._map: mmap.mmap | None = mmap.mmap(file.fileno(), byte_count)
