@@ -10,7 +10,7 @@ BENCH_VAL_STRIDE ?= 4
 DEMO_OPTIONS := --data-dir $(DEMO_DIR) --cache-dir data/demo-cache
 
 # Two tests at a time, a thread each: most of them wait for a process to start or do one thing after the other.
-PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n 2
+PYTEST := $(VENV)/bin/python -m pytest -q -n 2
 
 .PHONY: demo test test-slow bench stress check clean
 

@@ -20,6 +20,7 @@ setup(
         "matplotlib>=3.8",
         "pooch>=1.8",
         "requests>=2.31",
+        "filelock>=3.12",
     ],
     extras_require={
         "dicom": ["highdicom>=0.24", "pydicom>=2.4"]

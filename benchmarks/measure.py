@@ -117,7 +117,8 @@ class Setup:
         return SegmentationTrainingApp(
             [
                 *("--data-dir", str(self.data_dir), "--cache-dir", str(self.cache_dir)),
-                *("--val-stride", str(self.val_stride), "--samples-per-epoch", str(self.sizes.samples), *options),
+                *("--val-stride", str(self.val_stride), "--samples-per-epoch", str(self.sizes.samples)),
+                *("--threads", str(torch.get_num_threads()), *options),  # as many as plain PyTorch has
             ]
         )
 

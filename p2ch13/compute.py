@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import shutil
 import sys
@@ -10,13 +11,18 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, cast
 
+import SimpleITK as sitk
 import torch
+from threadpoolctl import threadpool_limits
 from torch import nn
 
+from p2ch13.config import AUTO_THREADS
 from util.errors import InputError
 from util.launch import Launch
+from util.threads import ThreadTuner, available_cores, halvings
 
 COMPILE_FROM_SAMPLES = 300_000  # an epoch of the book's; compiling takes longer than it gains in a short run
+TRIALS_S, COMPILED_TRIALS_S = 30.0, 600.0  # from one trial of threads to the next, at least
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 NEVER = 2**31 - 1
 
@@ -61,6 +67,36 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
 def get_slice_batch_size(device: torch.device) -> int:
     """How many whole slices to compute at once; one fills a CPU's caches as it is."""
     return 1 if device.type == "cpu" else 16
+
+
+@functools.cache
+def get_thread_limit() -> int:
+    """The most threads that `auto` computes with: PyTorch's own number, but no more than there are cores to use.
+
+    PyTorch's is that of the machine's physical cores, or what OMP_NUM_THREADS says; it is read at the first call,
+    before any thread tuner changes it.
+    """
+    return min(torch.get_num_threads(), available_cores())
+
+
+def choose_threads(choice: int | str, launch: Launch | None = None, is_compiled: bool = False) -> ThreadTuner:
+    """What sets this process's number of computing threads; SimpleITK and NumPy are given theirs at once.
+
+    `auto` measures which number is fastest, see `ThreadTuner`. It stays with what PyTorch has on a GPU, and in one of
+    several processes, whose steps wait for each other: torchrun gives each of them one thread.
+
+    Args: choice: "auto" or a number; is_compiled: whether each other number means to compile the steps anew.
+    """
+    limit = get_thread_limit()
+    if choice != AUTO_THREADS:
+        counts = [int(choice)]
+    elif torch.cuda.is_available() or not (launch or Launch()).is_alone:
+        counts = [limit]
+    else:
+        counts = halvings(limit)
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(counts[-1])
+    threadpool_limits(counts[-1], user_api="blas")
+    return ThreadTuner(counts, torch.set_num_threads, COMPILED_TRIALS_S if is_compiled else TRIALS_S)
 
 
 def keep_freed_memory() -> None:

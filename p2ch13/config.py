@@ -19,6 +19,8 @@ REFINED_THRESHOLD_HU = -600  # the same for refined labels
 LABEL_KINDS = ("box", "refined", "lidc")
 MISSING_XML_CHOICES = ("box", "leave-out")
 PRECISIONS = ("auto", "fp32", "bf16")
+AUTO_THREADS = "auto"
+THREADS_HELP = "that compute, on a CPU: a number, or auto: measured at the start and every so often"
 COMPILE_CHOICES = ("auto", "yes", "no")
 OPTIMIZERS = ("adam", "muon")
 ACTIVATIONS = ("relu", "leaky_relu")
@@ -95,6 +97,7 @@ class TrainingConfig:
     val_stride: int = 10  # every tenth series is for validation
     num_workers: int = 0  # processes that read validation slices ahead
     precision: str = "auto"
+    threads: int | str = AUTO_THREADS  # that compute, on a CPU
     compile: str = "auto"
     sync_batchnorm: bool = False
     seed: int = 0

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import fcntl
 import logging
-import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from p2ch13.config import Folders
 from p2ch13.luna16 import FILES, MALIGNANCY, CsvFacts, RemoteFile
@@ -24,6 +24,7 @@ from util.logconf import set_up_logging
 
 log = logging.getLogger(__name__)
 
+LOCK_FILE = ".download.lock"  # in the data folder; a killed process leaves it there, unlocked
 STAGING_FOLDER = ".download"  # in the data folder: what comes to its end there is renamed, not copied
 UNPACKED_RATIO = 1.8  # bytes of a subset's scans for each of its archive, about; the archive itself tells them exactly
 
@@ -95,19 +96,17 @@ def build_parser() -> argparse.ArgumentParser:
 @contextmanager
 def only_process(data_dir: Path) -> Iterator[None]:
     """Raises: InputError if another download is at work in the folder; two would write into the same files."""
-    descriptor = os.open(data_dir, os.O_RDONLY)
+    lock = FileLock(data_dir / LOCK_FILE)
     try:
-        lock(descriptor, data_dir)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(f"{data_dir}: another download is at work in this folder; wait for it, or stop it") from None
+    try:
         yield
     finally:
-        os.close(descriptor)
-
-
-def lock(descriptor: int, data_dir: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InputError(f"{data_dir}: another download is at work in this folder; wait for it, or stop it") from None
+        with suppress(OSError):  # on Windows, which removes no open file, the lock itself does
+            (data_dir / LOCK_FILE).unlink()
+        lock.release()
 
 
 def report_plan(data_dir: Path, files: Sequence[RemoteFile]) -> list[RemoteFile]:

@@ -6,7 +6,6 @@ import argparse
 import hashlib
 import json
 import logging
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -35,6 +34,7 @@ from util.logconf import set_up_logging
 from util.options import name_part, positive_int
 from util.processes import map_in_processes
 from util.progress import progress_bar
+from util.threads import available_cores
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--subset-folder", type=subset_name, default=SUBSET_FOLDER, help="folder in it for the scans; subset..."
     )
-    parser.add_argument("--num-workers", type=positive_int, default=os.cpu_count() or 1, help="processes")
+    parser.add_argument("--num-workers", type=positive_int, default=available_cores(), help="processes")
     return parser
 
 

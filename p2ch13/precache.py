@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -20,6 +19,7 @@ from util.launch import Launch
 from util.logconf import set_up_logging
 from util.options import positive_int
 from util.processes import map_in_processes
+from util.threads import available_cores
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ def build_parser() -> argparse.ArgumentParser:
         "change what it stands for",
     )
     parser.add_argument(
-        "--num-workers", type=positive_int, default=os.cpu_count() or 1, help="processes, on each machine"
+        "--num-workers", type=positive_int, default=available_cores(), help="processes, on each machine"
     )
     crops = parser.add_argument_group("crops: as in the training to come")
     add_slice_distance(crops)

@@ -22,6 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 from p2ch13.datasets import Luna2dSegmentationDataset
 from p2ch13.metrics import Scores
 from util.files import write_whole
+from util.threads import available_cores
 
 PICTURE_SERIES_COUNT = 12
 PICTURE_SLICE_COUNT = 6
@@ -83,7 +84,8 @@ class TensorBoardReport:
     ) -> None:
         """Overlays of 6 slices of each of the first 12 series; with them, if asked for, the labels alone."""
         writer = self.writers[mode]
-        with ThreadPoolExecutor() as pool:  # compressing a picture takes as long as segmenting its slice
+        # Compressing a picture takes as long as segmenting its slice.
+        with ThreadPoolExecutor(available_cores()) as pool:
             written = []
             for series_ndx, series_uid in enumerate(dataset.series_list[:PICTURE_SERIES_COUNT]):
                 slices = choose_slices(*dataset.ct_cache.get_ct_sample_size(series_uid))

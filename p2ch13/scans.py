@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from p2ch13.dicom import choose_series, read_series, read_slice
 from p2ch13.headers import check_metaimage_stream, check_nifti_length, find_voxel_file
 from util.errors import InputError, errors_naming
+from util.memory_map import advise
 
 IMAGE_IOS = {
     ".mhd": "MetaImageIO",
@@ -178,7 +179,7 @@ def read_voxels(header: ScanHeader) -> NDArray[np.int16]:
         with errors_naming(header.mapped_file), header.mapped_file.open("rb") as file:
             file_map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         # A crop takes a few pages of each slice; what the system reads ahead of them is a fifth of the scan.
-        file_map.madvise(mmap.MADV_RANDOM)
+        advise(file_map, "MADV_RANDOM")
         return np.frombuffer(file_map, np.dtype(f"{header.byte_order}i2")).reshape(header.shape_irc)
     if header.path.name.endswith((".nii", ".nii.gz")):
         check_nifti_length(header.path)

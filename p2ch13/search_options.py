@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any, Protocol
 
-from p2ch13.config import MIN_DIAMETER_MM, NODULE_THRESHOLD, PRECISIONS
-from util.options import non_negative_number, probability
+from p2ch13.config import AUTO_THREADS, MIN_DIAMETER_MM, NODULE_THRESHOLD, PRECISIONS, THREADS_HELP
+from util.options import non_negative_number, probability, thread_count
 
 
 class SearchOptions(Protocol):
@@ -64,4 +64,11 @@ def add_search_options(parser: argparse.ArgumentParser, without_model: str = "")
         choices=PRECISIONS,
         default=PRECISIONS[0],
         help="of convolutions; auto is bf16 where the processor calculates in it (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=thread_count,
+        metavar="auto|N",
+        default=AUTO_THREADS,
+        help=f"{THREADS_HELP} (default: %(default)s)",
     )

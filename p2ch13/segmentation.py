@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -26,6 +27,7 @@ from util.errors import InputError
 from util.launch import Launch
 from util.logits import to_logit
 from util.progress import progress_bar
+from util.threads import ThreadTuner
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +100,7 @@ def detect(
     tta: bool = False,
     precision: str = "auto",
     show_progress: bool = False,
+    threads: ThreadTuner | None = None,
 ) -> Detection:
     """Find the nodules of a scan. Args, Raises: see `segment` and `find_nodules`."""
     logits = segment(
@@ -108,6 +111,7 @@ def detect(
         precision=precision,
         show_progress=show_progress,
         lowest_threshold=min(threshold, LOWEST_THRESHOLD),
+        threads=threads,
     )
     labels, findings = find_nodules(ct, logits, threshold, min_diameter_mm)
     return Detection(logits.astype(np.float16), labels, findings)
@@ -122,6 +126,7 @@ def segment(
     precision: str = "auto",
     show_progress: bool = False,
     lowest_threshold: float = LOWEST_THRESHOLD,
+    threads: ThreadTuner | None = None,
 ) -> NDArray[np.float32]:
     """How probable it is that each voxel of a scan is nodule, as a logit.
 
@@ -136,6 +141,7 @@ def segment(
         precision: see `compute.get_dtype`.
         show_progress: a bar over the slices.
         lowest_threshold: probability from which on this holds.
+        threads: chooses how many compute; None leaves their number as it is.
     Returns: (index, row, col), shaped like `ct.hu`; -inf outside the box.
     Raises: InputError, naming the file, if the scan cannot be read or all of its voxels are the same, and if the model
         gives anything but numbers.
@@ -156,7 +162,7 @@ def segment(
     model.eval()
     with progress_bar(len(in_box), f"Segmenting {ct.series_uid[-20:]}", "slice", show_progress) as bar:
         start = 0
-        for slice_logits in predict_slices(hu, box, step, model, tta, precision):
+        for slice_logits in predict_slices(hu, box, step, model, tta, precision, threads):
             if not np.isfinite(slice_logits).all():
                 raise InputError(f"{ct.header.path}: the model's result is NaN; try --precision fp32, or another model")
             in_box[start : start + len(slice_logits)] = slice_logits
@@ -193,7 +199,13 @@ def with_margin(start: int, stop: int, size: int, margin: int, multiple: int) ->
 
 @torch.inference_mode()
 def predict_slices(
-    hu: NDArray[np.int16], box: Box, step: int, model: Segmenter, tta: bool, precision: str
+    hu: NDArray[np.int16],
+    box: Box,
+    step: int,
+    model: Segmenter,
+    tta: bool,
+    precision: str,
+    threads: ThreadTuner | None = None,
 ) -> Iterator[NDArray[np.float32]]:
     """The logits of the box's slices, a batch of them after the other: (slice, row, col).
 
@@ -211,7 +223,7 @@ def predict_slices(
         windows = torch.from_numpy(slab).to(device).unfold(0, 2 * margin + 1, 1)[..., ::step]
         # (slice, 7, row, col), in what convolutions are fastest in
         ct_slices = windows.permute(0, 3, 1, 2).float().contiguous(memory_format=torch.channels_last)
-        with autocast(device, dtype):
+        with threads.measuring(ct_slices.numel()) if threads else nullcontext(), autocast(device, dtype):
             logits = predict_flipped(model, ct_slices) if tta else model.logits(ct_slices)
         yield logits[:, 0].float().cpu().numpy()
 

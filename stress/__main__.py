@@ -2,7 +2,8 @@
 
     python -m stress
 
-Kills at random moments, a full disk, mutated files, damaged scans: each has a command line of its own as well.
+Kills at random moments, a full disk, mutated files, damaged scans, busy cores: each has a command line of its own as
+well.
 """
 
 from __future__ import annotations
@@ -29,10 +30,14 @@ class Sizes(NamedTuple):
     files: int
     scans: int
     share: float  # of the scans, damaged
+    busy_samples: int  # trained beside busy loops, and without them
+    loops: int
 
 
-LONG = Sizes(kills=30, samples=SAMPLES_PER_EPOCH, disks=5, files=10_000, scans=1000, share=0.05)
-SHORT = Sizes(kills=2, samples=24, disks=1, files=100, scans=60, share=0.4)
+LONG = Sizes(
+    kills=30, samples=SAMPLES_PER_EPOCH, disks=5, files=10_000, scans=1000, share=0.05, busy_samples=800, loops=10
+)
+SHORT = Sizes(kills=2, samples=24, disks=1, files=100, scans=60, share=0.4, busy_samples=64, loops=4)
 
 
 def main(sys_argv: Sequence[str] | None = None) -> int:
@@ -58,11 +63,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 def make_parts(sizes: Sizes, seed: int, work_dir: Path | None) -> dict[str, Callable[[], list[Row]]]:
     """What each run is called, and how it is begun."""
+    from stress.busy import train_beside_loops
     from stress.damaged_scans import damage_all
     from stress.full_disk import fill_all
     from stress.kills import kill_all
 
     return {
+        "busy machine": lambda: train_beside_loops(sizes.loops, sizes.busy_samples, rounds=2, work_dir=work_dir),
         "damaged scans": lambda: damage_all(sizes.scans, sizes.share, seed, work_dir),
         "mutated files": lambda: mutate_all(sizes.files, seed),
         "full disk": lambda: fill_all(sizes.disks, seed, work_dir=work_dir),

@@ -48,6 +48,7 @@ PRECACHE_SHARE = 1 / 3  # of the kills
 SCAN_COUNT = 100
 TRAINING = (
     *("--preset", "strong", "--depth", "2", "--precision", "fp32", "--val-stride", "10"),
+    *("--threads", "1"),  # sums depend on it
     *("--epochs", "3", "--validation-cadence", "1", "--checkpoint-minutes", "0.005"),
 )
 

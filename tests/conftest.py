@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# Before PyTorch is loaded, here and in what tests start: threads that wait for each other would make the tests slow
+# beside another busy process, and `--threads auto` would change their number, and sums with it, as it sees fit.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 from p2ch13 import compute
 from p2ch13.config import Folders

@@ -4,12 +4,21 @@ import subprocess
 import sys
 
 import pytest
+import SimpleITK as sitk
 import torch
 import torch._dynamo
 
 from p2ch13 import compute
-from p2ch13.compute import CapturedStep, compile_model, get_dtype, has_bfloat16_arithmetic, should_compile
+from p2ch13.compute import (
+    CapturedStep,
+    choose_threads,
+    compile_model,
+    get_dtype,
+    has_bfloat16_arithmetic,
+    should_compile,
+)
 from util.errors import InputError
+from util.launch import Launch
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -54,6 +63,53 @@ def test_freed_memory_is_used_again():
     given_back, kept = map(int, subprocess.check_output([sys.executable, "-c", COUNT_PAGE_FAULTS]).split())
     assert kept < 2**26 // resource.getpagesize() / 100
     assert given_back > 10 * kept
+
+
+@pytest.fixture
+def four_cores(monkeypatch):
+    """And four threads in PyTorch; what the test sets goes with it."""
+    monkeypatch.setattr(compute, "get_thread_limit", lambda: 4)
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    yield
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
+
+
+@pytest.mark.parametrize(
+    ("choice", "launch", "gpu", "expected"),
+    [
+        ("auto", Launch(), False, (1, 2, 4)),
+        ("auto", Launch(), True, (4,)),
+        ("auto", Launch(1, 2, 1, 2, True), False, (4,)),  # torchrun has set it
+        (3, Launch(), False, (3,)),
+        (3, Launch(1, 2, 1, 2, True), True, (3,)),
+        (6, Launch(), False, (6,)),
+    ],
+)
+def test_numbers_of_threads_to_choose_from(four_cores, monkeypatch, choice, launch, gpu, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    assert choose_threads(choice, launch).counts == expected
+    assert sitk.ProcessObject.GetGlobalDefaultNumberOfThreads() == expected[-1]
+
+
+def test_a_number_of_threads_is_in_use_at_once():
+    before = torch.get_num_threads()
+    try:
+        choose_threads(before + 1)
+        assert torch.get_num_threads() == before + 1
+        assert compute.get_thread_limit() <= before  # as PyTorch had it
+    finally:
+        choose_threads(before)
+
+
+def test_the_threads_of_a_container(monkeypatch):
+    compute.get_thread_limit.cache_clear()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
+    monkeypatch.setattr(compute, "available_cores", lambda: 3)
+    try:
+        assert compute.get_thread_limit() == 3
+    finally:
+        compute.get_thread_limit.cache_clear()
 
 
 def test_what_is_compiled(monkeypatch):

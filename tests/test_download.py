@@ -291,6 +291,46 @@ def test_room_for_several_archives():
     assert needed == pytest.approx(1.8 * sizes[0] + 2.8 * sizes[1], abs=2)
 
 
+WITHOUT_UNIX = """
+import importlib, mmap, os, pkgutil, sys, time
+for name in ("fcntl", "resource", "termios"):
+    sys.modules[name] = None  # an import of it fails
+for name in ("posix_fadvise", "posix_fallocate", "sched_getaffinity", "POSIX_FADV_WILLNEED"):
+    delattr(os, name)
+for name in [name for name in vars(mmap) if name.startswith("MADV_")]:
+    delattr(mmap, name)
+sys.argv[1:] = []
+import p2ch13, util
+for package in (p2ch13, util):
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+"""
+
+
+def test_everything_can_be_imported_on_other_systems():
+    done = subprocess.run([sys.executable, "-c", WITHOUT_UNIX], capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_lock_without_fcntl(tmp_path):
+    """The same on a system without it: a second download is refused, and one that comes later is not."""
+    code = (
+        f"{WITHOUT_UNIX}\nfrom pathlib import Path; from p2ch13.download import only_process\n"
+        "from util.errors import InputError; folder = Path(sys.argv[1])\n"
+        "with only_process(folder):\n"
+        "    try:\n        only_process(folder).__enter__()\n"
+        "    except InputError as error:\n        print(error)\n"
+        "with only_process(folder):\n    print('free')\n"
+    ).replace("sys.argv[1:] = []\n", "")
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.splitlines()
+    assert "another download is at work in this folder" in first
+    assert second == "free"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_two_downloads_at_once(table, server, data_dir, capsys):
     data_dir.mkdir()
     with download.only_process(data_dir):

@@ -192,11 +192,13 @@ def test_the_model_is_asked_as_the_options_say(evaluation, tmp_path, checkpoint,
     calls = []
 
     def segment(ct, model, **options):
-        calls.append((ct.series_uid, {name: options[name] for name in ("lung_field", "tta", "precision")}))
+        calls.append((ct.series_uid, {name: options[name] for name in ("lung_field", "tta", "precision", "threads")}))
         return np.where(ct.hu > -700, to_logit(0.75), to_logit(0.25)).astype(np.float32)
 
     monkeypatch.setattr(segmentation, "segment", segment)
     assert evaluation("--checkpoint", checkpoint, "--all", "--tta") == 0
+    (threads,) = {options.pop("threads") for _, options in calls}  # what it has measured holds for the next scan
+    assert threads.counts == (1,)
     assert calls == [(series_uid, {"lung_field": True, "tta": True, "precision": "auto"}) for series_uid in TINY_SCANS]
     metrics = read_metrics(tmp_path)
     assert (metrics["voxels"]["dice"], metrics["nodules"]["recall"], metrics["froc"]["cpm"]) == (1, 1, 1)

@@ -1,3 +1,6 @@
+import mmap
+import os
+
 import pytest
 import torch
 
@@ -10,6 +13,17 @@ def test_values_outlive_the_memory_that_held_them(tmp_path):
     disk_tensor.release()
     assert disk_tensor.tensor.flatten().tolist() == list(range(35))
     assert disk_tensor.tensor.dtype == torch.int16
+
+
+def test_a_system_that_takes_no_advice(tmp_path, monkeypatch):
+    """Nor gives a file its room at once: Windows."""
+    for name in ("MADV_DONTNEED", "MADV_RANDOM"):
+        monkeypatch.delattr(mmap, name, raising=False)
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    disk_tensor = DiskTensor(tmp_path, (5, 7), torch.int16)
+    disk_tensor.tensor[:] = torch.arange(35).view(5, 7)
+    disk_tensor.release()
+    assert disk_tensor.tensor.flatten().tolist() == list(range(35))
 
 
 def test_its_file_has_no_name(tmp_path):

@@ -335,7 +335,9 @@ def test_the_model_is_asked_as_the_options_say(tmp_path, predict, monkeypatch):
     monkeypatch.setattr(app, "detect", detect)
     path = write_scan(tmp_path / "a.mha", make_hu(BALLS, SHAPE_IRC))
     assert predict(path) == 0
-    assert predict(path, "--tta", "--no-lung-field", "--precision", "bf16", "--threshold", "0.9999") == 0
+    options = ("--tta", "--no-lung-field", "--precision", "bf16", "--threshold", "0.9999", "--threads", "2")
+    assert predict(path, *options) == 0
+    assert [call[2].pop("threads").counts for call in calls] == [(1,), (2,)]  # OMP_NUM_THREADS limits `auto` here
     assert calls == [
         (0.5, 3.0, {"lung_field": True, "tta": False, "precision": "auto", "show_progress": True}),
         (0.9999, 3.0, {"lung_field": False, "tta": True, "precision": "bf16", "show_progress": True}),
@@ -344,7 +346,7 @@ def test_the_model_is_asked_as_the_options_say(tmp_path, predict, monkeypatch):
 
 @pytest.mark.parametrize("limit", [100, pytest.param(1500, marks=pytest.mark.slow)])
 def test_a_full_disk_ends_in_one_line(tmp_path, checkpoint, out, limit):
-    """A limit on the size of files, which the mask is larger than, or only the picture. What is there is whole."""
+    """A limit on the size of files, which the mask is larger than, or only the picture: no mask without a list."""
     scan = write_scan(tmp_path / "a.mha", make_hu(BALLS, SHAPE_IRC))
     code = (
         f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
@@ -356,10 +358,92 @@ def test_a_full_disk_ends_in_one_line(tmp_path, checkpoint, out, limit):
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert "cannot be written whole; is the disk full?" in line or line.endswith("File too large")
     assert "Traceback" not in done.stderr
-    written = [] if limit == 100 else ["a_mask.nii.gz"]
-    assert [file.name for file in out.iterdir()] == written
-    for name in written:
-        assert read_mask(out / name).sum() == sum(ball_mask(ball, SHAPE_IRC).sum() for ball in BALLS)
+    assert f"{out / 'a_'}" in line
+    assert list(out.iterdir()) == []
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path, predict, out):
+    """Of another model: its masks and its list still belong together."""
+    scan = write_scan(tmp_path / "a.mha", make_hu(BALLS, SHAPE_IRC))
+    other = write_checkpoint(tmp_path / "models" / "other.state", 9999)  # finds nothing
+    assert predict(scan, "--no-lung-field", checkpoint=other) == 0
+    before = read_files(out)
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))\n"  # less than the picture
+        "from p2ch13.predict.__main__ import main; from util.errors import run_command; run_command(main)"
+    )
+    options = command(tmp_path / "models" / "seg.state", out, scan, "--no-lung-field")[3:]
+    done = subprocess.run([sys.executable, "-c", code, *options], capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.returncode == 2, done.stdout
+    assert read_files(out) == before
+
+
+def read_files(folder):
+    return {path.name: path.read_bytes() for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(InputError("no picture"), 2), (OSError(28, "No space left on device"), 2), (KeyboardInterrupt(), 130)],
+)
+@pytest.mark.parametrize("function", ["draw_scan", "write_nodules"])
+def test_a_scan_that_fails_leaves_the_files_of_an_earlier_run(
+    tmp_path, predict, out, monkeypatch, function, error, status
+):
+    scan = write_scan(tmp_path / "a.mha", make_hu(BALLS, SHAPE_IRC))
+    other = write_checkpoint(tmp_path / "models" / "other.state", 9999)
+    assert predict(scan, "--no-lung-field", "--probability", checkpoint=other) == 0
+    before = read_files(out)
+    assert read_rows(out) == []
+
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr(app, function, fail)
+    assert predict(scan, "--no-lung-field", "--probability") == status
+    assert read_files(out) == before
+    monkeypatch.undo()
+    assert predict(scan, "--no-lung-field", "--probability") == 0
+    assert len(read_rows(out)) == len(BALLS)
+    assert read_files(out).keys() == before.keys()
+
+
+def test_one_of_several_scans_fails(tmp_path, predict, out, monkeypatch):
+    """The list has those that are done, and there are no files of the one that is not."""
+    scans = [write_scan(tmp_path / f"{name}.mha", make_hu(BALLS, SHAPE_IRC)) for name in "abc"]
+    draw = app.draw_scan
+
+    def fail_once(path, *arguments):
+        if path.name == "b_overlay.png":
+            raise InputError(f"{path}: no")
+        draw(path, *arguments)
+
+    monkeypatch.setattr(app, "draw_scan", fail_once)
+    assert predict(*scans, "--no-lung-field") == 1
+    assert sorted(read_files(out)) == sorted(
+        ["nodules.csv", *(f"{name}_{ending}" for name in "ac" for ending in ("mask.nii.gz", "overlay.png"))]
+    )
+    assert [row["seriesuid"] for row in read_rows(out)] == ["a", "a", "c", "c"]
+
+
+def test_a_scan_that_dicom_cannot_refer_to_leaves_no_mask(tmp_path, predict, out, monkeypatch, capsys):
+    pytest.importorskip("highdicom")
+    write_series(tmp_path / "patient", make_hu(BALLS, SHAPE_IRC))
+
+    def fail(path, mask, ct):
+        raise InputError(f"{ct.header.path}: --dicom-seg cannot refer to it")
+
+    monkeypatch.setattr(app, "write_dicom_segmentation", fail)
+    assert predict(tmp_path / "patient", "--no-lung-field", "--dicom-seg") == 2
+    assert_one_line(capsys, "--dicom-seg cannot refer to it")
+    assert read_files(out) == {}
+
+
+def test_what_a_killed_run_left_is_no_scan(tmp_path):
+    """Not the DICOM segmentation, either, in its hidden folder."""
+    write_series(tmp_path / "patient", make_hu(BALLS, SHAPE_IRC))
+    write_series(tmp_path / "out" / ".host.1.tmp.1.2.3", make_hu(BALLS, SHAPE_IRC), series_uid="1.2.99")
+    assert [scan.path.name for scan in find_inputs(tmp_path)] == ["patient"]
 
 
 def test_ctrl_c_leaves_nothing_half_written(tmp_path, checkpoint, out):

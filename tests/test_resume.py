@@ -19,6 +19,7 @@ from p2ch13 import compute
 from p2ch13.checkpoint import load_checkpoint, save_checkpoint
 from p2ch13.config import PRESETS, Folders
 from p2ch13.metrics import Scores
+from p2ch13.training import app as app_module
 from p2ch13.training import run_state
 from p2ch13.training.__main__ import main
 from p2ch13.training.app import SegmentationTrainingApp
@@ -42,6 +43,7 @@ def make_options(folders):
     return [
         *("--data-dir", str(folders.data_dir), "--cache-dir", str(folders.cache_dir), "--val-stride", "2"),
         *("--preset", "strong", "--depth", "1", "--epochs", "2", "--samples-per-epoch", "20", "--precision", "fp32"),
+        *("--threads", "1"),
     ]
 
 
@@ -255,6 +257,31 @@ def test_the_number_format_is_saved(options, tmp_path):
     app.take_up(app.init_train_ds().ct_cache)
     app.save_model(None, is_best=False)
     assert last_state(tmp_path)["dtype"] == "bfloat16"
+
+
+@pytest.mark.parametrize("saved", [3, None, "x", -1])
+def test_a_deterministic_run_keeps_its_number_of_threads(options, tmp_path, monkeypatch, saved):
+    """That of the machine that it began on; a state without one, of an earlier version, takes this machine's."""
+    monkeypatch.setattr(app_module, "get_thread_limit", lambda: 2)
+    threads = torch.get_num_threads()
+    try:
+        app = SegmentationTrainingApp([*options, "--deterministic", "--threads", "auto", "--epochs", "1"])
+        assert (app.train_threads.counts, app.val_threads.counts) == ((2,), (2,))
+        app.main()
+        state = last_state(tmp_path)
+        assert state["threads"] == 2
+        save_checkpoint(app.run.last_path, {**state, "threads": saved})
+        resumed = SegmentationTrainingApp(["--resume", *folder_options(tmp_path)])
+        assert resumed.train_threads.counts == (3 if saved == 3 else 2,)
+    finally:
+        torch.set_num_threads(threads)
+    assert run("--resume", app.run.last_path, "--threads", "1") == 2
+
+
+def test_another_number_of_threads_from_now_on(options, tmp_path):
+    SegmentationTrainingApp([*options, "--epochs", "1"]).main()
+    app = SegmentationTrainingApp(["--resume", *folder_options(tmp_path), "--threads", "auto"])
+    assert app.config.threads == "auto"
 
 
 def test_the_latest_of_several_runs(tmp_path, whole):

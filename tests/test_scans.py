@@ -1,9 +1,11 @@
 import gzip
+import mmap
+import os
 
 import numpy as np
 import pytest
 
-from p2ch13.scans import find_scans, read_header, read_voxels, scan_signature
+from p2ch13.scans import find_scans, read_ahead, read_header, read_voxels, scan_signature
 from tests.scan_files import ORIGIN_XYZ, VX_SIZE_XYZ, Ball, make_hu, write_scan
 from util.errors import InputError
 
@@ -171,3 +173,14 @@ def test_every_type_of_voxel(tmp_path, dtype):
     voxels = read(write_scan(tmp_path / "a.nii.gz", values))
     assert voxels.dtype == np.int16
     np.testing.assert_array_equal(voxels, values)
+
+
+def test_a_memory_map_on_a_system_that_takes_no_advice(tmp_path, monkeypatch):
+    """Windows has no `madvise`."""
+    monkeypatch.delattr(mmap, "MADV_RANDOM", raising=False)
+    monkeypatch.delattr(os, "posix_fadvise", raising=False)
+    hu = make_hu([], (4, 20, 22))
+    header = read_header(write_scan(tmp_path / "a.mhd", hu))
+    assert header.mapped_file is not None
+    read_ahead(header, 0, 3)
+    np.testing.assert_array_equal(read_voxels(header), hu)

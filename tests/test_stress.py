@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from stress import damaged_scans
+from stress import busy, damaged_scans
 from stress.__main__ import LONG, SHORT, make_parts
+from stress.busy import Pace, busy_loops
 from stress.damaged_scans import DAMAGES, check_rebuilt, check_skipped, check_stopped, damage_scans
 from stress.report import LostError, Row, collect_rows, format_table, report
 from stress.scans import write_scans
@@ -96,4 +97,30 @@ def test_the_long_versions_are_long():
 
 
 def test_all_four_are_run():
-    assert list(make_parts(SHORT, 0, None)) == ["damaged scans", "mutated files", "full disk", "kills"]
+    assert list(make_parts(SHORT, 0, None)) == ["busy machine", "damaged scans", "mutated files", "full disk", "kills"]
+
+
+def test_a_training_beside_busy_loops(tmp_path, capsys, monkeypatch):
+    """To its end; how fast is left to the machine."""
+    monkeypatch.setattr(busy, "EXPECTED_SHARE", 0.0)
+    options = ["--loops", "2", "--samples", "16", "--rounds", "1", "--work-dir", str(tmp_path)]
+    assert busy.main(options) == 0
+    assert "| 2 busy loops beside it | 1 | 0; " in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_processor_time_that_is_not_put_to_use_is_a_loss(tmp_path, monkeypatch):
+    """A fifth of the samples for the same processor time."""
+    paces = {"1": Pace(100, wall_s=10.0, cpu_s=10.0), "2": Pace(100, wall_s=500.0, cpu_s=50.0)}
+    monkeypatch.setattr(busy, "train", lambda options: paces[options[-1]])
+    with pytest.raises(LostError, match=r"0\.20 of the work"):
+        busy.train_beside_loops(1, 100, 2, threads=2, work_dir=tmp_path)
+    row = busy.train_beside_loops(1, 100, 2, threads=1, work_dir=tmp_path)[0]
+    assert (row.survived, row.lost) == (2, 0)
+    assert "10.0 samples/s on 1.00 cores' time" in row.note
+
+
+def test_busy_loops_end_with_the_training():
+    with pytest.raises(LostError), busy_loops(2) as loops:
+        raise LostError
+    assert [loop.poll() is not None for loop in loops] == [True, True]

@@ -12,8 +12,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
 
+from p2ch13 import compute
 from p2ch13.checkpoint import load_checkpoint, load_model
+from p2ch13.compute import choose_threads
 from p2ch13.config import OPTIMIZERS, PRESETS, TrainingConfig
 from p2ch13.datasets import Luna2dSegmentationDataset
 from p2ch13.losses import sum_pixels
@@ -584,12 +587,65 @@ def test_deterministic_operations_only(monkeypatch):
     assert called == [True]
 
 
+@pytest.fixture
+def two_threads(monkeypatch):
+    """To choose from; in fact there is one, and any number passes for it."""
+    used = []
+    monkeypatch.setattr(compute, "get_thread_limit", lambda: 2)
+    monkeypatch.setattr(torch, "set_num_threads", used.append)
+    return used
+
+
+def test_training_and_validation_choose_their_threads(options, two_threads):
+    app = SegmentationTrainingApp([*options, "--samples-per-epoch", "64"])
+    assert (app.train_threads.counts, app.val_threads.counts) == ((1, 2), (1, 2))
+    train_ds, val_ds = app.init_train_ds(), app.init_val_ds()
+    for tuner, work in (
+        (app.train_threads, lambda: app.do_training(1, train_ds)),
+        (app.val_threads, lambda: app.do_validation(1, val_ds)),
+    ):
+        assert not tuner.is_settled
+        while not tuner.is_settled:
+            work()
+    assert set(two_threads) <= {1, 2}
+
+
+def test_a_number_of_threads_is_kept(options, two_threads):
+    app = SegmentationTrainingApp([*options, "--threads", "2"])
+    app.do_training(1, app.init_train_ds())
+    assert set(two_threads) == {2}
+
+
+def test_code_is_compiled_for_the_chosen_number_of_threads(options, two_threads, monkeypatch):
+    """Not for those on trial: the steps of a trial are those of the model as it is."""
+    app = SegmentationTrainingApp([*options, "--samples-per-epoch", "64"])
+    app.train_threads = choose_threads("auto", is_compiled=True)
+    called = []
+
+    class Compiled(nn.Module):
+        def forward(self, ct_slices):
+            called.append(app.train_threads.is_settled)
+            return app.segmentation_model.logits(ct_slices)
+
+    app.training_model = Compiled()
+    train_ds = app.init_train_ds()
+    while not app.train_threads.is_settled:
+        assert called == []
+        app.do_training(1, train_ds)
+    called.clear()
+    app.do_training(2, train_ds)
+    assert called == [True] * 4
+    assert app.train_threads.wait_s > app.val_threads.wait_s
+
+
 def test_options_from_a_file(tmp_path, capsys):
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"preset": "strong", "epochs": 7, "negatives": 1, "off_centre": False, "comment": "w4"}))
     config = parse_config(["--config", str(path), "--epochs", "3", "--no-batch-dice"])
     assert (config.epochs, config.negatives, config.off_centre, config.comment) == (3, 1, False, "w4")
     assert (config.batch_dice, config.average_weights) == (False, True)
+    assert parse_config(["--config", str(path)]).threads == "auto"
+    assert parse_config(["--config", str(path), "--threads", "4"]).threads == 4
     for content, parts in {
         '{"epoch": 3}': ("there is no option epoch; is it epochs?",),
         '{"epochs": "3"}': ("epochs is '3', not a whole number",),
@@ -600,6 +656,9 @@ def test_options_from_a_file(tmp_path, capsys):
         '{"augment_flip": 1}': ("augment_flip is 1, not true or false",),
         '{"comment": "../w4"}': ("cannot be part of a file name",),
         "[1]": ("holds no options",),
+        '{"threads": "many"}': ("argument --threads: 'many' is not a whole number",),
+        '{"threads": 0}': ("argument --threads: 0 is less than 1",),
+        '{"threads": 1.5}': ("threads is 1.5, not a whole number",),
         "{": ("cannot be read as options",),
         "[" * 100_000: ("cannot be read as options",),
     }.items():

@@ -7,15 +7,16 @@ import platform
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from util import files
-from util.errors import InputError, run_command
-from util.files import check_free_disk, make_writable_folder, unfinished_file, write_whole
-from util.interruption import Interruption
+from util.errors import InputError, run_command, stop
+from util.files import check_free_disk, make_writable_folder, unfinished_file, write_whole, written_together
+from util.interruption import Interruption, signals_deferred
 from util.launch import Launch
 from util.logconf import set_up_logging
 from util.options import name_part, non_negative_int, non_negative_number, positive_int, probability
@@ -119,6 +120,99 @@ def test_a_file_is_on_disk_before_its_name(tmp_path, monkeypatch):
     (unfinished, named), after = done
     assert unfinished.name.endswith(".tmp.file")
     assert (named, after) == (False, (tmp_path, True))
+
+
+def test_files_appear_together(tmp_path):
+    (tmp_path / "a").write_text("old")
+    with written_together(tmp_path, "set") as folder:
+        with write_whole(folder / "a") as file:
+            file.write(b"new")
+        (folder / "b").write_text("new")
+        assert (tmp_path / "a").read_text() == "old"
+        assert not (tmp_path / "b").exists()
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "new", "b": "new"}
+
+
+@pytest.mark.parametrize("error", [InputError("{}/a: no"), OSError(28, "No space left on device", "{}/a")])
+def test_files_that_do_not_appear_together(tmp_path, error):
+    """The error names the file as it would be called."""
+    (tmp_path / "a").write_text("old")
+    with pytest.raises(type(error)) as raised, written_together(tmp_path, "set") as folder:
+        (folder / "a").write_text("new")
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, error.filename.format(folder))
+        raise InputError(str(error).format(folder))
+    assert f"{tmp_path}/a" in str(raised.value)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "old"}
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_between_two_files_waits(tmp_path, monkeypatch, signal_number):
+    replace = Path.replace
+
+    def replace_and_stop(path, target):
+        replace(path, target)
+        os.kill(os.getpid(), signal_number)
+
+    monkeypatch.setattr(Path, "replace", replace_and_stop)
+    handler = signal.signal(signal.SIGTERM, stop)
+    try:
+        with pytest.raises(KeyboardInterrupt), written_together(tmp_path, "set") as folder:
+            (folder / "a").write_text("new")
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "new"}
+
+
+def test_the_folder_of_a_killed_process_is_removed(tmp_path):
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    for pid in (killed.pid, os.getpid()):  # the second: an earlier process that had this one's number
+        folder = tmp_path / f".{platform.node()}.{pid}.tmp.set"
+        folder.mkdir()
+        (folder / "half").write_text("half")
+    with written_together(tmp_path, "set") as folder:
+        assert list(folder.iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_where_no_signals_are_handled():
+    """In a thread."""
+    done = []
+
+    def work():
+        with signals_deferred():
+            done.append(1)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert done == [1]
+
+
+def test_windows_neither_syncs_folders_nor_is_asked_for_processes(tmp_path, monkeypatch):
+    """There, opening a folder fails, and signal 0 is Ctrl-C."""
+    names = [f".{platform.node()}.999999.tmp.a"]
+    (tmp_path / names[0]).write_text("half")
+    real_open = os.open
+
+    def open_no_folder(path, flags, *rest, **options):
+        if Path(path).is_dir():
+            raise PermissionError(13, "Permission denied", str(path))
+        if flags & os.O_ACCMODE == os.O_RDONLY:
+            raise AssertionError("a file that cannot be written is not synced")
+        return real_open(path, flags, *rest, **options)
+
+    monkeypatch.setattr(files, "IS_WINDOWS", True)
+    monkeypatch.setattr(files.os, "kill", lambda *arguments: pytest.fail("Ctrl-C to a process"))
+    monkeypatch.setattr(files.os, "open", open_no_folder)
+    try:
+        files.remove_leftovers(tmp_path)
+        files.sync(tmp_path)
+        files.sync(tmp_path / names[0])
+    finally:
+        monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir()] == names
 
 
 def test_sigterm_ends_like_ctrl_c(capsys):

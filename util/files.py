@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from util.errors import InputError
+from util.interruption import signals_deferred
+
+IS_WINDOWS = os.name == "nt"
 
 
 def make_writable_folder(folder: Path, option: str) -> None:
@@ -61,9 +64,7 @@ def unfinished_file(path: Path) -> Iterator[Path]:
     what a killed process has left of that kind goes with the next file that is written there.
     Raises: OSError that names the file, if the disk is full.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(path.parent)
-    unfinished = path.with_name(f".{platform.node()}.{os.getpid()}.tmp.{path.name}")
+    unfinished = make_room_beside(path)
     try:
         yield unfinished
         sync(unfinished)
@@ -76,9 +77,50 @@ def unfinished_file(path: Path) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def written_together(folder: Path, name: str) -> Iterator[Path]:
+    """Yield a hidden folder whose files move into `folder` when all of them are there, and none of them before.
+
+    If anything fails, `folder` stays as it was. Ctrl-C and SIGTERM wait while the files are renamed; SIGKILL and a
+    power failure do not, and could leave a part of the set.
+
+    Args: name: of the set of files, for the hidden folder.
+    Raises: InputError and OSError from inside, which name the files as they were to be called.
+    """
+    unfinished = make_room_beside(folder / name)
+    shutil.rmtree(unfinished, ignore_errors=True)  # of an earlier process with this one's number
+    unfinished.mkdir()
+    try:
+        try:
+            yield unfinished
+        except InputError as error:
+            raise InputError(str(error).replace(str(unfinished), str(folder))) from None
+        except OSError as error:
+            if error.strerror and str(unfinished) in str(error.filename):
+                named = str(error.filename).replace(str(unfinished), str(folder))
+                raise OSError(error.errno, error.strerror, named) from None
+            raise
+        with signals_deferred():
+            for path in sorted(unfinished.iterdir()):
+                path.replace(folder / path.name)
+        sync(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def make_room_beside(path: Path) -> Path:
+    """The hidden path beside another one at which it is written; its folder is made, and leftovers in it removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path.parent)
+    return path.with_name(f".{platform.node()}.{os.getpid()}.tmp.{path.name}")
+
+
 def sync(path: Path) -> None:
-    """Wait until a file, or a folder's list of names, is on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Wait until a file, or a folder's list of names, is on disk; Windows, which opens no folders, syncs files only."""
+    is_folder = path.is_dir()
+    if is_folder and IS_WINDOWS:
+        return
+    descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)  # Windows syncs only what may be written
     try:
         os.fsync(descriptor)
     finally:
@@ -90,10 +132,16 @@ def remove_leftovers(folder: Path) -> None:
     for path in folder.glob(f".{glob.escape(platform.node())}.*.tmp.*"):
         process_id = path.name.removeprefix(f".{platform.node()}.").partition(".")[0]
         if process_id.isdecimal() and not is_running(int(process_id)):
-            path.unlink(missing_ok=True)
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def is_running(process_id: int) -> bool:
+    """Whether there is such a process; always true on Windows, where signal 0 would be Ctrl-C to it."""
+    if IS_WINDOWS:
+        return True
     try:
         os.kill(process_id, 0)
     except ProcessLookupError:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -33,3 +36,18 @@ class Interruption:
         self.signal_number = number
         for number in self._handlers:
             signal.signal(number, signal.SIG_DFL)
+
+
+@contextmanager
+def signals_deferred() -> Iterator[None]:
+    """Let SIGINT and SIGTERM take effect when the block is done: for a few operations that belong together.
+
+    Outside of the main thread, which alone handles signals, there is nothing to defer.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    with Interruption() as interruption:
+        yield
+    if interruption.signal_number is not None:
+        signal.raise_signal(interruption.signal_number)

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from util.memory_map import advise
+
 
 class DiskTensor:
     """A tensor whose values lie in a file, and in memory only while they are used.
@@ -34,7 +36,7 @@ class DiskTensor:
     def release(self) -> None:
         """Give back the memory of what was used so far; the values stay in the file, and in the system's own cache."""
         if self._map is not None:
-            self._map.madvise(mmap.MADV_DONTNEED)
+            advise(self._map, "MADV_DONTNEED")
 
     def __getstate__(self) -> dict[str, Any]:
         """For another process: the tensor in shared memory."""

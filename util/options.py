@@ -25,6 +25,11 @@ def int_from(minimum: int, text: str) -> int:
     return value
 
 
+def thread_count(text: str) -> int | str:
+    """A number of threads, or "auto"."""
+    return text if text == "auto" else positive_int(text)
+
+
 def share(text: str) -> float:
     """A number from 0 to 1."""
     value = number(text)

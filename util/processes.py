@@ -11,6 +11,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
+import SimpleITK as sitk
 from threadpoolctl import threadpool_limits
 
 from util.errors import InputError
@@ -58,7 +59,9 @@ def _start(start_worker: Callable[..., None] | None, start_arguments: tuple[Any,
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the parent's way to take it
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    threadpool_limits(1)  # as many processes as cores are at work already; their threads would wait for each other
+    # As many processes as cores are at work already; their threads would wait for each other.
+    threadpool_limits(1)
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     if start_worker is not None:
         start_worker(*start_arguments)
 

@@ -17,7 +17,7 @@ from typing import Any
 from p2ch13.cache import CtCache
 from p2ch13.candidates import CandidateInfoTuple, find_excluded_file, read_annotations, sort_candidates
 from p2ch13.checkpoint import load_checkpoint
-from p2ch13.compute import keep_freed_memory
+from p2ch13.compute import choose_threads, keep_freed_memory
 from p2ch13.config import BEST_STATE, LabelOptions, TrainingConfig
 from p2ch13.ct import Ct
 from p2ch13.datasets import split_series
@@ -142,9 +142,10 @@ def make_finder(options: EvaluationOptions, series_list: Sequence[str]) -> Finde
 def make_model_finder(options: EvaluationOptions, checkpoint: Path) -> Finder:
     model = load_segmenter(checkpoint)
     keep_freed_memory()
+    threads = choose_threads(options.threads)
 
     def find(ct: Ct) -> tuple[Labels | None, list[Finding]]:
-        found = detect(ct, model, **search_arguments(options))
+        found = detect(ct, model, **search_arguments(options), threads=threads)
         return found.labels, found.findings
 
     return find
@@ -239,7 +240,7 @@ def describe_settings(options: EvaluationOptions, results: Results, labels: Labe
     excluded = find_excluded_file(options.data_dir, options.excluded)
     settings = asdict(options) | {"excluded": excluded, "series": sorted(series_list)}
     settings["labels"] = None if labels is None else {key: plain(value) for key, value in asdict(labels).items()}
-    irrelevant = ("all", "val_stride", "series_uid", "output", "label_changes")
+    irrelevant = ("all", "val_stride", "series_uid", "output", "label_changes", "threads")
     if options.checkpoint is None:
         settings |= dict.fromkeys(("threshold", "tta", "lung_field", "precision"))
     return {key: plain(value) for key, value in settings.items() if key not in irrelevant}

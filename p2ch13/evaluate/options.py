@@ -26,6 +26,7 @@ class EvaluationOptions:
     tta: bool
     lung_field: bool
     precision: str
+    threads: int | str
     data_dir: Path
     val_stride: int | None  # None: the checkpoint's own
     all: bool

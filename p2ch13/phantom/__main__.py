@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 from p2ch13.phantom import write_phantoms
 from util.errors import run_command
 from util.options import non_negative_int, positive_int
+from util.threads import available_cores
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -22,7 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--scans", type=positive_int, default=20, help="how many; a scan takes some 30 MB")
     parser.add_argument("--seed", type=non_negative_int, default=0, help="another seed gives other patients")
     parser.add_argument(
-        "--num-workers", type=positive_int, default=os.cpu_count() or 1, help="processes; the files do not depend on it"
+        "--num-workers", type=positive_int, default=available_cores(), help="processes; the files do not depend on it"
     )
     return parser
 

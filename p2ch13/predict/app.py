@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from p2ch13.compute import choose_threads
 from p2ch13.ct import Ct
 from p2ch13.dicom_seg import check_highdicom, check_is_dicom, write_dicom_segmentation
 from p2ch13.findings import Finding
@@ -22,7 +24,8 @@ from p2ch13.search_options import search_arguments
 from p2ch13.segmentation import Segmenter, detect, load_segmenter
 from util.coordinates import to_axial
 from util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
-from util.files import make_writable_folder
+from util.files import make_writable_folder, written_together
+from util.threads import ThreadTuner
 
 log = logging.getLogger(__name__)
 
@@ -45,17 +48,17 @@ def predict(options: PredictOptions) -> int:
         report_skipped(error, total)
     model = load_segmenter(options.checkpoint)
     make_writable_folder(options.output, "--output")
+    threads = choose_threads(options.threads)
     findings: list[Finding] = []
     done_count = 0
     for scan in scans:
         try:
-            findings += predict_scan(scan, model, options)
+            findings = predict_and_list(scan, model, options, threads, findings)
         except InputError as error:
             report_skipped(error, total)
             errors.append(error)
             continue
         done_count += 1
-        write_nodules(options.output / NODULES_FILE, findings)
     if done_count == 0:
         raise errors[0] if total == 1 else InputError(f"none of {total} scans could be used, see above")
     report_end(options.output, findings, done_count, len(errors))
@@ -79,22 +82,36 @@ def collect_inputs(options: PredictOptions) -> tuple[list[ScanInput], list[Input
     return inputs, errors + duplicates
 
 
-def predict_scan(scan: ScanInput, model: Segmenter, options: PredictOptions) -> list[Finding]:
-    """Search one scan and write its files. Raises: InputError, naming the scan, if it cannot be used."""
+def predict_and_list(
+    scan: ScanInput, model: Segmenter, options: PredictOptions, threads: ThreadTuner, findings: Sequence[Finding]
+) -> list[Finding]:
+    """Search one scan; its files and the list of nodules appear together, or stay as they were if anything fails.
+
+    Args: findings: those of the scans before, which the list has too. Returns: them and this scan's.
+    Raises: InputError, naming the scan, if it cannot be used.
+    """
     start = time.monotonic()
+    with written_together(options.output, scan.name) as folder:
+        found = predict_scan(scan, model, replace(options, output=folder), threads)
+        listed = [*findings, *found]
+        write_nodules(folder / NODULES_FILE, listed)
+    mask_path = output_path(options, scan, f"mask.{options.format}")
+    log.info(f"{scan.path}: {describe(found)}; {time.monotonic() - start:.0f} s. {mask_path}")
+    return listed
+
+
+def predict_scan(scan: ScanInput, model: Segmenter, options: PredictOptions, threads: ThreadTuner) -> list[Finding]:
+    """Search one scan and write its files. Raises: InputError, naming the scan, if it cannot be used."""
     ct = Ct(scan.path, series_uid=scan.series_uid)
     if options.dicom_seg:
         check_is_dicom(ct)
-    logits, labels, findings = detect(ct, model, **search_arguments(options), show_progress=True)
+    logits, labels, findings = detect(ct, model, **search_arguments(options), show_progress=True, threads=threads)
     if options.probability:
         write_image(output_path(options, scan, f"probability.{options.format}"), as_probabilities(logits), ct)
-    mask_path = output_path(options, scan, f"mask.{options.format}")
-    write_image(mask_path, (labels > 0).astype(np.uint8), ct)
+    write_image(output_path(options, scan, f"mask.{options.format}"), (labels > 0).astype(np.uint8), ct)
     if options.dicom_seg:
         write_dicom_segmentation(output_path(options, scan, "seg.dcm"), labels > 0, ct)
     draw_scan(output_path(options, scan, "overlay.png"), ct, labels, findings)
-    seconds = time.monotonic() - start
-    log.info(f"{scan.path}: {describe(findings)}; {seconds:.0f} s. {mask_path}")
     return findings
 
 

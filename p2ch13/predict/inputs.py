@@ -44,8 +44,8 @@ def find_inputs(path: Path, series_uid: str | None = None) -> list[ScanInput]:
     files = list_scan_files(path)
     if files:
         return [ScanInput(file, scan_name(file)) for file in files]
-    folders = [folder for folder in (path, *sorted(path.rglob("*/"))) if folder.is_dir()]
-    inputs = [chosen for folder in folders for chosen in choose_input(folder, series_uid)]
+    below = [folder for folder in sorted(path.rglob("*/")) if folder.is_dir() and not folder.name.startswith(".")]
+    inputs = [chosen for folder in (path, *below) for chosen in choose_input(folder, series_uid)]
     if not inputs:
         what = f"series {series_uid}" if series_uid else f"scan ({', '.join(SCAN_SUFFIXES)}, DICOM)"
         raise InputError(f"{path}: no {what} in this folder; give one that holds it")

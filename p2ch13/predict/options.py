@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from p2ch13.config import MIN_DIAMETER_MM, NODULE_THRESHOLD, PRECISIONS
+from p2ch13.config import AUTO_THREADS, MIN_DIAMETER_MM, NODULE_THRESHOLD, PRECISIONS
 from p2ch13.search_options import add_search_options
 
 FORMATS = ("nii.gz", "mha", "nrrd")
@@ -29,6 +29,7 @@ class PredictOptions:
     min_diameter: float = MIN_DIAMETER_MM
     series_uid: str | None = None
     precision: str = PRECISIONS[0]
+    threads: int | str = AUTO_THREADS
 
 
 def parse_options(sys_argv: Sequence[str] | None = None) -> PredictOptions:

@@ -26,14 +26,16 @@ from p2ch13.compute import (
     CapturedStep,
     autocast,
     be_deterministic,
+    choose_threads,
     compile_model,
     get_device,
     get_dtype,
     get_slice_batch_size,
+    get_thread_limit,
     keep_freed_memory,
     should_compile,
 )
-from p2ch13.config import NODULE_LOGIT
+from p2ch13.config import AUTO_THREADS, NODULE_LOGIT
 from p2ch13.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
 from p2ch13.distributed import (
     copy_buffers_from_first,
@@ -61,6 +63,7 @@ from util.files import make_writable_folder
 from util.interruption import Interruption
 from util.launch import Launch
 from util.progress import progress_bar
+from util.threads import ThreadTuner
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +90,7 @@ class SegmentationTrainingApp:
         self.is_compiled = not self.config.deterministic and should_compile(
             self.config.compile, self.config.epochs * self.config.samples_per_epoch
         )
+        self.train_threads, self.val_threads = self.init_threads()
         self.records_steps = self.is_compiled and self.device.type == "cuda" and self.launch.is_alone
         self.optimizer = self.init_optimizer()
         self.averaged_model = average_weights(self.segmentation_model) if self.config.average_weights else None
@@ -112,6 +116,17 @@ class SegmentationTrainingApp:
         segmentation_model.to(self.device)
         segmentation_model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # what convolutions are fastest in
         return segmentation_model, SegmentationAugmentation(**self.config.augmentation)
+
+    def init_threads(self) -> tuple[ThreadTuner, ThreadTuner]:
+        """What sets the number of computing threads in training and in validation, whose steps are of different sizes.
+
+        With `--deterministic` it is the same from the beginning of a run to its end.
+        """
+        choice = self.config.threads
+        if self.config.deterministic and choice == AUTO_THREADS:
+            saved = (self.resumed or {}).get("threads")
+            choice = saved if isinstance(saved, int) and saved > 0 else get_thread_limit()
+        return choose_threads(choice, self.launch, is_compiled=self.is_compiled), choose_threads(choice, self.launch)
 
     @property
     def model_args(self) -> dict[str, Any]:
@@ -246,7 +261,8 @@ class SegmentationTrainingApp:
             bar.update(self.run.count_samples(under_way.steps))
             for ct_slices, label_mask, series_uids, slice_ndxs in batches:
                 self.follow_schedule((epoch_ndx - 1) * len(train_ds) + self.run.count_samples(under_way.steps))
-                result, faults = self.train_step(ct_slices, label_mask)
+                with self.train_threads.measuring(len(ct_slices)):
+                    result, faults = self.train_step(ct_slices, label_mask)
                 under_way.steps += 1
                 is_bad = faults.any()
                 if self.averaged_model is not None:
@@ -345,7 +361,8 @@ class SegmentationTrainingApp:
         slice_count = sum(map(len, batches))
         with torch.inference_mode(), progress_bar(slice_count, f"E{epoch_ndx} validation", "slice") as bar:
             for ct_slices, label_mask, series_uids, slice_ndxs in self.init_val_dl(val_ds, batches):
-                result = self.compute_batch_loss(ct_slices, label_mask)
+                with self.val_threads.measuring(ct_slices.numel()):
+                    result = self.compute_batch_loss(ct_slices, label_mask)
                 faults = find_validation_faults(result.losses)
                 totals.add(result, faults.any(), find_nodule_samples(result.counts))
                 totals_of_all.add(result, faults.any())
@@ -368,7 +385,8 @@ class SegmentationTrainingApp:
         ct_slices, label_mask = (x.to(self.device, non_blocking=True) for x in (ct_slices, label_mask))
         network: Callable[[torch.Tensor], torch.Tensor] = self.evaluated_model.logits
         if self.segmentation_model.training:
-            network = self.training_model
+            # PyTorch compiles anew for each number of threads: in a trial of some the model runs as it is.
+            network = self.training_model if self.train_threads.is_settled else self.segmentation_model.logits
             ct_slices, label_mask = self.augmentation_model(ct_slices, label_mask)
         with autocast(self.device, self.dtype):
             logits = network(ct_slices)  # (batch, 1, row, col), float32

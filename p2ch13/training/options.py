@@ -19,17 +19,26 @@ from p2ch13.config import (
     OPTIMIZERS,
     PRECISIONS,
     PRESETS,
+    THREADS_HELP,
     TrainingConfig,
 )
 from p2ch13.crop_options import add_negatives, add_off_centre, add_slice_distance
 from p2ch13.label_options import add_label_options
 from util.errors import InputError, one_line
-from util.options import name_part, non_negative_int, non_negative_number, positive_int, positive_number, share
+from util.options import (
+    name_part,
+    non_negative_int,
+    non_negative_number,
+    positive_int,
+    positive_number,
+    share,
+    thread_count,
+)
 
 # What a run that goes on may be given anew; all else stays as it began.
 CHANGEABLE = frozenset(
     {
-        *("epochs", "num_workers", "validation_cadence", "early_stop", "compile", "resume"),
+        *("epochs", "num_workers", "validation_cadence", "early_stop", "compile", "threads", "resume"),
         *("skip_bad_batches", "checkpoint_minutes", "keep_checkpoints"),
         *("data_dir", "cache_dir", "lidc_xml", "models_dir", "runs_dir", "tb_prefix"),
     }
@@ -156,6 +165,11 @@ def resume_config(saved: TrainingConfig, given: Mapping[str, Any]) -> TrainingCo
                 f"--resume: {name} of this run is {getattr(saved, name)!r} and cannot become {value!r}; leave it out, "
                 "or start a new run"
             )
+    if saved.deterministic and given.get("threads", saved.threads) != saved.threads:
+        raise InputError(
+            f"--resume: this run is --deterministic, and its sums depend on --threads {saved.threads}; leave out "
+            "--threads, or start a new run"
+        )
     if saved.warm_up_cosine and given.get("epochs", saved.epochs) != saved.epochs:
         raise InputError(
             f"--resume: the learning rate of this run falls until the end of epoch {saved.epochs} (--warm-up-cosine); "
@@ -199,6 +213,7 @@ def build_parser(parser_class: type[argparse.ArgumentParser] = argparse.Argument
         default=default.precision,
         help="of convolutions; auto is bf16 where the processor calculates in it",
     )
+    parser.add_argument("--threads", type=thread_count, metavar="auto|N", default=default.threads, help=THREADS_HELP)
     parser.add_argument(
         "--compile",
         choices=COMPILE_CHOICES,

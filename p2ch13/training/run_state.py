@@ -217,6 +217,7 @@ class RunState:
             "epoch": self.epoch,
             "step": steps,
             "totals": self.under_way.totals.values.tolist() if self.under_way else None,
+            "threads": torch.get_num_threads(),
             "random_state": get_random_state(self.device) if self.under_way else None,
             "totalTrainingSamples_count": self.samples_count + self.count_samples(steps),
             "config": dataclasses.asdict(self.config),

@@ -1,0 +1,139 @@
+"""Train on a machine whose cores other programs use, too, and see that the time that is left is put to use.
+
+    python -m stress.busy --loops 10
+
+The demo's training runs by turns on one thread, the machine as it is, and beside so many busy loops. What counts is how
+many samples it trains for each second of processor time that it gets: beside the loops at least half as many as on the
+one thread, which waits for no other. Threads that wait for each other while they are not running would use up that time
+and train next to nothing (`--threads 2` shows it on two cores).
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from p2ch13.compute import keep_freed_memory
+from p2ch13.config import AUTO_THREADS
+from p2ch13.training.app import SegmentationTrainingApp
+from stress.report import LostError, Row, collect_rows, report
+from stress.scans import write_scans
+from util.errors import run_command
+from util.options import existing_folder, positive_int, thread_count
+from util.threads import available_cores
+
+DEMO_TRAINING = ("--val-stride", "4", "--preset", "strong", "--fn-weight", "0.4")
+SCAN_COUNT = 20
+BUSY_LOOP = "while True: pass"
+EXPECTED_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast a training was: samples, seconds, and seconds of processor time that it got."""
+
+    samples: int = 0
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+
+    def __add__(self, other: Pace) -> Pace:
+        return Pace(self.samples + other.samples, self.wall_s + other.wall_s, self.cpu_s + other.cpu_s)
+
+    @property
+    def per_cpu_s(self) -> float:
+        return self.samples / self.cpu_s
+
+    def __str__(self) -> str:
+        return f"{self.samples / self.wall_s:.1f} samples/s on {self.cpu_s / self.wall_s:.2f} cores' time"
+
+
+def main(sys_argv: Sequence[str] | None = None) -> int:
+    """Returns: 1 if less than half of the time was put to use."""
+    args = build_parser().parse_args(sys_argv)
+
+    def part() -> list[Row]:
+        return train_beside_loops(args.loops, args.samples, args.rounds, args.threads, args.data_dir, args.work_dir)
+
+    return report(collect_rows("busy machine", part))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m stress.busy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--loops", type=positive_int, default=10, help="busy ones, each a process")
+    parser.add_argument("--samples", type=positive_int, default=800, help="of each training beside them")
+    parser.add_argument("--rounds", type=positive_int, default=2, help="of both trainings")
+    parser.add_argument("--threads", type=thread_count, default=AUTO_THREADS, help="of training: auto or a number")
+    parser.add_argument("--data-dir", type=Path, help="scans in the LUNA16 layout; invented ones if none are named")
+    parser.add_argument("--work-dir", type=existing_folder, help="for a folder that is removed at the end")
+    return parser
+
+
+def train_beside_loops(
+    loop_count: int,
+    samples: int,
+    rounds: int,
+    threads: int | str = AUTO_THREADS,
+    data_dir: Path | None = None,
+    work_dir: Path | None = None,
+) -> list[Row]:
+    """Train so many samples in each round, on one thread and beside the loops, with invented scans if none are named.
+
+    Raises: LostError if less than half of the processor time that was left is put to use.
+    """
+    start = time.monotonic()
+    keep_freed_memory()
+    one_thread = beside = Pace()
+    with tempfile.TemporaryDirectory(dir=work_dir) as folder:
+        if data_dir is None:
+            data_dir = Path(folder) / "scans"
+            write_scans(data_dir, SCAN_COUNT, np.random.default_rng(0))
+        options = [*DEMO_TRAINING, "--data-dir", str(data_dir), "--cache-dir", str(Path(folder) / "cache")]
+        options += ["--samples-per-epoch", str(samples)]
+        for _ in range(rounds):
+            one_thread += train([*options, "--threads", "1"])
+            with busy_loops(loop_count):
+                beside += train([*options, "--threads", str(threads)])
+    share = beside.per_cpu_s / one_thread.per_cpu_s
+    note = f"{beside}; without them, on one thread, {one_thread}: {share:.2f} of the work for the same processor time"
+    if share < EXPECTED_SHARE:
+        raise LostError(f"beside {loop_count} busy loops: {note}; at least {EXPECTED_SHARE} is expected")
+    load = f"the demo's training, {rounds} times {samples:,} samples, {available_cores()} cores"
+    faults = f"{loop_count} busy loops beside it"
+    return [Row("busy machine", load, faults, rounds, time.monotonic() - start, note=note)]
+
+
+def train(options: Sequence[str]) -> Pace:
+    """An epoch of a new model, from its first step on."""
+    app = SegmentationTrainingApp(options)
+    train_ds = app.init_train_ds()
+    wall, cpu = time.perf_counter(), time.process_time()
+    app.do_training(1, train_ds)
+    return Pace(len(train_ds), time.perf_counter() - wall, time.process_time() - cpu)
+
+
+@contextmanager
+def busy_loops(count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
+    loops: list[subprocess.Popen[bytes]] = []
+    try:
+        for _ in range(count):
+            loops.append(subprocess.Popen([sys.executable, "-c", BUSY_LOOP]))
+        yield loops
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,246 @@
+"""How many threads to compute with: the cores that this process may use, and how many are fastest on them."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from statistics import median
+
+log = logging.getLogger(__name__)
+
+# Where Linux distributions and containers mount the cgroup hierarchy that counts processor time.
+CGROUP_MOUNTS = ("cgroup", "cgroup/unified", "cgroup/cpu", "cgroup/cpu,cpuacct", "cgroup/cpuacct,cpu")
+
+WARM_UP_STEPS = 1  # after a change: libraries start threads and prepare their kernels
+MEASURED_STEPS = 3  # for each count, fewer of those that take long
+MEASURED_S, LONG_S = 0.1, 1.0  # at least; and for fewer steps
+PATIENCE = 3.0  # a count is given up after so many times the seconds that its steps should take
+BETTER = 1.15  # times as fast: worth a change
+MIN_OWN_SHARE = 0.8  # of a core that the calling thread gets; below that others use the cores
+LOST_SHARE = 0.02  # of the time, to trials
+
+
+def available_cores(root: Path = Path("/")) -> int:
+    """Count the cores that this process may use: its affinity and its container's processor quota, at least 1.
+
+    A quota of 1.5 cores counts as 2. `os.cpu_count` counts the machine's cores, and `os.process_cpu_count` (Python
+    3.13) knows no quota.
+
+    Args: root: of the file system that holds /proc and /sys.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(cores, read_quota(root))))
+
+
+def read_quota(root: Path) -> float:
+    """Read how many cores' time the process's cgroups (v1 and v2) and their parents allow; infinity without a quota.
+
+    Source: https://docs.kernel.org/admin-guide/cgroup-v2.html, cpu.max;
+    https://docs.kernel.org/scheduler/sched-bwc.html, cpu.cfs_quota_us and cpu.cfs_period_us.
+    """
+    quotas = [math.inf]
+    for cgroup in find_cgroups(root):
+        for mount in CGROUP_MOUNTS:
+            folder = root / "sys/fs" / mount / cgroup
+            quotas.append(parse_quota(read_words(folder / "cpu.max")))
+            limits = [*read_words(folder / "cpu.cfs_quota_us"), *read_words(folder / "cpu.cfs_period_us")]
+            quotas.append(parse_quota(limits))
+    return min(quotas)
+
+
+def find_cgroups(root: Path) -> set[PurePosixPath]:
+    """Find the paths, below a mount, of the process's cgroups and of all their parents.
+
+    The topmost is always among them: a container sees its own cgroup there, whatever path /proc names.
+    """
+    cgroups = {PurePosixPath()}
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except (OSError, UnicodeError):
+        return cgroups
+    for line in lines:
+        _, _, path = line.split(":", 2) if line.count(":") >= 2 else ("", "", "")  # hierarchy:controllers:path
+        parts = [part for part in PurePosixPath(path).parts if part not in ("/", "..")]
+        cgroups |= {PurePosixPath(*parts[:end]) for end in range(1, len(parts) + 1)}
+    return cgroups
+
+
+def read_words(path: Path) -> list[str]:
+    try:
+        return path.read_text().split()
+    except (OSError, UnicodeError):
+        return []
+
+
+def parse_quota(limits: Sequence[str]) -> float:
+    """Args: the microseconds of processor time in each period, "max" or -1 for no limit, and those of a period."""
+    if len(limits) != 2 or not all(limit.isdecimal() for limit in limits):
+        return math.inf
+    quota_us, period_us = map(int, limits)
+    return quota_us / period_us if quota_us and period_us else math.inf
+
+
+def halvings(count: int) -> list[int]:
+    """List `count`, its half, and so on down to 1, smallest first."""
+    counts = [count]
+    while counts[-1] > 1:
+        counts.append(counts[-1] // 2)
+    return counts[::-1]
+
+
+class Steps:
+    """The steps of a trial that were run with one number of threads.
+
+    Attributes: `count`, `seconds`, `size`, of all steps, the first ones included, which are not measured.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.seconds = self.size = 0.0
+        self._first: tuple[float, float, float] = (0.0, 0.0, 1.0)
+        self._measured: list[tuple[float, float, float]] = []
+        self._measured_s = 0.0
+
+    def add(self, seconds: float, own_seconds: float, size: float) -> None:
+        """Args: seconds: of the step; own_seconds: processor time of the calling thread; size: of the step's work."""
+        self.count += 1
+        self.seconds += seconds
+        self.size += size
+        if self.count <= WARM_UP_STEPS:
+            self._first = seconds, own_seconds, size
+        else:
+            self._measured.append((seconds, own_seconds, size))
+            self._measured_s += seconds
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether they were measured for long enough to be compared."""
+        needed_s = MEASURED_S if self.count >= WARM_UP_STEPS + MEASURED_STEPS else LONG_S
+        return self._measured_s >= needed_s
+
+    @property
+    def seconds_per_unit(self) -> float:
+        """Of the median step; of the first one if there is no other."""
+        return median(seconds / size for seconds, _, size in self._measured or [self._first])
+
+    @property
+    def own_share(self) -> float:
+        """How much of a core the calling thread got."""
+        steps = self._measured or [self._first]
+        seconds = sum(seconds for seconds, _, _ in steps)
+        return sum(own_seconds for _, own_seconds, _ in steps) / seconds if seconds else 1.0
+
+
+class ThreadTuner:
+    """Measure how many threads a repeated step is fastest with, at the start and every so often, and use as many.
+
+    The threads of one step wait for each other, some of them busily (those of oneDNN spin in the backward pass of a
+    convolution, whatever OpenMP's wait policy is). On a machine whose cores other programs use, too, a thread that is
+    waited for may not be running: two threads on two cores with ten other busy threads computed 1/10 to 1/30 of what
+    one did.
+
+    A trial measures a few steps with the count in use, at the start the smallest, then with those beside the fastest
+    one; from the smallest it leaps to the largest. Where the calling thread by itself has to wait for a core, others
+    use the cores: the smallest count is then tried and no larger one, so that a trial costs little on a busy machine.
+    The time lost to trials is kept to `LOST_SHARE`.
+
+    Args:
+        counts: numbers of threads to choose from, in rising order. A single one is used without any trial.
+        set_count: has the libraries compute with so many threads.
+        wait_s: seconds from one trial to the next, at least; infinity chooses once.
+        clock, own_clock: seconds, and seconds of processor time that the calling thread has used.
+    Attributes: `count`, the number of threads in use.
+    """
+
+    def __init__(
+        self,
+        counts: Sequence[int],
+        set_count: Callable[[int], None],
+        wait_s: float = 30.0,
+        clock: Callable[[], float] = time.perf_counter,
+        own_clock: Callable[[], float] = time.thread_time,
+    ) -> None:
+        self.counts = tuple(counts)
+        self.set_count = set_count
+        self.wait_s = wait_s
+        self.clock = clock
+        self.own_clock = own_clock
+        self.count = self.counts[0]
+        self._chosen: int | None = self.count if len(self.counts) == 1 else None  # None before the first trial's end
+        self._trial: dict[int, Steps] | None = None if self._chosen else {self.count: Steps()}
+        self._next_trial_s = math.inf
+        set_count(self.count)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether no trial is under way."""
+        return self._trial is None
+
+    @contextmanager
+    def measuring(self, size: float = 1.0) -> Iterator[None]:
+        """Run a step inside with the number of threads in use or on trial.
+
+        Args: size: of the step's work; steps are compared by the seconds that a unit of it takes.
+        """
+        self.set_count(self.count)  # another tuner's steps may have been run in between
+        start, own_start = self.clock(), self.own_clock()
+        yield
+        if self._trial is not None:
+            self._trial[self.count].add(self.clock() - start, self.own_clock() - own_start, size)
+            self._go_on_with_trial(self._trial)
+        elif self.clock() >= self._next_trial_s:
+            self._trial = {self.count: Steps()}
+
+    def _go_on_with_trial(self, trial: dict[int, Steps]) -> None:
+        steps = trial[self.count]
+        if steps.is_enough or self._is_hopeless(steps, trial):
+            count = self._find_next(trial)
+            if count is None:
+                self._end_trial(trial)
+            else:
+                trial[count] = Steps()
+                self._use(count)
+
+    def _is_hopeless(self, steps: Steps, trial: dict[int, Steps]) -> bool:
+        """Whether these steps have taken so long that another count is faster in any case."""
+        others = [other.seconds_per_unit for other in trial.values() if other is not steps]
+        planned_size = steps.size * max(1, (WARM_UP_STEPS + MEASURED_STEPS) / steps.count)
+        return bool(others) and steps.seconds > PATIENCE * min(others) * planned_size
+
+    def _find_next(self, trial: dict[int, Steps]) -> int | None:
+        """The next count that is worth a few steps; None if there is none."""
+        smallest, largest = self.counts[0], self.counts[-1]
+        has_to_wait = {count for count, steps in trial.items() if steps.own_share < MIN_OWN_SHARE}
+        if smallest not in trial and has_to_wait:
+            return smallest
+        if list(trial) == [smallest] and not has_to_wait:
+            return largest
+        fastest = min(trial, key=lambda count: trial[count].seconds_per_unit)
+        ndx = self.counts.index(fastest)
+        fewer = self.counts[:ndx][-1:]
+        more = () if fastest in has_to_wait else self.counts[ndx + 1 :][:1]
+        return next((count for count in (*fewer, *more) if count not in trial), None)
+
+    def _end_trial(self, trial: dict[int, Steps]) -> None:
+        seconds = {count: steps.seconds_per_unit for count, steps in trial.items()}
+        best = min(seconds, key=lambda count: seconds[count])
+        before = self._chosen
+        if before is not None and seconds[before] < BETTER * seconds[best]:
+            best = before
+        lost_s = sum(
+            steps.seconds - steps.size * seconds[best] for count, steps in trial.items() if count not in (best, before)
+        )
+        self._next_trial_s = self.clock() + max(self.wait_s, lost_s / LOST_SHARE)
+        self._chosen, self._trial = best, None
+        if best != (before or self.counts[-1]):
+            log.info(f"Computing on {best} of {self.counts[-1]} threads, which is fastest at present.")
+        self._use(best)
+
+    def _use(self, count: int) -> None:
+        self.count = count
+        self.set_count(count)
