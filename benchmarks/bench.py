@@ -27,10 +27,10 @@ from benchmarks import measure
 from benchmarks.made_up import SMOKE_NOTE, write_made_up_scans
 from benchmarks.measure import FULL, SMOKE, Setup
 from p2ch13 import precache
-from p2ch13.compute import get_dtype
 from p2ch13.config import Folders
-from util.errors import run_command
-from util.options import positive_int
+from p2ch13.network.compute import get_dtype
+from p2ch13.util.errors import run_command
+from p2ch13.util.options import positive_int
 
 RESULTS_PATH = Path(__file__).with_name("results.json")
 # What decides how fast a processor is at this, and how Linux calls it.

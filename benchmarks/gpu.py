@@ -19,10 +19,10 @@ from benchmarks.bench import Row, print_rows
 from benchmarks.made_up import SMOKE_NOTE, write_made_up_scans
 from benchmarks.measure import FULL, SMOKE, Setup, Sizes
 from p2ch13 import precache
-from p2ch13.compute import get_device, get_dtype
-from util.errors import run_command
-from util.launch import Launch
-from util.options import positive_int
+from p2ch13.network.compute import get_device, get_dtype
+from p2ch13.util.errors import run_command
+from p2ch13.util.launch import Launch
+from p2ch13.util.options import positive_int
 
 EPOCH_SAMPLES = 300_000
 PLAIN_SHARE = 20  # plain gets as many fewer samples: it takes a quarter of an hour for an epoch

@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.made_up import SMOKE_NOTE
-from p2ch13.candidates import CandidateInfoTuple
 from p2ch13.config import LabelOptions
-from p2ch13.ct import Ct
-from p2ch13.labels import Labels
+from p2ch13.data.ct import Ct
+from p2ch13.labels.candidates import CandidateInfoTuple
+from p2ch13.labels.rules import Labels
 from p2ch13.phantom import nodules as phantom_nodules
 from p2ch13.phantom import scan
 from p2ch13.phantom.dataset import write_scan
-from util.coordinates import XyzTuple, to_axial
-from util.options import non_negative_int, positive_int
+from p2ch13.util.coordinates import XyzTuple, to_axial
+from p2ch13.util.options import non_negative_int, positive_int
 
 KINDS = ("box", "refined")
 LEAST_CHANGE_HU = 150  # by which a nodule changes a voxel that is its own: more than half of the faintest ground glass

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from p2ch13.cache import CtCache
 from p2ch13.config import CROP_WIDTH_IRC, HU_MIN
+from p2ch13.data.cache import CtCache
 from p2ch13.phantom.dataset import ANNOTATION_COLUMNS, CANDIDATE_COLUMNS
-from util.coordinates import IrcTuple
-from util.files import write_csv
+from p2ch13.util.coordinates import IrcTuple
+from p2ch13.util.files import write_csv
 
 LUNA16_SERIES, LUNA16_NODULES = 888, 1186
 PLACE_COUNT = 512  # where crops of noise begin

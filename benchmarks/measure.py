@@ -27,14 +27,16 @@ from benchmarks import plain
 from benchmarks.apart import apart
 from benchmarks.made_up import LUNA16_NODULES, LUNA16_SERIES, MadeUpCache, write_made_up_scans, write_many_nodules
 from benchmarks.memory import PeakMemory
-from p2ch13 import datasets, precache
-from p2ch13.augmentation import SegmentationAugmentation
-from p2ch13.cache import CtCache
-from p2ch13.compute import autocast, has_compiler, keep_freed_memory
+from p2ch13 import precache
 from p2ch13.config import Folders
-from p2ch13.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
-from p2ch13.losses import segmentation_loss
+from p2ch13.data import datasets
+from p2ch13.data.cache import CtCache
+from p2ch13.data.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
+from p2ch13.network.compute import autocast, keep_freed_memory
 from p2ch13.training.app import SegmentationTrainingApp
+from p2ch13.training.augmentation import SegmentationAugmentation
+from p2ch13.training.graphs import has_compiler
+from p2ch13.training.losses import segmentation_loss
 
 Result = TypeVar("Result")
 

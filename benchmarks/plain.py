@@ -21,14 +21,14 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from p2ch13.augmentation import SegmentationAugmentation
-from p2ch13.candidates import CandidateInfoTuple, get_candidate_info_list
 from p2ch13.config import CONTEXT_SLICES_COUNT, CROP_WIDTH_IRC, TRAINING_CROP_SIZE, Folders
-from p2ch13.losses import dice_loss
-from p2ch13.metrics import count_pixels
-from p2ch13.sampling import deal, find_steps
-from p2ch13.scans import find_scans
-from util.coordinates import xyz2irc
+from p2ch13.data.sampling import deal, find_steps
+from p2ch13.evaluation.metrics import count_pixels
+from p2ch13.labels.candidates import CandidateInfoTuple, get_candidate_info_list
+from p2ch13.training.augmentation import SegmentationAugmentation
+from p2ch13.training.losses import dice_loss
+from p2ch13.util.coordinates import xyz2irc
+from p2ch13.volumes.files import find_scans
 
 WORKER_COUNT = 2
 BATCH_SIZE = 16

@@ -20,11 +20,11 @@ from typing import Any
 
 from benchmarks.bench import Row, describe_cpu, print_rows
 from p2ch13 import precache
-from p2ch13.evaluate.__main__ import main as evaluate
+from p2ch13.evaluate import main as evaluate
 from p2ch13.phantom import write_phantoms
 from p2ch13.training.__main__ import main as train
-from util.errors import run_command
-from util.options import non_negative_int
+from p2ch13.util.errors import run_command
+from p2ch13.util.options import non_negative_int
 
 SCAN_COUNT, PIXELS, SLICE_COUNT, PHANTOM_SEED = 24, 192, 24, 0
 VAL_STRIDE = 4

@@ -12,19 +12,13 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from p2ch13.config import (
-    AUGMENTATION,
-    BOOK_AUGMENTATION,
-    PRESETS,
-    LabelOptions,
-    TrainingConfig,
-)
+from p2ch13.config import AUGMENTATION, BOOK_AUGMENTATION, PRESETS, LabelOptions, TrainingConfig
 from p2ch13.training.options import parse_config
-from util.errors import run_command
-from util.files import make_writable_folder, write_whole
-from util.launch import Launch
-from util.logconf import set_up_logging
-from util.options import non_negative_int, positive_int
+from p2ch13.util.errors import run_command
+from p2ch13.util.files import make_writable_folder, write_whole
+from p2ch13.util.launch import Launch
+from p2ch13.util.logconf import set_up_logging
+from p2ch13.util.options import non_negative_int, positive_int
 
 log = logging.getLogger(__name__)
 
@@ -169,8 +163,8 @@ def is_changed(code: Mapping[str, Any]) -> bool:
 
 def describe_run(command_line: Sequence[str], preset: str) -> dict[str, Any]:
     """The options of a run and the data that it is trained and scored on, as plain values."""
-    from p2ch13.cache import CtCache
-    from p2ch13.candidates import find_excluded_file
+    from p2ch13.data.cache import CtCache
+    from p2ch13.labels.candidates import find_excluded_file
     from p2ch13.training.provenance import fingerprint_data
 
     config = parse_config(command_line)
@@ -211,11 +205,11 @@ def train_and_score(command_line: Sequence[str], preset: str) -> dict[str, Any]:
     the preset's labels, whatever they were trained with.
     """
     # Imported here: torch takes seconds, which a mistyped option should not.
-    from p2ch13.cache import CtCache
-    from p2ch13.candidates import find_excluded_file
-    from p2ch13.evaluate.truth import read_excluded_by_series
-    from p2ch13.scoring import score_scan, summarize
-    from p2ch13.segmentation import detect
+    from p2ch13.data.cache import CtCache
+    from p2ch13.detection.segment import detect
+    from p2ch13.evaluation.scoring import score_scan, summarize
+    from p2ch13.evaluation.truth import read_excluded_by_series
+    from p2ch13.labels.candidates import find_excluded_file
     from p2ch13.training.app import SegmentationTrainingApp
 
     app = SegmentationTrainingApp(command_line)

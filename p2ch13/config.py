@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from util.errors import InputError
-from util.logits import to_logit
+from p2ch13.util.errors import InputError
+from p2ch13.util.logits import to_logit
 
 CONTEXT_SLICES_COUNT = 3  # slices on either side of the one that is segmented
 CROP_WIDTH_IRC = (2 * CONTEXT_SLICES_COUNT + 1, 96, 96)  # voxels kept around a nodule
@@ -51,7 +51,7 @@ class Folders:
 
 @dataclass(frozen=True)
 class CropChoice:
-    """Which crops are trained on, besides the one through each nodule's centre; see `p2ch13.crops`."""
+    """Which crops are trained on, besides the one through each nodule's centre; see `p2ch13.data.crops`."""
 
     off_centre: bool = False  # slices from one end of the nodule to the other
     negatives: bool = False  # places without a nodule

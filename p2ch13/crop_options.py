@@ -6,7 +6,7 @@ import argparse
 import shlex
 
 from p2ch13.config import CropChoice, Folders, LabelOptions, TrainingConfig
-from util.options import non_negative_number, share
+from p2ch13.util.options import non_negative_number, share
 
 
 def add_slice_distance(group: argparse._ActionsContainer) -> None:

@@ -9,17 +9,17 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from p2ch13.cache import CtCache, describe_rebuilt
 from p2ch13.config import PRESETS, CropChoice, Folders, TrainingConfig
 from p2ch13.crop_options import add_negatives, add_off_centre, add_slice_distance
+from p2ch13.data.cache import CtCache, describe_rebuilt
 from p2ch13.label_options import add_label_options, label_options_of
-from util.disk import CacheError
-from util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line, run_command
-from util.launch import Launch
-from util.logconf import set_up_logging
-from util.options import positive_int
-from util.processes import map_in_processes
-from util.threads import available_cores
+from p2ch13.util.disk import CacheError
+from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line, run_command
+from p2ch13.util.launch import Launch
+from p2ch13.util.logconf import set_up_logging
+from p2ch13.util.options import positive_int
+from p2ch13.util.processes import map_in_processes
+from p2ch13.util.threads import available_cores
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import argparse
 from typing import Any, Protocol
 
 from p2ch13.config import AUTO_THREADS, MIN_DIAMETER_MM, NODULE_THRESHOLD, PRECISIONS, THREADS_HELP
-from util.options import non_negative_number, probability, thread_count
+from p2ch13.util.options import non_negative_number, probability, thread_count
 
 
 class SearchOptions(Protocol):

@@ -15,10 +15,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from p2ch13.util.errors import run_command
+from p2ch13.util.options import existing_folder, non_negative_int
 from stress import SAMPLES_PER_EPOCH
 from stress.report import Row, collect_rows, report
-from util.errors import run_command
-from util.options import existing_folder, non_negative_int
 
 
 class Sizes(NamedTuple):

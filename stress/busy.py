@@ -22,14 +22,14 @@ from pathlib import Path
 
 import numpy as np
 
-from p2ch13.compute import keep_freed_memory
 from p2ch13.config import AUTO_THREADS
+from p2ch13.network.compute import keep_freed_memory
 from p2ch13.training.app import SegmentationTrainingApp
+from p2ch13.util.errors import run_command
+from p2ch13.util.options import existing_folder, positive_int, thread_count
+from p2ch13.util.threads import available_cores
 from stress.report import LostError, Row, collect_rows, report
 from stress.scans import write_scans
-from util.errors import run_command
-from util.options import existing_folder, positive_int, thread_count
-from util.threads import available_cores
 
 DEMO_TRAINING = ("--val-stride", "4", "--preset", "strong", "--fn-weight", "0.4")
 SCAN_COUNT = 20

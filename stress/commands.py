@@ -14,8 +14,8 @@ from diskcache.core import DBNAME
 
 from p2ch13.config import TrainingConfig
 from p2ch13.training.resume import find_last_states
+from p2ch13.util.disk import get_cache
 from stress.report import LostError
-from util.disk import get_cache
 
 REPOSITORY = Path(__file__).parents[1]
 

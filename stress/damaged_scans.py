@@ -26,6 +26,8 @@ from pathlib import Path
 import numpy as np
 from diskcache.core import DBNAME
 
+from p2ch13.util.errors import EXIT_SKIPPED, EXIT_USER_MISTAKE, run_command
+from p2ch13.util.options import existing_folder, non_negative_int, positive_int, probability
 from stress.commands import (
     compare_caches,
     find_last,
@@ -37,8 +39,6 @@ from stress.commands import (
 )
 from stress.report import LostError, Row, collect_rows, report
 from stress.scans import HEADER, SHAPE_IRC, write_scans
-from util.errors import EXIT_SKIPPED, EXIT_USER_MISTAKE, run_command
-from util.options import existing_folder, non_negative_int, positive_int, probability
 
 SCAN_COUNT, SHARE = 1000, 0.05
 TRAINING = ("--depth", "2", "--precision", "fp32", "--epochs", "1", "--samples-per-epoch", "64", "--val-stride", "10")

@@ -23,7 +23,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from p2ch13.checkpoint import load_checkpoint
+from p2ch13.network.checkpoint import load_checkpoint
+from p2ch13.util.errors import run_command
+from p2ch13.util.options import existing_folder, non_negative_int, positive_int
+from p2ch13.util.progress import progress_bar
 from stress.commands import (
     REPOSITORY,
     compare_caches,
@@ -35,9 +38,6 @@ from stress.commands import (
 )
 from stress.report import LostError, Row, collect_rows, report
 from stress.scans import write_scans
-from util.errors import run_command
-from util.options import existing_folder, non_negative_int, positive_int
-from util.progress import progress_bar
 
 DISK_BYTES = 2**26
 SCAN_COUNT = 8

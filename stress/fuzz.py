@@ -28,10 +28,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from p2ch13.util.errors import InputError, one_line, run_command
+from p2ch13.util.options import non_negative_int, positive_int
+from p2ch13.util.progress import progress_bar
 from stress.mutations import mutate
-from util.errors import InputError, one_line, run_command
-from util.options import non_negative_int, positive_int
-from util.progress import progress_bar
 
 TIME_LIMIT_S = 10.0  # of the processor, which others may be using as well; most files take a hundredth of a second
 STUCK_AFTER_S = 300.0  # without a word

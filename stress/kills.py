@@ -25,7 +25,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from p2ch13.checkpoint import load_checkpoint
+from p2ch13.network.checkpoint import load_checkpoint
+from p2ch13.util.errors import run_command
+from p2ch13.util.options import existing_folder, non_negative_int, positive_int
+from p2ch13.util.progress import progress_bar
 from stress import SAMPLES_PER_EPOCH
 from stress.commands import (
     REPOSITORY,
@@ -40,9 +43,6 @@ from stress.commands import (
 )
 from stress.report import LostError, Row, collect_rows, report
 from stress.scans import write_scans
-from util.errors import run_command
-from util.options import existing_folder, non_negative_int, positive_int
-from util.progress import progress_bar
 
 PRECACHE_SHARE = 1 / 3  # of the kills
 SCAN_COUNT = 100

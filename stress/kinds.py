@@ -10,20 +10,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from p2ch13.candidates import get_candidate_info_list, read_annotations, read_excluded
-from p2ch13.checkpoint import save_checkpoint
-from p2ch13.ct import Ct
-from p2ch13.evaluate.app import Checkpoint
-from p2ch13.evaluate.external import read_findings
-from p2ch13.evaluate.truth import read_series_file
-from p2ch13.lidc import find_readings, mark_consensus
-from p2ch13.model import BOOK_MODEL, UNetWrapper
-from p2ch13.scans import find_scans, read_header, scan_signature
-from p2ch13.segmentation import load_segmenter
+from p2ch13.data.ct import Ct
+from p2ch13.detection.segment import load_segmenter
+from p2ch13.evaluation.external import read_findings
+from p2ch13.evaluation.pipeline import Checkpoint
+from p2ch13.evaluation.truth import read_series_file
+from p2ch13.labels.candidates import get_candidate_info_list, read_annotations, read_excluded
+from p2ch13.labels.lidc import find_readings, mark_consensus
+from p2ch13.network.checkpoint import save_checkpoint
+from p2ch13.network.model import BOOK_MODEL, UNetWrapper
+from p2ch13.volumes.files import find_scans, read_header, scan_signature
 from stress.fuzz import Kind
-from tests.dicom_files import write_series
-from tests.lidc_files import Roi, ring, write_readings
-from tests.scan_files import ORIGIN_XYZ, Ball, make_hu, to_xyz, write_csv, write_luna, write_scan
+from tests.support.dicom_files import write_series
+from tests.support.lidc_files import Roi, ring, write_readings
+from tests.support.scan_files import ORIGIN_XYZ, Ball, make_hu, to_xyz, write_csv, write_luna, write_scan
 
 SHAPE_IRC = (5, 12, 14)
 BALL = Ball((2, 6, 7), 3)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from p2ch13.phantom.dataset import ANNOTATION_COLUMNS, CANDIDATE_COLUMNS
-from util.files import write_csv
+from p2ch13.util.files import write_csv
 
 SHAPE_IRC = (12, 64, 64)
 VX_SIZE_MM = 1.0

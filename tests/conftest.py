@@ -14,11 +14,11 @@ import pytest
 # beside another busy process, and `--threads auto` would change their number, and sums with it, as it sees fit.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from p2ch13 import compute
 from p2ch13.config import Folders
-from tests.scan_files import TINY_SCANS, write_luna
+from p2ch13.network import compute
+from tests.support.scan_files import TINY_SCANS, write_luna
 
-pytest.register_assert_rewrite("tests.checks")  # so that a failure shows values, as in a test
+pytest.register_assert_rewrite("tests.support.checks")  # so that a failure shows values, as in a test
 
 SHARED = Path(__file__).parents[2] / "shared"
 

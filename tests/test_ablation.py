@@ -3,15 +3,16 @@ import json
 import numpy as np
 import pytest
 
-from p2ch13 import ablation, segmentation
-from p2ch13.candidates import ANNOTATIONS_FILE, MALIGNANCY_FILE
+from p2ch13 import ablation
 from p2ch13.config import PRESETS, TrainingConfig
+from p2ch13.detection import segment as segmentation
+from p2ch13.labels.candidates import ANNOTATIONS_FILE, MALIGNANCY_FILE
 from p2ch13.training import provenance
 from p2ch13.training.app import SegmentationTrainingApp
 from p2ch13.training.options import parse_config
-from tests.checks import assert_one_line
-from tests.scan_files import to_xyz, write_csv
-from util.errors import run_command
+from p2ch13.util.errors import run_command
+from tests.support.checks import assert_one_line
+from tests.support.scan_files import to_xyz, write_csv
 
 
 def run(*options):

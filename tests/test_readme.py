@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from p2ch13.checkpoint import save_checkpoint
-from p2ch13.model import BOOK_MODEL, UNetWrapper
-from tests.scan_files import TINY_SCANS, Ball, make_hu, write_luna, write_scan
+from p2ch13.network.checkpoint import save_checkpoint
+from p2ch13.network.model import BOOK_MODEL, UNetWrapper
+from tests.support.scan_files import TINY_SCANS, Ball, make_hu, write_luna, write_scan
 
 REPOSITORY = Path(__file__).parents[1]
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from util.errors import InputError
-from util.files import check_free_disk, write_whole
-from util.progress import byte_progress_bar
+from p2ch13.util.errors import InputError
+from p2ch13.util.files import check_free_disk, write_whole
+from p2ch13.util.progress import byte_progress_bar
 
 CHUNK_BYTES = 2**20
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)

@@ -21,7 +21,7 @@ import diskcache
 import numpy as np
 from diskcache.core import DBNAME, METADATA, MODE_BINARY, MODE_RAW
 
-from util.errors import InputError, one_line
+from p2ch13.util.errors import InputError, one_line
 
 PREFIX = struct.Struct("<II")  # CRC-32 of the rest, length of the JSON text
 NO_LIMIT = 2**62  # bytes: what is cached stays cached

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from util.launch import Launch
+from p2ch13.util.launch import Launch
 
 EXIT_DONE = 0
 EXIT_SKIPPED = 1  # the work is done, but for what was named and left out

@@ -13,8 +13,8 @@ from typing import Any
 import pooch
 import requests
 
-from util.errors import InputError
-from util.progress import byte_progress_bar
+from p2ch13.util.errors import InputError
+from p2ch13.util.progress import byte_progress_bar
 
 log = logging.getLogger(__name__)
 

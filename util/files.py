@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from util.errors import InputError
-from util.interruption import signals_deferred
+from p2ch13.util.errors import InputError
+from p2ch13.util.interruption import signals_deferred
 
 IS_WINDOWS = os.name == "nt"
 

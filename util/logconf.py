@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 
-from util.launch import Launch
+from p2ch13.util.launch import Launch
 
 
 def set_up_logging(launch: Launch) -> None:

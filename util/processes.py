@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 import SimpleITK as sitk
 from threadpoolctl import threadpool_limits
 
-from util.errors import InputError
-from util.progress import progress_bar
+from p2ch13.util.errors import InputError
+from p2ch13.util.progress import progress_bar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

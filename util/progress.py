@@ -7,7 +7,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from util.launch import Launch
+from p2ch13.util.launch import Launch
 
 
 def progress_bar(total: int, description: str, unit: str, is_shown: bool = True, delay_s: float = 0.0) -> tqdm[Any]:

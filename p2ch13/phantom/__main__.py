@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 
 from p2ch13.phantom import write_phantoms
-from util.errors import run_command
-from util.options import non_negative_int, positive_int
-from util.threads import available_cores
+from p2ch13.util.errors import run_command
+from p2ch13.util.options import non_negative_int, positive_int
+from p2ch13.util.threads import available_cores
 
 
 def build_parser() -> argparse.ArgumentParser:

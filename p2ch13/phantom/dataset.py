@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from p2ch13.phantom.scan import Phantom, make_phantom
-from util.errors import InputError
-from util.files import write_csv, write_whole
-from util.processes import map_in_processes
+from p2ch13.util.errors import InputError
+from p2ch13.util.files import write_csv, write_whole
+from p2ch13.util.processes import map_in_processes
 
 SCANS_PER_SUBSET = 10
 CSV_NAMES = ("annotations.csv", "annotations_with_malignancy.csv", "candidates.csv")

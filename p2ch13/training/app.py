@@ -19,25 +19,24 @@ from torch import nn
 from torch.optim import Adam, Optimizer
 from torch.utils.data import DataLoader
 
-from p2ch13.augmentation import SegmentationAugmentation
-from p2ch13.cache import CtCache, describe_rebuilt
-from p2ch13.checkpoint import load_checkpoint
-from p2ch13.compute import (
-    CapturedStep,
+from p2ch13.config import AUTO_THREADS, NODULE_LOGIT
+from p2ch13.data.cache import CtCache, describe_rebuilt
+from p2ch13.data.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
+from p2ch13.detection.pictures import draw_findings, write_png
+from p2ch13.evaluation.metrics import BatchResult, EpochTotals, Scores, count_pixels, find_nodule_samples
+from p2ch13.network.checkpoint import load_checkpoint
+from p2ch13.network.compute import (
     autocast,
-    be_deterministic,
     choose_threads,
-    compile_model,
     get_device,
     get_dtype,
     get_slice_batch_size,
     get_thread_limit,
     keep_freed_memory,
-    should_compile,
 )
-from p2ch13.config import AUTO_THREADS, NODULE_LOGIT
-from p2ch13.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
-from p2ch13.distributed import (
+from p2ch13.network.model import BOOK_MODEL, LogitNetwork, UNetWrapper
+from p2ch13.training.augmentation import SegmentationAugmentation
+from p2ch13.training.distributed import (
     copy_buffers_from_first,
     copy_from_first,
     data_parallel,
@@ -46,24 +45,23 @@ from p2ch13.distributed import (
     sum_over_processes,
     sync_batchnorm,
 )
-from p2ch13.losses import loss_of_sums, losses_of_batch, rate_false_alarms, sum_pixels
-from p2ch13.metrics import BatchResult, EpochTotals, Scores, count_pixels, find_nodule_samples
-from p2ch13.mining import batch_statistics
-from p2ch13.model import BOOK_MODEL, LogitNetwork, UNetWrapper
-from p2ch13.optimizers import Muon, copy_tensors, has_state, step_unless, take_back
-from p2ch13.reporting import TensorBoardReport, draw_findings, write_png
-from p2ch13.schedules import average_weights, set_learning_rate, update_average, warm_up_cosine
+from p2ch13.training.graphs import CapturedStep, be_deterministic, compile_model, should_compile
 from p2ch13.training.loss_watch import LossWatch, find_faults, find_validation_faults
+from p2ch13.training.losses import loss_of_sums, losses_of_batch, rate_false_alarms, sum_pixels
 from p2ch13.training.messages import describe_all, describe_data, describe_end, describe_work
+from p2ch13.training.mining import batch_statistics
+from p2ch13.training.optimizers import Muon, copy_tensors, has_state, step_unless, take_back
 from p2ch13.training.provenance import fingerprint_data, get_commit, get_versions, renew_fingerprint
 from p2ch13.training.resume import read_settings
 from p2ch13.training.run_state import RunState
-from util.errors import InputError, Stopped
-from util.files import make_writable_folder
-from util.interruption import Interruption
-from util.launch import Launch
-from util.progress import progress_bar
-from util.threads import ThreadTuner
+from p2ch13.training.schedules import average_weights, set_learning_rate, update_average, warm_up_cosine
+from p2ch13.training.tensorboard import TensorBoardReport
+from p2ch13.util.errors import InputError, Stopped
+from p2ch13.util.files import make_writable_folder
+from p2ch13.util.interruption import Interruption
+from p2ch13.util.launch import Launch
+from p2ch13.util.progress import progress_bar
+from p2ch13.util.threads import ThreadTuner
 
 log = logging.getLogger(__name__)
 

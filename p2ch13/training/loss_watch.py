@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from p2ch13.distributed import sum_over_processes
-from util.errors import InputError
+from p2ch13.training.distributed import sum_over_processes
+from p2ch13.util.errors import InputError
 
 log = logging.getLogger(__name__)
 

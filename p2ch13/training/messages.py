@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 from p2ch13.config import TrainingConfig
-from p2ch13.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
-from p2ch13.metrics import Scores
+from p2ch13.data.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
+from p2ch13.evaluation.metrics import Scores
 from p2ch13.training.run_state import RunState
-from util.launch import Launch
+from p2ch13.util.launch import Launch
 
 
 def describe_data(train_ds: TrainingLuna2dSegmentationDataset, val_ds: Luna2dSegmentationDataset) -> list[str]:

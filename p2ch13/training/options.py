@@ -24,8 +24,8 @@ from p2ch13.config import (
 )
 from p2ch13.crop_options import add_negatives, add_off_centre, add_slice_distance
 from p2ch13.label_options import add_label_options
-from util.errors import InputError, one_line
-from util.options import (
+from p2ch13.util.errors import InputError, one_line
+from p2ch13.util.options import (
     name_part,
     non_negative_int,
     non_negative_number,

@@ -15,12 +15,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from p2ch13.cache import CtCache
 from p2ch13.config import CENTRES_ALONE, CropChoice
-from p2ch13.headers import find_voxel_file
-from p2ch13.labels import LidcRule
-from p2ch13.scans import scan_signature
-from util.errors import errors_naming
+from p2ch13.data.cache import CtCache
+from p2ch13.labels.rules import LidcRule
+from p2ch13.util.errors import errors_naming
+from p2ch13.volumes.files import scan_signature
+from p2ch13.volumes.headers import find_voxel_file
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def get_version(package: str) -> str:
         return "not installed"  # but run from its own folder
 
 
-def get_commit(folder: Path = Path(__file__).parent) -> str | None:
+def get_commit(folder: Path = Path(__file__).parents[1]) -> str | None:
     """The commit of the code, with `+changes` if files are not as they were committed; None if it is in no repository.
 
     Args: folder: of the code.

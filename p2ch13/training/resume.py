@@ -8,11 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from p2ch13.checkpoint import load_checkpoint
 from p2ch13.config import TrainingConfig
-from p2ch13.model import UNNAMED_ACTIVATION
+from p2ch13.network.checkpoint import load_checkpoint
+from p2ch13.network.model import UNNAMED_ACTIVATION
 from p2ch13.training.options import check_options, given_options, parse_config, resume_config
-from util.errors import InputError
+from p2ch13.util.errors import InputError
 
 LAST = "last.state"
 

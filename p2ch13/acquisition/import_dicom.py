@@ -1,0 +1,263 @@
+"""Turn the CT series of a folder of DICOM files, such as LIDC-IDRI's, into scans in LUNA16's layout."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from p2ch13.config import Folders
+from p2ch13.labels.candidates import ANNOTATIONS_FILE, MALIGNANCY_FILE
+from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line, run_command
+from p2ch13.util.files import check_free_disk, make_writable_folder, write_whole
+from p2ch13.util.launch import Launch
+from p2ch13.util.logconf import set_up_logging
+from p2ch13.util.options import name_part, positive_int
+from p2ch13.util.processes import map_in_processes
+from p2ch13.util.progress import progress_bar
+from p2ch13.util.threads import available_cores
+from p2ch13.volumes.dicom import check_no_damage, has_dicom_magic, list_series
+from p2ch13.volumes.files import (
+    ScanHeader,
+    file_signature,
+    list_scan_files,
+    read_dicom_header,
+    read_header,
+    read_voxels,
+    scan_name,
+)
+
+log = logging.getLogger(__name__)
+
+SUBSET_FOLDER = "subset_dicom"  # found as subset0 to subset9 are, and apart from what LUNA16 has there
+UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+UID_LENGTH = 64
+
+
+@dataclass(frozen=True)
+class SeriesImport:
+    """A CT series, and the header file that it becomes."""
+
+    folder: Path
+    series_uid: str
+    files: tuple[Path, ...]
+    target: Path
+
+    @property
+    def comment(self) -> str:
+        """What tells in the target's header whether the DICOM files are still those that it was made from."""
+        signature = json.dumps([file_signature(file) for file in sorted(self.files)])
+        return f"{len(self.files)} DICOM files, {hashlib.sha256(signature.encode()).hexdigest()}"
+
+
+@dataclass
+class Search:
+    """What was found in the folders that were looked through."""
+
+    series: dict[str, SeriesImport] = field(default_factory=dict)  # by UID
+    errors: list[InputError] = field(default_factory=list)
+    other_count: int = 0  # series that are no CT
+
+
+def main(sys_argv: Sequence[str] | None = None) -> int:
+    """Import DICOM series as a command line says; one that cannot be read is named and skipped.
+
+    Returns: the exit status, 1 if a series was skipped.
+    Raises: InputError if there is no CT series, or not one can be imported.
+    """
+    args = build_parser().parse_args(sys_argv)
+    set_up_logging(Launch())
+    check_pydicom()
+    if not args.folder.is_dir():
+        raise InputError(f"{args.folder}: no such folder; is it spelt right?")
+    make_writable_folder(args.data_dir, "--data-dir")
+    target_folder = args.data_dir / args.subset_folder
+    search = search_folders(args.folder, target_folder)
+    total = len(search.series) + len(search.errors)
+    if total == 0:
+        raise InputError(f"{args.folder}: no CT series in this folder; give one that holds it")
+    scans = {scan_name(path): path for path in list_scan_files(args.data_dir)}
+    to_do = [series for series in search.series.values() if not is_imported(series, scans)]
+    there_count = len(search.series) - len(to_do)
+    log.info(
+        f"{args.folder}: {total} CT series, {there_count} of them in {args.data_dir} already; "
+        f"{search.other_count} series of other kinds are passed over."
+    )
+    room = sum(file.stat().st_size for series in to_do for file in series.files)
+    check_free_disk(args.data_dir, room, "importing this", "--data-dir")
+    errors = [*search.errors, *import_all(to_do, args.num_workers)]
+    for error in errors:
+        log.warning(f"Skipped: {one_line(error)}")
+    if len(errors) == total:
+        raise errors[0] if total == 1 else InputError(f"none of {total} series could be imported, see above")
+    log.info(f"Imported {total - there_count - len(errors)} scans, skipped {len(errors)}: {target_folder}")
+    report_annotations(args.data_dir)
+    return EXIT_SKIPPED if errors else EXIT_DONE
+
+
+def report_annotations(data_dir: Path) -> None:
+    if not any((data_dir / name).exists() for name in (ANNOTATIONS_FILE, MALIGNANCY_FILE)):
+        log.info(
+            f"{data_dir} has no {ANNOTATIONS_FILE}, which training and evaluation need and predict does not; "
+            "python -m p2ch13.download --subset gets LUNA16's."
+        )
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m p2ch13.import_dicom",
+        description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="holds the DICOM files, at any depth")
+    parser.add_argument("--data-dir", type=Path, default=Folders.data_dir, help="where LUNA16 is, or would be")
+    parser.add_argument(
+        "--subset-folder", type=subset_name, default=SUBSET_FOLDER, help="folder in it for the scans; subset..."
+    )
+    parser.add_argument("--num-workers", type=positive_int, default=available_cores(), help="processes")
+    return parser
+
+
+def subset_name(text: str) -> str:
+    """A folder in which scans are looked for."""
+    if not text.startswith("subset"):
+        raise argparse.ArgumentTypeError(f"{text!r} does not begin with subset, so that nothing would be found there")
+    return name_part(text)
+
+
+def check_pydicom() -> None:
+    """Raises: InputError if pydicom, which nothing else needs, is not installed."""
+    if find_spec("pydicom") is None:
+        raise InputError("importing DICOM needs pydicom, which is not installed; pip install pydicom")
+
+
+def search_folders(folder: Path, target_folder: Path) -> Search:
+    """Look for CT series in a folder and all below it."""
+    folders = [folder, *sorted(path for path in folder.rglob("*/") if path.is_dir())]
+    search = Search()
+    with progress_bar(len(folders), "Looking for series", "folder") as bar:
+        for one in folders:
+            search_folder(search, one, target_folder)
+            bar.update()
+    return search
+
+
+def search_folder(search: Search, folder: Path, target_folder: Path) -> None:
+    """Add a folder's series to what was found."""
+    listed = list_series(folder)
+    others = find_others(folder, listed)
+    ct_series = {uid: files for uid, files in listed.items() if read_kind(files[0])[0] == "CT"}
+    search.other_count += len(set(others.values())) + len(listed) - len(ct_series)
+    try:
+        check_no_damage(folder, {**listed, "": list(others)})
+    except InputError as error:
+        search.errors.append(error)
+        return
+    for uid, files in ct_series.items():
+        if UID.fullmatch(uid) is None or len(uid) > UID_LENGTH:
+            search.errors.append(InputError(f"{files[0]}: {uid!r} is no series UID; correct it and try again"))
+        elif uid in search.series:
+            other = search.series[uid].folder
+            search.errors.append(InputError(f"{folder}: the same series as in {other}; remove one of the two"))
+        else:
+            search.series[uid] = SeriesImport(folder, uid, tuple(files), target_folder / f"{uid}.mhd")
+
+
+def find_others(folder: Path, listed: dict[str, list[Path]]) -> dict[Path, str]:
+    """DICOM files without pixels, such as reports, and their series: not listed, as a damaged CT slice is not."""
+    known = {file for files in listed.values() for file in files}
+    unlisted = [file for file in sorted(folder.iterdir()) if file.is_file() and file not in known]
+    kinds = {file: read_kind(file) for file in unlisted if has_dicom_magic(file)}
+    return {file: uid for file, (modality, uid) in kinds.items() if modality != "CT"}
+
+
+def read_kind(file: Path) -> tuple[str, str]:
+    """Modality and series UID of a DICOM file; one that cannot be read may have been a CT slice."""
+    from pydicom import dcmread
+    from pydicom.config import disable_value_validation
+
+    try:
+        with disable_value_validation():  # which would print a remark of several lines
+            data = dcmread(file, stop_before_pixels=True, specific_tags=["Modality", "SeriesInstanceUID"])
+            return str(data.get("Modality", "CT")), str(data.get("SeriesInstanceUID", ""))
+    except Exception:  # whatever pydicom stumbles over in a damaged file
+        return "CT", ""
+
+
+def is_imported(series: SeriesImport, elsewhere: dict[str, Path]) -> bool:
+    """Whether the scan is there: made from these very files, or by somebody else, say LUNA16."""
+    path = elsewhere.get(series.series_uid)
+    if path != series.target:
+        return path is not None
+    try:
+        read_header(path)
+        return series.comment.encode() in path.read_bytes()
+    except InputError:
+        return False
+
+
+def import_all(to_do: Sequence[SeriesImport], worker_count: int) -> list[InputError]:
+    """Import series in worker processes. Returns: an error for each one that cannot be read, sorted by its file."""
+    errors: list[InputError] = []
+    if not to_do:
+        return errors
+    try:
+        for future in map_in_processes(import_series, to_do, min(worker_count, len(to_do)), "Importing", "scan"):
+            try:
+                future.result()
+            except InputError as error:
+                errors.append(error)
+    except KeyboardInterrupt:
+        log.info("What is imported by now stays; start again to go on.")
+        raise
+    return sorted(errors, key=str)
+
+
+def import_series(series: SeriesImport) -> None:
+    """Write a series as .mhd and .raw. Raises: InputError, naming the file, if its slices make up no scan."""
+    header = read_dicom_header(series.folder, series.series_uid, series.files)
+    voxels = read_voxels(header)
+    series.target.unlink(missing_ok=True)  # an old header must not stand beside new voxels, not even for a moment
+    data_file = series.target.with_name(f"{series.series_uid}.raw")
+    with write_whole(data_file) as file:
+        file.write(np.ascontiguousarray(voxels, dtype="<i2").data)
+    with write_whole(series.target) as file:
+        file.write(metaimage_header(header, data_file.name, series.comment).encode("ascii"))
+
+
+def metaimage_header(header: ScanHeader, data_file: str, comment: str) -> str:
+    """Text of an .mhd. Source: https://itk.org/Wiki/ITK/MetaIO/Documentation; the matrix has an axis in each row."""
+    fields = {
+        "ObjectType": "Image",
+        "NDims": "3",
+        "Comment": comment,
+        "BinaryData": "True",
+        "BinaryDataByteOrderMSB": "False",
+        "CompressedData": "False",
+        "TransformMatrix": join(header.direction.T),
+        "Offset": join(header.origin_xyz),
+        "CenterOfRotation": "0 0 0",
+        "ElementSpacing": join(header.vx_size_xyz),
+        "DimSize": " ".join(str(size) for size in reversed(header.shape_irc)),
+        "ElementType": "MET_SHORT",
+        "ElementDataFile": data_file,
+    }
+    return "".join(f"{key} = {value}\n" for key, value in fields.items())
+
+
+def join(numbers: NDArray[np.float64]) -> str:
+    """With all their digits."""
+    return " ".join(repr(float(number)) for number in numbers.flat)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,123 @@
+"""Overlays of masks on slices, as PNG."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image as PillowImage
+
+from p2ch13.data.datasets import Luna2dSegmentationDataset
+from p2ch13.util.files import write_whole
+
+LUNG_WINDOW_HU = (-1350.0, 150.0)  # black and white: level -600, width 1500
+FOUND, MISSED, FALSE_ALARM = (0, 255, 0), (255, 128, 0), (255, 0, 0)  # green, orange, red
+COLOUR_WEIGHT = 0.5
+PNG_LEVEL = 3  # of compression; beyond it files hardly get smaller
+Image = NDArray[np.uint8]  # (row, col, 3)
+# (batch, 7, row, col) in HU -> (batch, 1, row, col), bool: is it nodule?
+Predictor = Callable[[torch.Tensor], torch.Tensor]
+
+
+def predict_slice(
+    dataset: Luna2dSegmentationDataset, predict: Predictor, series_uid: str, slice_ndx: int
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
+    """HU, prediction and label of a slice, each (row, col)."""
+    hu, label, *_ = dataset.get_full_slice(series_uid, slice_ndx)
+    return hu[len(hu) // 2].numpy(), predict(hu.unsqueeze(0))[0, 0].cpu().numpy(), label[0].numpy()
+
+
+def draw_overlay(hu: NDArray[Any], is_predicted: NDArray[np.bool_], label: NDArray[np.bool_]) -> Image:
+    """A slice in a lung window: green is nodule that was found, orange was missed, red is a false alarm.
+
+    Args: hu, prediction and label of the slice, each (row, col).
+    """
+    black, white = LUNG_WINDOW_HU
+    grey = ((hu - black) * (255 / (white - black))).clip(0, 255).round().astype(np.uint8)
+    picture = np.repeat(grey[..., np.newaxis], 3, axis=2)
+    for colour, where in (
+        (FOUND, is_predicted & label),
+        (MISSED, ~is_predicted & label),
+        (FALSE_ALARM, is_predicted & ~label),
+    ):
+        picture[where] = ((1 - COLOUR_WEIGHT) * picture[where] + COLOUR_WEIGHT * np.array(colour)).round()
+    return picture
+
+
+def draw_findings(dataset: Luna2dSegmentationDataset, predict: Predictor, series_count: int = 4) -> Image:
+    """The largest nodule of each of the first series that have one, a row each.
+
+    A row shows the slice through the nodule's centre with its overlay, then the nodule alone, enlarged, as the scanner
+    saw it and with its overlay.
+    """
+    rows = []
+    for series_uid in [uid for uid in dataset.series_list if dataset.ct_cache.nodules[uid]][:series_count]:
+        ct = dataset.ct_cache.get_ct(series_uid)
+        center = ct.locate(dataset.ct_cache.nodules[series_uid][0].center_xyz)
+        ct_slice, is_predicted, label = predict_slice(dataset, predict, series_uid, center.index)
+        overlay = draw_overlay(ct_slice, is_predicted, label)
+        rows.append([overlay, *draw_enlarged(ct_slice, overlay, center.row, center.col)])
+    return stack(rows)
+
+
+def draw_nodules(hu: NDArray[np.int16], labels: NDArray[np.int32], numbers: Sequence[int]) -> Image:
+    """What was found in a scan of which no labels are known: a row for each nodule, as in `draw_findings`, all green.
+
+    Args:
+        hu, labels: (index, row, col), axial slices with rows to the back, such as `to_axial` gives.
+        numbers: the nodules' values in `labels`; of each the slice that has most of it. Without any, the middle slice.
+    """
+    rows = []
+    for number in numbers:
+        is_nodule = labels == number
+        index = int(is_nodule.sum(axis=(1, 2)).argmax())
+        row, col = (round(float(axis.mean())) for axis in np.nonzero(is_nodule[index]))
+        overlay = draw_overlay(hu[index], labels[index] > 0, labels[index] > 0)
+        rows.append([overlay, *draw_enlarged(hu[index], overlay, row, col)])
+    if not rows:
+        middle = len(hu) // 2
+        rows = [[draw_overlay(hu[middle], labels[middle] > 0, labels[middle] > 0)]]
+    return stack(rows)
+
+
+def draw_enlarged(ct_slice: NDArray[Any], overlay: Image, row: int, col: int) -> list[Image]:
+    """The surroundings of a place, as the scanner saw them and with their overlay."""
+    nothing = np.zeros(ct_slice.shape, dtype=bool)
+    return [enlarge(picture, row, col) for picture in (draw_overlay(ct_slice, nothing, nothing), overlay)]
+
+
+def stack(rows: Sequence[Sequence[Image]]) -> Image:
+    """Pictures side by side in rows, each with as much room as the largest."""
+    height = max(picture.shape[0] for row in rows for picture in row)
+    width = max(picture.shape[1] for row in rows for picture in row)
+    return np.concatenate(
+        [np.concatenate([fit(picture, height, width) for picture in row], axis=1) for row in rows], axis=0
+    )
+
+
+def enlarge(picture: Image, row: int, col: int, size: int = 128, factor: int = 4) -> Image:
+    """The `size` x `size` pixels around a place, black beyond the picture's edge, each as a square of `factor`."""
+    padded = np.pad(picture, ((size // 2, size // 2), (size // 2, size // 2), (0, 0)))
+    return padded[row : row + size, col : col + size].repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def fit(picture: Image, height: int, width: int) -> Image:
+    """Black below and to the right, up to a size."""
+    return np.pad(picture, ((0, height - picture.shape[0]), (0, width - picture.shape[1]), (0, 0)))
+
+
+def encode_png(picture: Image) -> bytes:
+    file = io.BytesIO()
+    PillowImage.fromarray(picture).save(file, format="PNG", compress_level=PNG_LEVEL)
+    return file.getvalue()
+
+
+def write_png(path: Path, picture: Image) -> None:
+    """Write a picture; it appears under its name only when it is complete."""
+    with write_whole(path) as file:
+        file.write(encode_png(picture))

@@ -1,0 +1,73 @@
+"""The book's nodule mask: a box grown around the center, thresholded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from p2ch13.config import MASK_THRESHOLD_HU
+from p2ch13.labels.candidates import CandidateInfoTuple
+from p2ch13.labels.regions import (
+    Part,
+    Scan,
+)
+from p2ch13.util.boxes import Box, make_box
+from p2ch13.util.coordinates import IrcTuple
+
+FIRST_RADIUS = 2  # voxels from which a nodule's box starts to grow, as in the book
+
+
+@dataclass(frozen=True)
+class BoxRule:
+    """The book's: a box grows from the centre until it meets lung, and what is denser than lung in it is nodule.
+
+    Source: the book, 13.5.3.
+    """
+
+    threshold_hu: float = MASK_THRESHOLD_HU
+
+    def key(self, nodules: Sequence[CandidateInfoTuple]) -> tuple[float, list[Any]]:
+        return self.threshold_hu, []
+
+    def mark_scan(self, scan: Scan) -> list[Part]:
+        return self.mark_nodules(scan, scan.nodules)
+
+    def mark_nodules(self, scan: Scan, nodules: Iterable[CandidateInfoTuple]) -> list[Part]:
+        return [self.mark_nodule(scan, nodule) for nodule in nodules]
+
+    def mark_seen(self, scan: Scan) -> list[Part]:
+        return scan.parts
+
+    def mark_nodule(self, scan: Scan, nodule: CandidateInfoTuple) -> Part:
+        box = grow_box(scan, scan.locate(nodule.center_xyz), self.threshold_hu)
+        hu = scan.hu  # not the scan, which holds its parts: the two would keep each other, and a map of the file
+        return Part(box, lambda window: hu[window] > self.threshold_hu)
+
+
+BOOK_RULE = BoxRule()
+
+
+def grow_box(scan: Scan, center_irc: IrcTuple, threshold_hu: float) -> Box:
+    center = np.array(center_irc)
+    radii = np.array([find_radius(scan, center_irc, axis, threshold_hu) for axis in range(3)])
+    return make_box(np.maximum(center - radii, 0), np.minimum(center + radii + 1, scan.header.shape_irc))
+
+
+def find_radius(scan: Scan, center_irc: IrcTuple, axis: int, threshold_hu: float) -> int:
+    """How far the two ends go out from the centre along one axis until one meets lung, or both the border.
+
+    An end that comes to the scan's border stays there while the other one goes on, so that a nodule at the border is
+    marked whole. Voxels are looked up one by one: a line through all slices would touch a page of the file in each.
+    """
+    center, last = center_irc[axis], scan.header.shape_irc[axis] - 1
+    low, high = list(center_irc), list(center_irc)
+    radius = FIRST_RADIUS
+    while center - radius > 0 or center + radius < last:
+        low[axis], high[axis] = max(center - radius, 0), min(center + radius, last)
+        if scan.hu[tuple(low)] <= threshold_hu or scan.hu[tuple(high)] <= threshold_hu:
+            break
+        radius += 1
+    return radius

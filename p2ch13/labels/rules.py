@@ -1,0 +1,107 @@
+"""Which label rule marks which scan: the book's box, a refined one, or the consensus of LIDC-IDRI's readers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from p2ch13.config import MASK_THRESHOLD_HU, REFINED_THRESHOLD_HU, LabelOptions
+from p2ch13.labels.box import BoxRule
+from p2ch13.labels.candidates import CandidateInfoTuple
+from p2ch13.labels.lidc import find_readings, mark_consensus, mark_seen
+from p2ch13.labels.refined import REFINED_RULE, RefinedRule
+from p2ch13.labels.regions import (
+    LabelRule,
+    Part,
+    Scan,
+    as_part,
+    distance_mm,
+    find_nearest,
+)
+from p2ch13.util.boxes import BoxMask
+from p2ch13.util.errors import InputError
+from p2ch13.volumes.files import file_signature
+
+
+@dataclass(frozen=True)
+class LidcRule:
+    """What at least half of LIDC-IDRI's readers outlined, whether or not it is among the annotations.
+
+    A nodule's own part is the connected piece nearest to its center, if one comes within its radius and a voxel. An
+    annotated nodule without one, because its readers agree on no voxel, is marked by the refined rule: it is nodule all
+    the same, and without a mask training would take it for none.
+    """
+
+    xml_path: Path
+
+    def key(self, nodules: Sequence[CandidateInfoTuple]) -> tuple[None, list[Any]]:
+        return None, ["lidc", file_signature(self.xml_path), *REFINED_RULE.key(nodules)]
+
+    def mark_scan(self, scan: Scan) -> list[Part]:
+        components = mark_consensus(self.xml_path, scan.header)
+        without_piece = [nodule for nodule in scan.nodules if find_piece(components, scan, nodule) is None]
+        return [*map(as_part, components), *REFINED_RULE.mark_nodules(scan, without_piece)]
+
+    def mark_nodules(self, scan: Scan, nodules: Iterable[CandidateInfoTuple]) -> list[Part]:
+        components = [BoxMask(part.box, part.mark(part.box)) for part in scan.parts]  # the file is read once
+        marked = [component for component in components if component.mask.any()]
+        pieces = [(nodule, find_piece(marked, scan, nodule)) for nodule in nodules]
+        return [REFINED_RULE.mark_nodule(scan, nodule) if piece is None else as_part(piece) for nodule, piece in pieces]
+
+    def mark_seen(self, scan: Scan) -> list[Part]:
+        """Mark all that single readers outlined as well: LUNA16 excludes it from both nodules and others."""
+        return [*scan.parts, *map(as_part, mark_seen(self.xml_path, scan.header))]
+
+
+def find_piece(components: Iterable[BoxMask], scan: Scan, nodule: CandidateInfoTuple) -> BoxMask | None:
+    center_irc, vx_size_irc = scan.locate(nodule.center_xyz), scan.header.vx_size_xyz[::-1]
+    nearest = find_nearest(components, center_irc, vx_size_irc)
+    reach_mm = nodule.diameter_mm / 2 + vx_size_irc.max()
+    is_near = nearest is not None and distance_mm(nearest, center_irc, vx_size_irc) <= reach_mm
+    return nearest if is_near else None
+
+
+class Labels:
+    """Which rule marks which scan.
+
+    Args:
+        options: what the user has chosen.
+        series_list: the scans' UIDs.
+    Attributes: `series_list`, those that are labelled; `notes`, lines to be said to the user.
+    Raises: InputError if the readers' files cannot be used, or no scan is left.
+    """
+
+    def __init__(self, options: LabelOptions, series_list: Sequence[str]) -> None:
+        self.series_list = list(series_list)
+        self.notes: list[str] = []
+        self._rules: dict[str, LabelRule] = {}  # of those scans that have one of their own
+        self._default_rule: LabelRule = BoxRule(pick(options.threshold_hu, MASK_THRESHOLD_HU))
+        if options.kind == "refined":
+            self._default_rule = RefinedRule(pick(options.threshold_hu, REFINED_THRESHOLD_HU))
+        if options.lidc_xml is not None:
+            self._find_readings(options.lidc_xml, options.missing_xml == "leave-out")
+
+    def rule_of(self, series_uid: str) -> LabelRule:
+        return self._rules.get(series_uid, self._default_rule)
+
+    def _find_readings(self, folder: Path, leave_out: bool) -> None:
+        found, unreadable = find_readings(folder)
+        self.notes += [f"Not used: {line}" for line in unreadable]
+        self._rules = {
+            series_uid: LidcRule(found[series_uid]) for series_uid in self.series_list if series_uid in found
+        }
+        missing_count = len(self.series_list) - len(self._rules)
+        if leave_out:
+            self.series_list = list(self._rules)
+        if not self.series_list:
+            raise InputError(f"{folder}: no XML file of any of the {missing_count} scans; correct --lidc-xml")
+        self.notes.append(
+            f"Labels: readers' contours of {len(self._rules)} scans; {missing_count} without XML "
+            f"{'are left out' if leave_out else 'are marked with the box'}."
+        )
+
+
+def pick(value: int | None, default: int) -> int:
+    return default if value is None else value

@@ -1,0 +1,46 @@
+import numpy as np
+
+from p2ch13.util.boxes import (
+    BoxMask,
+    enclose,
+    inside,
+    intersect,
+    make_box,
+    merge_touching,
+    shape_of,
+    split_components,
+    widen,
+)
+
+
+def box(*ends):
+    return make_box(ends[::2], ends[1::2])
+
+
+def test_what_boxes_have_in_common():
+    one, other = box(0, 4, 2, 6, 1, 9), box(3, 7, 0, 5, 4, 6)
+    assert intersect(one, other) == box(3, 4, 2, 5, 4, 6)
+    assert intersect(one, box(4, 7, 0, 5, 4, 6)) is None  # they meet, but share no voxel
+    assert shape_of(one) == (4, 4, 8)
+    assert enclose([one, other]) == box(0, 7, 0, 6, 1, 9)
+    assert inside(box(3, 4, 2, 5, 4, 6), one) == box(3, 4, 0, 3, 3, 5)
+
+
+def test_boxes_that_touch_are_merged():
+    a, b, c = box(0, 2, 0, 2, 0, 2), box(2, 4, 2, 4, 2, 4), box(9, 10, 9, 10, 9, 10)
+    assert merge_touching([a, c, b]) == [c, box(0, 4, 0, 4, 0, 4)]  # a and b by a corner
+    assert merge_touching([a, box(3, 4, 0, 2, 0, 2)]) == [a, box(3, 4, 0, 2, 0, 2)]  # a voxel between them
+    # The last one connects two that did not touch.
+    assert merge_touching([a, box(4, 6, 0, 2, 0, 2), box(2, 4, 0, 2, 0, 2)]) == [box(0, 6, 0, 2, 0, 2)]
+
+
+def test_components_each_in_its_own_box():
+    mask = np.zeros((3, 4, 5), dtype=bool)
+    mask[0, 0, 0] = mask[1, 1, 1] = mask[1, 1, 2] = mask[2, 3, 4] = True
+    whole = BoxMask(box(10, 13, 20, 24, 30, 35), mask)
+    by_corners = split_components(whole, fully_connected=True)
+    assert [component.box for component in by_corners] == [box(10, 12, 20, 22, 30, 33), box(12, 13, 23, 24, 34, 35)]
+    assert [component.mask.sum() for component in by_corners] == [3, 1]
+    assert len(split_components(whole, fully_connected=False)) == 3
+    np.testing.assert_array_equal(sum(widen(part, whole.box).mask for part in by_corners), mask)
+    assert split_components(BoxMask(whole.box, np.zeros_like(mask)), fully_connected=True) == []

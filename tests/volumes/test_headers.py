@@ -1,0 +1,186 @@
+import gzip
+import struct
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from p2ch13.util.errors import InputError
+from p2ch13.volumes.files import read_header, read_voxels
+from p2ch13.volumes.headers import DEFLATE_RATIO, find_voxel_file, nifti_length, read_metaimage_fields
+from tests.support.scan_files import IDENTITY, ORIGIN_XYZ, Ball, make_hu, write_scan
+
+
+@pytest.fixture
+def hu():
+    return make_hu([Ball((3, 8, 9), 3)], (6, 20, 22))
+
+
+def edit(path, old, new):
+    data = path.read_bytes()
+    assert old.encode() in data
+    path.write_bytes(data.replace(old.encode(), new.encode(), 1))
+    return path
+
+
+def write_secret(tmp_path, hu):
+    """Voxels outside of the scans' folder, and a folder for scans."""
+    (tmp_path / "secret.raw").write_bytes(hu.tobytes())
+    (tmp_path / "scans").mkdir()
+    return tmp_path / "scans"
+
+
+@pytest.mark.parametrize("name", ["../secret.raw", "/etc/passwd", "sub/../../secret.raw", "..\\secret.raw"])
+@pytest.mark.parametrize("suffix", [".mhd", ".mha"])
+def test_metaimage_cannot_lead_out_of_its_folder(tmp_path, hu, suffix, name):
+    path = write_scan(write_secret(tmp_path, hu) / f"a{suffix}", hu)
+    edit(path, "a.raw" if suffix == ".mhd" else "LOCAL", name)
+    with pytest.raises(InputError, match="outside its own folder"):
+        read_header(path)
+
+
+@pytest.mark.parametrize(
+    "name", ["LIST\n../secret.raw\n", "LIST 2D\n../secret.raw\n", "List", "../s%05d.raw 1 6 1", "Local"]
+)
+def test_voxels_in_several_files_are_refused(tmp_path, hu, name):
+    path = write_scan(write_secret(tmp_path, hu) / "a.mhd", hu)
+    edit(path, "a.raw", name)
+    with pytest.raises(InputError, match=r"not in one file; save it as \.mha"):
+        read_header(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "ElementDataFile",
+            "ElementDataFile = ../secret.raw\nElementDataFile",
+            "outside its own folder",
+        ),  # ITK's choice
+        ("ElementDataFile", "ElementDataFile: ../secret.raw\nElementDataFile", "cannot be read as a scan"),
+        ("ElementType = MET_SHORT", "ElementType = MET_SHORT\nElementType = MET_UCHAR", "cannot be read as a scan"),
+        ("NDims = 3", "NDims = 3\nComment = \x01", "cannot be read as a scan"),
+        ("DimSize = 22 20 6", "DimSize = 22 20", "DimSize is '22 20'; repair the header"),
+        ("DimSize = 22 20 6", "DimSize = 22 20 99999999999999999999", "DimSize is .*; repair the header"),
+        ("DimSize = 22 20 6", "DimSize = 22 20 6.5", "DimSize is .*; repair the header"),
+        ("Offset = -30", "Offset = 1_0", "Offset is .*; repair the header"),
+        ("Offset = -30", "Offset = 1e99", "repair the header"),
+        ("ElementSpacing = 0.6", "ElementSpacing = 1e-9 0.6", "ElementSpacing is .*; repair the header"),
+        ("0.69999999999999996", "1e-9", "voxels of .* mm at .*; repair the header"),
+        ("TransformMatrix = 1 0 0 0 1 0 0 0 1", "TransformMatrix = 1 0 0 0 1 0 0 9 1", "is no rotation"),
+    ],
+)
+def test_what_itk_would_read_otherwise_is_refused(tmp_path, hu, old, new, message):
+    path = write_scan(write_secret(tmp_path, hu) / "a.mhd", hu)
+    edit(path, old, new)
+    with pytest.raises(InputError, match=message):
+        read_header(path)
+
+
+def test_a_line_end_of_dos_and_a_field_that_nobody_knows(tmp_path, hu):
+    path = write_scan(tmp_path / "a.mhd", hu)
+    path.write_bytes(path.read_bytes().replace(b"NDims", b"Series = Lung 1.5\nNDims").replace(b"\n", b"\r\n"))
+    assert read_metaimage_fields(path)["Series"] == "Lung 1.5"
+    np.testing.assert_array_equal(read_voxels(read_header(path)), hu)
+
+
+@pytest.mark.parametrize("field", ["data file: ../secret.raw", "datafile: /etc/passwd", "Data File: LIST"])
+def test_nrrd_in_two_files_is_refused(tmp_path, hu, field):
+    path = write_scan(write_secret(tmp_path, hu) / "a.nrrd", hu)
+    edit(path, "encoding:", f"{field}\nencoding:")
+    with pytest.raises(InputError, match=r"a\.nrrd: its voxels are in another file"):
+        read_header(path)
+
+
+NIFTI_DIM_Z = slice(46, 48)  # bytes of the number of slices, of the header of 348 bytes
+
+
+def claim_slices(path, count):
+    """Have a header tell of so many slices."""
+    if path.name.endswith((".nii", ".nii.gz")):
+        open_file = gzip.open if path.name.endswith(".gz") else open
+        with open_file(path, "rb") as file:
+            data = bytearray(file.read())
+        data[NIFTI_DIM_Z] = struct.pack("<h", min(count, 32_767))  # the most that it can tell
+        with open_file(path, "wb") as file:
+            file.write(data)
+    elif path.suffix == ".nrrd":
+        edit(path, "sizes: 22 20 6", f"sizes: 22 20 {count}")
+    else:
+        edit(path, "DimSize = 22 20 6", f"DimSize = 22 20 {count}")
+
+
+@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize("name", ["a.mhd", "a.mha", "a.nrrd", "a.nii", "a.nii.gz"])
+def test_more_slices_than_the_file_can_hold_are_refused_before_there_is_room_for_them(
+    tmp_path, hu, name, compress, monkeypatch
+):
+    path = write_scan(tmp_path / name, hu, compress=compress)
+    claim_slices(path, 10**6)
+    monkeypatch.setattr(sitk, "ReadImage", None)  # which makes the room
+    with pytest.raises(InputError, match=r"a\.[\w.]+: [\d,]+ bytes, but a\.[\w.]+ tells of [\d,]+; unpack or download"):
+        read_voxels(read_header(path))
+
+
+def test_as_much_as_deflate_can_hold(tmp_path):
+    """Nothing that is well compressed is refused: air alone is what compresses best."""
+    for name in ("a.mhd", "a.nrrd", "a.nii.gz"):
+        path = write_scan(tmp_path / name, np.full((64, 128, 128), -1024, dtype=np.int16), compress=True)
+        file = find_voxel_file(path).path
+        assert file.stat().st_size * DEFLATE_RATIO > 2 * 64 * 128 * 128
+        assert (read_voxels(read_header(path)) == -1024).all()
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.mhd", "a.mha", "a.nrrd"])
+def test_a_files_format_is_that_of_its_name(tmp_path, hu, name):
+    """Left to itself, ITK would try its readers for pictures and microscopes on it as well."""
+    write_scan(tmp_path / "a.tif", hu)
+    (tmp_path / "a.tif").rename(tmp_path / name)
+    with pytest.raises(InputError, match=r"a\.[\w.]+: cannot be read as a scan"):
+        read_header(tmp_path / name)
+
+
+def test_other_formats_are_named(tmp_path, hu):
+    with pytest.raises(InputError, match=r"a\.tif: not one of the formats that are read; convert it to \.mhd"):
+        read_header(write_scan(tmp_path / "a.tif", hu))
+
+
+def test_voxels_that_are_no_numbers(tmp_path, hu):
+    image = sitk.GetImageFromArray(hu.astype(np.complex64))
+    sitk.WriteImage(image, str(tmp_path / "a.nrrd"))
+    with pytest.raises(InputError, match=r"a\.nrrd: "):
+        read_header(tmp_path / "a.nrrd")
+
+
+@pytest.mark.parametrize("offset", [float("nan"), float("inf"), -1e30])
+def test_a_nifti_offset_that_makes_no_sense(tmp_path, hu, offset):
+    path = write_scan(tmp_path / "a.nii", hu)
+    data = bytearray(path.read_bytes())
+    data[108:112] = struct.pack("<f", offset)
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"a\.nii"):
+        read_voxels(read_header(path))
+
+
+def test_lengths_do_not_wrap_round():
+    header = (
+        struct.pack("<i", 348) + bytes(36) + struct.pack("<8h", 7, *[32_767] * 7) + bytes(16) + struct.pack("<h", 64)
+    )
+    assert nifti_length((header + bytes(400))[:540]) == 32_767**7 * 8
+
+
+@pytest.mark.parametrize("name", ["a.mha", "a.nii.gz", "a.nrrd"])
+def test_a_damaged_stream_is_refused(tmp_path, hu, name):
+    path = write_scan(tmp_path / name, hu, compress=True)
+    data = bytearray(path.read_bytes())
+    data[-30:-10] = bytes(20)
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"a\."):
+        read_voxels(read_header(path))
+
+
+def test_the_scans_of_luna16_with_two_axes_turned(tmp_path, hu):
+    header = read_header(write_scan(tmp_path / "a.mhd", hu, direction=(-1, 0, 0, 0, -1, 0, 0, 0, 1)))
+    assert header.direction.tolist() == np.diag([-1, -1, 1]).tolist()
+    assert header.origin_xyz == pytest.approx(ORIGIN_XYZ)
+    assert tuple(header.direction.ravel()) != IDENTITY
