@@ -23,7 +23,7 @@ from p2ch13.config import AUTO_THREADS, NODULE_LOGIT
 from p2ch13.data.cache import CtCache, describe_rebuilt
 from p2ch13.data.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
 from p2ch13.detection.pictures import draw_findings, write_png
-from p2ch13.evaluation.metrics import BatchResult, EpochTotals, Scores, count_pixels, find_nodule_samples
+from p2ch13.evaluation.metrics import Scores, count_pixels, find_nodule_samples
 from p2ch13.network.checkpoint import load_checkpoint
 from p2ch13.network.compute import (
     autocast,
@@ -56,6 +56,7 @@ from p2ch13.training.resume import read_settings
 from p2ch13.training.run_state import RunState
 from p2ch13.training.schedules import average_weights, set_learning_rate, update_average, warm_up_cosine
 from p2ch13.training.tensorboard import TensorBoardReport
+from p2ch13.training.totals import BatchResult, EpochTotals
 from p2ch13.util.errors import InputError, Stopped
 from p2ch13.util.files import make_writable_folder
 from p2ch13.util.interruption import Interruption

@@ -18,11 +18,12 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from p2ch13.config import BEST_STATE, TrainingConfig
-from p2ch13.evaluation.metrics import EpochTotals, Scores
+from p2ch13.evaluation.metrics import Scores
 from p2ch13.network.checkpoint import UNREADABLE, load_checkpoint, save_checkpoint
 from p2ch13.network.model import UNetWrapper
 from p2ch13.training.provenance import get_commit, get_versions
 from p2ch13.training.resume import LAST, models_dir_of
+from p2ch13.training.totals import EpochTotals
 from p2ch13.util.errors import InputError, one_line
 from p2ch13.util.files import write_whole
 from p2ch13.util.launch import Launch

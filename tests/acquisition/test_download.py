@@ -316,8 +316,8 @@ def test_everything_can_be_imported_on_other_systems():
 def test_a_lock_without_fcntl(tmp_path):
     """The same on a system without it: a second download is refused, and one that comes later is not."""
     code = (
-        f"{WITHOUT_UNIX}\nfrom pathlib import Path; from p2ch13.download import only_process\n"
-        "from util.errors import InputError; folder = Path(sys.argv[1])\n"
+        f"{WITHOUT_UNIX}\nfrom pathlib import Path; from p2ch13.acquisition.download import only_process\n"
+        "from p2ch13.util.errors import InputError; folder = Path(sys.argv[1])\n"
         "with only_process(folder):\n"
         "    try:\n        only_process(folder).__enter__()\n"
         "    except InputError as error:\n        print(error)\n"

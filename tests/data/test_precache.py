@@ -115,7 +115,7 @@ def test_a_mistyped_option(folders, capsys):
 def test_a_signal_keeps_what_is_cached(folders, tmp_path, signal_number, status):
     """It comes when the first scan is there; processes go on with the others until it does."""
     program = (
-        "from p2ch13.precache import main; from util.errors import run_command; import sys\n"
+        "from p2ch13.precache import main; from p2ch13.util.errors import run_command; import sys\n"
         "run_command(lambda: main(sys.argv[1:]))"
     )
     process = start_held(program, "tqdm:tqdm.update", tmp_path / "reached", arguments=script(folders)[2:])
@@ -223,7 +223,7 @@ def test_a_full_disk_ends_in_one_line(folders):
     options = [*script(folders, "--num-workers", "2")[2:]]
     code = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (190_000, 190_000))\n"
-        "from p2ch13.precache import main; from util.errors import run_command; run_command(main)"
+        "from p2ch13.precache import main; from p2ch13.util.errors import run_command; run_command(main)"
     )
     done = subprocess.run([sys.executable, "-c", code, *options], capture_output=True, text=True, cwd=REPOSITORY)
     assert done.returncode == 2, done.stdout

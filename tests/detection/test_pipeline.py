@@ -350,7 +350,7 @@ def test_a_full_disk_ends_in_one_line(tmp_path, checkpoint, out, limit):
     scan = write_scan(tmp_path / "a.mha", make_hu(BALLS, SHAPE_IRC))
     code = (
         f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
-        "from p2ch13.predict.__main__ import main; from util.errors import run_command; run_command(main)"
+        "from p2ch13.predict import main; from p2ch13.util.errors import run_command; run_command(main)"
     )
     options = command(checkpoint, out, scan, "--no-lung-field")[3:]
     done = subprocess.run([sys.executable, "-c", code, *options], capture_output=True, text=True, cwd=REPOSITORY)
@@ -370,7 +370,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, predict, out):
     before = read_files(out)
     code = (
         "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))\n"  # less than the picture
-        "from p2ch13.predict.__main__ import main; from util.errors import run_command; run_command(main)"
+        "from p2ch13.predict import main; from p2ch13.util.errors import run_command; run_command(main)"
     )
     options = command(tmp_path / "models" / "seg.state", out, scan, "--no-lung-field")[3:]
     done = subprocess.run([sys.executable, "-c", code, *options], capture_output=True, text=True, cwd=REPOSITORY)
@@ -448,7 +448,7 @@ def test_what_a_killed_run_left_is_no_scan(tmp_path):
 
 def test_ctrl_c_leaves_nothing_half_written(tmp_path, checkpoint, out):
     scans = [write_scan(tmp_path / f"{ndx}.mha", make_hu(BALLS, SHAPE_IRC)) for ndx in range(3)]
-    program = "from p2ch13.predict.__main__ import main; from util.errors import run_command; run_command(main)"
+    program = "from p2ch13.predict import main; from p2ch13.util.errors import run_command; run_command(main)"
     options = command(checkpoint, out, *scans, "--no-lung-field")[3:]
     in_second_scan = SHAPE_IRC[0] + 2
     process = start_held(

@@ -4,8 +4,9 @@ import math
 import pytest
 import torch
 
-from p2ch13.evaluation.metrics import BatchResult, EpochTotals, Scores, count_pixels, find_nodule_samples, sample_dice
+from p2ch13.evaluation.metrics import Scores, count_pixels, find_nodule_samples, sample_dice
 from p2ch13.training.losses import loss_of_sums
+from p2ch13.training.totals import BatchResult, EpochTotals
 
 GOOD, BAD = torch.tensor(False), torch.tensor(True)
 

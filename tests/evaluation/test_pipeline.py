@@ -333,13 +333,13 @@ def test_mistyped_options(options, message, capsys):
 
 
 def test_help_does_not_wait_for_torch():
-    code = "import sys; from p2ch13.evaluate.options import parse_options; sys.exit('torch' in sys.modules)"
+    code = "import sys; from p2ch13.evaluate_options import parse_options; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_ctrl_c_leaves_nothing_half_done(folders, tmp_path, checkpoint):
     program = (
-        "from p2ch13.evaluate.__main__ import main; from util.errors import run_command; import sys\n"
+        "from p2ch13.evaluate import main; from p2ch13.util.errors import run_command; import sys\n"
         "run_command(lambda: main(sys.argv[1:]))"
     )
     options = ["--checkpoint", checkpoint, "--all", "--no-lung-field", "--data-dir", folders.data_dir]

@@ -268,7 +268,7 @@ def test_command_line_writes_a_scan(tmp_path):
 
 def test_ctrl_c_leaves_only_whole_scans(tmp_path):
     program = (
-        "import pathlib, sys; from p2ch13.phantom import write_phantoms; from util.errors import run_command; "
+        "import pathlib, sys; from p2ch13.phantom import write_phantoms; from p2ch13.util.errors import run_command; "
         "run_command(lambda: write_phantoms(pathlib.Path(sys.argv[1]), 20, 0, 2, pixels=96, slice_count=12))"
     )
     reached, arguments = tmp_path / "reached", [tmp_path / "demo"]

@@ -42,7 +42,7 @@ def start_held(
     program: str, where: str, reached: Path, count: int = 1, arguments: Sequence[object] = (), **options: Any
 ) -> subprocess.Popen[str]:
     """Start Python code in a process of its own. Returns when it is held, with its output in pipes."""
-    code = f"from tests.hold import hold; hold({where!r}, {str(reached)!r}, {count})\n{program}"
+    code = f"from tests.support.hold import hold; hold({where!r}, {str(reached)!r}, {count})\n{program}"
     command = [sys.executable, "-c", code, *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": REPOSITORY}
     process: subprocess.Popen[str] = subprocess.Popen(command, **{**pipes, **options})

@@ -1,6 +1,6 @@
 """LUNA16 in small: three scans in two subsets, as they lie on a server.
 
-`python -m tests.luna16_files URL OPTIONS...` downloads it in a process of its own.
+`python -m tests.support.luna16_files URL OPTIONS...` downloads it in a process of its own.
 """
 
 from __future__ import annotations

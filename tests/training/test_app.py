@@ -702,7 +702,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(options, tmp_path):
     before = path.read_bytes()
     code = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6))\n"
-        "from p2ch13.training.__main__ import main; from util.errors import run_command\n"
+        "from p2ch13.training.__main__ import main; from p2ch13.util.errors import run_command\n"
         f"run_command(lambda: main(['--resume', {str(path)!r}, '--epochs', '2']))"
     )
     done = run_script(["-c", code], [], tmp_path)

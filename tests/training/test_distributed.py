@@ -55,7 +55,7 @@ def run(*command, **more):
 def train(models_dir, runs_dir, *options, held=REPOSITORY):
     """`held`: a file that the second process makes before its third epoch, to wait to be killed, if there is none."""
     return (
-        *("--max-restarts=1", REPOSITORY / "tests" / "processes.py", "train", held),
+        *("--max-restarts=1", REPOSITORY / "tests" / "support" / "processes.py", "train", held),
         *("--models-dir", models_dir, "--runs-dir", runs_dir),
         *(
             "--epochs",
@@ -84,7 +84,7 @@ LOSS = ("--fn-weight", "0.5", "--cross-entropy", "2")
 )
 def test_gradients_of_two_processes_are_those_of_one_with_twice_the_batch(options, tmp_path, changed):
     options = [*options, *changed]
-    run(REPOSITORY / "tests" / "processes.py", "gradients", tmp_path / "gradients", *options)
+    run(REPOSITORY / "tests" / "support" / "processes.py", "gradients", tmp_path / "gradients", *options)
     alone = compute_gradients(SegmentationTrainingApp(options), 16)
     for together, expected in zip(torch.load(tmp_path / "gradients"), alone, strict=True):
         torch.testing.assert_close(together, expected, rtol=0, atol=1e-4 * expected.abs().max().item())
@@ -92,7 +92,7 @@ def test_gradients_of_two_processes_are_those_of_one_with_twice_the_batch(option
 
 def test_summed_scores_are_those_of_one_process(options, tmp_path):
     options = [*options, "--val-negatives", "1", "--batch-dice", *LOSS]
-    run(REPOSITORY / "tests" / "processes.py", "validate", tmp_path / "scores.json", *options)
+    run(REPOSITORY / "tests" / "support" / "processes.py", "validate", tmp_path / "scores.json", *options)
     together, alone = json.loads((tmp_path / "scores.json").read_text()), validate(SegmentationTrainingApp(options))
     assert [pytest.approx(scores, rel=1e-5) for scores in alone] == together
     assert alone[0]["tp_percent"] > 0
@@ -103,7 +103,7 @@ def test_summed_scores_are_those_of_one_process(options, tmp_path):
 def test_weights_stay_the_same_in_all_processes(options, tmp_path):
     """With a learning rate that changes from step to step, and averaged weights."""
     run(
-        *(REPOSITORY / "tests" / "processes.py", "weights", tmp_path / "apart.json", *options),
+        *(REPOSITORY / "tests" / "support" / "processes.py", "weights", tmp_path / "apart.json", *options),
         *("--samples-per-epoch", 56, "--warm-up-cosine", "--average-weights"),
     )
     difference, last_rate = json.loads((tmp_path / "apart.json").read_text())
@@ -115,7 +115,7 @@ def test_weights_stay_the_same_in_all_processes(options, tmp_path):
 def test_a_bad_loss_of_one_process_changes_nothing_in_any(options, tmp_path):
     """Three steps of twice 8 samples; of the third, both processes' parts are left out."""
     run(
-        *(REPOSITORY / "tests" / "processes.py", "bad step", tmp_path / "result.json", *options),
+        *(REPOSITORY / "tests" / "support" / "processes.py", "bad step", tmp_path / "result.json", *options),
         *("--skip-bad-batches", "--average-weights"),
     )
     result = json.loads((tmp_path / "result.json").read_text())

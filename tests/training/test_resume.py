@@ -426,7 +426,7 @@ def test_a_second_signal_ends_training_at_once(options, tmp_path):
     """In the middle of a step, which is not waited for."""
     code = (
         "import os, signal, sys; from p2ch13.training.app import SegmentationTrainingApp as App\n"
-        "from p2ch13.training.__main__ import main; from util.errors import run_command\n"
+        "from p2ch13.training.__main__ import main; from p2ch13.util.errors import run_command\n"
         "def step(*batch):\n"
         "    os.kill(os.getpid(), signal.SIGINT); print('one', flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGTERM); print('two', flush=True)\n"

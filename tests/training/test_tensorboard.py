@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -133,6 +134,7 @@ def test_the_learning_rate_is_of_training(tmp_path, report):
 def test_what_an_interrupted_run_has_left_is_not_shown(tmp_path, report):
     for steps in (64, 128):
         report.log_scores("val", Scores.from_counts(0.5, 0.5, 6, 2, 18), steps)
+    time.sleep(1.1)  # files of one process and second are read in the order of the digits in their names: 10 before 9
     with TensorBoardReport(tmp_path / "runs", "now", "test", first_step=65) as resumed:
         resumed.log_scores("val", Scores.from_counts(0.3, 0.5, 6, 2, 18), 128)
     losses = read_events(tmp_path, "val").Scalars("loss/all")
@@ -156,7 +158,7 @@ def test_pictures_of_every_series(tmp_path, report, folders):
 def test_a_full_disk_is_one_line(tmp_path):
     code = (
         "import resource; from pathlib import Path; from p2ch13.training.tensorboard import TensorBoardReport\n"
-        "from util.errors import run_command\n"
+        "from p2ch13.util.errors import run_command\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
         "def main():\n"
         f"    with TensorBoardReport(Path({str(tmp_path)!r}), 'now', 'none') as report:\n"

@@ -103,7 +103,8 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
 def test_a_full_disk_is_one_line(tmp_path):
     code = (
         "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-        "from pathlib import Path; from util.errors import run_command; from util.files import write_csv\n"
+        "from pathlib import Path\n"
+        "from p2ch13.util.errors import run_command; from p2ch13.util.files import write_csv\n"
         f"run_command(lambda: write_csv(Path({str(tmp_path / 'new.csv')!r}), ['a'], [[ndx] for ndx in range(9999)]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY)
@@ -228,7 +229,7 @@ def test_sigterm_ends_like_ctrl_c(capsys):
 
 def test_a_second_signal_ends_at_once():
     code = (
-        "import os, signal; from util.interruption import Interruption\n"
+        "import os, signal; from p2ch13.util.interruption import Interruption\n"
         "with Interruption() as interruption:\n"
         "    os.kill(os.getpid(), signal.SIGINT); print(interruption.signal_number, flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGTERM); print('still here')"
@@ -257,16 +258,17 @@ def test_an_ignored_signal_stays_ignored():
 
 def test_workers_end_with_a_parent_that_is_killed(tmp_path):
     code = (
-        "import os, time; from pathlib import Path; from util.processes import map_in_processes\n"
-        "from tests.test_util import note_process\n"
+        "import os, time; from pathlib import Path; from p2ch13.util.processes import map_in_processes\n"
+        "from tests.util.test_util import note_process\n"
         f"list(map_in_processes(note_process, [Path({str(tmp_path)!r})] * 2, 2, 'Sleeping', 'process'))"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stderr=subprocess.DEVNULL)
-    while len(list(tmp_path.iterdir())) < 2:
+    while len(list(tmp_path.iterdir())) < 2 and parent.poll() is None:
         time.sleep(0.02)
     parent.kill()
     parent.wait()
     workers = [int(path.name) for path in tmp_path.iterdir()]
+    assert len(workers) == 2
     for _ in range(6000):  # two minutes on an idle machine; left alone, they would sleep for ten
         if not any(map(is_at_work, workers)):
             break
