@@ -24,8 +24,8 @@ from typing import Any
 import torch
 
 from benchmarks import measure
-from benchmarks.made_up import SMOKE_NOTE, write_made_up_scans
 from benchmarks.measure import FULL, SMOKE, Setup
+from benchmarks.synthetic import SMOKE_NOTE, write_made_up_scans
 from p2ch13 import precache
 from p2ch13.config import Folders
 from p2ch13.network.compute import get_dtype

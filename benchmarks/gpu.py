@@ -16,8 +16,8 @@ import torch
 
 from benchmarks import measure
 from benchmarks.bench import Row, print_rows
-from benchmarks.made_up import SMOKE_NOTE, write_made_up_scans
 from benchmarks.measure import FULL, SMOKE, Setup, Sizes
+from benchmarks.synthetic import SMOKE_NOTE, write_made_up_scans
 from p2ch13 import precache
 from p2ch13.network.compute import get_device, get_dtype
 from p2ch13.util.errors import run_command

@@ -13,7 +13,7 @@ from unittest import mock
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.made_up import SMOKE_NOTE
+from benchmarks.synthetic import SMOKE_NOTE
 from p2ch13.config import LabelOptions
 from p2ch13.data.ct import Ct
 from p2ch13.labels.candidates import CandidateInfoTuple

@@ -25,8 +25,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import plain
 from benchmarks.apart import apart
-from benchmarks.made_up import LUNA16_NODULES, LUNA16_SERIES, MadeUpCache, write_made_up_scans, write_many_nodules
 from benchmarks.memory import PeakMemory
+from benchmarks.synthetic import LUNA16_NODULES, LUNA16_SERIES, MadeUpCache, write_made_up_scans, write_many_nodules
 from p2ch13 import precache
 from p2ch13.config import Folders
 from p2ch13.data import datasets

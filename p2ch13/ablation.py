@@ -15,7 +15,7 @@ from typing import Any
 from p2ch13.config import AUGMENTATION, BOOK_AUGMENTATION, PRESETS, LabelOptions, TrainingConfig
 from p2ch13.training.options import parse_config
 from p2ch13.util.errors import run_command
-from p2ch13.util.files import make_writable_folder, write_whole
+from p2ch13.util.files import atomic_write, make_writable_folder
 from p2ch13.util.launch import Launch
 from p2ch13.util.logconf import set_up_logging
 from p2ch13.util.options import non_negative_int, positive_int
@@ -51,7 +51,7 @@ def main(sys_argv: Sequence[str] | None = None) -> None:
     for ndx, (name, seed) in enumerate(runs, start=1):
         log.info(f"Run {ndx} of {len(runs)}: {name}, seed {seed}")
         records[name].append(get_record(args, name, variants[name], seed, code))
-        with write_whole(args.output / "ablation.md") as file:
+        with atomic_write(args.output / "ablation.md") as file:
             file.write(format_report(records).encode())
     print(format_report(records))
     log.info(f"Written to {args.output / 'ablation.md'}, the scores of each run beside it")
@@ -93,7 +93,7 @@ def list_variants(preset: str) -> dict[str, list[str]]:
     """
     in_book = [f"augment_{name}" for name in BOOK_AUGMENTATION]
     not_in_book = [f"augment_{name}" for name in AUGMENTATION if name not in BOOK_AUGMENTATION]
-    network = ["filters", "pixel_block"]  # so many filters for all pixels would take several times as long
+    network = ["filters", "space_to_depth"]  # so many filters for all pixels would take several times as long
     groups = {
         "blocks of pixels and filters": network,
         "the book's augmentation": in_book,
@@ -132,7 +132,7 @@ def get_record(
         log.info(f"Scored before, in {path}")
         return stored
     record["scores"] = train_and_score(command_line, args.preset)
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         file.write(json.dumps(record, indent=1, allow_nan=False).encode())
     return record
 

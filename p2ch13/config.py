@@ -41,6 +41,25 @@ BEST_STATE = "best.state"  # what the name of a run's best model ends with
 BEST_METRICS = ("recall", "f1", "dice", "slice-f1", "recall-at-precision")
 
 
+# Names that options and arguments of the network had in earlier versions: they are read for good, from command lines,
+# `--config` files and .state files.
+RENAMED = {
+    "average_weights": "ema",
+    "balance_sizes": "weight_by_diameter",
+    "hard_negatives": "hard_negative_candidates",
+    "lung_field": "lung_mask",
+    "off_centre": "all_nodule_slices",
+    "pixel_block": "space_to_depth",
+    "projections": "intensity_projections",
+    "skip_bad_batches": "skip_non_finite",
+    "slice_distance": "slice_spacing_mm",
+}
+
+
+def with_current_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {RENAMED.get(name, name): value for name, value in values.items()}
+
+
 @dataclass(frozen=True)
 class Folders:
     """Where a run reads and writes. Nothing is ever written into `data_dir`."""
@@ -53,14 +72,14 @@ class Folders:
 class CropChoice:
     """Which crops are trained on, besides the one through each nodule's centre; see `p2ch13.data.crops`."""
 
-    off_centre: bool = False  # slices from one end of the nodule to the other
+    all_nodule_slices: bool = False  # slices from one end of the nodule to the other
     negatives: bool = False  # places without a nodule
-    slice_distance: float = 0.0  # mm, see `Ct.find_neighbours`
+    slice_spacing_mm: float = 0.0  # mm, see `Ct.context_indexes`
 
     @property
     def needs_places(self) -> bool:
         """Whether there are other places than the nodules' centres."""
-        return self.off_centre or self.negatives
+        return self.all_nodule_slices or self.negatives
 
 
 CENTRES_ALONE = CropChoice()
@@ -102,28 +121,28 @@ class TrainingConfig:
     sync_batchnorm: bool = False
     seed: int = 0
     deterministic: bool = False
-    skip_bad_batches: bool = False  # whose loss or gradient is not finite, instead of ending the run
+    skip_non_finite: bool = False  # whose loss or gradient is not finite, instead of ending the run
     checkpoint_minutes: float = 10.0  # from one last.state to the next, at most
     keep_checkpoints: int = 3  # the newest ones
     resume: str | None = None  # the .state to go on from; "" for the latest run's
     preset: str = "book"
     depth: int = 3  # levels of the U-Net
     filters: int = 16  # of its first level
-    pixel_block: int = 1  # rows and cols of pixels that the network takes as one
+    space_to_depth: int = 1  # rows and cols of pixels that the network takes as one
     activation: str = "relu"  # the book's
-    projections: bool = False  # show the highest and lowest of the slices, too
-    slice_distance: float = 0.0  # mm between the slices that the network sees; 0: neighbours
+    intensity_projections: bool = False  # show the highest and lowest of the slices, too
+    slice_spacing_mm: float = 0.0  # mm between the slices that the network sees; 0: neighbours
     negatives: float = 0.0  # share of each batch without a nodule at its centre
-    hard_negatives: int = 1  # places drawn for each negative, the hardest of which is taken
-    off_centre: bool = False
-    balance_sizes: bool = False
+    hard_negative_candidates: int = 1  # places drawn for each negative, the hardest of which is taken
+    all_nodule_slices: bool = False
+    weight_by_diameter: bool = False
     fn_weight: float = 8.0  # of the false negatives' Dice loss, the book's 2**3
     batch_dice: bool = False
     cross_entropy: float = 0.0  # weight of the pixels' cross-entropy in the loss
     optimizer: str = "adam"
     learning_rate: float = 1e-3
     warm_up_cosine: bool = False
-    average_weights: bool = False
+    ema: bool = False
     val_negatives: float = 0.0  # validation slices without nodule, for each with one
     best_metric: str = "recall"
     precision_floor: float = 0.1
@@ -151,7 +170,7 @@ class TrainingConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> TrainingConfig:
         """The options that a checkpoint holds. What it does not name is as usual; what is unknown here is left out."""
         names = {field.name for field in fields(cls)}
-        return cls(**{name: value for name, value in values.items() if name in names})
+        return cls(**{name: value for name, value in with_current_names(values).items() if name in names})
 
     @property
     def augmentation(self) -> dict[str, Any]:
@@ -160,7 +179,7 @@ class TrainingConfig:
 
     @property
     def crop_choice(self) -> CropChoice:
-        return CropChoice(self.off_centre, self.negatives > 0, self.slice_distance)
+        return CropChoice(self.all_nodule_slices, self.negatives > 0, self.slice_spacing_mm)
 
     @property
     def folders(self) -> Folders:
@@ -179,21 +198,21 @@ PRESETS: dict[str, dict[str, Any]] = {
         **{f"augment_{name}": True for name in AUGMENTATION},
         "labels": "refined",
         "filters": 32,
-        "pixel_block": 2,
-        "projections": True,
-        "slice_distance": 2.0,
+        "space_to_depth": 2,
+        "intensity_projections": True,
+        "slice_spacing_mm": 2.0,
         "batch_size": 8,
         "negatives": 0.5,
-        "hard_negatives": 6,
-        "off_centre": True,
-        "balance_sizes": True,
+        "hard_negative_candidates": 6,
+        "all_nodule_slices": True,
+        "weight_by_diameter": True,
         "fn_weight": 0.3,
         "batch_dice": True,
         "cross_entropy": 10.0,
         "optimizer": "muon",
         "learning_rate": 3e-3,
         "warm_up_cosine": True,
-        "average_weights": True,
+        "ema": True,
         "val_negatives": 1.0,
         "best_metric": "slice-f1",
     },

@@ -11,10 +11,10 @@ from p2ch13.util.options import non_negative_number, share
 
 def add_slice_distance(group: argparse._ActionsContainer) -> None:
     group.add_argument(
-        "--slice-distance",
+        "--slice-spacing-mm",
         type=non_negative_number,
         metavar="MM",
-        default=TrainingConfig.slice_distance,
+        default=TrainingConfig.slice_spacing_mm,
         help="between a slice and the next that the network sees with it; 0: those right beside it",
     )
 
@@ -30,9 +30,9 @@ def add_negatives(group: argparse._ActionsContainer) -> None:
 
 def add_off_centre(group: argparse._ActionsContainer) -> None:
     group.add_argument(
-        "--off-centre",
+        "--all-nodule-slices",
         action=argparse.BooleanOptionalAction,
-        default=TrainingConfig.off_centre,
+        default=TrainingConfig.all_nodule_slices,
         help="crops of all slices of a nodule, not of its centre alone",
     )
 
@@ -49,8 +49,8 @@ def precache_command(folders: Folders, labels: LabelOptions, choice: CropChoice,
         "--threshold-hu": labels.threshold_hu,
         "--lidc-xml": labels.lidc_xml,
         "--missing-xml": labels.missing_xml if labels.kind == "lidc" else None,
-        "--slice-distance": choice.slice_distance or None,
+        "--slice-spacing-mm": choice.slice_spacing_mm or None,
         "--negatives": negatives or None,
     }
     given = [f"{name}={value}" for name, value in options.items() if value is not None]
-    return shlex.join(["python", "precache.py", *given, *(["--off-centre"] if choice.off_centre else [])])
+    return shlex.join(["python", "precache.py", *given, *(["--all-nodule-slices"] if choice.all_nodule_slices else [])])

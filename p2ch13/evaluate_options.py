@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from p2ch13.config import MIN_DIAMETER_MM, Folders
+from p2ch13.detection_options import add_detection_options
 from p2ch13.label_options import add_label_options, label_changes_of
-from p2ch13.search_options import add_search_options
 from p2ch13.util.options import non_negative_int, positive_int
 
 
@@ -24,7 +24,7 @@ class EvaluationOptions:
     threshold: float
     min_diameter: float  # mm
     tta: bool
-    lung_field: bool
+    lung_mask: bool
     precision: str
     threads: int | str
     data_dir: Path
@@ -81,7 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="findings in LUNA16's submission columns; with --mask in place of the mask's connected components, "
         "alone for FROC without masks, and with --annotations without scans",
     )
-    add_search_options(parser, without_model="with --mask 0")
+    add_detection_options(parser, without_model="with --mask 0")
     add_scan_options(parser)
     add_label_options(parser, of_checkpoint=True)
     parser.add_argument(

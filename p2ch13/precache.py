@@ -23,7 +23,7 @@ from p2ch13.util.threads import available_cores
 
 log = logging.getLogger(__name__)
 
-PRESET_DEFAULTS = ("labels", "slice_distance", "negatives", "off_centre")  # what a preset stands for here
+PRESET_DEFAULTS = ("labels", "slice_spacing_mm", "negatives", "all_nodule_slices")  # what a preset stands for here
 
 
 def main(sys_argv: Sequence[str] | None = None) -> int:
@@ -40,7 +40,7 @@ def main(sys_argv: Sequence[str] | None = None) -> int:
     launch = Launch.from_environment()
     set_up_logging(Launch())
     folders = Folders(args.data_dir, args.cache_dir)
-    choice = CropChoice(args.off_centre, args.negatives > 0, args.slice_distance)
+    choice = CropChoice(args.all_nodule_slices, args.negatives > 0, args.slice_spacing_mm)
     ct_cache = CtCache(folders, label_options_of(args))
     series_list = launch.share(ct_cache.series_list)
     nodule_count = sum(len(ct_cache.nodules[series_uid]) for series_uid in series_list)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from p2ch13.config import AUTO_THREADS, MIN_DIAMETER_MM, NODULE_THRESHOLD, PRECISIONS
-from p2ch13.search_options import add_search_options
+from p2ch13.detection_options import add_detection_options
 
 FORMATS = ("nii.gz", "mha", "nrrd")
 
@@ -23,7 +23,7 @@ class PredictOptions:
     format: str = FORMATS[0]
     probability: bool = False
     dicom_seg: bool = False
-    lung_field: bool = True
+    lung_mask: bool = True
     tta: bool = False
     threshold: float = NODULE_THRESHOLD
     min_diameter: float = MIN_DIAMETER_MM
@@ -56,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, required=True, help="folder for what is written")
     parser.add_argument("--series-uid", help="which DICOM series, where a folder has several (default: the largest)")
 
-    add_search_options(parser)
+    add_detection_options(parser)
     outputs = parser.add_argument_group("what is written, besides nodules.csv and pictures")
     outputs.add_argument("--format", choices=FORMATS, default=default.format, help="of masks and probability maps")
     outputs.add_argument("--probability", action="store_true", help="a map of each voxel's probability, too")

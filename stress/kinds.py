@@ -108,7 +108,7 @@ def write_state(folder: Path) -> list[Path]:
         {
             "model_state": model.state_dict(),
             "model_args": arguments,
-            "config": {"slice_distance": 2.0, "labels": "refined", "val_stride": 10, "threshold_hu": -600},
+            "config": {"slice_spacing_mm": 2.0, "labels": "refined", "val_stride": 10, "threshold_hu": -600},
             "series": {"trn": ["1.2.0"], "val": ["1.2.1"]},
             "epoch": 3,
         },

@@ -32,7 +32,7 @@ def test_each_variant_leaves_out_one_option():
     further = {"augment_intensity", "augment_blur", "augment_resolution"}
     assert left_out.pop("without the book's augmentation") == book_augmentation
     assert left_out.pop("without further augmentation") == further
-    network = {"filters", "pixel_block"}
+    network = {"filters", "space_to_depth"}
     assert left_out.pop("without blocks of pixels and filters") == network
     options = set(PRESETS["strong"]) - network - book_augmentation - further - {"val_negatives", "best_metric"}
     assert left_out == {f"without {name.replace('_', '-')}": {name} for name in options}

@@ -14,7 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from p2ch13.util.errors import InputError
-from p2ch13.util.files import check_free_disk, write_whole
+from p2ch13.util.files import atomic_write, check_free_disk
 from p2ch13.util.progress import byte_progress_bar
 
 CHUNK_BYTES = 2**20
@@ -80,7 +80,7 @@ def unpack_member(
     """Reading a member to its end compares its CRC-32: a test of its own would decompress everything twice."""
     with naming_damage(archive, member.filename):
         source = opened.open(member)
-    with source, write_whole(target) as file:
+    with source, atomic_write(target) as file:
         while True:
             with naming_damage(archive, member.filename):
                 chunk = source.read(CHUNK_BYTES)

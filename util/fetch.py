@@ -103,7 +103,7 @@ class ResumingDownloader:
                     ) from None
                 log.info(f"{self.name}: {describe(error)}; going on from {self.done:,} bytes.")
                 time.sleep(self.wait_s * 2 ** (failures - 1))
-        hand_over(self.part, Path(output_file))
+        link_or_move(self.part, Path(output_file))
 
     @property
     def done(self) -> int:
@@ -200,7 +200,7 @@ def whole_size(response: requests.Response, start: int) -> int | None:
     return int(length) if length.isdigit() else None
 
 
-def hand_over(part: Path, output_file: Path) -> None:
+def link_or_move(part: Path, output_file: Path) -> None:
     """Give a complete file a second name, for pooch to check.
 
     Pooch removes that name when it is stopped by Ctrl-C, and the file's own one stays.

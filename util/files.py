@@ -50,14 +50,14 @@ def in_gb(byte_count: float) -> str:
 
 
 @contextmanager
-def write_whole(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Open a file to be written, which appears as `path` only when all of it is on disk. Missing folders are made."""
-    with unfinished_file(path) as unfinished, unfinished.open("wb") as file:
+    with atomic_path(path) as unfinished, unfinished.open("wb") as file:
         yield file
 
 
 @contextmanager
-def unfinished_file(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path) -> Iterator[Path]:
     """The same by name, for libraries that open files themselves and go by their suffix.
 
     The bytes go to a hidden file beside it, which takes the name at the end and is removed if anything fails before;
@@ -157,5 +157,5 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows([["" if value != value else value for value in row] for row in rows])
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         file.write(text.getvalue().encode())

@@ -119,7 +119,7 @@ def report_plan(data_dir: Path, files: Sequence[RemoteFile]) -> list[RemoteFile]
                 log.warning(f"{problem}, after removing this one, which is left as it is.")
         elif file.subset is not None and not check_subset(data_dir, file).problems:
             state = "is there"
-            throw_away(data_dir, file)  # left over, if the scans were unpacked by hand
+            remove_staging(data_dir, file)  # left over, if the scans were unpacked by hand
         else:
             to_do.append(file)
             here = bytes_here(data_dir, file)
@@ -199,9 +199,9 @@ def get_file(data_dir: Path, file: RemoteFile, source: Source) -> None:
         else:
             install_subset(data_dir, file, members)
     except ArchiveError:
-        throw_away(data_dir, file)
+        remove_staging(data_dir, file)
         raise
-    throw_away(data_dir, file)
+    remove_staging(data_dir, file)
 
 
 def staging_places(data_dir: Path, file: RemoteFile) -> tuple[Path, Path]:
@@ -210,7 +210,7 @@ def staging_places(data_dir: Path, file: RemoteFile) -> tuple[Path, Path]:
     return downloaded, downloaded.with_suffix(".unpacked")
 
 
-def throw_away(data_dir: Path, file: RemoteFile) -> None:
+def remove_staging(data_dir: Path, file: RemoteFile) -> None:
     downloaded, unpacked = staging_places(data_dir, file)
     for path in (downloaded, part_of(downloaded)):
         path.unlink(missing_ok=True)

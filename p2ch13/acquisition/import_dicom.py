@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from p2ch13.config import Folders
 from p2ch13.labels.candidates import ANNOTATIONS_FILE, MALIGNANCY_FILE
 from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line, run_command
-from p2ch13.util.files import check_free_disk, make_writable_folder, write_whole
+from p2ch13.util.files import atomic_write, check_free_disk, make_writable_folder
 from p2ch13.util.launch import Launch
 from p2ch13.util.logconf import set_up_logging
 from p2ch13.util.options import name_part, positive_int
@@ -228,9 +228,9 @@ def import_series(series: SeriesImport) -> None:
     voxels = read_voxels(header)
     series.target.unlink(missing_ok=True)  # an old header must not stand beside new voxels, not even for a moment
     data_file = series.target.with_name(f"{series.series_uid}.raw")
-    with write_whole(data_file) as file:
+    with atomic_write(data_file) as file:
         file.write(np.ascontiguousarray(voxels, dtype="<i2").data)
-    with write_whole(series.target) as file:
+    with atomic_write(series.target) as file:
         file.write(metaimage_header(header, data_file.name, series.comment).encode("ascii"))
 
 

@@ -27,7 +27,7 @@ from p2ch13.config import (
     Folders,
     LabelOptions,
 )
-from p2ch13.data.crops import CropPlaces, choose_crop_places
+from p2ch13.data.crops import CropCenters, choose_crop_centers
 from p2ch13.data.ct import Ct
 from p2ch13.labels.candidates import (
     CandidateInfoTuple,
@@ -121,16 +121,16 @@ class CtCache:
         series_uid: str,
         center_xyz: Sequence[float],
         width_irc: tuple[int, int, int],
-        slice_distance_mm: float = 0.0,
+        slice_spacing_mm: float = 0.0,
     ) -> tuple[NDArray[np.int16], NDArray[np.bool_], IrcTuple]:
         """`Ct.get_raw_candidate`, its HU clipped to -1000..1000, from the cache."""
 
         def compute() -> list[Any]:
             ct = self.get_ct(series_uid)
-            ct_chunk, pos_chunk, center_irc = ct.get_raw_candidate(center_xyz, width_irc, slice_distance_mm)
+            ct_chunk, pos_chunk, center_irc = ct.get_raw_candidate(center_xyz, width_irc, slice_spacing_mm)
             return [ct_chunk.clip(HU_MIN, HU_MAX), pos_chunk, list(center_irc)]
 
-        key = self._candidate_key(series_uid, center_xyz, width_irc, slice_distance_mm)
+        key = self._candidate_key(series_uid, center_xyz, width_irc, slice_spacing_mm)
         ct_chunk, pos_chunk, center_irc = self._memoize(key, compute)
         return ct_chunk, pos_chunk, IrcTuple(*center_irc)
 
@@ -144,27 +144,27 @@ class CtCache:
         slice_count, positive_indexes = self._memoize(self._sample_size_key(series_uid), compute)
         return slice_count, positive_indexes
 
-    def get_crop_places(self, series_uid: str) -> CropPlaces:
-        """`choose_crop_places` for the series' nodules, candidates and excluded findings, from the cache."""
+    def get_crop_places(self, series_uid: str) -> CropCenters:
+        """`choose_crop_centers` for the series' nodules, candidates and excluded findings, from the cache."""
 
         def compute() -> list[Any]:
             ct, nodules = self.get_ct(series_uid), self.nodules[series_uid]
             non_nodules, excluded = self.non_nodules[series_uid], self.excluded[series_uid]
-            return [*choose_crop_places(ct, nodules, non_nodules, excluded)]
+            return [*choose_crop_centers(ct, nodules, non_nodules, excluded)]
 
         of_nodules, negatives = self._memoize(self._crop_places_key(series_uid), compute)
-        return CropPlaces(
+        return CropCenters(
             [[XyzTuple(*xyz) for xyz in places] for places in of_nodules], [XyzTuple(*xyz) for xyz in negatives]
         )
 
-    def find_centers(self, series_uid: str, choice: CropChoice = CENTRES_ALONE) -> CropPlaces:
+    def find_centers(self, series_uid: str, choice: CropChoice = CENTRES_ALONE) -> CropCenters:
         """The centres of a series' crops: the places of each nodule, in the order of `nodules`, and the negatives."""
         centers = [[nodule.center_xyz] for nodule in self.nodules[series_uid]]
         if not choice.needs_places:
-            return CropPlaces(centers, [])
+            return CropCenters(centers, [])
         places = self.get_crop_places(series_uid)
-        return CropPlaces(
-            places.of_nodules if choice.off_centre else centers, places.negatives if choice.negatives else []
+        return CropCenters(
+            places.of_nodules if choice.all_nodule_slices else centers, places.negatives if choice.negatives else []
         )
 
     def is_complete(self, series_uid: str, choice: CropChoice = CENTRES_ALONE) -> bool:
@@ -180,7 +180,7 @@ class CtCache:
                 return False
             of_nodules, negatives = self.find_centers(series_uid, choice)
             return self._holds(
-                self._candidate_key(series_uid, center_xyz, CROP_WIDTH_IRC, choice.slice_distance)
+                self._candidate_key(series_uid, center_xyz, CROP_WIDTH_IRC, choice.slice_spacing_mm)
                 for center_xyz in [*chain(*of_nodules), *negatives]
             )
         except CacheError:
@@ -196,7 +196,7 @@ class CtCache:
         self.get_ct_sample_size(series_uid)
         of_nodules, negatives = self.find_centers(series_uid, choice)
         for center_xyz in [*chain(*of_nodules), *negatives]:
-            self.get_ct_raw_candidate(series_uid, center_xyz, CROP_WIDTH_IRC, choice.slice_distance)
+            self.get_ct_raw_candidate(series_uid, center_xyz, CROP_WIDTH_IRC, choice.slice_spacing_mm)
 
     @cached_property
     def non_nodules(self) -> defaultdict[str, list[CandidateInfoTuple]]:
@@ -245,9 +245,9 @@ class CtCache:
         return self._key("sample size", series_uid)
 
     def _candidate_key(
-        self, series_uid: str, center_xyz: Sequence[float], width_irc: tuple[int, int, int], slice_distance_mm: float
+        self, series_uid: str, center_xyz: Sequence[float], width_irc: tuple[int, int, int], slice_spacing_mm: float
     ) -> str:
-        distance = [slice_distance_mm] if slice_distance_mm else []
+        distance = [slice_spacing_mm] if slice_spacing_mm else []
         return self._key("raw candidate", series_uid, list(center_xyz), list(width_irc), *distance)
 
     def _crop_places_key(self, series_uid: str) -> str:

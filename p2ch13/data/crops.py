@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from p2ch13.config import NEGATIVES_PER_SCAN, SLICES_PER_NODULE
 from p2ch13.data.ct import Ct
 from p2ch13.labels.candidates import CandidateInfoTuple
-from p2ch13.labels.regions import Part, ball_in
+from p2ch13.labels.regions import MaskRegion, ball_in
 from p2ch13.util.boxes import intersect, make_box, starts_of
 from p2ch13.util.coordinates import XyzTuple, axial_vx_size, irc2xyz, to_axial, xyz2irc
 from p2ch13.volumes.lungs import find_lungs
@@ -23,19 +23,19 @@ CLEARANCE_MM = 4.0  # between the place of a negative and the surface of the nea
 PATIENCE = 50  # places that are drawn for each one that is wanted
 
 
-class CropPlaces(NamedTuple):
+class CropCenters(NamedTuple):
     """The crops of a scan; places are in mm, patient coordinates."""
 
     of_nodules: list[list[XyzTuple]]  # of each nodule, from its first slice to its last
     negatives: list[XyzTuple]
 
 
-def choose_crop_places(
+def choose_crop_centers(
     ct: Ct,
     nodules: Sequence[CandidateInfoTuple],
     non_nodules: Sequence[CandidateInfoTuple],
     excluded: Sequence[CandidateInfoTuple] = (),
-) -> CropPlaces:
+) -> CropCenters:
     """Choose slices of each nodule, and places without one.
 
     Half of the negatives are candidates that are none: vessels, scars, the pleura. The others lie anywhere between the
@@ -51,7 +51,7 @@ def choose_crop_places(
     clear = find_clear(ct, [candidate.center_xyz for candidate in non_nodules], findings)
     chosen = [clear[ndx] for ndx in rng.permutation(len(clear))[: NEGATIVES_PER_SCAN // 2]]
     of_nodules = [spread_over_slices(ct, nodule) for nodule in nodules]
-    return CropPlaces(of_nodules, chosen + draw_places(ct, findings, NEGATIVES_PER_SCAN - len(chosen), rng))
+    return CropCenters(of_nodules, chosen + sample_negatives(ct, findings, NEGATIVES_PER_SCAN - len(chosen), rng))
 
 
 def spread_over_slices(ct: Ct, nodule: CandidateInfoTuple) -> list[XyzTuple]:
@@ -89,7 +89,9 @@ def find_voxels(ct: Ct, nodule: CandidateInfoTuple) -> NDArray[np.int64]:
     return near
 
 
-def draw_places(ct: Ct, findings: Sequence[CandidateInfoTuple], count: int, rng: np.random.Generator) -> list[XyzTuple]:
+def sample_negatives(
+    ct: Ct, findings: Sequence[CandidateInfoTuple], count: int, rng: np.random.Generator
+) -> list[XyzTuple]:
     """Draw places of four kinds, taking turns; fewer than `count` if there is little of all.
 
     Tissue between the lungs, with some of them to the left and to the right: heart, aorta, spine. What is dense in the
@@ -98,9 +100,9 @@ def draw_places(ct: Ct, findings: Sequence[CandidateInfoTuple], count: int, rng:
     Args: findings: where no place may be, see `find_clear`.
     """
     irc = rng.integers(0, ct.shape_irc, size=(PATIENCE * count, 3))
-    lung_field = find_lung_field(ct)
-    is_lung, is_dense = lung_field[tuple(irc.T)], ct.hu[tuple(irc.T)] > TISSUE_HU
-    is_between = np.array([is_between_lungs(lung_field, voxel) for voxel in irc.tolist()])
+    lung_mask = find_lung_mask(ct)
+    is_lung, is_dense = lung_mask[tuple(irc.T)], ct.hu[tuple(irc.T)] > TISSUE_HU
+    is_between = np.array([is_between_lungs(lung_mask, voxel) for voxel in irc.tolist()])
     kinds = [
         find_clear(ct, [to_xyz(ct, voxel) for voxel in irc[which].tolist()], findings)
         for which in (
@@ -113,19 +115,19 @@ def draw_places(ct: Ct, findings: Sequence[CandidateInfoTuple], count: int, rng:
     return [place for turn in zip_longest(*kinds) for place in turn if place is not None][:count]
 
 
-def is_between_lungs(lung_field: NDArray[np.bool_], irc: Sequence[int]) -> bool:
+def is_between_lungs(lung_mask: NDArray[np.bool_], irc: Sequence[int]) -> bool:
     """Whether there is lung on both sides of a voxel, in its row."""
     index, row, col = irc
-    return bool(lung_field[index, row, :col].any() and lung_field[index, row, col:].any())
+    return bool(lung_mask[index, row, :col].any() and lung_mask[index, row, col:].any())
 
 
-def find_lung_field(ct: Ct) -> NDArray[np.bool_]:
+def find_lung_mask(ct: Ct) -> NDArray[np.bool_]:
     """(index, row, col), like `ct.hu`; nothing where no lungs are found."""
-    lung_field = np.zeros(ct.shape_irc, dtype=bool)
+    lung_mask = np.zeros(ct.shape_irc, dtype=bool)
     lungs = find_lungs(to_axial(ct.hu, ct.direction), axial_vx_size(ct.vx_size_xyz, ct.direction))
     if lungs is not None:
-        to_axial(lung_field, ct.direction)[...] = lungs
-    return lung_field
+        to_axial(lung_mask, ct.direction)[...] = lungs
+    return lung_mask
 
 
 def find_clear(ct: Ct, places: Sequence[XyzTuple], findings: Sequence[CandidateInfoTuple]) -> list[XyzTuple]:
@@ -142,7 +144,7 @@ def find_clear(ct: Ct, places: Sequence[XyzTuple], findings: Sequence[CandidateI
     return [xyz for xyz, far in zip(places, is_far, strict=True) if far and not is_beside(ct, parts, xyz)]
 
 
-def is_beside(ct: Ct, parts: Sequence[Part], xyz: XyzTuple) -> bool:
+def is_beside(ct: Ct, parts: Sequence[MaskRegion], xyz: XyzTuple) -> bool:
     """Whether any voxel of a mask lies within the clearance of a place, which may lie outside the scan."""
     vx_size_irc = ct.vx_size_xyz[::-1]
     center = xyz2irc(xyz, ct.origin_xyz, ct.vx_size_xyz, ct.direction)

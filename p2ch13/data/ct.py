@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from p2ch13.config import HU_MAX, HU_MIN
 from p2ch13.labels.box import BOOK_RULE, BoxRule
 from p2ch13.labels.candidates import CandidateInfoTuple
-from p2ch13.labels.regions import LabelRule, Part
+from p2ch13.labels.regions import LabelRule, MaskRegion
 from p2ch13.util.boxes import Box, inside, intersect, make_box, shape_of
 from p2ch13.util.coordinates import IrcTuple, xyz2irc
 from p2ch13.util.errors import InputError
@@ -73,7 +73,7 @@ class Ct:
         return self._mask_in(self._whole, rule.mark_nodules(self, nodules))
 
     @cached_property
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[MaskRegion]:
         """The pieces of the scan's mask; outside of their boxes there is none."""
         return self.rule.mark_scan(self)
 
@@ -95,7 +95,7 @@ class Ct:
         )
 
     def get_raw_candidate(
-        self, center_xyz: Sequence[float], width_irc: tuple[int, int, int], slice_distance_mm: float = 0.0
+        self, center_xyz: Sequence[float], width_irc: tuple[int, int, int], slice_spacing_mm: float = 0.0
     ) -> tuple[NDArray[np.int16], NDArray[np.bool_], IrcTuple]:
         """Cut a window out of the scan and its mask.
 
@@ -106,13 +106,13 @@ class Ct:
         Args:
             center_xyz: mm, patient coordinates.
             width_irc: the window's slices, rows and cols.
-            slice_distance_mm: of the window's slices, see `find_neighbours`.
+            slice_spacing_mm: of the window's slices, see `context_indexes`.
         Returns: HU (int16) and mask (bool), both shaped `width_irc`, and the center's voxel.
         Raises: InputError, naming the scan, if the center lies outside it.
         """
         center_irc = self.locate(center_xyz)
         slice_count, *plane_widths = width_irc
-        slices = self.find_neighbours(center_irc.index, slice_count // 2, slice_distance_mm)[:slice_count].tolist()
+        slices = self.context_indexes(center_irc.index, slice_count // 2, slice_spacing_mm)[:slice_count].tolist()
         starts = np.subtract(center_irc[1:], np.array(plane_widths) // 2)
         stops = starts + plane_widths
         low, high = np.maximum(starts, 0), np.minimum(stops, self.shape_irc[1:])
@@ -122,14 +122,14 @@ class Ct:
         padding = [(0, 0), *zip(low - starts, stops - high, strict=True)]
         return np.pad(ct_chunk, padding, mode="edge"), np.pad(pos_chunk, padding, mode="edge"), center_irc
 
-    def get_slice(self, slice_ndx: int, context_slices_count: int, slice_distance_mm: float = 0.0) -> NDArray[np.int16]:
+    def get_slice(self, slice_ndx: int, context_slices_count: int, slice_spacing_mm: float = 0.0) -> NDArray[np.int16]:
         """A slice between its neighbours: (2 * context_slices_count + 1, row, col), HU clipped to -1000..1000."""
-        neighbours = self.find_neighbours(slice_ndx, context_slices_count, slice_distance_mm)
+        neighbours = self.context_indexes(slice_ndx, context_slices_count, slice_spacing_mm)
         read_ahead(self.header, int(neighbours[0]), int(neighbours[-1]))
         # One slice at a time, so that a memory map is read in place and not through an index array.
         return np.stack([self.hu[ndx].clip(HU_MIN, HU_MAX) for ndx in neighbours]).astype(np.int16, copy=False)
 
-    def find_neighbours(self, slice_ndx: int, count: int, distance_mm: float = 0.0) -> NDArray[np.int64]:
+    def context_indexes(self, slice_ndx: int, count: int, distance_mm: float = 0.0) -> NDArray[np.int64]:
         """Indexes of a slice between `count` others on either side; beyond the scan's ends these are repeated.
 
         Args: distance_mm: from one to the next, as near as whole slices come to it; 0 takes every slice.
@@ -157,7 +157,7 @@ class Ct:
     def _whole(self) -> Box:
         return make_box((0, 0, 0), self.shape_irc)
 
-    def _mask_in(self, window: Box, parts: Sequence[Part]) -> NDArray[np.bool_]:
+    def _mask_in(self, window: Box, parts: Sequence[MaskRegion]) -> NDArray[np.bool_]:
         """The part of the mask that lies in `window`; only what parts have in it is looked at."""
         mask = np.zeros(shape_of(window), dtype=bool)
         for part in parts:

@@ -71,7 +71,7 @@ class Luna2dSegmentationDataset(Dataset[Sample]):
         full_ct: every slice, not only those that hold nodule.
         folders: where scans, CSV files and the cache are.
         labels: how nodules are marked; the book's way if nothing is said.
-        slice_distance: mm between a slice and its neighbours, see `Ct.find_neighbours`; 0 takes those right beside it.
+        slice_spacing_mm: spacing of the context slices, see `Ct.context_indexes`; 0: adjacent slices.
         negative_slices: slices without nodule as well, so many for each with one and at least `MIN_NEGATIVE_SLICES`
             of each scan, spread over it; 0 takes none.
     Attributes: `series_list`; `pos_list`, their nodules, largest first; `sample_list`, series UID and slice of each
@@ -89,12 +89,12 @@ class Luna2dSegmentationDataset(Dataset[Sample]):
         *,
         folders: Folders | None = None,
         labels: LabelOptions | None = None,
-        slice_distance: float = 0.0,
+        slice_spacing_mm: float = 0.0,
         negative_slices: float = 0.0,
     ) -> None:
         self.context_slices_count = context_slices_count
         self.negative_slices = negative_slices
-        self.slice_distance = slice_distance
+        self.slice_spacing_mm = slice_spacing_mm
         self.full_ct = full_ct
         self.labels = labels or LabelOptions()
         self.ct_cache = CtCache(folders or Folders(), self.labels)
@@ -128,7 +128,7 @@ class Luna2dSegmentationDataset(Dataset[Sample]):
     def get_full_slice(self, series_uid: str, slice_ndx: int) -> Sample:
         """A whole slice, whether or not it is one of the samples."""
         ct = self.ct_cache.get_ct(series_uid)
-        hu = torch.from_numpy(ct.get_slice(slice_ndx, self.context_slices_count, self.slice_distance)).float()
+        hu = torch.from_numpy(ct.get_slice(slice_ndx, self.context_slices_count, self.slice_spacing_mm)).float()
         mask = torch.from_numpy(ct.get_slice_mask(slice_ndx)).unsqueeze(0)
         return hu, mask, series_uid, slice_ndx
 
@@ -163,9 +163,9 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
         seed: fixes the samples.
         device: where batches come out, and the crops are kept if they fit.
         negatives: share of the samples that have no nodule at their centre, spread evenly over the epoch.
-        off_centre: cut nodules at all their slices, not through the centre alone.
-        hard_negatives: places that are drawn for each negative; `batches` can take the hardest of its own.
-        balance_sizes: draw a nodule the more often, the larger it is: in proportion to its diameter.
+        all_nodule_slices: cut nodules at all their slices, not through the centre alone.
+        hard_negative_candidates: places that are drawn for each negative; `batches` can take the hardest of its own.
+        weight_by_diameter: draw a nodule the more often, the larger it is: in proportion to its diameter.
     Attributes: `crop_list`, one for each crop that is kept, those of nodules first.
     Raises: InputError, also if no series has a nodule, or none of the negatives that are asked for.
     """
@@ -181,12 +181,12 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
         seed: int = 0,
         device: torch.device | str = "cpu",
         negatives: float = 0.0,
-        hard_negatives: int = 1,
-        off_centre: bool = False,
-        balance_sizes: bool = False,
+        hard_negative_candidates: int = 1,
+        all_nodule_slices: bool = False,
+        weight_by_diameter: bool = False,
         folders: Folders | None = None,
         labels: LabelOptions | None = None,
-        slice_distance: float = 0.0,
+        slice_spacing_mm: float = 0.0,
     ) -> None:
         super().__init__(
             val_stride,
@@ -195,7 +195,7 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
             context_slices_count,
             folders=folders,
             labels=labels,
-            slice_distance=slice_distance,
+            slice_spacing_mm=slice_spacing_mm,
         )
         if not self.pos_list:
             raise InputError("no training series has a nodule; choose another split with --val-stride")
@@ -203,7 +203,7 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
         self.epoch_ndx = 0
         self.disk_tensors: list[DiskTensor] = []
         self.samples_until_release = RELEASE_AFTER_SAMPLES
-        choice = CropChoice(off_centre, negatives > 0, slice_distance)
+        choice = CropChoice(all_nodule_slices, negatives > 0, slice_spacing_mm)
         self._check_prepared(choice, negatives)
         nodule_crop_counts, self.crop_list = self._list_crops(choice)
         if negatives and len(self.crop_list) == sum(nodule_crop_counts):
@@ -219,8 +219,8 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
             seed=seed,
             device=self.ct_windows.device,
             negatives=negatives,
-            hard_negatives=hard_negatives if negatives else 1,
-            balance_sizes=balance_sizes,
+            hard_negative_candidates=hard_negative_candidates if negatives else 1,
+            weight_by_diameter=weight_by_diameter,
         )
         self.shuffle_samples()
 
@@ -271,7 +271,7 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
         with progress_bar(crop_count, "Reading crops", "crop", delay_s=BAR_DELAY_S) as bar:
             for ndx, crop in enumerate(self.crop_list):
                 ct_chunk, pos_chunk, center_irc = self.ct_cache.get_ct_raw_candidate(
-                    crop.series_uid, crop.center_xyz, width_irc, self.slice_distance
+                    crop.series_uid, crop.center_xyz, width_irc, self.slice_spacing_mm
                 )
                 crops.numpy()[ndx] = ct_chunk
                 masks.numpy()[ndx, 0] = pos_chunk[self.context_slices_count]
@@ -338,7 +338,7 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
         launch = launch or Launch()
         samples = self.sampler.draw(self.epoch_ndx, find_steps(len(self), batch_size, launch.world_size))
         for part in share_steps(len(self), batch_size, launch)[first_step:]:
-            if rate is None or self.sampler.hard_negatives == 1:
+            if rate is None or self.sampler.hard_negative_candidates == 1:
                 yield self._cut(samples.places[:, part], samples.crop_ndxs[part])
             else:
                 places = samples.find_hardest(part, partial(self._rate_places, rate))

@@ -25,7 +25,7 @@ class EpochSamples(NamedTuple):
 
     crop_ndxs: NDArray[np.int64]  # (sample,): the first candidate's crop, known without a wait for the device
     is_negative: NDArray[np.bool_]  # (sample,)
-    candidates: torch.Tensor  # (3, hard_negatives, sample), on the device; a nodule's first one alone counts
+    candidates: torch.Tensor  # (3, hard_negative_candidates, sample), on the device; a nodule's first one alone counts
 
     @property
     def places(self) -> torch.Tensor:
@@ -37,7 +37,7 @@ class EpochSamples(NamedTuple):
         places = self.places[:, samples].clone()
         negatives = torch.from_numpy(np.flatnonzero(self.is_negative[samples])).to(places.device)
         if len(negatives):
-            candidates = self.candidates[:, :, samples][:, :, negatives]  # (3, hard_negatives, negative)
+            candidates = self.candidates[:, :, samples][:, :, negatives]  # (3, hard_negative_candidates, negative)
             scores = score(candidates.flatten(1)).to(places.device).view(candidates.shape[1:])
             hardest = scores.argmax(dim=0).expand(3, 1, -1)  # of equal scores the first
             places[:, negatives] = candidates.gather(1, hardest)[:, 0]
@@ -53,9 +53,9 @@ class EpochSampler:
     together: on the batch size times the number of processes, and on neither of the two for itself.
 
     A crop is in a step a candidate of one negative alone, unless there are fewer crops than negatives. Where there are
-    too few for `hard_negatives` crops each, a negative has several places in one crop among its candidates.
+    too few for `hard_negative_candidates` crops each, a negative has several places in one crop among its candidates.
 
-    With `balance_sizes` nodules are drawn independently of each other: one of them can come twice in a step.
+    With `weight_by_diameter` nodules are drawn independently of each other: one of them can come twice in a step.
 
     Attributes: those of `TrainingLuna2dSegmentationDataset`, and
         nodule_crop_counts: how many crops each nodule has; those of the first nodule come first, and so on.
@@ -73,15 +73,15 @@ class EpochSampler:
     seed: int = 0
     device: torch.device | str = "cpu"
     negatives: float = 0.0
-    hard_negatives: int = 1
-    balance_sizes: bool = False
+    hard_negative_candidates: int = 1
+    weight_by_diameter: bool = False
 
     def draw(self, epoch_ndx: int, steps: Sequence[int]) -> EpochSamples:
         """Draw the samples of an epoch. Args: steps: the samples with which steps begin, and the end: `find_steps`."""
         rng = np.random.default_rng([self.seed, epoch_ndx])
         is_negative = np.diff(np.floor(self.negatives * np.arange(self.samples_per_epoch + 1))) > 0
         negative_counts = np.diff(np.concatenate([[0], is_negative.cumsum()])[steps])  # in each step
-        crop_ndxs = np.empty((self.hard_negatives, self.samples_per_epoch), np.int64)
+        crop_ndxs = np.empty((self.hard_negative_candidates, self.samples_per_epoch), np.int64)
         crop_ndxs[:, ~is_negative] = self._draw_nodules(rng, np.diff(steps) - negative_counts)
         crop_ndxs[:, is_negative] = self._draw_negatives(rng, negative_counts)
         return EpochSamples(crop_ndxs[0], is_negative, self._draw_places(rng, crop_ndxs))
@@ -89,7 +89,7 @@ class EpochSampler:
     def _draw_nodules(self, rng: np.random.Generator, step_counts: NDArray[np.int64]) -> NDArray[np.int64]:
         """Crops for so many samples in each step: of each nodule as often, or in proportion to its diameter."""
         crop_counts = np.array(self.nodule_crop_counts)
-        if self.balance_sizes:
+        if self.weight_by_diameter:
             weights = np.divide(self.diameters_mm, sum(self.diameters_mm))
             nodules: NDArray[np.int64] = rng.choice(len(crop_counts), size=step_counts.sum(), p=weights)
         else:
@@ -101,15 +101,15 @@ class EpochSampler:
         return drawn
 
     def _draw_negatives(self, rng: np.random.Generator, step_counts: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The crops of all candidates for so many negatives in each step: (hard_negatives, negative)."""
+        """The crops of all candidates for so many negatives in each step: (hard_negative_candidates, negative)."""
         first = sum(self.nodule_crop_counts)
         count = self.crop_count - first
         # Of each negative of a step: as many crops as go round.
-        share_sizes = np.minimum(self.hard_negatives, np.maximum(1, count // np.maximum(step_counts, 1)))
+        share_sizes = np.minimum(self.hard_negative_candidates, np.maximum(1, count // np.maximum(step_counts, 1)))
         dealt = deal(rng, count, (share_sizes * step_counts).tolist())
         # np.resize repeats a negative's own crops, where there are fewer than candidates.
         of_steps = [
-            np.resize(crops.reshape(share_size, step_count), (self.hard_negatives, step_count))
+            np.resize(crops.reshape(share_size, step_count), (self.hard_negative_candidates, step_count))
             for crops, share_size, step_count in zip(dealt, share_sizes.tolist(), step_counts.tolist(), strict=True)
         ]
         return first + np.concatenate(of_steps, axis=1)

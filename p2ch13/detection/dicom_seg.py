@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from p2ch13.data.ct import Ct
 from p2ch13.util.errors import InputError
-from p2ch13.util.files import unfinished_file
+from p2ch13.util.files import atomic_path
 
 if TYPE_CHECKING:
     from highdicom.seg import SegmentDescription
@@ -66,7 +66,7 @@ def write_dicom_segmentation(path: Path, mask: NDArray[np.bool_], ct: Ct) -> Non
             )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{ct.header.path}: --dicom-seg cannot refer to it ({error}); leave it out") from None
-    with unfinished_file(path) as unfinished:
+    with atomic_path(path) as unfinished:
         segmentation.save_as(unfinished)
 
 

@@ -13,7 +13,7 @@ from p2ch13.data.ct import Ct
 from p2ch13.detection.findings import Finding
 from p2ch13.labels.candidates import POSITION_COLUMNS
 from p2ch13.util.errors import InputError
-from p2ch13.util.files import unfinished_file, write_csv
+from p2ch13.util.files import atomic_path, write_csv
 from p2ch13.volumes.headers import check_nifti_length
 
 # LUNA16's submission columns, and what else is known.
@@ -30,7 +30,7 @@ def write_image(path: Path, voxels: NDArray[Any], ct: Ct) -> None:
     image.SetOrigin(ct.origin_xyz.tolist())
     image.SetSpacing(ct.vx_size_xyz.tolist())
     image.SetDirection(ct.direction.ravel().tolist())
-    with unfinished_file(path) as unfinished:
+    with atomic_path(path) as unfinished:
         try:
             sitk.WriteImage(image, str(unfinished), useCompression=True)
             if path.name.endswith((".nii", ".nii.gz")):

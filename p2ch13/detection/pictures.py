@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from p2ch13.data.datasets import Luna2dSegmentationDataset
-from p2ch13.util.files import write_whole
+from p2ch13.util.files import atomic_write
 
 LUNG_WINDOW_HU = (-1350.0, 150.0)  # black and white: level -600, width 1500
 FOUND, MISSED, FALSE_ALARM = (0, 255, 0), (255, 128, 0), (255, 0, 0)  # green, orange, red
@@ -119,5 +119,5 @@ def encode_png(picture: Image) -> bytes:
 
 def write_png(path: Path, picture: Image) -> None:
     """Write a picture; it appears under its name only when it is complete."""
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         file.write(encode_png(picture))

@@ -39,13 +39,13 @@ class Segmenter(Protocol):
     """What gives slices their logits: a `UNetWrapper`, or anything else that has these.
 
     Attributes:
-        slice_distance_mm: between the slices that it is to see; 0 for those right beside each other.
+        slice_spacing_mm: between the slices that it is to see; 0 for those right beside each other.
         size_multiple: rows and cols are taken together in blocks of so many.
         reach: rows and cols away from which a pixel can change another one's result.
         device: where it computes.
     """
 
-    slice_distance_mm: float
+    slice_spacing_mm: float
     size_multiple: int
     reach: int
 
@@ -96,7 +96,7 @@ def detect(
     threshold: float = NODULE_THRESHOLD,
     min_diameter_mm: float = MIN_DIAMETER_MM,
     *,
-    lung_field: bool = True,
+    lung_mask: bool = True,
     tta: bool = False,
     precision: str = "auto",
     show_progress: bool = False,
@@ -106,7 +106,7 @@ def detect(
     logits = segment(
         ct,
         model,
-        lung_field=lung_field,
+        lung_mask=lung_mask,
         tta=tta,
         precision=precision,
         show_progress=show_progress,
@@ -121,7 +121,7 @@ def segment(
     ct: Ct,
     model: Segmenter,
     *,
-    lung_field: bool = True,
+    lung_mask: bool = True,
     tta: bool = False,
     precision: str = "auto",
     show_progress: bool = False,
@@ -134,7 +134,7 @@ def segment(
 
     Args:
         model: such as `load_segmenter` gives.
-        lung_field: look in the box around the lungs only, and keep what lies in them or touches them: a voxel outside
+        lung_mask: look in the box around the lungs only, and keep what lies in them or touches them: a voxel outside
             gets the highest value at which it is connected to one inside, so that the components above any threshold
             stay whole where they touch lung, and go where they do not. Without lungs all of the scan is used.
         tta: average the logits of the slices as they are, with rows flipped, with cols flipped, and with both.
@@ -151,9 +151,9 @@ def segment(
     if hu.min() == hu.max():
         raise InputError(f"{ct.header.path}: every voxel is {hu.min()} HU, nothing to be seen; export the scan anew")
     vx_size_xyz = axial_vx_size(ct.vx_size_xyz, ct.direction)
-    step = find_slice_step(vx_size_xyz[2], model.slice_distance_mm)
-    lungs = find_lungs(hu, vx_size_xyz) if lung_field else None
-    if lung_field and lungs is None:
+    step = find_slice_step(vx_size_xyz[2], model.slice_spacing_mm)
+    lungs = find_lungs(hu, vx_size_xyz) if lung_mask else None
+    if lung_mask and lungs is None:
         log.warning(f"{ct.header.path}: no lungs found, so that all of it is searched; is it a chest, in HU?")
     box = whole_box(hu.shape) if lungs is None else find_lung_box(lungs, model.reach, model.size_multiple)
 
@@ -169,7 +169,7 @@ def segment(
             start += len(slice_logits)
             bar.update(len(slice_logits))
     if lungs is not None:
-        keep_what_touches(in_box, lungs[box], to_logit(lowest_threshold))
+        reconstruct_from_lungs(in_box, lungs[box], to_logit(lowest_threshold))
     return logits
 
 
@@ -233,7 +233,7 @@ def predict_flipped(model: Segmenter, ct_slices: torch.Tensor) -> torch.Tensor:
     return torch.stack([model.logits(ct_slices.flip(dims)).flip(dims) for dims in FLIPS]).mean(dim=0)
 
 
-def keep_what_touches(logits: NDArray[np.float32], lungs: NDArray[np.bool_], floor: float) -> None:
+def reconstruct_from_lungs(logits: NDArray[np.float32], lungs: NDArray[np.bool_], floor: float) -> None:
     """Lower, in place, what lies outside the lungs to the highest value at which it is connected to lung.
 
     Args: floor: what is lower than this is left as it is: sorting it takes most of the time, and changes no component

@@ -34,12 +34,12 @@ class ScanMatch:
     Attributes:
         scores: (finding,), finite; what findings are ranked by: logits, or probabilities on any scale.
         hits: (finding, nodule); a finding that lies in two nodules hits both.
-        is_irrelevant: (finding,), whether it lies in an excluded annotation. If it lies in a nodule too, it is a hit.
+        is_excluded: (finding,), whether it lies in an excluded annotation. If it lies in a nodule too, it is a hit.
     """
 
     scores: Floats
     hits: Bools
-    is_irrelevant: Bools
+    is_excluded: Bools
 
     @property
     def is_found(self) -> Bools:
@@ -57,12 +57,12 @@ class ScanMatch:
     @property
     def is_false_positive(self) -> Bools:
         """(finding,)"""
-        return ~self.hits.any(axis=1) & ~self.is_irrelevant
+        return ~self.hits.any(axis=1) & ~self.is_excluded
 
     @property
     def is_ignored(self) -> Bools:
         """(finding,): whether it lies in an excluded annotation, and in no nodule."""
-        return ~self.hits.any(axis=1) & self.is_irrelevant
+        return ~self.hits.any(axis=1) & self.is_excluded
 
     def limited_to(self, count: int) -> ScanMatch:
         """The match of at most `count` findings, by the rule of LUNA16's script.
@@ -74,7 +74,7 @@ class ScanMatch:
         if len(self.scores) <= count:
             return self
         is_kept = self.scores > np.sort(self.scores)[-count - 1]
-        return ScanMatch(self.scores[is_kept], self.hits[is_kept], self.is_irrelevant[is_kept])
+        return ScanMatch(self.scores[is_kept], self.hits[is_kept], self.is_excluded[is_kept])
 
 
 def match_findings(
@@ -90,9 +90,9 @@ def match_findings(
     Args: of one scan: centers, (finding, 3), (nodule, 3) and (excluded, 3), in mm, patient coordinates; each may be
         empty. Scores, (finding,); diameters, (nodule,) and (excluded,), in mm.
     """
-    is_irrelevant = np.asarray(lie_within(finding_xyz, excluded_xyz, excluded_diameters_mm).any(axis=1))
+    is_excluded = np.asarray(lie_within(finding_xyz, excluded_xyz, excluded_diameters_mm).any(axis=1))
     hits = lie_within(finding_xyz, nodule_xyz, nodule_diameters_mm)
-    return ScanMatch(np.asarray(scores, dtype=float).reshape(-1), hits, is_irrelevant)
+    return ScanMatch(np.asarray(scores, dtype=float).reshape(-1), hits, is_excluded)
 
 
 def lie_within(points_xyz: ArrayLike, centers_xyz: ArrayLike, diameters_mm: ArrayLike) -> Bools:

@@ -20,6 +20,7 @@ from p2ch13.data.ct import Ct
 from p2ch13.data.datasets import split_series
 from p2ch13.detection.findings import Finding, find_marked
 from p2ch13.detection.segment import detect, load_segmenter
+from p2ch13.detection_options import detection_arguments
 from p2ch13.evaluate_options import EvaluationOptions
 from p2ch13.evaluation.external import find_mask, read_findings, read_mask
 from p2ch13.evaluation.report import describe_curve, format_summary, write_report
@@ -31,7 +32,6 @@ from p2ch13.label_options import change_labels
 from p2ch13.labels.candidates import CandidateInfoTuple, find_excluded_file, read_annotations, sort_candidates
 from p2ch13.network.checkpoint import load_checkpoint
 from p2ch13.network.compute import choose_threads, keep_freed_memory
-from p2ch13.search_options import search_arguments
 from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
 from p2ch13.util.files import make_writable_folder
 from p2ch13.util.progress import progress_bar
@@ -145,7 +145,7 @@ def make_model_finder(options: EvaluationOptions, checkpoint: Path) -> Finder:
     threads = choose_threads(options.threads)
 
     def find(ct: Ct) -> tuple[Labels | None, list[Finding]]:
-        found = detect(ct, model, **search_arguments(options), threads=threads)
+        found = detect(ct, model, **detection_arguments(options), threads=threads)
         return found.labels, found.findings
 
     return find
@@ -242,7 +242,7 @@ def describe_settings(options: EvaluationOptions, results: Results, labels: Labe
     settings["labels"] = None if labels is None else {key: plain(value) for key, value in asdict(labels).items()}
     irrelevant = ("all", "val_stride", "series_uid", "output", "label_changes", "threads")
     if options.checkpoint is None:
-        settings |= dict.fromkeys(("threshold", "tta", "lung_field", "precision"))
+        settings |= dict.fromkeys(("threshold", "tta", "lung_mask", "precision"))
     return {key: plain(value) for key, value in settings.items() if key not in irrelevant}
 
 

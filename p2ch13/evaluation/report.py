@@ -12,7 +12,7 @@ from typing import Any
 from p2ch13.evaluation.froc import BAND_POINTS, BOOTSTRAP_COUNT, CONFIDENCE, FINDINGS_PER_SCAN, OPERATING_POINTS, Froc
 from p2ch13.evaluation.scoring import NoduleScore, ScanScores, Summary, only_finite
 from p2ch13.labels.candidates import POSITION_COLUMNS
-from p2ch13.util.files import write_csv, write_whole
+from p2ch13.util.files import atomic_write, write_csv
 
 FORMAT_VERSION = 2  # of metrics.json; raised when a key changes its meaning or goes
 NODULE_COLUMNS = (*POSITION_COLUMNS, "diameter_mm", "found", "probability", "logit", "recall", "dice")
@@ -61,7 +61,7 @@ def scan_row(scan: ScanScores) -> list[object]:
 
 
 def write_text(path: Path, text: str) -> None:
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         file.write(text.encode())
 
 
@@ -150,5 +150,5 @@ def draw_froc(path: Path, froc: Froc) -> None:
     axes.set(xlabel="false positives per scan", ylabel="sensitivity", xlim=BAND_POINTS[[0, -1]], ylim=(0, 1.02))
     axes.grid(alpha=0.3)
     axes.legend(loc="best")
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         figure.savefig(file, format="png")

@@ -47,7 +47,7 @@ class NoduleScore:
         return not math.isnan(self.probability)
 
     @property
-    def is_touched(self) -> bool:
+    def overlaps(self) -> bool:
         """Whether any of its voxels was marked."""
         return self.recall > 0
 
@@ -202,7 +202,7 @@ class Summary:
 
     @property
     def touched_count(self) -> int:
-        return sum(nodule.is_touched for nodule in self.nodules)
+        return sum(nodule.overlaps for nodule in self.nodules)
 
     @property
     def nodule_recall(self) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 from p2ch13.config import MASK_THRESHOLD_HU
 from p2ch13.labels.candidates import CandidateInfoTuple
 from p2ch13.labels.regions import (
-    Part,
+    MaskRegion,
     Scan,
 )
 from p2ch13.util.boxes import Box, make_box
@@ -32,19 +32,19 @@ class BoxRule:
     def key(self, nodules: Sequence[CandidateInfoTuple]) -> tuple[float, list[Any]]:
         return self.threshold_hu, []
 
-    def mark_scan(self, scan: Scan) -> list[Part]:
+    def mark_scan(self, scan: Scan) -> list[MaskRegion]:
         return self.mark_nodules(scan, scan.nodules)
 
-    def mark_nodules(self, scan: Scan, nodules: Iterable[CandidateInfoTuple]) -> list[Part]:
+    def mark_nodules(self, scan: Scan, nodules: Iterable[CandidateInfoTuple]) -> list[MaskRegion]:
         return [self.mark_nodule(scan, nodule) for nodule in nodules]
 
-    def mark_seen(self, scan: Scan) -> list[Part]:
+    def mark_seen(self, scan: Scan) -> list[MaskRegion]:
         return scan.parts
 
-    def mark_nodule(self, scan: Scan, nodule: CandidateInfoTuple) -> Part:
+    def mark_nodule(self, scan: Scan, nodule: CandidateInfoTuple) -> MaskRegion:
         box = grow_box(scan, scan.locate(nodule.center_xyz), self.threshold_hu)
         hu = scan.hu  # not the scan, which holds its parts: the two would keep each other, and a map of the file
-        return Part(box, lambda window: hu[window] > self.threshold_hu)
+        return MaskRegion(box, lambda window: hu[window] > self.threshold_hu)
 
 
 BOOK_RULE = BoxRule()

@@ -13,9 +13,9 @@ from p2ch13.config import REFINED_THRESHOLD_HU
 from p2ch13.labels.box import grow_box
 from p2ch13.labels.candidates import CandidateInfoTuple
 from p2ch13.labels.regions import (
-    Part,
+    MaskRegion,
     Scan,
-    as_part,
+    as_region,
     ball_in,
     box_around,
     find_nearest,
@@ -51,16 +51,16 @@ class RefinedRule:
         diameters_mm = [diameter_mm for _, diameter_mm in sorted((n.center_xyz, n.diameter_mm) for n in nodules)]
         return self.threshold_hu, ["refined", REFINED_VERSION, WALL, diameters_mm]
 
-    def mark_scan(self, scan: Scan) -> list[Part]:
+    def mark_scan(self, scan: Scan) -> list[MaskRegion]:
         return self.mark_nodules(scan, scan.nodules)
 
-    def mark_nodules(self, scan: Scan, nodules: Iterable[CandidateInfoTuple]) -> list[Part]:
+    def mark_nodules(self, scan: Scan, nodules: Iterable[CandidateInfoTuple]) -> list[MaskRegion]:
         return [self.mark_nodule(scan, nodule) for nodule in nodules]
 
-    def mark_seen(self, scan: Scan) -> list[Part]:
+    def mark_seen(self, scan: Scan) -> list[MaskRegion]:
         return scan.parts
 
-    def mark_nodule(self, scan: Scan, nodule: CandidateInfoTuple) -> Part:
+    def mark_nodule(self, scan: Scan, nodule: CandidateInfoTuple) -> MaskRegion:
         center_irc = scan.locate(nodule.center_xyz)
         vx_size_irc = scan.header.vx_size_xyz[::-1]
         threshold_hu = self.find_threshold(scan, nodule)
@@ -68,14 +68,14 @@ class RefinedRule:
         tissue = BoxMask(box, self.find_tissue(scan, nodule, box, threshold_hu))
         whole = find_nearest(split_components(tissue, fully_connected=False), center_irc, vx_size_irc)
         if whole is None:
-            return as_part(tissue)
+            return as_region(tissue)
         whole = widen(whole, box)
         opened = BoxMask(box, open_by_cross(whole.mask, opening_radii(vx_size_irc)))
         core = find_nearest(split_components(opened, fully_connected=False), center_irc, vx_size_irc)
         # What is left may be of a wall that the nodule touches.
         if core is None or np.abs(offsets(core, center_irc)).max(axis=1).min() > CENTER_REACH:
-            return as_part(whole)
-        return as_part(BoxMask(box, grow_by_cross(widen(core, box).mask, opening_radii(vx_size_irc)) & whole.mask))
+            return as_region(whole)
+        return as_region(BoxMask(box, grow_by_cross(widen(core, box).mask, opening_radii(vx_size_irc)) & whole.mask))
 
     def find_threshold(self, scan: Scan, nodule: CandidateInfoTuple) -> float:
         """Find the border between a nodule and lung: the rule's, or for a faint nodule halfway to the lung around it.

@@ -18,7 +18,7 @@ from p2ch13.util.coordinates import IrcTuple
 from p2ch13.volumes.files import ScanHeader
 
 
-class Part(NamedTuple):
+class MaskRegion(NamedTuple):
     """A piece of a scan's mask: nothing but nodule and what is between, and no nodule outside."""
 
     box: Box
@@ -35,7 +35,7 @@ class Scan(Protocol):
     def hu(self) -> NDArray[np.int16]: ...
 
     @property
-    def parts(self) -> list[Part]: ...
+    def parts(self) -> list[MaskRegion]: ...
 
     def locate(self, point_xyz: Sequence[float]) -> IrcTuple: ...
 
@@ -46,18 +46,18 @@ class LabelRule(Protocol):
     def key(self, nodules: Sequence[CandidateInfoTuple]) -> tuple[float | None, list[Any]]:
         """The threshold, and what else a mask depends on beside the scan's voxels and the places of its nodules."""
 
-    def mark_scan(self, scan: Scan) -> list[Part]:
+    def mark_scan(self, scan: Scan) -> list[MaskRegion]:
         """All that is nodule. Raises: InputError, naming a file, if that cannot be told."""
 
-    def mark_nodules(self, scan: Scan, nodules: Iterable[CandidateInfoTuple]) -> list[Part]:
+    def mark_nodules(self, scan: Scan, nodules: Iterable[CandidateInfoTuple]) -> list[MaskRegion]:
         """The parts that belong to these nodules."""
 
-    def mark_seen(self, scan: Scan) -> list[Part]:
+    def mark_seen(self, scan: Scan) -> list[MaskRegion]:
         """Mark what is nodule, and beyond it what somebody took for one: no place for a negative."""
 
 
-def as_part(component: BoxMask) -> Part:
-    return Part(component.box, lambda window: component.mask[inside(window, component.box)])
+def as_region(component: BoxMask) -> MaskRegion:
+    return MaskRegion(component.box, lambda window: component.mask[inside(window, component.box)])
 
 
 def box_around(scan: Scan, center_irc: IrcTuple, reach_mm: float) -> Box:

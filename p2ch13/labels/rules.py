@@ -14,9 +14,9 @@ from p2ch13.labels.lidc import find_readings, mark_consensus, mark_seen
 from p2ch13.labels.refined import REFINED_RULE, RefinedRule
 from p2ch13.labels.regions import (
     LabelRule,
-    Part,
+    MaskRegion,
     Scan,
-    as_part,
+    as_region,
     distance_mm,
     find_nearest,
 )
@@ -39,20 +39,22 @@ class LidcRule:
     def key(self, nodules: Sequence[CandidateInfoTuple]) -> tuple[None, list[Any]]:
         return None, ["lidc", file_signature(self.xml_path), *REFINED_RULE.key(nodules)]
 
-    def mark_scan(self, scan: Scan) -> list[Part]:
+    def mark_scan(self, scan: Scan) -> list[MaskRegion]:
         components = mark_consensus(self.xml_path, scan.header)
         without_piece = [nodule for nodule in scan.nodules if find_piece(components, scan, nodule) is None]
-        return [*map(as_part, components), *REFINED_RULE.mark_nodules(scan, without_piece)]
+        return [*map(as_region, components), *REFINED_RULE.mark_nodules(scan, without_piece)]
 
-    def mark_nodules(self, scan: Scan, nodules: Iterable[CandidateInfoTuple]) -> list[Part]:
+    def mark_nodules(self, scan: Scan, nodules: Iterable[CandidateInfoTuple]) -> list[MaskRegion]:
         components = [BoxMask(part.box, part.mark(part.box)) for part in scan.parts]  # the file is read once
         marked = [component for component in components if component.mask.any()]
         pieces = [(nodule, find_piece(marked, scan, nodule)) for nodule in nodules]
-        return [REFINED_RULE.mark_nodule(scan, nodule) if piece is None else as_part(piece) for nodule, piece in pieces]
+        return [
+            REFINED_RULE.mark_nodule(scan, nodule) if piece is None else as_region(piece) for nodule, piece in pieces
+        ]
 
-    def mark_seen(self, scan: Scan) -> list[Part]:
+    def mark_seen(self, scan: Scan) -> list[MaskRegion]:
         """Mark all that single readers outlined as well: LUNA16 excludes it from both nodules and others."""
-        return [*scan.parts, *map(as_part, mark_seen(self.xml_path, scan.header))]
+        return [*scan.parts, *map(as_region, mark_seen(self.xml_path, scan.header))]
 
 
 def find_piece(components: Iterable[BoxMask], scan: Scan, nodule: CandidateInfoTuple) -> BoxMask | None:

@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 
+from p2ch13.config import with_current_names
 from p2ch13.network.model import BOOK_MODEL, UNNAMED_ACTIVATION, UNetWrapper
 from p2ch13.util.errors import InputError
-from p2ch13.util.files import write_whole
+from p2ch13.util.files import atomic_write
 
 # What a file that is no checkpoint, read as one, can end in.
 UNREADABLE = (
@@ -26,7 +27,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write a .state file; it appears under its name only when it is complete."""
     content = io.BytesIO()  # torch.save has words of its own for a full disk
     torch.save(state, content)
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         file.write(content.getbuffer())
 
 
@@ -56,14 +57,14 @@ def load_model(path: Path) -> UNetWrapper:
     try:
         model_args = BOOK_MODEL
         if "model_args" in state:
-            model_args = {"activation": UNNAMED_ACTIVATION, **state["model_args"]}
+            model_args = {"activation": UNNAMED_ACTIVATION, **with_current_names(state["model_args"])}
         with torch.device("meta"):  # sees whether all fits before there is memory for it, however large it claims to be
             UNetWrapper(**model_args).load_state_dict(state["model_state"], strict=True, assign=True)
         model = UNetWrapper(**model_args)
         model.load_state_dict(state["model_state"], strict=True)
-        model.slice_distance_mm = float(state.get("config", {}).get("slice_distance", 0.0))
-        if not 0 <= model.slice_distance_mm < math.inf:
-            raise ValueError(f"slices {model.slice_distance_mm} mm apart")
+        model.slice_spacing_mm = float(with_current_names(state.get("config", {})).get("slice_spacing_mm", 0.0))
+        if not 0 <= model.slice_spacing_mm < math.inf:
+            raise ValueError(f"slices {model.slice_spacing_mm} mm apart")
     except UNREADABLE as error:
         reason = str(error).splitlines()[-1].strip() if str(error) else type(error).__name__
         raise InputError(f"{path}: its weights fit no U-Net of the shape that it names ({reason})") from None

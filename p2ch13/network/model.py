@@ -36,33 +36,31 @@ class UNetWrapper(nn.Module):
     smaller, as in the original U-Net (572 -> 388 at depth 5).
 
     Args:
-        projections: show the network the highest and the lowest of the normalized slices at each pixel, besides the
-            slices. In the highest, a vessel that runs through the slices becomes a line, and in the lowest one that
-            stands upright stays where a nodule is gone.
-        pixel_block: take squares of so many by so many pixels through the network as one, with the channels of all of
-            them, and apart again at the end: less work for the same rows and columns. Source: sub-pixel convolution,
-            Shi et al. (2016), https://arxiv.org/abs/1609.05158
+        intensity_projections: add the maximum and minimum intensity projections of the normalized slices as channels.
+            In the maximum, a vessel that crosses the slices is a line; in the minimum, one that is upright remains.
+        space_to_depth: fold n x n pixels into channels before the U-Net and unfold them after it, which costs less for
+            the same rows and columns. Source: Shi et al. (2016), https://arxiv.org/abs/1609.05158
         kwargs: those of `p2ch13.util.unet.UNet`; `in_channels` are the slices, `n_classes` the channels of the output.
     """
 
-    def __init__(self, projections: bool = False, pixel_block: int = 1, **kwargs: Any) -> None:
+    def __init__(self, intensity_projections: bool = False, space_to_depth: int = 1, **kwargs: Any) -> None:
         super().__init__()
-        self.projections = projections
-        self.pixel_block = pixel_block
+        self.intensity_projections = intensity_projections
+        self.space_to_depth = space_to_depth
         self.in_channels, self.n_classes = kwargs["in_channels"], kwargs["n_classes"]
         self.input_batchnorm = nn.BatchNorm2d(self.in_channels)
         channels_in_block = {
-            "in_channels": (self.in_channels + 2 * projections) * pixel_block**2,
-            "n_classes": self.n_classes * pixel_block**2,
+            "in_channels": (self.in_channels + 2 * intensity_projections) * space_to_depth**2,
+            "n_classes": self.n_classes * space_to_depth**2,
         }
         self.unet = UNet(**{**kwargs, **channels_in_block})
         self.final = nn.Sigmoid()
-        self.slice_distance_mm = 0.0  # between the slices that it has been trained on, see `Ct.find_neighbours`
+        self.slice_spacing_mm = 0.0  # between the slices that it has been trained on, see `Ct.context_indexes`
         self.has_padding = bool(kwargs.get("padding"))
         depth = self.unet.depth
         # Every level but the lowest halves rows and columns, which must come out even for the way back up.
-        self.size_multiple = pixel_block * (2 ** (depth - 1) if self.has_padding else 1)
-        self.reach = pixel_block * find_reach(depth, kwargs.get("up_mode", "upconv"))
+        self.size_multiple = space_to_depth * (2 ** (depth - 1) if self.has_padding else 1)
+        self.reach = space_to_depth * find_reach(depth, kwargs.get("up_mode", "upconv"))
         self._init_weights()
 
     @property
@@ -88,10 +86,10 @@ class UNetWrapper(nn.Module):
         x = self.input_batchnorm(input_batch)
         if extra_rows or extra_cols:
             x = F.pad(x, (0, extra_cols, 0, extra_rows), mode="replicate")
-        if self.projections:
+        if self.intensity_projections:
             x = torch.cat([x, x.amax(dim=1, keepdim=True), x.amin(dim=1, keepdim=True)], dim=1)
-        if self.pixel_block > 1:
-            x = F.pixel_shuffle(self.unet(F.pixel_unshuffle(x, self.pixel_block)), self.pixel_block)
+        if self.space_to_depth > 1:
+            x = F.pixel_shuffle(self.unet(F.pixel_unshuffle(x, self.space_to_depth)), self.space_to_depth)
         else:
             x = self.unet(x)
         if extra_rows or extra_cols:

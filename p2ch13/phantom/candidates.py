@@ -26,7 +26,7 @@ def draw_hard_negatives(
     rng: np.random.Generator, chest: Chest, grid: Grid, vessels: Branches, nodules: list[Nodule]
 ) -> Floats:
     """Spots (n, 3) away from nodules: where vessels branch or are cut across, at the pleura, at the hilum, in lung."""
-    anywhere = grid.draw_places(rng, 20000)
+    anywhere = grid.sample_negatives(rng, 20000)
     depth = chest.lung_depth(*anywhere.T)
     tips = vessels.end[grid.contains(vessels.end)]
     radius = vessels.radius[grid.contains(vessels.end)]

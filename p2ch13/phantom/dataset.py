@@ -12,7 +12,7 @@ import numpy as np
 
 from p2ch13.phantom.scan import Phantom, make_phantom
 from p2ch13.util.errors import InputError
-from p2ch13.util.files import write_csv, write_whole
+from p2ch13.util.files import atomic_write, write_csv
 from p2ch13.util.processes import map_in_processes
 
 SCANS_PER_SUBSET = 10
@@ -101,10 +101,10 @@ def write_scan(
     uid = series_uid(seed, index)
     phantom = make_phantom(seed, index, pixels, slice_count)
     folder = out_dir / f"subset{index // SCANS_PER_SUBSET}"
-    with write_whole(folder / f"{uid}.raw") as file:
+    with atomic_write(folder / f"{uid}.raw") as file:
         for image in phantom.hu:
             file.write(image.astype("<i2").tobytes())
-    with write_whole(folder / f"{uid}.mhd") as file:
+    with atomic_write(folder / f"{uid}.mhd") as file:
         file.write(header_text(phantom, f"{uid}.raw").encode())
     return index, ScanRecord(nodule_rows(uid, phantom), candidate_rows(uid, phantom), phantom.hu.nbytes)
 

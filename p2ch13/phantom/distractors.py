@@ -18,7 +18,7 @@ def draw_lung_places(
     rng: np.random.Generator, chest: Chest, grid: Grid, nearest_mm: float, farthest_mm: float
 ) -> Floats:
     """Random places (n, 3) of this scan, at some depth in lung."""
-    places = grid.draw_places(rng, 6000)
+    places = grid.sample_negatives(rng, 6000)
     depth = chest.lung_depth(*places.T)
     return places[(depth > nearest_mm) & (depth < farthest_mm)]
 

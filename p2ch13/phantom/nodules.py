@@ -148,7 +148,7 @@ def choose_sites(
     rng: np.random.Generator, chest: Chest, grid: Grid, vessels: Branches, diameters: list[float]
 ) -> list[Floats]:
     """A centre (3,) for each nodule, in the lung of this scan, apart from each other."""
-    places = grid.draw_places(rng, PLACES)
+    places = grid.sample_negatives(rng, PLACES)
     depths = chest.lung_depth(*places.T)
     oblique, _ = chest.fissure_distances(*places.T)
     forks = vessels.end[(vessels.radius > 0.5) & grid.contains(vessels.end)]

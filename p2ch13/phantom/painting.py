@@ -44,7 +44,7 @@ class Grid:
         low, high = self.origin_xyz - margin_mm, self.last_xyz + margin_mm
         return np.asarray(((points >= low) & (points <= high)).all(axis=1))
 
-    def draw_places(self, rng: np.random.Generator, count: int) -> Floats:
+    def sample_negatives(self, rng: np.random.Generator, count: int) -> Floats:
         """Places (count, 3) in mm anywhere in the scan, at random."""
         return rng.uniform(self.origin_xyz, self.last_xyz, (count, 3)).astype(np.float32)
 

@@ -45,16 +45,16 @@ from p2ch13.training.distributed import (
     sum_over_processes,
     sync_batchnorm,
 )
-from p2ch13.training.graphs import CapturedStep, be_deterministic, compile_model, should_compile
-from p2ch13.training.loss_watch import LossWatch, find_faults, find_validation_faults
-from p2ch13.training.losses import loss_of_sums, losses_of_batch, rate_false_alarms, sum_pixels
+from p2ch13.training.graphs import CapturedStep, compile_model, enable_determinism, should_compile
+from p2ch13.training.losses import false_positive_score, loss_of_sums, losses_of_batch, sum_pixels
 from p2ch13.training.messages import describe_all, describe_data, describe_end, describe_work
 from p2ch13.training.mining import batch_statistics
+from p2ch13.training.non_finite import NonFiniteLossMonitor, find_faults, find_validation_faults
 from p2ch13.training.optimizers import Muon, copy_tensors, has_state, step_unless, take_back
 from p2ch13.training.provenance import fingerprint_data, get_commit, get_versions, renew_fingerprint
 from p2ch13.training.resume import read_settings
 from p2ch13.training.run_state import RunState
-from p2ch13.training.schedules import average_weights, set_learning_rate, update_average, warm_up_cosine
+from p2ch13.training.schedules import ema, set_learning_rate, update_average, warm_up_cosine
 from p2ch13.training.tensorboard import TensorBoardReport
 from p2ch13.training.totals import BatchResult, EpochTotals
 from p2ch13.util.errors import InputError, Stopped
@@ -81,7 +81,7 @@ class SegmentationTrainingApp:
         self.config, self.resumed_path, self.resumed = read_settings(self.sys_argv)
         self.launch = Launch.from_environment()
         if self.config.deterministic:
-            be_deterministic()
+            enable_determinism()
         torch.manual_seed(self.config.seed)
         self.device = get_device(self.launch)
         self.dtype = get_dtype(self.config.precision, self.device)
@@ -92,7 +92,7 @@ class SegmentationTrainingApp:
         self.train_threads, self.val_threads = self.init_threads()
         self.records_steps = self.is_compiled and self.device.type == "cuda" and self.launch.is_alone
         self.optimizer = self.init_optimizer()
-        self.averaged_model = average_weights(self.segmentation_model) if self.config.average_weights else None
+        self.averaged_model = ema(self.segmentation_model) if self.config.ema else None
         self.run = RunState(
             config=self.config,
             sys_argv=self.sys_argv,
@@ -103,13 +103,13 @@ class SegmentationTrainingApp:
             optimizer=self.optimizer,
             model_args=self.model_args,
         )
-        self.loss_watch = LossWatch(self.device, self.config.skip_bad_batches)
+        self.non_finite = NonFiniteLossMonitor(self.device, self.config.skip_non_finite)
         self.interruption: Interruption | None = None
         self.training_model, self.train_step = self.init_training()
 
     def init_model(self) -> tuple[UNetWrapper, SegmentationAugmentation]:
         segmentation_model = UNetWrapper(**self.model_args)
-        segmentation_model.slice_distance_mm = self.config.slice_distance
+        segmentation_model.slice_spacing_mm = self.config.slice_spacing_mm
         if self.config.sync_batchnorm:
             segmentation_model = sync_batchnorm(segmentation_model, self.device)
         segmentation_model.to(self.device)
@@ -135,8 +135,8 @@ class SegmentationTrainingApp:
             **BOOK_MODEL,
             "depth": config.depth,
             "wf": config.filters.bit_length() - 1,
-            "projections": config.projections,
-            "pixel_block": config.pixel_block,
+            "intensity_projections": config.intensity_projections,
+            "space_to_depth": config.space_to_depth,
             "activation": config.activation,
         }
 
@@ -186,10 +186,10 @@ class SegmentationTrainingApp:
             seed=self.config.seed,
             device=self.device,
             negatives=self.config.negatives,
-            hard_negatives=self.config.hard_negatives,
-            off_centre=self.config.off_centre,
-            balance_sizes=self.config.balance_sizes,
-            slice_distance=self.config.slice_distance,
+            hard_negative_candidates=self.config.hard_negative_candidates,
+            all_nodule_slices=self.config.all_nodule_slices,
+            weight_by_diameter=self.config.weight_by_diameter,
+            slice_spacing_mm=self.config.slice_spacing_mm,
             folders=self.config.folders,
             labels=self.config.label_options,
         )
@@ -200,7 +200,7 @@ class SegmentationTrainingApp:
             is_val_set=True,
             folders=self.config.folders,
             labels=self.config.label_options,
-            slice_distance=self.config.slice_distance,
+            slice_spacing_mm=self.config.slice_spacing_mm,
             negative_slices=self.config.val_negatives,
         )
         if not val_ds.nodule_slice_count:
@@ -229,9 +229,9 @@ class SegmentationTrainingApp:
             self.run.series = {"trn": train_ds.series_list, "val": val_ds.series_list}
             all_series = train_ds.series_list + val_ds.series_list
             self.run.data_fingerprint = fingerprint_data(train_ds.ct_cache, all_series, self.config.crop_choice)
-            self.take_up(train_ds.ct_cache)
+            self.resume(train_ds.ct_cache)
             self.log_start(train_ds, val_ds)
-            with self.init_report() as report, self.noting_signals() as self.interruption:
+            with self.init_report() as report, self.deferred_signals() as self.interruption:
                 self.log_settings(report)
                 for epoch_ndx in range(self.run.epoch + 1, self.config.epochs + 1):
                     if self.run.should_stop():
@@ -243,7 +243,7 @@ class SegmentationTrainingApp:
                         scores = self.log_metrics(report, epoch_ndx, "val", self.do_validation(epoch_ndx, val_ds))
                         self.log_pictures(report, epoch_ndx, {"trn": train_ds, "val": val_ds})
                     self.run.end_epoch()
-                    self.save_model(scores, is_best=scores is not None and self.run.note_scores(scores))
+                    self.save_model(scores, is_best=scores is not None and self.run.update_best(scores))
             self.log_end(val_ds)
 
     def is_validation_epoch(self, epoch_ndx: int) -> bool:
@@ -254,34 +254,34 @@ class SegmentationTrainingApp:
         self.training_model.train()
         self.seed_epoch(epoch_ndx)
         train_ds.shuffle_samples(epoch_ndx)
-        under_way = self.run.begin_epoch()
-        batches = train_ds.batches(self.config.batch_size, self.launch, under_way.steps, self.rate_negatives)
+        progress = self.run.begin_epoch()
+        batches = train_ds.batches(self.config.batch_size, self.launch, progress.steps, self.rate_negatives)
         with progress_bar(len(train_ds), f"E{epoch_ndx} training", "sample") as bar:
-            bar.update(self.run.count_samples(under_way.steps))
+            bar.update(self.run.count_samples(progress.steps))
             for ct_slices, label_mask, series_uids, slice_ndxs in batches:
-                self.follow_schedule((epoch_ndx - 1) * len(train_ds) + self.run.count_samples(under_way.steps))
+                self.follow_schedule((epoch_ndx - 1) * len(train_ds) + self.run.count_samples(progress.steps))
                 with self.train_threads.measuring(len(ct_slices)):
                     result, faults = self.train_step(ct_slices, label_mask)
-                under_way.steps += 1
+                progress.steps += 1
                 is_bad = faults.any()
                 if self.averaged_model is not None:
                     update_average(self.averaged_model, self.segmentation_model, is_bad)
-                under_way.totals.add(result, is_bad)
-                self.loss_watch.add(f"epoch {epoch_ndx}, step {under_way.steps}", faults, series_uids, slice_ndxs)
+                progress.totals.add(result, is_bad)
+                self.non_finite.add(f"epoch {epoch_ndx}, step {progress.steps}", faults, series_uids, slice_ndxs)
                 bar.update(len(slice_ndxs) * self.launch.world_size)
-                self.pause(f"in epoch {epoch_ndx}, after {under_way.steps} steps")
-        scores = self.sum_up(epoch_ndx, "trn", under_way.totals)
-        self.warn_of_left_out(epoch_ndx, "trn", under_way.totals)
+                self.pause(f"in epoch {epoch_ndx}, after {progress.steps} steps")
+        scores = self.reduce_totals(epoch_ndx, "trn", progress.totals)
+        self.warn_of_left_out(epoch_ndx, "trn", progress.totals)
         return scores
 
-    def sum_up(self, epoch_ndx: int, mode: str, totals: EpochTotals) -> Scores:
+    def reduce_totals(self, epoch_ndx: int, mode: str, totals: EpochTotals) -> Scores:
         """An epoch's scores, over all processes. Raises: InputError if not one batch could be used.
 
         The loss is the mean of the samples'; with `--batch-dice` that of all samples of the epoch as if they were one
         batch. So it is the same function in training, whose batches are parts of that, and in validation, where it does
         not depend on how many slices are computed at once.
         """
-        self.loss_watch.check()
+        self.non_finite.check()
         sum_over_processes(totals.values)
         if not totals.sample_count:
             raise InputError(
@@ -305,7 +305,7 @@ class SegmentationTrainingApp:
             return
         signal_number = self.interruption.signal_number
         if signal_number is not None or self.run.is_save_due():
-            self.loss_watch.check()
+            self.non_finite.check()
             self.run.save_last()
         if signal_number is not None:
             command = shlex.join(["python", "-m", "p2ch13.training", "--resume", str(self.run.last_path)])
@@ -313,7 +313,7 @@ class SegmentationTrainingApp:
                 f"Stopped by {signal.Signals(signal_number).name} {where}. To go on: {command}", signal_number
             )
 
-    def noting_signals(self) -> AbstractContextManager[Interruption | None]:
+    def deferred_signals(self) -> AbstractContextManager[Interruption | None]:
         return Interruption() if self.launch.is_alone else nullcontext()
 
     def seed_epoch(self, epoch_ndx: int) -> None:
@@ -334,7 +334,7 @@ class SegmentationTrainingApp:
         """
         with batch_statistics(self.segmentation_model), autocast(self.device, self.dtype):
             logits = self.segmentation_model.logits(ct_slices.contiguous(memory_format=torch.channels_last))
-        return rate_false_alarms(logits, is_ignored)
+        return false_positive_score(logits, is_ignored)
 
     def compute_step(self, ct_slices: torch.Tensor, label_mask: torch.Tensor) -> tuple[BatchResult, torch.Tensor]:
         """One step of the optimizer on a batch. Returns: what `compute_batch_loss` and `find_faults` do.
@@ -365,10 +365,10 @@ class SegmentationTrainingApp:
                 faults = find_validation_faults(result.losses)
                 totals.add(result, faults.any(), find_nodule_samples(result.counts))
                 totals_of_all.add(result, faults.any())
-                self.loss_watch.add(f"the validation of epoch {epoch_ndx}", faults, series_uids, slice_ndxs)
+                self.non_finite.add(f"the validation of epoch {epoch_ndx}", faults, series_uids, slice_ndxs)
                 bar.update(len(slice_ndxs))
                 self.pause(f"in the validation of epoch {epoch_ndx}")
-        scores, scores_of_all = (self.sum_up(epoch_ndx, "val", each) for each in (totals, totals_of_all))
+        scores, scores_of_all = (self.reduce_totals(epoch_ndx, "val", each) for each in (totals, totals_of_all))
         self.warn_of_left_out(epoch_ndx, "val", totals_of_all)
         has_others = totals_of_all.sample_count > totals.sample_count
         return dataclasses.replace(scores, of_all=scores_of_all) if has_others else scores
@@ -377,7 +377,7 @@ class SegmentationTrainingApp:
         """The loss, pixel counts and pixel sums of each sample.
 
         With `--batch-dice` the losses of a training batch are all that of the batch as a whole. Those of validation
-        are each slice's own: what is shown is made of the sums, see `sum_up`.
+        are each slice's own: what is shown is made of the sums, see `reduce_totals`.
 
         Args: (batch, 7, row, col) in HU and (batch, 1, row, col) bool, on any device.
         """
@@ -446,7 +446,7 @@ class SegmentationTrainingApp:
         if self.launch.is_first:
             self.run.save(scores, is_best)
 
-    def take_up(self, ct_cache: CtCache) -> None:
+    def resume(self, ct_cache: CtCache) -> None:
         """Go on with the run that `--resume` names; or, if torchrun has started its processes anew, with theirs."""
         path, state = self.resumed_path, self.resumed
         if last := copy_from_first(self.run.find_last_of_launch() if self.launch.is_first else None):

@@ -16,7 +16,7 @@ from p2ch13.util.errors import InputError
 COMPILE_FROM_SAMPLES = 300_000  # an epoch of the book's; compiling takes longer than it gains in a short run
 
 
-def be_deterministic() -> None:
+def enable_determinism() -> None:
     """Have this process calculate the same bits each time, or say that it cannot.
 
     Source: https://docs.pytorch.org/docs/stable/notes/randomness.html

@@ -113,7 +113,7 @@ def sum_cross_entropy(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor
     return entropy.sum((1, 2, 3))
 
 
-def rate_false_alarms(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+def false_positive_score(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
     """The mean logit of each sample's most probable pixels that are no nodule, as many as a small nodule has: (batch,).
 
     Args: logits, label: as for `segmentation_loss`.

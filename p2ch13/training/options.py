@@ -21,6 +21,7 @@ from p2ch13.config import (
     PRESETS,
     THREADS_HELP,
     TrainingConfig,
+    with_current_names,
 )
 from p2ch13.crop_options import add_negatives, add_off_centre, add_slice_distance
 from p2ch13.label_options import add_label_options
@@ -39,7 +40,7 @@ from p2ch13.util.options import (
 CHANGEABLE = frozenset(
     {
         *("epochs", "num_workers", "validation_cadence", "early_stop", "compile", "threads", "resume"),
-        *("skip_bad_batches", "checkpoint_minutes", "keep_checkpoints"),
+        *("skip_non_finite", "checkpoint_minutes", "keep_checkpoints"),
         *("data_dir", "cache_dir", "lidc_xml", "models_dir", "runs_dir", "tb_prefix"),
     }
 )
@@ -109,6 +110,7 @@ def read_config(path: str) -> dict[str, Any]:
         raise InputError(f"{path}: cannot be read as options ({one_line(error)}); give a run's config.json") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds no options; give a run's config.json")
+    content = with_current_names(content)
     check_options(path, content)
     return content
 
@@ -266,7 +268,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         help="how many .state files of validated epochs are kept, the newest; the best one is kept in any case",
     )
     add_switch(
-        run, "skip-bad-batches", "leave out a batch whose loss or gradient is not finite, instead of ending the run"
+        run, "skip-non-finite", "leave out a batch whose loss or gradient is not finite, instead of ending the run"
     )
 
 
@@ -295,9 +297,9 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         help="of its first level; each further one has twice as many",
     )
     network.add_argument(
-        "--pixel-block",
+        "--space-to-depth",
         type=positive_int,
-        default=default.pixel_block,
+        default=default.space_to_depth,
         help="rows and cols of pixels that the network takes as one",
     )
     network.add_argument(
@@ -306,7 +308,7 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         default=default.activation,
         help="after each convolution; relu is the book's",
     )
-    add_switch(network, "projections", "show the network the highest and the lowest of its slices, too")
+    add_switch(network, "intensity-projections", "show the network the highest and the lowest of its slices, too")
     add_slice_distance(network)
 
 
@@ -315,13 +317,13 @@ def add_sample_options(parser: argparse.ArgumentParser) -> None:
     samples = parser.add_argument_group("what it learns from")
     add_negatives(samples)
     samples.add_argument(
-        "--hard-negatives",
+        "--hard-negative-candidates",
         type=positive_int,
-        default=default.hard_negatives,
+        default=default.hard_negative_candidates,
         help="places that are drawn for each of these; the one in which the model sees most nodule is taken",
     )
     add_off_centre(samples)
-    add_switch(samples, "balance-sizes", "draw a nodule the more often, the larger it is")
+    add_switch(samples, "weight-by-diameter", "draw a nodule the more often, the larger it is")
 
 
 def add_learning_options(parser: argparse.ArgumentParser) -> None:
@@ -342,7 +344,7 @@ def add_learning_options(parser: argparse.ArgumentParser) -> None:
         "--learning-rate", type=positive_number, default=default.learning_rate, help="of the optimizer, either of them"
     )
     add_switch(learning, "warm-up-cosine", "raise the learning rate at first, then lower it along a cosine")
-    add_switch(learning, "average-weights", "score and save a moving average of the weights")
+    add_switch(learning, "ema", "score and save a moving average of the weights")
 
 
 def add_choice_options(parser: argparse.ArgumentParser) -> None:

@@ -25,7 +25,7 @@ from p2ch13.training.provenance import get_commit, get_versions
 from p2ch13.training.resume import LAST, models_dir_of
 from p2ch13.training.totals import EpochTotals
 from p2ch13.util.errors import InputError, one_line
-from p2ch13.util.files import write_whole
+from p2ch13.util.files import atomic_write
 from p2ch13.util.launch import Launch
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ LAUNCH = "launch"  # ending of the file that says which torchrun has started a r
 
 
 @dataclass
-class EpochUnderWay:
+class EpochProgress:
     """How far the training of the current epoch has come."""
 
     totals: EpochTotals
@@ -48,7 +48,7 @@ class RunState:
         device: what it is trained on.
         model, averaged_model, optimizer: those that are trained; the average of the latest weights, where it is kept.
         model_args: what the model was made with.
-    Attributes: `epoch`, how many are over; `under_way`, the training of the one after these; `time_str`, a part of the
+    Attributes: `epoch`, how many are over; `progress`, the training of the one after these; `time_str`, a part of the
         run's file names; `series`, "trn" and "val", what the run is trained and validated on; `data_fingerprint`;
         `dtype`, what the network is computed in; `launch_id`, see `process_group`; `best_score`;
         `validations_since_best`; `left_out_count`, of batches whose loss or gradient was not finite.
@@ -74,7 +74,7 @@ class RunState:
         self.optimizer = optimizer
         self.model_args = model_args
         self.epoch = 0
-        self.under_way: EpochUnderWay | None = None
+        self.progress: EpochProgress | None = None
         self._taken_up: dict[str, Any] | None = None  # a state in the middle of an epoch, until it is gone on with
         self.time_str = self._find_free_time()
         self.dtype = torch.float32
@@ -132,7 +132,7 @@ class RunState:
                 return time_str
             moment += datetime.timedelta(seconds=1)
 
-    def note_scores(self, scores: Scores) -> bool:
+    def update_best(self, scores: Scores) -> bool:
         """Remember a validation's scores, once in every process.
 
         Returns: whether they are the best so far; a model that finds nothing is not the best of anything.
@@ -148,21 +148,21 @@ class RunState:
         """Whether `--early-stop` ends the run: none of the latest validations was better than those before."""
         return 0 < self.config.early_stop <= self.validations_since_best
 
-    def begin_epoch(self) -> EpochUnderWay:
+    def begin_epoch(self) -> EpochProgress:
         """The epoch's training from its beginning; or from where it was when it was saved, random numbers too."""
         state, self._taken_up = self._taken_up, None
         if state is None:
-            self.under_way = EpochUnderWay(EpochTotals(self.device))
+            self.progress = EpochProgress(EpochTotals(self.device))
         else:
-            self.under_way = EpochUnderWay(EpochTotals(self.device, state["totals"]), state["step"])
+            self.progress = EpochProgress(EpochTotals(self.device, state["totals"]), state["step"])
             set_random_state(self.device, state["random_state"])
-        return self.under_way
+        return self.progress
 
     def end_epoch(self) -> None:
         """All of an epoch is done, its validation too."""
         self.epoch += 1
-        self.left_out_count += self.under_way.totals.left_out_count if self.under_way else 0
-        self.under_way = None
+        self.left_out_count += self.progress.totals.left_out_count if self.progress else 0
+        self.progress = None
 
     def is_save_due(self) -> bool:
         return time.monotonic() - self.saved_at_s > 60 * self.config.checkpoint_minutes
@@ -206,7 +206,7 @@ class RunState:
         Keys are the book's, with `model_args`, `config`, `scores`, where it all comes from and what going on with the
         run needs added. `epoch` is the number of those that are over, `step` that of the optimizer's steps since then.
         """
-        steps = self.under_way.steps if self.under_way else 0
+        steps = self.progress.steps if self.progress else 0
         return {
             "sys_argv": self.sys_argv,
             "time": str(datetime.datetime.now()),
@@ -217,9 +217,9 @@ class RunState:
             "optimizer_name": type(self.optimizer).__name__,
             "epoch": self.epoch,
             "step": steps,
-            "totals": self.under_way.totals.values.tolist() if self.under_way else None,
+            "totals": self.progress.totals.values.tolist() if self.progress else None,
             "threads": torch.get_num_threads(),
-            "random_state": get_random_state(self.device) if self.under_way else None,
+            "random_state": get_random_state(self.device) if self.progress else None,
             "totalTrainingSamples_count": self.samples_count + self.count_samples(steps),
             "config": dataclasses.asdict(self.config),
             "versions": get_versions(),
@@ -291,7 +291,7 @@ class RunState:
         if content is None:
             self.best_score, self.validations_since_best = -math.inf, 0
         else:
-            with write_whole(self.best_path) as file:
+            with atomic_write(self.best_path) as file:
                 file.write(content)
 
     def _find_best_until(self, path: Path, state: Mapping[str, Any]) -> Path | None:

@@ -50,7 +50,7 @@ def update_average(averaged: AveragedModel, model: nn.Module, is_bad: torch.Tens
     take_back(is_bad, tensors, before)
 
 
-def average_weights(model: nn.Module) -> AveragedModel:
+def ema(model: nn.Module) -> AveragedModel:
     """A copy of the model that follows the moving average of its weights and of its statistics.
 
     Source: Polyak and Juditsky (1992), https://doi.org/10.1137/0330046.

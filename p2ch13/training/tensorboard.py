@@ -18,7 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 from p2ch13.data.datasets import Luna2dSegmentationDataset
 from p2ch13.detection.pictures import Image, Predictor, draw_overlay, encode_png, predict_slice
 from p2ch13.evaluation.metrics import Scores
-from p2ch13.util.files import write_whole
+from p2ch13.util.files import atomic_write
 from p2ch13.util.threads import available_cores
 
 PICTURE_SERIES_COUNT = 12
@@ -41,7 +41,7 @@ class TensorBoardReport:
 
     def log_settings(self, options: dict[str, Any], origin: dict[str, Any]) -> None:
         """The run's options, also as a config.json that `--config` reads, and where it comes from; plain values."""
-        with write_whole(self.folders["trn"] / "config.json") as file:
+        with atomic_write(self.folders["trn"] / "config.json") as file:
             file.write(as_json(options).encode())
         for name, values in {"options": options, "origin": origin}.items():
             self.writers["trn"].add_text(name, textwrap.indent(as_json(values), 4 * " "))  # code, in Markdown

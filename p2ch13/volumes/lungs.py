@@ -36,7 +36,7 @@ def find_lungs(hu: NDArray[np.int16], vx_size_xyz: ArrayLike) -> Mask | None:
     """
     vx_size_irc = np.asarray(vx_size_xyz, dtype=float)[::-1]
     steps = [max(1, round(GRID_MM / size)) for size in vx_size_irc]
-    grid_hu = thin_out(hu, steps)
+    grid_hu = downsample(hu, steps)
     pixel_mm2 = float(np.prod((vx_size_irc * steps)[1:]))
     pixel_mm = math.sqrt(pixel_mm2)
 
@@ -51,7 +51,7 @@ def find_lungs(hu: NDArray[np.int16], vx_size_xyz: ArrayLike) -> Mask | None:
     return enlarge(close(lungs, to_pixels(CLOSING_MM)), steps, hu.shape)
 
 
-def thin_out(hu: NDArray[np.int16], steps: Sequence[int]) -> NDArray[np.int16]:
+def downsample(hu: NDArray[np.int16], steps: Sequence[int]) -> NDArray[np.int16]:
     """The middle voxel of every so many along each axis."""
     index, rows, cols = (
         np.minimum(np.arange(0, size, step) + step // 2, size - 1) for size, step in zip(hu.shape, steps, strict=True)

@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.apart import apart
 from benchmarks.bench import Row, as_result, describe_cpu, print_rows
-from benchmarks.made_up import MadeUpCache, write_many_nodules
+from benchmarks.synthetic import MadeUpCache, write_many_nodules
 from p2ch13.config import CROP_WIDTH_IRC, Folders
 from p2ch13.data import datasets
 from p2ch13.data.datasets import TrainingLuna2dSegmentationDataset
@@ -24,13 +24,13 @@ flags\t\t: fpu sse avx avx2 avx512f avx512_bf16
 """
 
 
-@pytest.mark.parametrize(("nodule_count", "slice_distance"), [(7, 0.0), (50, 2.0)])
-def test_training_on_nodules_without_scans(tmp_path, nodule_count, slice_distance):
+@pytest.mark.parametrize(("nodule_count", "slice_spacing_mm"), [(7, 0.0), (50, 2.0)])
+def test_training_on_nodules_without_scans(tmp_path, nodule_count, slice_spacing_mm):
     folders = Folders(tmp_path / "luna", tmp_path / "cache")
     write_many_nodules(folders.data_dir, [f"1.2.{ndx}" for ndx in range(20)], nodule_count)
     with mock.patch.object(datasets, "CtCache", MadeUpCache):
         dataset = TrainingLuna2dSegmentationDataset(
-            samples_per_epoch=20, folders=folders, slice_distance=slice_distance
+            samples_per_epoch=20, folders=folders, slice_spacing_mm=slice_spacing_mm
         )
     assert len(dataset.crop_list) == nodule_count
     crops, masks, series_uids, _ = next(dataset.batches(16))

@@ -140,7 +140,7 @@ def test_data_folder_stays_as_it_was(folders):
 
 def test_crops_of_slices_at_a_distance_are_their_own(folders):
     ct_cache = CtCache(folders)
-    near, far = CropChoice(), CropChoice(slice_distance=3.0)
+    near, far = CropChoice(), CropChoice(slice_spacing_mm=3.0)
     ct_cache.fill("1.2.1", near)
     assert not ct_cache.is_complete("1.2.1", far)
     ct_cache.fill("1.2.1", far)

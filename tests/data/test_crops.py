@@ -5,7 +5,7 @@ import pytest
 
 from p2ch13.config import CROP_WIDTH_IRC, NEGATIVES_PER_SCAN, CropChoice, Folders
 from p2ch13.data.cache import CtCache
-from p2ch13.data.crops import CLEARANCE_MM, TISSUE_HU, choose_crop_places, spread_over_slices
+from p2ch13.data.crops import CLEARANCE_MM, TISSUE_HU, choose_crop_centers, spread_over_slices
 from p2ch13.data.ct import Ct
 from p2ch13.labels.box import BoxRule
 from p2ch13.labels.candidates import CandidateInfoTuple
@@ -42,9 +42,9 @@ def test_slices_of_a_nodule_from_end_to_end(tmp_path):
     ]  # from the scan's first slice on
 
 
-@pytest.mark.parametrize("slice_distance_mm", [0.0, 3.0])
+@pytest.mark.parametrize("slice_spacing_mm", [0.0, 3.0])
 @pytest.mark.parametrize("kind", ["box", "refined", "lidc"])
-def test_crops_of_a_nodule_hold_it(tmp_path, kind, slice_distance_mm):
+def test_crops_of_a_nodule_hold_it(tmp_path, kind, slice_spacing_mm):
     """A leaning nodule, thinner than its diameter says: slices 6 to 10, each one's middle 3 cols further on."""
     hu = make_hu([])
     rois = []
@@ -58,10 +58,10 @@ def test_crops_of_a_nodule_hold_it(tmp_path, kind, slice_distance_mm):
     ct = Ct(write_scan(tmp_path / "1.2.mhd", hu), [nodule], rules[kind])
     mask = ct.build_annotation_mask([nodule])
     assert mask.any()
-    ((places,), _) = choose_crop_places(ct, [nodule], [])
+    ((places,), _) = choose_crop_centers(ct, [nodule], [])
     assert [ct.locate(xyz).index for xyz in places] == np.flatnonzero(mask.any(axis=(1, 2))).tolist()
     for xyz in places:
-        _, pos_chunk, center_irc = ct.get_raw_candidate(xyz, CROP_WIDTH_IRC, slice_distance_mm)
+        _, pos_chunk, center_irc = ct.get_raw_candidate(xyz, CROP_WIDTH_IRC, slice_spacing_mm)
         assert mask[center_irc]
         assert pos_chunk[3, 48, 48]
 
@@ -69,7 +69,7 @@ def test_crops_of_a_nodule_hold_it(tmp_path, kind, slice_distance_mm):
 def test_a_nodule_of_which_nothing_is_marked_has_its_center(tmp_path):
     nodule = as_nodule("1.2", Ball((8, 50, 52), 3))
     ct = Ct(write_scan(tmp_path / "1.2.mhd", make_hu([])), [nodule], RefinedRule())
-    assert choose_crop_places(ct, [nodule], []).of_nodules == [[nodule.center_xyz]]
+    assert choose_crop_centers(ct, [nodule], []).of_nodules == [[nodule.center_xyz]]
 
 
 def test_the_wall_behind_a_nodule_is_no_slice_of_it(tmp_path):
@@ -113,7 +113,7 @@ def test_a_candidate_on_a_nodule_is_no_negative(tmp_path):
     ct = Ct(write_scan(tmp_path / "1.2.mhd", make_hu([ball])))
     near, far = to_xyz((8, 50, 60)), to_xyz((8, 50, 80))  # 5.6 and 19.6 mm away; the radius is 3.5
     non_nodules = [CandidateInfoTuple(False, False, False, 0.0, "1.2", xyz) for xyz in (near, far)]
-    negatives = choose_crop_places(ct, [as_nodule("1.2", ball)], non_nodules).negatives
+    negatives = choose_crop_centers(ct, [as_nodule("1.2", ball)], non_nodules).negatives
     assert far in negatives
     assert near not in negatives
 
@@ -129,7 +129,7 @@ def test_no_negative_lies_on_what_a_reader_outlined(tmp_path):
     seen = [(8, 50, 52), (8, 50, 63), (3, 22, 41), (4, 22, 33), (12, 80, 84)]
     free = [(8, 50, 64), (3, 22, 42), (12, 80, 86), (8, 200, 52)]  # the last one is outside of the scan
     non_nodules = [CandidateInfoTuple(False, False, False, 0.0, "1.2", to_xyz(irc)) for irc in seen + free]
-    assert set(choose_crop_places(ct, [], non_nodules).negatives) == {to_xyz(irc) for irc in free}
+    assert set(choose_crop_centers(ct, [], non_nodules).negatives) == {to_xyz(irc) for irc in free}
 
 
 def test_no_negative_lies_on_what_is_marked(tmp_path):
@@ -141,7 +141,7 @@ def test_no_negative_lies_on_what_is_marked(tmp_path):
     ct = Ct(write_scan(tmp_path / "1.2.mhd", hu), [nodule])
     assert ct.positive_mask[8, 70, 52]
     candidate = CandidateInfoTuple(False, False, False, 0.0, "1.2", to_xyz((8, 70, 52)))
-    assert candidate.center_xyz not in choose_crop_places(ct, [nodule], [candidate]).negatives
+    assert candidate.center_xyz not in choose_crop_centers(ct, [nodule], [candidate]).negatives
 
 
 def test_no_negative_lies_on_an_excluded_finding(tmp_path):
@@ -150,7 +150,7 @@ def test_no_negative_lies_on_an_excluded_finding(tmp_path):
     write_phantoms(data_dir, 1, pixels=128, slice_count=24)
     before = CtCache(Folders(data_dir, tmp_path / "cache"))
     (series_uid,) = before.series_list
-    strong = CropChoice(off_centre=True, negatives=True)
+    strong = CropChoice(all_nodule_slices=True, negatives=True)
     for choice in (CropChoice(), strong):
         before.fill(series_uid, choice)
     assert before.excluded[series_uid] == []
@@ -174,7 +174,7 @@ def test_no_negative_lies_on_an_excluded_finding(tmp_path):
 
 def test_the_cache_holds_all_that_is_asked_for(phantom_cache):
     (series_uid,) = phantom_cache.series_list
-    strong = CropChoice(off_centre=True, negatives=True)
+    strong = CropChoice(all_nodule_slices=True, negatives=True)
     phantom_cache.fill(series_uid)
     assert phantom_cache.is_complete(series_uid)
     assert not phantom_cache.is_complete(series_uid, strong)

@@ -139,20 +139,20 @@ AT_THE_EDGES = [
 ]
 
 
-@pytest.mark.parametrize("slice_distance_mm", [0.0, 3.0])
+@pytest.mark.parametrize("slice_spacing_mm", [0.0, 3.0])
 @pytest.mark.parametrize("center_irc", AT_THE_EDGES)
-def test_a_crop_shows_what_it_names(tmp_path, center_irc, slice_distance_mm):
+def test_a_crop_shows_what_it_names(tmp_path, center_irc, slice_spacing_mm):
     """The edge is repeated, along slices as in whole slices and in the plane likewise: voxel by voxel."""
     ball = Ball(center_irc, 4)
     hu = np.random.default_rng(0).integers(-1000, -750, SHAPE_IRC, dtype=np.int16)
     hu[ball_mask(ball)] = TISSUE_HU
     ct = make_ct(tmp_path, [ball], hu)
-    ct_chunk, pos_chunk, center = ct.get_raw_candidate(to_xyz(center_irc), WIDTH_IRC, slice_distance_mm)
+    ct_chunk, pos_chunk, center = ct.get_raw_candidate(to_xyz(center_irc), WIDTH_IRC, slice_spacing_mm)
     assert center == center_irc
     assert ct_chunk.shape == pos_chunk.shape == WIDTH_IRC
     rows = np.clip(np.arange(center_irc[1] - 24, center_irc[1] + 24), 0, 99)
     cols = np.clip(np.arange(center_irc[2] - 24, center_irc[2] + 24), 0, 103)
-    expected = ct.get_slice(center_irc[0], 3, slice_distance_mm)
+    expected = ct.get_slice(center_irc[0], 3, slice_spacing_mm)
     np.testing.assert_array_equal(ct_chunk, expected[:, rows][:, :, cols])
     np.testing.assert_array_equal(ct_chunk[3], hu[center_irc[0]][rows][:, cols])
     np.testing.assert_array_equal(pos_chunk[3], ct.get_slice_mask(center_irc[0])[rows][:, cols])

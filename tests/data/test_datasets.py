@@ -136,14 +136,16 @@ def test_training_samples_are_crops_of_the_scan(train_ds):
 
 
 def test_how_samples_are_drawn(folders):
-    choices = {"seed": 3, "negatives": 0.5, "hard_negatives": 4, "balance_sizes": True}
+    choices = {"seed": 3, "negatives": 0.5, "hard_negative_candidates": 4, "weight_by_diameter": True}
     dataset = TrainingLuna2dSegmentationDataset(2, False, samples_per_epoch=40, folders=folders, **choices)
     diameters_mm = [2 * radius * 0.7 for radius in (6, 5, 3)]
     crop_count = len(dataset.crop_list)
     device = torch.device("cpu")
     assert dataset.sampler == EpochSampler([1, 1, 1], diameters_mm, crop_count, (33, 33), 40, device=device, **choices)
-    without = TrainingLuna2dSegmentationDataset(2, False, samples_per_epoch=40, hard_negatives=4, folders=folders)
-    assert without.sampler.hard_negatives == 1
+    without = TrainingLuna2dSegmentationDataset(
+        2, False, samples_per_epoch=40, hard_negative_candidates=4, folders=folders
+    )
+    assert without.sampler.hard_negative_candidates == 1
 
 
 def test_negatives_in_each_batch(folders):
@@ -166,7 +168,7 @@ def test_each_negative_is_cut_at_its_own_hardest_place(folders):
         return seen[-1]
 
     dataset = TrainingLuna2dSegmentationDataset(
-        2, False, samples_per_epoch=40, negatives=0.5, hard_negatives=3, folders=folders
+        2, False, samples_per_epoch=40, negatives=0.5, hard_negative_candidates=3, folders=folders
     )
     as_drawn = torch.cat([ct_slices for ct_slices, *_ in dataset.batches(8)])
     batches = list(dataset.batches(8, rate=rate))
@@ -184,7 +186,7 @@ def test_each_negative_is_cut_at_its_own_hardest_place(folders):
 
 def test_only_the_middle_without_nodules_counts_in_a_rating(folders):
     dataset = TrainingLuna2dSegmentationDataset(
-        2, False, samples_per_epoch=8, negatives=0.5, hard_negatives=3, folders=folders
+        2, False, samples_per_epoch=8, negatives=0.5, hard_negative_candidates=3, folders=folders
     )
     ignored = []
 
@@ -202,7 +204,7 @@ def test_only_the_middle_without_nodules_counts_in_a_rating(folders):
 def test_no_crop_twice_in_a_batch(folders, monkeypatch):
     """4 negatives, of the 4 crops without a nodule that these tiny scans have."""
     dataset = TrainingLuna2dSegmentationDataset(
-        2, False, samples_per_epoch=40, negatives=0.5, hard_negatives=6, folders=folders
+        2, False, samples_per_epoch=40, negatives=0.5, hard_negative_candidates=6, folders=folders
     )
     assert len(dataset.crop_list) == 3 + 4
     of_batches = []
@@ -212,7 +214,7 @@ def test_no_crop_twice_in_a_batch(folders, monkeypatch):
 
 
 def test_resumed_in_an_epoch_the_batches_are_the_same(folders):
-    choices = {"samples_per_epoch": 40, "negatives": 0.5, "hard_negatives": 3, "seed": 4, "folders": folders}
+    choices = {"samples_per_epoch": 40, "negatives": 0.5, "hard_negative_candidates": 3, "seed": 4, "folders": folders}
 
     def rate(ct_slices, is_ignored):
         return ct_slices.mean((1, 2, 3))
@@ -225,7 +227,7 @@ def test_resumed_in_an_epoch_the_batches_are_the_same(folders):
 
 
 def test_crops_off_centre(folders):
-    dataset = TrainingLuna2dSegmentationDataset(2, False, samples_per_epoch=40, off_centre=True, folders=folders)
+    dataset = TrainingLuna2dSegmentationDataset(2, False, samples_per_epoch=40, all_nodule_slices=True, folders=folders)
     slices = {}
     for ndx, crop in enumerate(dataset.crop_list):
         slices.setdefault(crop.series_uid, []).append(int(dataset.slice_ndxs[ndx]))
@@ -250,7 +252,7 @@ def test_the_split_does_not_move_with_the_labels(folders, tmp_path):
 
 def test_what_precache_has_not_prepared_is_named(folders, caplog):
     """With the command that prepares it, after which there is nothing to be said."""
-    choices = {"off_centre": True, "negatives": 0.25, "slice_distance": 2.5, "labels": LabelOptions("refined")}
+    choices = {"all_nodule_slices": True, "negatives": 0.25, "slice_spacing_mm": 2.5, "labels": LabelOptions("refined")}
     open_dataset = partial(TrainingLuna2dSegmentationDataset, 2, False, samples_per_epoch=4, folders=folders, **choices)
     open_dataset()
     (message,) = [record.message for record in caplog.records if "precache.py" in record.message]

@@ -146,8 +146,8 @@ def test_a_preset_needs_more_crops(folders, capsys):
 
 def test_what_decides_about_crops_can_be_named(folders):
     """Beside a preset or without one; what is cached is what training with the same options reads."""
-    assert run(folders, "--preset", "strong", "--slice-distance", "1") == 0
-    strong = TrainingConfig(**{**PRESETS["strong"], "slice_distance": 1.0})
+    assert run(folders, "--preset", "strong", "--slice-spacing-mm", "1") == 0
+    strong = TrainingConfig(**{**PRESETS["strong"], "slice_spacing_mm": 1.0})
     assert all(CtCache(folders, strong.label_options).is_complete(uid, strong.crop_choice) for uid in TINY_SCANS)
     assert not CtCache(folders, strong.label_options).is_complete("1.2.0", CropChoice(True, True, 2.0))
 
@@ -155,10 +155,10 @@ def test_what_decides_about_crops_can_be_named(folders):
     assert not CtCache(folders).is_complete("1.2.0", negatives_alone)
     assert run(folders, "--negatives", "0.25") == 0
     assert CtCache(folders).is_complete("1.2.0", negatives_alone)
-    assert not CtCache(folders).is_complete("1.2.0", CropChoice(off_centre=True))
-    assert run(folders, "--preset", "strong", "--labels", "box", "--slice-distance", "0", "--negatives", "0") == 0
-    assert CtCache(folders).is_complete("1.2.0", CropChoice(off_centre=True))
-    assert not CtCache(folders).is_complete("1.2.0", CropChoice(off_centre=True, slice_distance=2.0))
+    assert not CtCache(folders).is_complete("1.2.0", CropChoice(all_nodule_slices=True))
+    assert run(folders, "--preset", "strong", "--labels", "box", "--slice-spacing-mm", "0", "--negatives", "0") == 0
+    assert CtCache(folders).is_complete("1.2.0", CropChoice(all_nodule_slices=True))
+    assert not CtCache(folders).is_complete("1.2.0", CropChoice(all_nodule_slices=True, slice_spacing_mm=2.0))
 
 
 @pytest.mark.parametrize(
@@ -176,10 +176,10 @@ def test_the_command_for_a_training(labels, choice, negatives):
     args = precache.parse_options(options)
     assert (args.data_dir, args.cache_dir) == (Path("my luna"), Path("c"))
     assert label_options_of(args) == labels
-    assert (args.off_centre, args.negatives, args.slice_distance) == (
-        choice.off_centre,
+    assert (args.all_nodule_slices, args.negatives, args.slice_spacing_mm) == (
+        choice.all_nodule_slices,
         negatives,
-        choice.slice_distance,
+        choice.slice_spacing_mm,
     )
 
 

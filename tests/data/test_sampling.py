@@ -37,7 +37,7 @@ def test_every_nodule_is_seen_as_often_with_several_crops():
 
 
 def test_a_large_nodule_is_drawn_more_often():
-    counts = np.bincount(draw(samples_per_epoch=7000, balance_sizes=True).crop_ndxs)
+    counts = np.bincount(draw(samples_per_epoch=7000, weight_by_diameter=True).crop_ndxs)
     assert counts == pytest.approx([3000, 2500, 1500], abs=200)  # standard deviations of up to 41
 
 
@@ -80,7 +80,7 @@ def test_no_nodule_comes_twice_in_a_step(batch_size, processes):
 def test_no_negative_has_a_crop_that_another_of_its_step_has(negative_crops):
     """6 candidates for each of 4 in a step: 24 crops, which are as many as there are, or fewer."""
     crop_count = 3 + negative_crops
-    samples = draw(crop_count, 800, negatives=0.5, hard_negatives=6)
+    samples = draw(crop_count, 800, negatives=0.5, hard_negative_candidates=6)
     candidates = samples.candidates[0, :, 1::2].T.reshape(100, 24).numpy()  # of each step
     assert all(most_often(step) == 1 for step in candidates)
     counts = np.bincount(candidates.ravel(), minlength=crop_count)[3:]
@@ -89,7 +89,7 @@ def test_no_negative_has_a_crop_that_another_of_its_step_has(negative_crops):
 
 def test_with_few_crops_negatives_have_several_places_in_one():
     """10 crops for 4 negatives of 6 candidates each: 2 crops for each, which no other one has."""
-    samples = draw(13, 400, negatives=0.5, hard_negatives=6)
+    samples = draw(13, 400, negatives=0.5, hard_negative_candidates=6)
     candidates = samples.candidates[:, :, 1::2].reshape(3, 6, 50, 4)
     for step_ndx in range(50):
         crops_of_each = [set(candidates[0, :, step_ndx, ndx].tolist()) for ndx in range(4)]
@@ -101,7 +101,7 @@ def test_with_few_crops_negatives_have_several_places_in_one():
 
 def test_each_negative_takes_its_own_hardest():
     """2 negatives with 3 places each; the 3 hardest of all 6 are the first one's."""
-    samples = draw(crop_count=13, samples_per_epoch=4, step_size=4, negatives=0.5, hard_negatives=3)
+    samples = draw(crop_count=13, samples_per_epoch=4, step_size=4, negatives=0.5, hard_negative_candidates=3)
     by_hand = torch.tensor([[0.7, 0.2], [0.9, 0.1], [0.8, 0.3]])  # (place, negative)
     hardest = samples.find_hardest(slice(0, 4), lambda _: by_hand.flatten())
     assert torch.equal(hardest[:, ::2], samples.places[:, ::2])  # nodules stay as they are drawn
@@ -111,7 +111,7 @@ def test_each_negative_takes_its_own_hardest():
 
 def test_the_hardest_by_a_rating_that_tells_places_apart():
     """Here their row."""
-    samples = draw(crop_count=13, negatives=0.5, hard_negatives=3)
+    samples = draw(crop_count=13, negatives=0.5, hard_negative_candidates=3)
     hardest = samples.find_hardest(slice(8, 16), lambda places: places[1])
     assert torch.equal(hardest[:, ::2], samples.places[:, 8:16:2])
     assert hardest[1, 1::2].tolist() == samples.candidates[1, :, 9:16:2].amax(0).tolist()
@@ -119,7 +119,7 @@ def test_the_hardest_by_a_rating_that_tells_places_apart():
 
 
 def test_without_a_rating_the_first_place_is_taken():
-    samples = draw(crop_count=13, negatives=0.5, hard_negatives=3)
+    samples = draw(crop_count=13, negatives=0.5, hard_negative_candidates=3)
     same = samples.find_hardest(slice(0, 8), lambda places: torch.zeros(places.shape[1]))
     assert torch.equal(same, samples.places[:, :8])
 

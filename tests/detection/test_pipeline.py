@@ -92,7 +92,7 @@ def test_the_command_line(tmp_path, checkpoint, out):
     hu = make_hu(BALLS, SHAPE_IRC)
     scan = write_scan(tmp_path / "scans" / "1.2.3.mhd", hu)
     run = subprocess.run(
-        command(checkpoint, out, scan, "--probability", "--no-lung-field"),
+        command(checkpoint, out, scan, "--probability", "--no-lung-mask"),
         capture_output=True,
         text=True,
         cwd=REPOSITORY,
@@ -128,7 +128,7 @@ def test_the_command_line(tmp_path, checkpoint, out):
 def test_masks_are_exact_and_lie_where_the_scan_does(tmp_path, predict, out, direction, name, file_format):
     hu = make_hu(BALLS, SHAPE_IRC)
     path = write_scan(tmp_path / name, hu, direction)
-    assert predict(path, "--format", file_format, "--no-lung-field") == 0
+    assert predict(path, "--format", file_format, "--no-lung-mask") == 0
     np.testing.assert_array_equal(read_mask(out / f"a_mask.{file_format}"), hu > -700)
     mask, scan = sitk.ReadImage(str(out / f"a_mask.{file_format}")), sitk.ReadImage(str(path))
     for what in ("GetSize", "GetSpacing", "GetOrigin", "GetDirection"):
@@ -145,7 +145,7 @@ def test_lung_field(tmp_path, predict, out):
     hu[6, 10:12, 64:67] = 200
     path = write_scan(tmp_path / "a.mha", hu, vx_size_xyz=(3.0, 3.0, 3.0))
     checkpoint = write_checkpoint(tmp_path / "dense.state", 50)
-    assert predict(path, "--no-lung-field", checkpoint=checkpoint) == 0
+    assert predict(path, "--no-lung-mask", checkpoint=checkpoint) == 0
     assert len(read_rows(out)) == 3
     assert predict(path, checkpoint=checkpoint) == 0
     assert [float(row["volume_mm3"]) for row in read_rows(out)] == [2 * 3 * 3 * 27]
@@ -158,7 +158,7 @@ def test_a_folder_in_luna16s_layout(tmp_path, predict, out, capsys):
     data_dir = write_luna(
         tmp_path / "luna", {"1.2.0": [Ball((5, 20, 22), 3)], "1.2.1": [Ball((5, 20, 22), 1)]}, SHAPE_IRC
     )
-    assert predict(data_dir, "--no-lung-field") == 0
+    assert predict(data_dir, "--no-lung-mask") == 0
     output = capsys.readouterr().out
     assert "1.2.1.mhd: no nodule found" in output
     assert "1 found in 2 scans" in output
@@ -170,12 +170,12 @@ def test_a_folder_in_luna16s_layout(tmp_path, predict, out, capsys):
 def test_threshold_and_min_diameter(tmp_path, predict, out):
     path = write_scan(tmp_path / "a.mha", make_hu(BALLS, SHAPE_IRC))
     # The smaller ball has 33 voxels, 24 mm3, as a sphere of 3.6 mm.
-    assert predict(path, "--no-lung-field", "--min-diameter", "3.7") == 0
+    assert predict(path, "--no-lung-mask", "--min-diameter", "3.7") == 0
     assert len(read_rows(out)) == 1
-    assert predict(path, "--no-lung-field", "--min-diameter", "3.5", "--tta") == 0
+    assert predict(path, "--no-lung-mask", "--min-diameter", "3.5", "--tta") == 0
     assert len(read_rows(out)) == 2
     # What is no denser than the model asks for is as probable as not.
-    assert predict(path, "--no-lung-field", "--threshold", "0.49") == 0
+    assert predict(path, "--no-lung-mask", "--threshold", "0.49") == 0
     assert read_mask(out / "a_mask.nii.gz").all()
 
 
@@ -183,7 +183,7 @@ def test_dicom(tmp_path, predict, out, capsys):
     hu = make_hu(BALLS, SHAPE_IRC)
     write_series(tmp_path / "patient" / "study" / "ct", hu, step_xyz=(0, 0, -2.5))
     write_series(tmp_path / "patient" / "study" / "ct", hu[:3], series_uid="1.2.9", names=["x", "y", "z"])
-    assert predict(tmp_path / "patient", "--no-lung-field", "--dicom-seg") == 0
+    assert predict(tmp_path / "patient", "--no-lung-mask", "--dicom-seg") == 0
     assert f"2 DICOM series; taking the largest, {SERIES_UID} with 10 slices" in capsys.readouterr().out
     mask = sitk.ReadImage(str(out / f"{SERIES_UID}_mask.nii.gz"))
     np.testing.assert_array_equal(sitk.GetArrayFromImage(mask), hu[::-1] > -700)
@@ -193,7 +193,7 @@ def test_dicom(tmp_path, predict, out, capsys):
     assert row["seriesuid"] == SERIES_UID
     assert float(row["coordZ"]) == pytest.approx(200 - 5 * 2.5)
 
-    assert predict(tmp_path / "patient" / "study" / "ct", "--no-lung-field", "--series-uid", "1.2.9") == 0
+    assert predict(tmp_path / "patient" / "study" / "ct", "--no-lung-mask", "--series-uid", "1.2.9") == 0
     assert [row["seriesuid"] for row in read_rows(out)] == ["1.2.9"]
     assert predict(tmp_path / "patient" / "study" / "ct" / "003.dcm") == 2
     assert_one_line(capsys, "003.dcm: a single file of a DICOM series; give its folder")
@@ -206,7 +206,7 @@ def test_output_below_the_dicom_folder(tmp_path, predict, capsys):
     write_series(tmp_path / "patient" / "ct", make_hu(BALLS, SHAPE_IRC))
     for _ in range(2):
         out = tmp_path / "patient" / "found"
-        assert predict(tmp_path / "patient", "--no-lung-field", "--dicom-seg", out=out) == 0
+        assert predict(tmp_path / "patient", "--no-lung-mask", "--dicom-seg", out=out) == 0
     assert len(read_rows(out)) == 2
 
 
@@ -221,7 +221,7 @@ def test_a_scan_that_cannot_be_read_is_named_and_skipped(tmp_path, predict, out,
     not_a_number = write_scan(tmp_path / "d.mha", np.where(hu < 0, np.nan, hu).astype(np.float32))
     nowhere = tmp_path / "nowhere.mhd"
     bad = [tmp_path / "bad.nii.gz", missing, again, constant, not_a_number, nowhere]
-    assert predict(good, *bad, "--no-lung-field") == 1
+    assert predict(good, *bad, "--no-lung-mask") == 1
     output = capsys.readouterr().out
     skipped = [line for line in output.splitlines() if "Skipped: " in line]
     assert len(skipped) == 6
@@ -312,7 +312,7 @@ def test_a_series_uid_does_not_lead_out_of_the_output(tmp_path, predict, out, se
         warnings.simplefilter("ignore")
         write_series(tmp_path / "ct", make_hu(BALLS, SHAPE_IRC), series_uid=series_uid)
     before = {path for path in tmp_path.parent.rglob("*") if out not in path.parents}
-    assert predict(tmp_path / "ct", "--no-lung-field") in (0, 2)
+    assert predict(tmp_path / "ct", "--no-lung-mask") in (0, 2)
     after = {path for path in tmp_path.parent.rglob("*") if out not in path.parents}
     assert after - before <= {out}
 
@@ -335,12 +335,12 @@ def test_the_model_is_asked_as_the_options_say(tmp_path, predict, monkeypatch):
     monkeypatch.setattr(app, "detect", detect)
     path = write_scan(tmp_path / "a.mha", make_hu(BALLS, SHAPE_IRC))
     assert predict(path) == 0
-    options = ("--tta", "--no-lung-field", "--precision", "bf16", "--threshold", "0.9999", "--threads", "2")
+    options = ("--tta", "--no-lung-mask", "--precision", "bf16", "--threshold", "0.9999", "--threads", "2")
     assert predict(path, *options) == 0
     assert [call[2].pop("threads").counts for call in calls] == [(1,), (2,)]  # OMP_NUM_THREADS limits `auto` here
     assert calls == [
-        (0.5, 3.0, {"lung_field": True, "tta": False, "precision": "auto", "show_progress": True}),
-        (0.9999, 3.0, {"lung_field": False, "tta": True, "precision": "bf16", "show_progress": True}),
+        (0.5, 3.0, {"lung_mask": True, "tta": False, "precision": "auto", "show_progress": True}),
+        (0.9999, 3.0, {"lung_mask": False, "tta": True, "precision": "bf16", "show_progress": True}),
     ]
 
 
@@ -352,7 +352,7 @@ def test_a_full_disk_ends_in_one_line(tmp_path, checkpoint, out, limit):
         f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
         "from p2ch13.predict import main; from p2ch13.util.errors import run_command; run_command(main)"
     )
-    options = command(checkpoint, out, scan, "--no-lung-field")[3:]
+    options = command(checkpoint, out, scan, "--no-lung-mask")[3:]
     done = subprocess.run([sys.executable, "-c", code, *options], capture_output=True, text=True, cwd=REPOSITORY)
     assert done.returncode == 2, done.stdout
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
@@ -366,13 +366,13 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, predict, out):
     """Of another model: its masks and its list still belong together."""
     scan = write_scan(tmp_path / "a.mha", make_hu(BALLS, SHAPE_IRC))
     other = write_checkpoint(tmp_path / "models" / "other.state", 9999)  # finds nothing
-    assert predict(scan, "--no-lung-field", checkpoint=other) == 0
+    assert predict(scan, "--no-lung-mask", checkpoint=other) == 0
     before = read_files(out)
     code = (
         "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))\n"  # less than the picture
         "from p2ch13.predict import main; from p2ch13.util.errors import run_command; run_command(main)"
     )
-    options = command(tmp_path / "models" / "seg.state", out, scan, "--no-lung-field")[3:]
+    options = command(tmp_path / "models" / "seg.state", out, scan, "--no-lung-mask")[3:]
     done = subprocess.run([sys.executable, "-c", code, *options], capture_output=True, text=True, cwd=REPOSITORY)
     assert done.returncode == 2, done.stdout
     assert read_files(out) == before
@@ -392,7 +392,7 @@ def test_a_scan_that_fails_leaves_the_files_of_an_earlier_run(
 ):
     scan = write_scan(tmp_path / "a.mha", make_hu(BALLS, SHAPE_IRC))
     other = write_checkpoint(tmp_path / "models" / "other.state", 9999)
-    assert predict(scan, "--no-lung-field", "--probability", checkpoint=other) == 0
+    assert predict(scan, "--no-lung-mask", "--probability", checkpoint=other) == 0
     before = read_files(out)
     assert read_rows(out) == []
 
@@ -400,10 +400,10 @@ def test_a_scan_that_fails_leaves_the_files_of_an_earlier_run(
         raise error
 
     monkeypatch.setattr(app, function, fail)
-    assert predict(scan, "--no-lung-field", "--probability") == status
+    assert predict(scan, "--no-lung-mask", "--probability") == status
     assert read_files(out) == before
     monkeypatch.undo()
-    assert predict(scan, "--no-lung-field", "--probability") == 0
+    assert predict(scan, "--no-lung-mask", "--probability") == 0
     assert len(read_rows(out)) == len(BALLS)
     assert read_files(out).keys() == before.keys()
 
@@ -419,7 +419,7 @@ def test_one_of_several_scans_fails(tmp_path, predict, out, monkeypatch):
         draw(path, *arguments)
 
     monkeypatch.setattr(app, "draw_scan", fail_once)
-    assert predict(*scans, "--no-lung-field") == 1
+    assert predict(*scans, "--no-lung-mask") == 1
     assert sorted(read_files(out)) == sorted(
         ["nodules.csv", *(f"{name}_{ending}" for name in "ac" for ending in ("mask.nii.gz", "overlay.png"))]
     )
@@ -434,7 +434,7 @@ def test_a_scan_that_dicom_cannot_refer_to_leaves_no_mask(tmp_path, predict, out
         raise InputError(f"{ct.header.path}: --dicom-seg cannot refer to it")
 
     monkeypatch.setattr(app, "write_dicom_segmentation", fail)
-    assert predict(tmp_path / "patient", "--no-lung-field", "--dicom-seg") == 2
+    assert predict(tmp_path / "patient", "--no-lung-mask", "--dicom-seg") == 2
     assert_one_line(capsys, "--dicom-seg cannot refer to it")
     assert read_files(out) == {}
 
@@ -449,7 +449,7 @@ def test_what_a_killed_run_left_is_no_scan(tmp_path):
 def test_ctrl_c_leaves_nothing_half_written(tmp_path, checkpoint, out):
     scans = [write_scan(tmp_path / f"{ndx}.mha", make_hu(BALLS, SHAPE_IRC)) for ndx in range(3)]
     program = "from p2ch13.predict import main; from p2ch13.util.errors import run_command; run_command(main)"
-    options = command(checkpoint, out, *scans, "--no-lung-field")[3:]
+    options = command(checkpoint, out, *scans, "--no-lung-mask")[3:]
     in_second_scan = SHAPE_IRC[0] + 2
     process = start_held(
         program, "p2ch13.network.model:UNetWrapper.logits", tmp_path / "reached", in_second_scan, options

@@ -10,8 +10,8 @@ from p2ch13.detection.segment import (
     LOWEST_THRESHOLD,
     detect,
     find_lung_box,
-    keep_what_touches,
     predict_slices,
+    reconstruct_from_lungs,
     segment,
     whole_box,
 )
@@ -33,7 +33,7 @@ TURNS = {
 class Fake:
     """A `Segmenter` that is no network."""
 
-    slice_distance_mm = 0.0
+    slice_spacing_mm = 0.0
     size_multiple = 4
     reach = 24
     device = torch.device("cpu")
@@ -79,7 +79,7 @@ def open_scan(tmp_path, hu, direction=TURNS["as LUNA16 has it"], vx_size_xyz=VX_
 
 def test_every_voxel_of_every_slice(tmp_path):
     hu = make_hu([], (6, 20, 22)) + np.arange(6 * 20 * 22, dtype=np.int16).reshape(6, 20, 22)
-    logits = segment(open_scan(tmp_path, hu), Position(), lung_field=False)
+    logits = segment(open_scan(tmp_path, hu), Position(), lung_mask=False)
     padded = np.pad(hu.clip(HU_MIN, HU_MAX), ((3, 3), (0, 0), (0, 0)), mode="edge").astype(np.float64)
     expected = sum((offset + 1) * padded[offset : offset + 6] for offset in range(7)) / 2**16
     assert logits.dtype == np.float32
@@ -90,8 +90,8 @@ def test_slices_as_far_apart_as_the_model_was_trained_on(tmp_path):
     """Every second slice of 3 mm is 6 mm away."""
     hu = make_hu([], (9, 20, 22)) + np.arange(9 * 20 * 22, dtype=np.int16).reshape(9, 20, 22) // 4
     ct, model = open_scan(tmp_path, hu), Position()
-    model.slice_distance_mm = 6.0
-    segment(ct, model, lung_field=False)
+    model.slice_spacing_mm = 6.0
+    segment(ct, model, lung_mask=False)
     np.testing.assert_array_equal(model.seen[0], ct.get_slice(8, 3, 6.0))  # of the last slice
     assert model.seen[0, :, 0, 0].tolist() == hu[[2, 4, 6, 8, 8, 8, 8], 0, 0].clip(HU_MIN, HU_MAX).tolist()
 
@@ -117,7 +117,7 @@ def test_what_cannot_be_searched(tmp_path):
 def test_masks_are_exact_however_the_scan_is_turned(tmp_path, direction):
     hu = make_hu([], (9, 20, 22))
     hu[2, 3:6, 4:9] = 100
-    logits = segment(open_scan(tmp_path, hu, direction), Denser(), lung_field=False)
+    logits = segment(open_scan(tmp_path, hu, direction), Denser(), lung_mask=False)
     np.testing.assert_array_equal(logits > 0, hu > -700)
 
 
@@ -126,7 +126,7 @@ def test_the_network_sees_axial_slices_with_rows_to_the_back(tmp_path):
     hu = (make_hu([], (4, 5, 6)) + np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6)).astype(np.int16)
     model = Position()
     # Columns: col along +y, row along -z, index along +x.
-    segment(open_scan(tmp_path, hu, (0, 0, 1, 1, 0, 0, 0, -1, 0)), model, lung_field=False)
+    segment(open_scan(tmp_path, hu, (0, 0, 1, 1, 0, 0, 0, -1, 0)), model, lung_mask=False)
     head = model.seen[-1, 3]  # the last slice is the one nearest to the head: row 0
     np.testing.assert_array_equal(head, hu[:, 0, :].T)  # (row to the back, col to the left)
 
@@ -144,7 +144,7 @@ def test_flips_are_averaged(tmp_path):
             return ramp.expand(len(input_batch), 1, rows, cols)
 
     ct = open_scan(tmp_path, make_hu([Ball((1, 2, 2), 1)], (2, 4, 6)))
-    logits = segment(ct, Ramp(), lung_field=False, tta=True)
+    logits = segment(ct, Ramp(), lung_mask=False, tta=True)
     np.testing.assert_allclose(logits, 1.5 / 8 + 2.5 / 64)
 
 
@@ -171,7 +171,7 @@ def test_lung_field_keeps_what_touches_the_lungs(tmp_path, chest):
     chest[3:6, 10:14, 60:68] = -800  # around the next one: else all of the chest would touch the lungs
     chest[4, 11:13, 62:66] = 0
     ct = open_scan(tmp_path, chest)
-    assert segment(ct, Denser(), lung_field=False)[4, 11, 63] == 8
+    assert segment(ct, Denser(), lung_mask=False)[4, 11, 63] == 8
     logits = segment(ct, Denser())
     assert logits[4, 11, 63] == np.float32(to_logit(LOWEST_THRESHOLD))
     assert logits[4, 41, 41] == 8
@@ -191,7 +191,7 @@ def test_what_touches_the_lungs_is_kept_on_the_values_themselves():
     """A row: lung on the left, a hill that touches it, a saddle just below 0, a higher hill behind it."""
     logits = np.array([[[-1.4, 2.2, 1.4, 0.4, -0.006, 2.2, 2.2, -3.0, 2.2]]], dtype=np.float32)
     lungs = np.array([[[1, 1, 0, 0, 0, 0, 0, 0, 0]]], dtype=bool)
-    keep_what_touches(logits, lungs, floor=-4.0)
+    reconstruct_from_lungs(logits, lungs, floor=-4.0)
     expected = np.array([-1.4, 2.2, 1.4, 0.4, -0.006, -0.006, -0.006, -3.0, -3.0], dtype=np.float32)
     np.testing.assert_array_equal(logits[0, 0], expected)
 
@@ -204,7 +204,7 @@ def test_what_touches_the_lungs_is_kept_at_every_threshold():
     lungs[:, 5:9, 3:6] = True
     reached = logits.copy()
     floor = float(np.quantile(logits, 0.1))
-    keep_what_touches(reached, lungs, floor)
+    reconstruct_from_lungs(reached, lungs, floor)
     np.testing.assert_array_equal(reached[lungs], logits[lungs])
     np.testing.assert_array_equal(reached[logits < floor], logits[logits < floor])
     for threshold in [floor, *np.quantile(logits, np.linspace(0.12, 0.98, 44))]:
@@ -229,11 +229,11 @@ def settled(**arguments) -> UNetWrapper:
 
 
 @pytest.mark.parametrize("up_mode", ["upconv", "upsample"])
-@pytest.mark.parametrize("pixel_block", [1, 2, 3])
+@pytest.mark.parametrize("space_to_depth", [1, 2, 3])
 @pytest.mark.parametrize("depth", [1, 2, 3, 4, 5])
-def test_the_box_of_the_lungs_is_as_good_as_whole_slices(tmp_path, depth, pixel_block, up_mode):
+def test_the_box_of_the_lungs_is_as_good_as_whole_slices(tmp_path, depth, space_to_depth, up_mode):
     """Inside the lungs, for every network: margin and alignment are its own. Rows and cols are no multiple of it."""
-    model = settled(depth=depth, pixel_block=pixel_block, up_mode=up_mode)
+    model = settled(depth=depth, space_to_depth=space_to_depth, up_mode=up_mode)
     size, lung = 2 * model.reach + 2 * model.size_multiple + 107, 20
     hu = np.random.default_rng(0).normal(-600, 300, (1, size, size)).astype(np.int16)
     lungs = np.zeros(hu.shape, dtype=bool)
@@ -260,7 +260,7 @@ def test_a_finding_is_scored_before_its_map_is_rounded(tmp_path):
             return torch.where(input_batch[:, 3:4] > -700, certain, torch.tensor(-9.0))
 
     hu = make_hu([Ball((3, 10, 10), 3), Ball((3, 10, 50), 3)], (8, 20, 60))
-    found = detect(open_scan(tmp_path, hu), Graded(), lung_field=False)
+    found = detect(open_scan(tmp_path, hu), Graded(), lung_mask=False)
     assert found.logits.dtype == np.float16
     assert np.float16(9.001) == np.float16(9.0)
     assert [finding.logit for finding in found.findings] == [9.001, 9.0]

@@ -72,7 +72,7 @@ def test_one_finding_in_two_nodules():
 def test_excluded_findings_are_neither_right_nor_wrong():
     # Of four findings one lies in an excluded place (radius 5 mm), one in such a place and in a nodule: a hit.
     result = match([(100, 0.9), (0, 0.8), (50, 0.7), (106, 0.6)], [(0, 6)], [(101, 10), (1, 10)])
-    assert result.is_irrelevant.tolist() == [True, True, False, False]
+    assert result.is_excluded.tolist() == [True, True, False, False]
     assert result.is_ignored.tolist() == [True, False, False, False]
     assert result.is_false_positive.tolist() == [False, False, True, True]
     assert curve_of(result) == ([0, 0, 1, 2], [0, 1, 1, 1], [np.inf, 0.8, 0.7, 0.6])

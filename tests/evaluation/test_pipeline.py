@@ -181,25 +181,25 @@ def test_findings_alone(evaluation, tmp_path, folders, capsys):
 
 
 def test_a_checkpoint(evaluation, tmp_path, checkpoint, capsys):
-    assert evaluation("--checkpoint", checkpoint, "--no-lung-field", "--threshold", "0.25", "--min-diameter", "5") == 0
+    assert evaluation("--checkpoint", checkpoint, "--no-lung-mask", "--threshold", "0.25", "--min-diameter", "5") == 0
     settings = read_metrics(tmp_path)["settings"]
     assert settings["series"] == list(VALIDATION)  # the split that it was trained with
     assert settings["checkpoint"] == str(checkpoint)
-    assert [settings[key] for key in ("threshold", "min_diameter", "lung_field", "tta")] == [0.25, 5, False, False]
+    assert [settings[key] for key in ("threshold", "min_diameter", "lung_mask", "tta")] == [0.25, 5, False, False]
 
 
 def test_the_model_is_asked_as_the_options_say(evaluation, tmp_path, checkpoint, monkeypatch):
     calls = []
 
     def segment(ct, model, **options):
-        calls.append((ct.series_uid, {name: options[name] for name in ("lung_field", "tta", "precision", "threads")}))
+        calls.append((ct.series_uid, {name: options[name] for name in ("lung_mask", "tta", "precision", "threads")}))
         return np.where(ct.hu > -700, to_logit(0.75), to_logit(0.25)).astype(np.float32)
 
     monkeypatch.setattr(segmentation, "segment", segment)
     assert evaluation("--checkpoint", checkpoint, "--all", "--tta") == 0
     (threads,) = {options.pop("threads") for _, options in calls}  # what it has measured holds for the next scan
     assert threads.counts == (1,)
-    assert calls == [(series_uid, {"lung_field": True, "tta": True, "precision": "auto"}) for series_uid in TINY_SCANS]
+    assert calls == [(series_uid, {"lung_mask": True, "tta": True, "precision": "auto"}) for series_uid in TINY_SCANS]
     metrics = read_metrics(tmp_path)
     assert (metrics["voxels"]["dice"], metrics["nodules"]["recall"], metrics["froc"]["cpm"]) == (1, 1, 1)
     assert not (tmp_path / "out" / "worst_false_alarms.png").exists()
@@ -212,9 +212,9 @@ def test_scores_on_training_scans_are_called_so(evaluation, tmp_path, checkpoint
     state = load_checkpoint(checkpoint)
     state["series"] = {"trn": ["1.2.1", "1.2.2"], "val": ["1.2.0", "1.2.9"]}
     save_checkpoint(checkpoint, state)
-    assert evaluation("--checkpoint", checkpoint, "--all", "--no-lung-field") == 0
+    assert evaluation("--checkpoint", checkpoint, "--all", "--no-lung-mask") == 0
     assert "was trained on 2 of these 4 scans" in capsys.readouterr().out
-    assert evaluation("--checkpoint", checkpoint, "--no-lung-field") == 0
+    assert evaluation("--checkpoint", checkpoint, "--no-lung-mask") == 0
     assert "was trained on" not in capsys.readouterr().out
     assert read_metrics(tmp_path)["settings"]["series"] == ["1.2.0"]  # what the training left for validation
 
@@ -228,14 +228,14 @@ def test_labels_are_the_checkpoints_unless_others_are_named(evaluation, tmp_path
         (["--threshold-hu", "-500"], "refined", -500),
         (["--labels", "box"], "box", None),
     ):
-        assert evaluation("--checkpoint", checkpoint, "--no-lung-field", *options) == 0
+        assert evaluation("--checkpoint", checkpoint, "--no-lung-mask", *options) == 0
         labels = read_metrics(tmp_path)["settings"]["labels"]
         assert (labels["kind"], labels["threshold_hu"]) == (kind, threshold_hu)
 
 
 def test_an_unreadable_scan_is_named_and_left_out(evaluation, folders, tmp_path, checkpoint, capsys):
     (folders.data_dir / "subset0" / "1.2.2.raw").write_bytes(b"short")
-    assert evaluation("--checkpoint", checkpoint, "--no-lung-field") == 1
+    assert evaluation("--checkpoint", checkpoint, "--no-lung-mask") == 1
     assert "Skipped: " in capsys.readouterr().out
     assert "1.2.2.raw: 5 bytes" in read_metrics(tmp_path)["skipped"]["1.2.2"]
 
@@ -247,16 +247,16 @@ def test_a_best_model_on_what_it_was_chosen_on_is_called_so(evaluation, checkpoi
     last = checkpoint.with_name("model.last.state")
     save_checkpoint(last, state)
     said = "is its run's best on 1 of these 1 scans"
-    assert evaluation("--checkpoint", checkpoint, "--no-lung-field", "--series-uid", "1.2.0") == 0
+    assert evaluation("--checkpoint", checkpoint, "--no-lung-mask", "--series-uid", "1.2.0") == 0
     assert said in capsys.readouterr().out
-    assert evaluation("--checkpoint", last, "--no-lung-field", "--series-uid", "1.2.0") == 0
+    assert evaluation("--checkpoint", last, "--no-lung-mask", "--series-uid", "1.2.0") == 0
     assert said not in capsys.readouterr().out
-    assert evaluation("--checkpoint", checkpoint, "--no-lung-field", "--series-uid", "1.2.1") == 0
+    assert evaluation("--checkpoint", checkpoint, "--no-lung-mask", "--series-uid", "1.2.1") == 0
     assert "its run's best" not in capsys.readouterr().out
 
 
 def test_where_the_curve_of_a_model_begins_and_ends_is_said(evaluation, checkpoint, capsys):
-    assert evaluation("--checkpoint", checkpoint, "--no-lung-field", "--threshold", "0.25", "--min-diameter", "5") == 0
+    assert evaluation("--checkpoint", checkpoint, "--no-lung-mask", "--threshold", "0.25", "--min-diameter", "5") == 0
     printed = capsys.readouterr().out
     assert "above a probability of 0.25 (--threshold) and of 5 mm or more (--min-diameter)" in printed
     assert "The curve ends at " in printed
@@ -342,7 +342,7 @@ def test_ctrl_c_leaves_nothing_half_done(folders, tmp_path, checkpoint):
         "from p2ch13.evaluate import main; from p2ch13.util.errors import run_command; import sys\n"
         "run_command(lambda: main(sys.argv[1:]))"
     )
-    options = ["--checkpoint", checkpoint, "--all", "--no-lung-field", "--data-dir", folders.data_dir]
+    options = ["--checkpoint", checkpoint, "--all", "--no-lung-mask", "--data-dir", folders.data_dir]
     options += ["--output", tmp_path / "out"]
     process = start_held(program, "p2ch13.network.model:UNetWrapper.logits", tmp_path / "reached", 20, options)
     process.send_signal(signal.SIGINT)

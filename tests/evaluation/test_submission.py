@@ -211,7 +211,7 @@ def score_both_ways(run, tmp_path, data_dir, *search):
     checkpoint = tmp_path / "model.state"
     model_args, model = make_density_model()
     save_checkpoint(checkpoint, {"model_state": model.state_dict(), "model_args": model_args})
-    search = ("--no-lung-field", "--precision", "fp32", *search)
+    search = ("--no-lung-mask", "--precision", "fp32", *search)
     assert predict([str(data_dir), "--checkpoint", str(checkpoint), "--output", str(tmp_path / "found"), *search]) == 0
     findings = ["--findings", tmp_path / "found" / "nodules.csv"]
     (tmp_path / "series.csv").write_text("1.2.0\n1.2.1\n1.2.2\n1.2.3\n")

@@ -97,8 +97,8 @@ def test_missing_and_foreign_files(tmp_path):
         {"model_args": {**BOOK_MODEL, "wf": 30}},  # 2**30 filters: no memory is taken for them
         {"model_args": {**BOOK_MODEL, "depth": 10**9}},
         {"model_args": ["no", "dict"]},
-        {"config": {"slice_distance": float("nan")}},
-        {"config": {"slice_distance": -1.0}},
+        {"config": {"slice_spacing_mm": float("nan")}},
+        {"config": {"slice_spacing_mm": -1.0}},
         {"config": ["no", "dict"]},
     ],
 )

@@ -56,7 +56,7 @@ def test_names_and_shapes_of_the_published_weights():
 def test_blocks_of_pixels_and_projections_give_whole_slices():
     """Rows and cols that are no multiple of anything; one pixel's change reaches the output."""
     torch.manual_seed(0)
-    model = UNetWrapper(projections=True, pixel_block=2, **{**BOOK_MODEL, "n_classes": 3}).eval()
+    model = UNetWrapper(intensity_projections=True, space_to_depth=2, **{**BOOK_MODEL, "n_classes": 3}).eval()
     ct_slices = torch.randn(2, 7, 37, 50)
     assert model(ct_slices).shape == (2, 3, 37, 50)
     assert model.unet.down_path[0].block[0].in_channels == (7 + 2) * 4
@@ -66,7 +66,7 @@ def test_blocks_of_pixels_and_projections_give_whole_slices():
 
 def test_the_network_sees_projections():
     """The unet replaced by one that gives back its input's channels."""
-    model = UNetWrapper(projections=True, **BOOK_MODEL).eval()
+    model = UNetWrapper(intensity_projections=True, **BOOK_MODEL).eval()
     model.unet = torch.nn.Identity()
     model.final = torch.nn.Identity()
     ct_slices = torch.randn(1, 7, 8, 8)
@@ -76,7 +76,7 @@ def test_the_network_sees_projections():
 
 
 def test_blocks_of_pixels_are_put_back_in_place():
-    model = UNetWrapper(pixel_block=2, **{**BOOK_MODEL, "n_classes": 7}).eval()
+    model = UNetWrapper(space_to_depth=2, **{**BOOK_MODEL, "n_classes": 7}).eval()
     model.unet = torch.nn.Identity()
     model.final = torch.nn.Identity()
     ct_slices = torch.randn(1, 7, 8, 12)
@@ -243,7 +243,7 @@ def test_logits_are_float32_under_autocast():
 def test_reach_of_networks_by_hand():
     """Two convolutions of a pixel each, of 1, 2 and 4 pixels' size: down 14, up 6, and 4 for where pooling begins."""
     assert UNetWrapper(**BOOK_MODEL).reach == 24
-    assert UNetWrapper(**BOOK_MODEL, pixel_block=2).reach == 48
+    assert UNetWrapper(**BOOK_MODEL, space_to_depth=2).reach == 48
     assert UNetWrapper(**{**BOOK_MODEL, "depth": 5}).reach == 108
     assert UNetWrapper(**{**BOOK_MODEL, "depth": 1}).reach == 3
 

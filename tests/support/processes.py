@@ -59,8 +59,8 @@ def train_with_a_bad_step(app: SegmentationTrainingApp) -> dict[str, Any]:
 
     app.compute_batch_loss, app.train_step = compute_batch_loss, train_step  # type: ignore[method-assign]
     app.do_training(1, app.init_train_ds())
-    assert app.run.under_way is not None
-    totals = app.run.under_way.totals  # of both
+    assert app.run.progress is not None
+    totals = app.run.progress.totals  # of both
     return {"unchanged": copy_from_last(unchanged), "left_out": totals.left_out_count, "samples": totals.sample_count}
 
 

@@ -23,8 +23,8 @@ from p2ch13.network.compute import choose_threads
 from p2ch13.training import app as training_app
 from p2ch13.training.__main__ import main
 from p2ch13.training.app import SegmentationTrainingApp
-from p2ch13.training.loss_watch import LossWatch
 from p2ch13.training.losses import sum_pixels
+from p2ch13.training.non_finite import NonFiniteLossMonitor
 from p2ch13.training.options import parse_config
 from p2ch13.training.schedules import warm_up_cosine
 from p2ch13.util.errors import InputError, run_command
@@ -226,7 +226,7 @@ def show(app, marks_elsewhere):
 
 @pytest.mark.parametrize("chosen_by", [["--preset", "strong"], ["--val-negatives", "1", "--best-metric", "dice"]])
 def test_of_two_equal_on_nodules_the_one_without_false_alarms_is_the_best(options, chosen_by):
-    app = SegmentationTrainingApp([*options, *chosen_by, "--no-average-weights", "--labels", "box"])
+    app = SegmentationTrainingApp([*options, *chosen_by, "--no-ema", "--labels", "box"])
     val_ds = app.init_val_ds()
     scores = []
     for marks_elsewhere in (True, False):
@@ -236,8 +236,8 @@ def test_of_two_equal_on_nodules_the_one_without_false_alarms_is_the_best(option
     assert replace(with_alarms, of_all=None) == replace(without, of_all=None)
     assert 0.5 < without.recall < 0.9
     assert with_alarms.of_all.precision < 0.1 < without.of_all.precision == 1
-    assert [app.run.note_scores(each) for each in scores] == [True, True]
-    assert not app.run.note_scores(with_alarms)
+    assert [app.run.update_best(each) for each in scores] == [True, True]
+    assert not app.run.update_best(with_alarms)
 
 
 def test_the_books_validation_has_slices_with_nodule_alone(options):
@@ -271,7 +271,7 @@ def test_only_a_higher_recall_is_the_best(options):
     best_epochs = []
     for epoch_ndx, scores in enumerate([nothing_to_find, *recalls], start=1):
         app.run.epoch = epoch_ndx
-        app.save_model(scores, app.run.note_scores(scores))
+        app.save_model(scores, app.run.update_best(scores))
         best_epochs.append(load_checkpoint(app.run.best_path)["epoch"] if app.run.best_path.exists() else None)
     # Recall NaN and 0 are not the best of anything: in the book's code an epoch with score 0 is.
     assert best_epochs == [None, None, 3, 3, 3, 6]
@@ -286,7 +286,7 @@ def test_the_best_by_another_metric():
         "recall-at-precision": [True, True, True],
     }.items():
         app = SegmentationTrainingApp(["--best-metric", metric, "--precision-floor", "0.5"])
-        assert [app.run.note_scores(scores) for scores in epochs] == expected
+        assert [app.run.update_best(scores) for scores in epochs] == expected
 
 
 def test_early_stop(options, caplog, monkeypatch):
@@ -307,8 +307,8 @@ def test_presets():
     assert parse_config([]) == TrainingConfig()
     strong = parse_config(["--preset", "strong"])
     assert {name: getattr(strong, name) for name in PRESETS["strong"]} == PRESETS["strong"]
-    changed = parse_config(["--preset", "strong", "--no-off-centre", "--negatives", "0.25"])
-    assert (changed.off_centre, changed.negatives, changed.average_weights) == (False, 0.25, True)
+    changed = parse_config(["--preset", "strong", "--no-all-nodule-slices", "--negatives", "0.25"])
+    assert (changed.all_nodule_slices, changed.negatives, changed.ema) == (False, 0.25, True)
 
 
 def test_the_strong_preset_for_real(options, tmp_path, capsys):
@@ -349,7 +349,7 @@ def test_warm_up_and_cosine(options):
 
 def test_averaged_weights_by_hand(options):
     """After the first step they are its weights; each further step moves them by 1/100 towards its own."""
-    app = SegmentationTrainingApp([*options, "--average-weights", "--samples-per-epoch", "48"])
+    app = SegmentationTrainingApp([*options, "--ema", "--samples-per-epoch", "48"])
     train_ds = app.init_train_ds()
     weights = []
     take_step = app.train_step
@@ -410,7 +410,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(options, monkeypatch, capsys):
 
 def test_a_loss_that_is_not_finite_is_left_out(options, monkeypatch, caplog):
     """The step changes nothing; the epoch's scores are those of its other batches."""
-    app = SegmentationTrainingApp([*options, "--skip-bad-batches", "--epochs", "2"])
+    app = SegmentationTrainingApp([*options, "--skip-non-finite", "--epochs", "2"])
     poison(app, monkeypatch, 2)
     states = []
     take_step = app.compute_step
@@ -425,7 +425,7 @@ def test_a_loss_that_is_not_finite_is_left_out(options, monkeypatch, caplog):
     monkeypatch.setattr(app, "train_step", step)
     scores = app.do_training(1, app.init_train_ds())
     assert states == [False, True, False, False]
-    assert app.run.under_way.totals.values[[0, 3]].tolist() == [1, 48]
+    assert app.run.progress.totals.values[[0, 3]].tolist() == [1, 48]
     assert 0 < scores.loss < 100
     assert "Left out: the loss of epoch 1, step 2 is not finite; its slices: 1.2.1 7, 1.2.3 1 8" in caplog.text
     assert "E1 trn: 1 batches were left out" in caplog.text
@@ -435,7 +435,7 @@ def test_a_loss_that_is_not_finite_is_left_out(options, monkeypatch, caplog):
 
 def test_on_a_gpu_several_losses_are_looked_at_together():
     """Named is the batch that had the bad one, not the one in which it was found."""
-    watch = LossWatch(torch.device("cuda"), skips=False)
+    watch = NonFiniteLossMonitor(torch.device("cuda"), skips=False)
     watch.patience = 3
     faults = torch.tensor([False, False, False])  # a recorded step writes those of the next one over them
     for step, (values, slice_ndxs) in enumerate(
@@ -458,7 +458,7 @@ def test_on_a_gpu_several_losses_are_looked_at_together():
     ],
 )
 def test_what_was_not_finite(faults, message):
-    watch = LossWatch(torch.device("cpu"), skips=False)
+    watch = NonFiniteLossMonitor(torch.device("cpu"), skips=False)
     with pytest.raises(InputError) as error:
         watch.add("step 2", torch.tensor(faults), ["1.2.1"], torch.tensor([7]))
     assert str(error.value).startswith(message)
@@ -487,20 +487,18 @@ def copy_of_all(app):
 def test_a_gradient_that_is_not_finite_is_left_out(options, caplog, optimizer, bad_step):
     """The first step, one of many, and the epoch's last: it changes nothing, and the run goes on."""
     length = ["--samples-per-epoch", "24", "--batch-size", "4", "--depth", "1"]
-    app = SegmentationTrainingApp(
-        [*options, *length, "--optimizer", optimizer, "--average-weights", "--skip-bad-batches"]
-    )
+    app = SegmentationTrainingApp([*options, *length, "--optimizer", optimizer, "--ema", "--skip-non-finite"])
     spoil_gradient(app, bad_step)
     states = [copy_of_all(app)]
-    add = app.loss_watch.add
-    app.loss_watch.add = lambda *batch: (states.append(copy_of_all(app)), add(*batch))
+    add = app.non_finite.add
+    app.non_finite.add = lambda *batch: (states.append(copy_of_all(app)), add(*batch))
     app.do_training(1, app.init_train_ds())
     unchanged = [
         len(before) == len(after) and all(torch.equal(*pair) for pair in zip(before, after, strict=True))
         for before, after in pairwise(states)
     ]
     assert unchanged == [step == bad_step for step in range(1, 7)]
-    totals = app.run.under_way.totals
+    totals = app.run.progress.totals
     assert (totals.left_out_count, totals.sample_count) == (1, 20)
     assert f"Left out: the gradient of epoch 1, step {bad_step} is not finite; its slices: " in caplog.text
     assert all(value.isfinite().all() for value in states[-1])
@@ -523,7 +521,7 @@ def test_a_gradient_that_is_not_finite_ends_the_run(options, capsys, bad_step, s
         run_command(app.main)
     assert end.value.code == 2
     epoch, step = divmod(bad_step - 1, 4)
-    assert_one_line(capsys, f"the gradient of epoch {epoch + 1}, step {step + 1} is not finite", "--skip-bad-batches")
+    assert_one_line(capsys, f"the gradient of epoch {epoch + 1}, step {step + 1} is not finite", "--skip-non-finite")
     assert app.run.last_path.exists() == (saved_epoch is not None)
     if saved_epoch is not None:
         last = load_checkpoint(app.run.last_path)
@@ -532,7 +530,7 @@ def test_a_gradient_that_is_not_finite_ends_the_run(options, capsys, bad_step, s
 
 
 def test_the_average_begins_with_the_first_good_step(options):
-    app = SegmentationTrainingApp([*options, "--average-weights", "--skip-bad-batches", "--samples-per-epoch", "32"])
+    app = SegmentationTrainingApp([*options, "--ema", "--skip-non-finite", "--samples-per-epoch", "32"])
     spoil_gradient(app, 1)
     app.do_training(1, app.init_train_ds())
     weights = (model.unet.last.weight for model in (app.evaluated_model, app.segmentation_model))
@@ -541,7 +539,7 @@ def test_the_average_begins_with_the_first_good_step(options):
 
 @pytest.mark.parametrize("spoiled", ["weights", "average", "optimizer"])
 def test_what_is_not_finite_is_not_saved(options, spoiled):
-    app = SegmentationTrainingApp([*options, "--average-weights", "--depth", "1"])
+    app = SegmentationTrainingApp([*options, "--ema", "--depth", "1"])
     app.main()
     files = {path: path.read_bytes() for path in app.run.models_dir.iterdir()}
     spoiled_model = {"weights": app.segmentation_model, "average": app.evaluated_model}.get(spoiled)
@@ -557,7 +555,7 @@ def test_what_is_not_finite_is_not_saved(options, spoiled):
 
 
 def test_nothing_but_bad_batches(options, monkeypatch):
-    app = SegmentationTrainingApp([*options, "--skip-bad-batches"])
+    app = SegmentationTrainingApp([*options, "--skip-non-finite"])
     original = app.compute_batch_loss
     monkeypatch.setattr(app, "compute_batch_loss", lambda hu, label_mask: original(hu * torch.nan, label_mask))
     with pytest.raises(InputError, match=r"no batch of epoch 1 \(trn\) has a finite loss and gradient"):
@@ -640,10 +638,12 @@ def test_code_is_compiled_for_the_chosen_number_of_threads(options, two_threads,
 
 def test_options_from_a_file(tmp_path, capsys):
     path = tmp_path / "config.json"
-    path.write_text(json.dumps({"preset": "strong", "epochs": 7, "negatives": 1, "off_centre": False, "comment": "w4"}))
+    path.write_text(
+        json.dumps({"preset": "strong", "epochs": 7, "negatives": 1, "all_nodule_slices": False, "comment": "w4"})
+    )
     config = parse_config(["--config", str(path), "--epochs", "3", "--no-batch-dice"])
-    assert (config.epochs, config.negatives, config.off_centre, config.comment) == (3, 1, False, "w4")
-    assert (config.batch_dice, config.average_weights) == (False, True)
+    assert (config.epochs, config.negatives, config.all_nodule_slices, config.comment) == (3, 1, False, "w4")
+    assert (config.batch_dice, config.ema) == (False, True)
     assert parse_config(["--config", str(path)]).threads == "auto"
     assert parse_config(["--config", str(path), "--threads", "4"]).threads == 4
     for content, parts in {
@@ -688,8 +688,8 @@ def test_a_preset_takes_the_place_of_a_files(tmp_path, preset, other):
 
 
 def test_options_of_ones_own_outlive_a_preset(tmp_path):
-    given = write_config(tmp_path / "config.json", "--preset", "strong", "--filters", "64", "--no-off-centre")
-    assert parse_config(given) == parse_config(["--preset", "strong", "--filters", "64", "--no-off-centre"])
+    given = write_config(tmp_path / "config.json", "--preset", "strong", "--filters", "64", "--no-all-nodule-slices")
+    assert parse_config(given) == parse_config(["--preset", "strong", "--filters", "64", "--no-all-nodule-slices"])
     assert parse_config([*given, "--preset", "strong"]) == parse_config(given)
     book = parse_config([*given, "--preset", "book", "--negatives", "0.25"])
     assert book == parse_config(["--preset", "book", "--filters", "64", "--negatives", "0.25"])

@@ -64,7 +64,7 @@ def train(models_dir, runs_dir, *options, held=REPOSITORY):
             99,
             "--augmented",
             "--warm-up-cosine",
-            "--average-weights",
+            "--ema",
             *options,
         ),
     )
@@ -104,7 +104,7 @@ def test_weights_stay_the_same_in_all_processes(options, tmp_path):
     """With a learning rate that changes from step to step, and averaged weights."""
     run(
         *(REPOSITORY / "tests" / "support" / "processes.py", "weights", tmp_path / "apart.json", *options),
-        *("--samples-per-epoch", 56, "--warm-up-cosine", "--average-weights"),
+        *("--samples-per-epoch", 56, "--warm-up-cosine", "--ema"),
     )
     difference, last_rate = json.loads((tmp_path / "apart.json").read_text())
     assert difference == 0
@@ -116,7 +116,7 @@ def test_a_bad_loss_of_one_process_changes_nothing_in_any(options, tmp_path):
     """Three steps of twice 8 samples; of the third, both processes' parts are left out."""
     run(
         *(REPOSITORY / "tests" / "support" / "processes.py", "bad step", tmp_path / "result.json", *options),
-        *("--skip-bad-batches", "--average-weights"),
+        *("--skip-non-finite", "--ema"),
     )
     result = json.loads((tmp_path / "result.json").read_text())
     assert result == {"unchanged": [False, False, True], "left_out": 2, "samples": 32}

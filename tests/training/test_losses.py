@@ -6,8 +6,8 @@ import torch
 from p2ch13.training.losses import (
     FALSE_ALARM_PIXELS,
     dice_loss,
+    false_positive_score,
     loss_of_sums,
-    rate_false_alarms,
     segmentation_loss,
     sum_cross_entropy,
     sum_pixels,
@@ -123,8 +123,8 @@ def test_rating_false_alarms():
     label[0].flatten()[:2] = True
     assert FALSE_ALARM_PIXELS == 20
     expected = [(3 * 3 - 17 * 2) / 20, (5 * 20 - 15 * 2) / 20, (5 * 40 - 15 * 2) / 20]
-    assert rate_false_alarms(logits, label).tolist() == pytest.approx(expected)
-    assert rate_false_alarms(logits[..., :2, :2], label[..., :2, :2]).shape == (3,)
+    assert false_positive_score(logits, label).tolist() == pytest.approx(expected)
+    assert false_positive_score(logits[..., :2, :2], label[..., :2, :2]).shape == (3,)
 
 
 def test_the_loss_is_made_of_sums_of_pixels():

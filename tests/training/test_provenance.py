@@ -131,7 +131,7 @@ def test_excluded_findings_matter_where_negatives_are_trained_on(luna_dir):
 
 
 def test_other_crops_have_another_fingerprint(luna_dir):
-    choices = [CENTRES_ALONE, WITH_NEGATIVES, CropChoice(off_centre=True), CropChoice(slice_distance=2.0)]
+    choices = [CENTRES_ALONE, WITH_NEGATIVES, CropChoice(all_nodule_slices=True), CropChoice(slice_spacing_mm=2.0)]
     assert len({fingerprint(luna_dir, choice=choice) for choice in choices}) == 4
 
 

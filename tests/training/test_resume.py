@@ -254,7 +254,7 @@ def test_the_number_format_is_kept(options, monkeypatch, caplog, precision, save
 
 def test_the_number_format_is_saved(options, tmp_path):
     app = SegmentationTrainingApp([*options, "--epochs", "1", "--precision", "bf16"])
-    app.take_up(app.init_train_ds().ct_cache)
+    app.resume(app.init_train_ds().ct_cache)
     app.save_model(None, is_best=False)
     assert last_state(tmp_path)["dtype"] == "bfloat16"
 
@@ -440,7 +440,7 @@ def test_a_second_signal_ends_training_at_once(options, tmp_path):
 
 def test_the_newest_and_the_best_are_kept(options, tmp_path, monkeypatch):
     app = SegmentationTrainingApp([*options, "--epochs", "4", "--validation-cadence", "1", "--keep-checkpoints", "2"])
-    monkeypatch.setattr(app.run, "note_scores", lambda scores: app.run.epoch == 2)
+    monkeypatch.setattr(app.run, "update_best", lambda scores: app.run.epoch == 2)
     app.main()
     endings = sorted(path.name.split("_none.")[1] for path in app.run.models_dir.glob("*.state"))
     assert endings == ["60.state", "80.state", "best.state", "last.state"]

@@ -15,7 +15,7 @@ import pytest
 
 from p2ch13.util import files
 from p2ch13.util.errors import InputError, run_command, stop
-from p2ch13.util.files import check_free_disk, make_writable_folder, unfinished_file, write_whole, written_together
+from p2ch13.util.files import atomic_path, atomic_write, check_free_disk, make_writable_folder, written_together
 from p2ch13.util.interruption import Interruption, signals_deferred
 from p2ch13.util.launch import Launch
 from p2ch13.util.logconf import set_up_logging
@@ -62,11 +62,11 @@ def test_exit_status(returned, status):
 
 def test_a_file_is_whole_or_not_there(tmp_path):
     path = tmp_path / "new" / "file"
-    with pytest.raises(RuntimeError), write_whole(path) as file:
+    with pytest.raises(RuntimeError), atomic_write(path) as file:
         file.write(b"half")
         raise RuntimeError
     assert list(path.parent.iterdir()) == []
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         file.write(b"whole")
         assert not path.exists()
     assert path.read_bytes() == b"whole"
@@ -75,13 +75,13 @@ def test_a_file_is_whole_or_not_there(tmp_path):
 
 def test_a_library_that_writes_by_name_sees_the_suffix(tmp_path):
     path = tmp_path / "new" / "mask.nii.gz"
-    with unfinished_file(path) as unfinished:
+    with atomic_path(path) as unfinished:
         assert unfinished.name.endswith(".nii.gz")
         assert unfinished.name.startswith(".")
         unfinished.write_bytes(b"whole")
         assert not path.exists()
     assert path.read_bytes() == b"whole"
-    with pytest.raises(KeyboardInterrupt), unfinished_file(path) as unfinished:
+    with pytest.raises(KeyboardInterrupt), atomic_path(path) as unfinished:
         unfinished.write_bytes(b"half")
         raise KeyboardInterrupt
     assert path.read_bytes() == b"whole"
@@ -95,7 +95,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
     names = [f".{host}.{pid}.tmp.a.state" for host in (platform.node(), "elsewhere") for pid in (killed.pid, 1)]
     for name in [*names, ".hidden"]:
         (tmp_path / name).write_text("half")
-    with write_whole(tmp_path / "file") as file:
+    with atomic_write(tmp_path / "file") as file:
         file.write(b"whole")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names[1:], ".hidden", "file"])
 
@@ -116,7 +116,7 @@ def test_a_file_is_on_disk_before_its_name(tmp_path, monkeypatch):
     """And then the name."""
     done = []
     monkeypatch.setattr(files, "sync", lambda path: done.append((path, (tmp_path / "file").exists())))
-    with write_whole(tmp_path / "file") as file:
+    with atomic_write(tmp_path / "file") as file:
         file.write(b"whole")
     (unfinished, named), after = done
     assert unfinished.name.endswith(".tmp.file")
@@ -126,7 +126,7 @@ def test_a_file_is_on_disk_before_its_name(tmp_path, monkeypatch):
 def test_files_appear_together(tmp_path):
     (tmp_path / "a").write_text("old")
     with written_together(tmp_path, "set") as folder:
-        with write_whole(folder / "a") as file:
+        with atomic_write(folder / "a") as file:
             file.write(b"new")
         (folder / "b").write_text("new")
         assert (tmp_path / "a").read_text() == "old"

@@ -78,7 +78,7 @@ def test_the_right_slices_crops_and_masks(tmp_path, name):
     hu = np.where(is_ball, min(odd.tissue, 1000), max(odd.lung, -1000)).round()  # as the network sees it
     assert run_precache(folders) == 0
 
-    val_ds = Luna2dSegmentationDataset(folders=folders, slice_distance=2.0)
+    val_ds = Luna2dSegmentationDataset(folders=folders, slice_spacing_mm=2.0)
     assert [slice_ndx for _, slice_ndx in val_ds.sample_list] == np.flatnonzero(is_ball.any(axis=(1, 2))).tolist()
     step = {1.0: 2, 1.5: 1, 5.0: 1}[odd.vx_size_xyz[2]]
     for ct_slices, mask, _, slice_ndx in val_ds:
@@ -94,7 +94,7 @@ def test_the_right_slices_crops_and_masks(tmp_path, name):
 
     checkpoint = write_checkpoint(tmp_path / "seg.state", -700)
     out = tmp_path / "out"
-    assert predict([str(scan), "--checkpoint", str(checkpoint), "--output", str(out), "--no-lung-field"]) == 0
+    assert predict([str(scan), "--checkpoint", str(checkpoint), "--output", str(out), "--no-lung-mask"]) == 0
     marked = sitk.ReadImage(str(out / "1.2.0_mask.nii.gz"))
     np.testing.assert_array_equal(sitk.GetArrayFromImage(marked), is_ball)
     assert marked.GetDirection() == pytest.approx(odd.direction)
@@ -114,4 +114,4 @@ def test_a_voxel_that_is_no_number(tmp_path, capsys, value):
             dataset(series_uid="1.2.0", folders=folders)
     checkpoint = write_checkpoint(tmp_path / "seg.state", -700)
     with pytest.raises(InputError, match=r"1\.2\.0\.mhd: some voxels are NaN or infinite"):
-        predict([str(scan), "--checkpoint", str(checkpoint), "--output", str(tmp_path / "out"), "--no-lung-field"])
+        predict([str(scan), "--checkpoint", str(checkpoint), "--output", str(tmp_path / "out"), "--no-lung-mask"])

@@ -67,7 +67,7 @@ def is_not_finite(losses: torch.Tensor) -> torch.Tensor:
     return ~losses.detach().isfinite().all()
 
 
-class LossWatch:
+class NonFiniteLossMonitor:
     """Looks at the faults of each batch: on a CPU at once, on a GPU when some have come together.
 
     That it comes late there does no harm: such a batch changes no weights, see `SegmentationTrainingApp.compute_step`.
@@ -98,7 +98,7 @@ class LossWatch:
             message = faults.describe(batch)
             if not self.skips:
                 raise InputError(
-                    f"{message}; try --precision fp32 or a lower --learning-rate, or leave it out: --skip-bad-batches"
+                    f"{message}; try --precision fp32 or a lower --learning-rate, or leave it out: --skip-non-finite"
                 )
             log.warning(f"Left out: {message}")
 

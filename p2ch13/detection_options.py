@@ -9,33 +9,33 @@ from p2ch13.config import AUTO_THREADS, MIN_DIAMETER_MM, NODULE_THRESHOLD, PRECI
 from p2ch13.util.options import non_negative_number, probability, thread_count
 
 
-class SearchOptions(Protocol):
-    """What `add_search_options` gives, as predict and evaluate hold it."""
+class DetectionOptions(Protocol):
+    """What `add_detection_options` gives, as predict and evaluate hold it."""
 
     @property
     def threshold(self) -> float: ...
     @property
     def min_diameter(self) -> float: ...
     @property
-    def lung_field(self) -> bool: ...
+    def lung_mask(self) -> bool: ...
     @property
     def tta(self) -> bool: ...
     @property
     def precision(self) -> str: ...
 
 
-def search_arguments(options: SearchOptions) -> dict[str, Any]:
+def detection_arguments(options: DetectionOptions) -> dict[str, Any]:
     """The arguments of `segmentation.detect` that a command line decides."""
     return {
         "threshold": options.threshold,
         "min_diameter_mm": options.min_diameter,
-        "lung_field": options.lung_field,
+        "lung_mask": options.lung_mask,
         "tta": options.tta,
         "precision": options.precision,
     }
 
 
-def add_search_options(parser: argparse.ArgumentParser, without_model: str = "") -> None:
+def add_detection_options(parser: argparse.ArgumentParser, without_model: str = "") -> None:
     """Args: without_model: what `--min-diameter` is where no model is used; it then is None if it was not given."""
     search = parser.add_argument_group("what counts as nodule")
     search.add_argument(
@@ -53,7 +53,7 @@ def add_search_options(parser: argparse.ArgumentParser, without_model: str = "")
         f"(default: {MIN_DIAMETER_MM:g}{without_model and f', {without_model}'})",
     )
     search.add_argument(
-        "--lung-field",
+        "--lung-mask",
         action=argparse.BooleanOptionalAction,
         default=True,
         help="search the lungs only, and keep what lies in them or touches them (default: yes)",
