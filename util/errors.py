@@ -20,7 +20,24 @@ EXIT_SIGNAL = 128  # and the signal's number, which is what a shell reports: 130
 
 
 class InputError(ValueError):
-    """What the user gave cannot be used; the message is one line that names the file and the cure."""
+    """The user's input cannot be used: one line that names the file, what is wrong, and the cure.
+
+    Args:
+        message: what is wrong and what to do; the path and the line, or else the option, are put in front of it.
+        path, line: the file or folder at fault, and the line in it.
+        option: the command line's option that can mend it, such as `--data-dir`.
+    """
+
+    def __init__(
+        self, message: str, *, path: Path | None = None, line: int | None = None, option: str | None = None
+    ) -> None:
+        place = str(path) if line is None else f"{path}, line {line}"
+        where = f"{place}: " if path is not None else f"{option}: " if option is not None else ""
+        super().__init__(where + message)
+        self.message = message
+        self.path = path
+        self.line = line
+        self.option = option
 
 
 class Stopped(KeyboardInterrupt):

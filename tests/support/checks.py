@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from p2ch13.util.errors import InputError
 
 
 class Intruder:
@@ -25,3 +29,15 @@ def assert_one_line(capsys: pytest.CaptureFixture[str], *parts: str) -> None:
     assert "Traceback" not in error
     for part in parts:
         assert part in lines[0]
+
+
+@contextmanager
+def refused(
+    path: Path | None = None, option: str | None = None, line: int | None = None
+) -> Iterator[pytest.ExceptionInfo[InputError]]:
+    """What runs inside raises an InputError of one line, about this path, line and option where they are given."""
+    with pytest.raises(InputError) as caught:
+        yield caught
+    error = caught.value
+    assert len(str(error).splitlines()) == 1
+    assert (path, line, option) == (path and error.path, line and error.line, option and error.option)

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import pickle
 import platform
 import signal
 import subprocess
@@ -43,6 +44,21 @@ def test_a_mistake_is_one_line(capsys, error, status, message):
         run_command(main)
     assert end.value.code == status
     assert capsys.readouterr().err == message
+
+
+@pytest.mark.parametrize(
+    ("keywords", "text"),
+    [
+        ({}, "no scan"),
+        ({"path": Path("a.mhd")}, "a.mhd: no scan"),
+        ({"path": Path("a.csv"), "line": 3, "option": "--data-dir"}, "a.csv, line 3: no scan"),
+        ({"option": "--labels"}, "--labels: no scan"),
+    ],
+)
+def test_where_the_mistake_is(keywords, text):
+    error = pickle.loads(pickle.dumps(InputError("no scan", **keywords)))  # as one comes from a worker process
+    assert str(error) == text
+    assert {name: getattr(error, name) for name in keywords} == keywords
 
 
 def test_a_bug_keeps_its_traceback():
