@@ -402,7 +402,8 @@ def test_a_loss_that_is_not_finite_ends_the_run(options, monkeypatch, capsys):
     with pytest.raises(SystemExit) as end:
         run_command(app.main)
     assert end.value.code == 2
-    assert_one_line(capsys, "the loss of epoch 2, step 3 is not finite; its slices: 1.2.1 7, 1.2.3 1 8;", "--skip-non-finite")
+    slices = "the loss of epoch 2, step 3 is not finite; its slices: 1.2.1 7, 1.2.3 1 8;"
+    assert_one_line(capsys, slices, "--skip-non-finite")
     last = load_checkpoint(app.run.last_path)
     assert last["epoch"] == 1
     assert all(value.isfinite().all() for value in last["model_state"].values())
