@@ -25,7 +25,7 @@ import torch
 
 from benchmarks import measure
 from benchmarks.measure import FULL, SMOKE, Setup
-from benchmarks.synthetic import SMOKE_NOTE, write_made_up_scans
+from benchmarks.synthetic import SMOKE_NOTE, write_synthetic_scans
 from p2ch13 import precache
 from p2ch13.config import Folders
 from p2ch13.network.compute import get_dtype
@@ -85,7 +85,7 @@ def prepare(args: argparse.Namespace, work_dir: Path) -> Setup:
     if not args.smoke:
         return Setup(args.data_dir.absolute(), work_dir / "cache", args.val_stride, FULL)
     setup = Setup(work_dir / "scans", work_dir / "cache", val_stride=2, sizes=SMOKE)
-    write_made_up_scans(setup.data_dir, ["1.2.0", "1.2.1"], SMOKE.shape_irc, SMOKE.centers, SMOKE.candidate_count)
+    write_synthetic_scans(setup.data_dir, ["1.2.0", "1.2.1"], SMOKE.shape_irc, SMOKE.centers, SMOKE.candidate_count)
     return setup
 
 

@@ -17,7 +17,7 @@ import torch
 from benchmarks import measure
 from benchmarks.bench import Row, print_rows
 from benchmarks.measure import FULL, SMOKE, Setup, Sizes
-from benchmarks.synthetic import SMOKE_NOTE, write_made_up_scans
+from benchmarks.synthetic import SMOKE_NOTE, write_synthetic_scans
 from p2ch13 import precache
 from p2ch13.network.compute import get_device, get_dtype
 from p2ch13.util.errors import run_command
@@ -48,7 +48,7 @@ def prepare(folder: Path, sizes: Sizes) -> Setup:
     """Write the scans and fill the cache."""
     setup = Setup(folder / "luna", folder / "cache", val_stride=min(10, sizes.scan_count), sizes=sizes)
     series_list = [f"1.2.{ndx:03d}" for ndx in range(sizes.scan_count)]
-    write_made_up_scans(setup.data_dir, series_list, sizes.shape_irc, sizes.centers)
+    write_synthetic_scans(setup.data_dir, series_list, sizes.shape_irc, sizes.centers)
     setup.run(precache.main, ["--data-dir", str(setup.data_dir), "--cache-dir", str(setup.cache_dir)])
     return setup
 

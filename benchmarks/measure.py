@@ -24,15 +24,21 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import plain
-from benchmarks.apart import apart
+from benchmarks.in_subprocess import in_subprocess
 from benchmarks.memory import PeakMemory
-from benchmarks.synthetic import LUNA16_NODULES, LUNA16_SERIES, MadeUpCache, write_made_up_scans, write_many_nodules
+from benchmarks.synthetic import (
+    LUNA16_NODULES,
+    LUNA16_SERIES,
+    SyntheticCache,
+    write_many_nodules,
+    write_synthetic_scans,
+)
 from p2ch13 import precache
 from p2ch13.config import Folders
 from p2ch13.data import datasets
 from p2ch13.data.cache import CtCache
 from p2ch13.data.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
-from p2ch13.network.compute import autocast, keep_freed_memory
+from p2ch13.network.compute import keep_freed_memory
 from p2ch13.training.app import SegmentationTrainingApp
 from p2ch13.training.augmentation import SegmentationAugmentation
 from p2ch13.training.graphs import has_compiler
@@ -110,7 +116,7 @@ class Setup:
     def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """The function's result, from a process whose memory, threads and settings are no other's; it is not heard."""
         if self.sizes.is_separate:
-            return apart(function, *arguments)
+            return in_subprocess(function, *arguments)
         torch.set_num_threads(1)  # more are slower wherever others are at work, and nothing is measured
         with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
             return function(*arguments)
@@ -157,20 +163,22 @@ def measure_package(setup: Setup) -> dict[str, list[float]]:
     crops, crop_mask = next(train_ds.batches(app.config.batch_size))[:2]
     whole_slice = torch.randn(1, crops.shape[1], sizes.slice_size, sizes.slice_size) * 300 - 600
 
+    def loss_of(logits: torch.Tensor) -> torch.Tensor:
+        return segmentation_loss(logits, crop_mask, app.config)[0]
+
     def step() -> None:
         app.optimizer.zero_grad()
-        with autocast(app.device, app.dtype):
+        with app.compute.autocast():
             logits = app.training_model(crops)
-        torch.autograd.backward(segmentation_loss(logits, crop_mask).mean())
+        torch.autograd.backward(loss_of(logits).mean())
         app.optimizer.step()
 
     @torch.inference_mode()
     def forward() -> None:
-        with autocast(app.device, app.dtype):
+        with app.compute.autocast():
             app.segmentation_model(whole_slice)
 
     app.segmentation_model.train()
-    loss_of = partial(segmentation_loss, label=crop_mask)
     step_flops = count_flops(lambda: torch.autograd.backward(loss_of(app.segmentation_model.logits(crops)).mean()))
     step()
     app.segmentation_model.eval()
@@ -179,7 +187,7 @@ def measure_package(setup: Setup) -> dict[str, list[float]]:
     app.do_training(0, train_ds)
     app.do_validation(0, val_ds)
     for round_ndx in range(1, sizes.rounds + 1):
-        gemm = gemm_flop_rate(app.dtype, sizes.gemm_sizes)
+        gemm = gemm_flop_rate(app.compute.dtype, sizes.gemm_sizes)
         app.training_model.train()
         step_rate = 1 / seconds(step, repeat=max(1, sizes.samples // len(crops)))
         loop_rate = len(train_ds) / seconds(app.do_training, round_ndx, train_ds)
@@ -309,9 +317,9 @@ def measure_precache(setup: Setup) -> tuple[float, float]:
 
 
 def measure_full_size_precache(work_dir: Path, sizes: Sizes) -> tuple[float, float]:
-    """The same for made-up scans of LUNA16's size with its number of candidates."""
+    """The same for synthetic scans of LUNA16's size with its number of candidates."""
     series_list = [f"1.2.{ndx}" for ndx in range(sizes.scan_count)]
-    write_made_up_scans(work_dir / "luna", series_list, sizes.shape_irc, sizes.centers, sizes.candidate_count)
+    write_synthetic_scans(work_dir / "luna", series_list, sizes.shape_irc, sizes.centers, sizes.candidate_count)
     return measure_precache(Setup(work_dir / "luna", work_dir / "cache", val_stride=4))
 
 
@@ -327,7 +335,7 @@ def measure_share_of_scan_read(work_dir: Path, sizes: Sizes) -> float:
     NaN where the kernel counts nothing: the folder is not on a disk.
     """
     folders = Folders(work_dir / "luna", work_dir / "cache")
-    write_made_up_scans(folders.data_dir, ["1.2.3"], sizes.shape_irc, sizes.centers)
+    write_synthetic_scans(folders.data_dir, ["1.2.3"], sizes.shape_irc, sizes.centers)
     scan = folders.data_dir / "subset0" / "1.2.3.raw"
     with scan.open("rb") as file:
         os.fsync(file.fileno())
@@ -347,7 +355,7 @@ def measure_opening(work_dir: Path, series_count: int) -> float:
     """Seconds to open the training and the validation dataset of so many tiny scans, with all in the cache."""
     folders = Folders(work_dir / "luna", work_dir / "cache")
     series_list = [f"1.2.{ndx:05d}" for ndx in range(series_count)]
-    write_made_up_scans(folders.data_dir, series_list, shape_irc=(8, 16, 16), centers=[(4, 8, 8)])
+    write_synthetic_scans(folders.data_dir, series_list, shape_irc=(8, 16, 16), centers=[(4, 8, 8)])
     ct_cache = CtCache(folders)
     for series_uid in series_list:
         ct_cache.fill(series_uid)
@@ -365,13 +373,13 @@ def measure_opening(work_dir: Path, series_count: int) -> float:
 
 
 def measure_large_set(work_dir: Path, nodule_count: int, sizes: Sizes) -> tuple[int, float]:
-    """Peak resident memory and samples per second of training on so many made-up nodules."""
+    """Peak resident memory and samples per second of training on so many synthetic nodules."""
     keep_freed_memory()
     setup = Setup(work_dir / "luna", work_dir / "cache", val_stride=10, sizes=sizes)
     write_many_nodules(setup.data_dir, [f"1.2.{ndx:05d}" for ndx in range(sizes.series_count)], nodule_count)
     app = setup.make_app(*setup.long_run)
     crops = mock.patch.object(datasets, "CROPS_IN_MEMORY_BYTES", sizes.crops_in_memory_bytes)
-    with mock.patch.object(datasets, "CtCache", MadeUpCache), crops:
+    with mock.patch.object(datasets, "CtCache", SyntheticCache), crops:
         train_ds = app.init_train_ds()
     app.do_training(1, train_ds)
     rate = max(sizes.samples / seconds(app.do_training, epoch_ndx, train_ds) for epoch_ndx in (2, 3))

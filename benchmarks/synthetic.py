@@ -23,7 +23,7 @@ PLACE_COUNT = 512  # where crops of noise begin
 SMOKE_NOTE = "A try on next to nothing: the figures mean nothing."
 
 
-def write_made_up_scans(
+def write_synthetic_scans(
     data_dir: Path,
     series_list: list[str],
     shape_irc: tuple[int, int, int],
@@ -59,14 +59,14 @@ def write_made_up_scans(
 
 
 def write_many_nodules(data_dir: Path, series_list: list[str], nodule_count: int) -> None:
-    """Tiny scans that share out any number of nodules, for `MadeUpCache`: there is nothing to see in them."""
+    """Tiny scans that share out any number of nodules, for `SyntheticCache`: there is nothing to see in them."""
     per_series = math.ceil(nodule_count / len(series_list))
-    write_made_up_scans(data_dir, series_list, shape_irc=(8, 16, max(16, per_series)), centers=[])
+    write_synthetic_scans(data_dir, series_list, shape_irc=(8, 16, max(16, per_series)), centers=[])
     nodules = [(series_list[ndx % len(series_list)], ndx // len(series_list), 8, 4, 5) for ndx in range(nodule_count)]
     write_csv(data_dir / "annotations.csv", ANNOTATION_COLUMNS, nodules)
 
 
-class MadeUpCache(CtCache):
+class SyntheticCache(CtCache):
     """Crops without voxels behind them: noise, cut out of one block at places that depend on series and centre.
 
     All else is `CtCache`, of the scans and CSV files of a folder, so that the two cannot drift apart.

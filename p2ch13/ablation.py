@@ -216,7 +216,6 @@ def train_and_score(command_line: Sequence[str], preset: str) -> dict[str, Any]:
     train_ds, val_ds = app.init_train_ds(), app.init_val_ds()
     for epoch_ndx in range(1, app.config.epochs + 1):
         log.info(f"E{epoch_ndx} trn {app.do_training(epoch_ndx, train_ds)}")
-    app.set_evaluating()
     ct_cache = CtCache(app.config.folders, labels_of(preset))
     excluded = read_excluded_by_series(find_excluded_file(app.config.folders.data_dir))
     scans = []

@@ -22,7 +22,9 @@ PRECISIONS = ("auto", "fp32", "bf16")
 AUTO_THREADS = "auto"
 THREADS_HELP = "that compute, on a CPU: a number, or auto: measured at the start and every so often"
 COMPILE_CHOICES = ("auto", "yes", "no")
-OPTIMIZERS = ("adam", "muon")
+NETWORKS = {"unet": "p2ch13.network.model:UNetWrapper"}
+OPTIMIZERS = {"adam": "torch.optim:Adam", "muon": "p2ch13.training.optimizers:Muon"}
+LR_SCHEDULES = ("constant", "cosine")
 ACTIVATIONS = ("relu", "leaky_relu")
 NODULE_THRESHOLD = 0.5  # probability above which a pixel counts as nodule
 NODULE_LOGIT = to_logit(NODULE_THRESHOLD)  # the same as the network gives it
@@ -57,6 +59,9 @@ RENAMED = {
 
 
 def with_current_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    values = dict(values)
+    if "warm_up_cosine" in values:
+        values["lr_schedule"] = "cosine" if values.pop("warm_up_cosine") else "constant"
     return {RENAMED.get(name, name): value for name, value in values.items()}
 
 
@@ -106,7 +111,16 @@ class LabelOptions:
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
+class LossOptions:
+    """Loss."""
+
+    fn_weight: float = 8.0  # of the false negatives' Dice loss, the book's 2**3
+    batch_dice: bool = False
+    cross_entropy: float = 0.0  # weight of the pixels' cross-entropy in the loss
+
+
+@dataclass(frozen=True)
+class TrainingConfig(LossOptions):
     """Options of one run; every checkpoint holds them as a plain dict."""
 
     epochs: int = 1
@@ -126,6 +140,7 @@ class TrainingConfig:
     keep_checkpoints: int = 3  # the newest ones
     resume: str | None = None  # the .state to go on from; "" for the latest run's
     preset: str = "book"
+    network: str = "unet"
     depth: int = 3  # levels of the U-Net
     filters: int = 16  # of its first level
     space_to_depth: int = 1  # rows and cols of pixels that the network takes as one
@@ -136,12 +151,9 @@ class TrainingConfig:
     hard_negative_candidates: int = 1  # places drawn for each negative, the hardest of which is taken
     all_nodule_slices: bool = False
     weight_by_diameter: bool = False
-    fn_weight: float = 8.0  # of the false negatives' Dice loss, the book's 2**3
-    batch_dice: bool = False
-    cross_entropy: float = 0.0  # weight of the pixels' cross-entropy in the loss
     optimizer: str = "adam"
     learning_rate: float = 1e-3
-    warm_up_cosine: bool = False
+    lr_schedule: str = "constant"
     ema: bool = False
     val_negatives: float = 0.0  # validation slices without nodule, for each with one
     best_metric: str = "recall"
@@ -211,7 +223,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "cross_entropy": 10.0,
         "optimizer": "muon",
         "learning_rate": 3e-3,
-        "warm_up_cosine": True,
+        "lr_schedule": "cosine",
         "ema": True,
         "val_negatives": 1.0,
         "best_metric": "slice-f1",

@@ -66,6 +66,11 @@ def add_detection_options(parser: argparse.ArgumentParser, without_model: str = 
         help="of convolutions; auto is bf16 where the processor calculates in it (default: %(default)s)",
     )
     parser.add_argument(
+        "--network",
+        metavar="MODULE:CLASS",
+        help="the checkpoint's network, if it is not the package's: its code is imported for this option alone",
+    )
+    parser.add_argument(
         "--threads",
         type=thread_count,
         metavar="auto|N",

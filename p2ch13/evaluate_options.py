@@ -19,6 +19,7 @@ class EvaluationOptions:
     """What is scored, on which scans, and how."""
 
     checkpoint: Path | None
+    network: str | None
     mask: Path | None  # a folder
     findings: Path | None
     threshold: float

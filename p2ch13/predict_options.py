@@ -19,6 +19,7 @@ class PredictOptions:
 
     scans: tuple[Path, ...]
     checkpoint: Path
+    network: str | None
     output: Path
     format: str = FORMATS[0]
     probability: bool = False

@@ -13,7 +13,7 @@ import numpy as np
 from diskcache.core import DBNAME
 
 from p2ch13.config import TrainingConfig
-from p2ch13.training.resume import find_last_states
+from p2ch13.training.run_files import find_last_states
 from p2ch13.util.disk import get_cache
 from stress.report import LostError
 

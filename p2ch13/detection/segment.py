@@ -18,7 +18,7 @@ from p2ch13.data.ct import Ct, find_slice_step
 from p2ch13.detection.findings import Finding, find_nodules
 from p2ch13.network.checkpoint import load_model
 from p2ch13.network.compute import autocast, get_device, get_dtype, get_slice_batch_size
-from p2ch13.network.model import UNetWrapper
+from p2ch13.network.model import SegmentationNetwork
 from p2ch13.util.boxes import Box
 from p2ch13.util.coordinates import axial_vx_size, to_axial
 from p2ch13.util.errors import InputError
@@ -36,18 +36,18 @@ FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3))  # of (batch, chan
 
 
 class Segmenter(Protocol):
-    """What gives slices their logits: a `UNetWrapper`, or anything else that has these.
+    """What gives slices their logits: a `SegmentationNetwork`, or anything else that has these.
 
     Attributes:
         slice_spacing_mm: between the slices that it is to see; 0 for those right beside each other.
         size_multiple: rows and cols are taken together in blocks of so many.
-        reach: rows and cols away from which a pixel can change another one's result.
+        receptive_field: pixels across of the square of input that an output pixel depends on.
         device: where it computes.
     """
 
     slice_spacing_mm: float
     size_multiple: int
-    reach: int
+    receptive_field: int
 
     @property
     def device(self) -> torch.device: ...
@@ -73,12 +73,13 @@ class Detection(NamedTuple):
     findings: list[Finding]
 
 
-def load_segmenter(checkpoint: Path) -> UNetWrapper:
+def load_segmenter(checkpoint: Path, network: str | None = None) -> SegmentationNetwork:
     """The model of a checkpoint, on this process's device.
 
+    Args: network: see `load_model`.
     Raises: InputError if it cannot be read, or is no model that gives each pixel of whole slices one probability.
     """
-    model = load_model(checkpoint)
+    model = load_model(checkpoint, network)
     channel_count, class_count = model.in_channels, model.n_classes
     slice_count = 2 * CONTEXT_SLICES_COUNT + 1
     if channel_count != slice_count or class_count != 1:
@@ -155,7 +156,9 @@ def segment(
     lungs = find_lungs(hu, vx_size_xyz) if lung_mask else None
     if lung_mask and lungs is None:
         log.warning(f"{ct.header.path}: no lungs found, so that all of it is searched; is it a chest, in HU?")
-    box = whole_box(hu.shape) if lungs is None else find_lung_box(lungs, model.reach, model.size_multiple)
+    box = (
+        whole_box(hu.shape) if lungs is None else find_lung_box(lungs, model.receptive_field // 2, model.size_multiple)
+    )
 
     logits = np.full(ct.shape_irc, -np.inf, dtype=np.float32)
     in_box = to_axial(logits, ct.direction)[box]  # a view
@@ -178,17 +181,17 @@ def whole_box(shape: tuple[int, ...]) -> Box:
     return index, rows, cols
 
 
-def find_lung_box(lungs: NDArray[np.bool_], reach: int, size_multiple: int) -> Box:
+def find_lung_box(lungs: NDArray[np.bool_], margin: int, size_multiple: int) -> Box:
     """The lungs with a slice more at either end, and with all that the network's results in them depend on.
 
-    Args: reach, size_multiple: the network's, see `Segmenter`. The box begins and ends where the network's blocks do in
-        a whole slice, so that the same pixels are taken together.
+    Args: margin: pixels, half of the receptive field; size_multiple: the network's, see `Segmenter`. The box begins and
+        ends where the network's blocks do in a whole slice, so that the same pixels are taken together.
     """
     slices, rows, cols = (np.flatnonzero(lungs.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1)))
     return (
         slice(max(int(slices[0]) - 1, 0), min(int(slices[-1]) + 2, len(lungs))),
-        with_margin(int(rows[0]), int(rows[-1]) + 1, lungs.shape[1], reach, size_multiple),
-        with_margin(int(cols[0]), int(cols[-1]) + 1, lungs.shape[2], reach, size_multiple),
+        with_margin(int(rows[0]), int(rows[-1]) + 1, lungs.shape[1], margin, size_multiple),
+        with_margin(int(cols[0]), int(cols[-1]) + 1, lungs.shape[2], margin, size_multiple),
     )
 
 

@@ -140,7 +140,7 @@ def make_finder(options: EvaluationOptions, series_list: Sequence[str]) -> Finde
 
 
 def make_model_finder(options: EvaluationOptions, checkpoint: Path) -> Finder:
-    model = load_segmenter(checkpoint)
+    model = load_segmenter(checkpoint, options.network)
     keep_freed_memory()
     threads = choose_threads(options.threads)
 
@@ -240,7 +240,7 @@ def describe_settings(options: EvaluationOptions, results: Results, labels: Labe
     excluded = find_excluded_file(options.data_dir, options.excluded)
     settings = asdict(options) | {"excluded": excluded, "series": sorted(series_list)}
     settings["labels"] = None if labels is None else {key: plain(value) for key, value in asdict(labels).items()}
-    irrelevant = ("all", "val_stride", "series_uid", "output", "label_changes", "threads")
+    irrelevant = ("all", "val_stride", "series_uid", "output", "label_changes", "threads", "network")
     if options.checkpoint is None:
         settings |= dict.fromkeys(("threshold", "tta", "lung_mask", "precision"))
     return {key: plain(value) for key, value in settings.items() if key not in irrelevant}

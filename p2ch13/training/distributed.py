@@ -17,7 +17,7 @@ from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
-from p2ch13.network.model import UNetWrapper
+from p2ch13.network.model import SegmentationNetwork
 from p2ch13.util.errors import InputError
 from p2ch13.util.launch import Launch
 
@@ -77,7 +77,7 @@ def open_store(agent_store: Store, launch: Launch) -> TCPStore:
         return store
 
 
-def sync_batchnorm(model: UNetWrapper, device: torch.device) -> UNetWrapper:
+def sync_batchnorm(model: SegmentationNetwork, device: torch.device) -> SegmentationNetwork:
     """The model with batch statistics over all processes. Raises: InputError on a CPU, for which PyTorch has none."""
     if device.type != "cuda":
         raise InputError("--sync-batchnorm: PyTorch has it for GPUs only, and there is none here; leave it out")

@@ -16,6 +16,7 @@ from p2ch13.config import (
     BEST_METRICS,
     BOOK_AUGMENTATION,
     COMPILE_CHOICES,
+    LR_SCHEDULES,
     OPTIMIZERS,
     PRECISIONS,
     PRESETS,
@@ -172,10 +173,10 @@ def resume_config(saved: TrainingConfig, given: Mapping[str, Any]) -> TrainingCo
             f"--resume: this run is --deterministic, and its sums depend on --threads {saved.threads}; leave out "
             "--threads, or start a new run"
         )
-    if saved.warm_up_cosine and given.get("epochs", saved.epochs) != saved.epochs:
+    if saved.lr_schedule == "cosine" and given.get("epochs", saved.epochs) != saved.epochs:
         raise InputError(
-            f"--resume: the learning rate of this run falls until the end of epoch {saved.epochs} (--warm-up-cosine); "
-            "leave out --epochs, or start a new run"
+            f"--resume: the learning rate of this run decays until the end of epoch {saved.epochs} (--lr-schedule "
+            "cosine); leave out --epochs, or start a new run"
         )
     return replace(saved, **{**given, "resume": None})
 
@@ -288,6 +289,13 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
 def add_network_options(parser: argparse.ArgumentParser) -> None:
     default = TrainingConfig
     network = parser.add_argument_group("the network, and what it sees")
+    network.add_argument(
+        "--network",
+        metavar="NAME",
+        default=default.network,
+        help="unet, whose shape the next options give, or package.module:Class, a subclass of "
+        "p2ch13.network.model.SegmentationNetwork",
+    )
     network.add_argument("--depth", type=int, choices=range(1, 6), default=default.depth, help="levels of the U-Net")
     network.add_argument(
         "--filters",
@@ -343,7 +351,15 @@ def add_learning_options(parser: argparse.ArgumentParser) -> None:
     learning.add_argument(
         "--learning-rate", type=positive_number, default=default.learning_rate, help="of the optimizer, either of them"
     )
-    add_switch(learning, "warm-up-cosine", "raise the learning rate at first, then lower it along a cosine")
+    learning.add_argument(
+        "--lr-schedule",
+        choices=LR_SCHEDULES,
+        default=default.lr_schedule,
+        help="cosine: linear warm-up, then cosine decay to the end of the run",
+    )
+    of_before: dict[str, Any] = {"dest": "lr_schedule", "action": "store_const", "default": default.lr_schedule}
+    learning.add_argument("--warm-up-cosine", const="cosine", help=argparse.SUPPRESS, **of_before)
+    learning.add_argument("--no-warm-up-cosine", const="constant", help=argparse.SUPPRESS, **of_before)
     add_switch(learning, "ema", "score and save a moving average of the weights")
 
 

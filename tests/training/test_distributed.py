@@ -63,7 +63,8 @@ def train(models_dir, runs_dir, *options, held=REPOSITORY):
             "--validation-cadence",
             99,
             "--augmented",
-            "--warm-up-cosine",
+            "--lr-schedule",
+            "cosine",
             "--ema",
             *options,
         ),
@@ -104,7 +105,7 @@ def test_weights_stay_the_same_in_all_processes(options, tmp_path):
     """With a learning rate that changes from step to step, and averaged weights."""
     run(
         *(REPOSITORY / "tests" / "support" / "processes.py", "weights", tmp_path / "apart.json", *options),
-        *("--samples-per-epoch", 56, "--warm-up-cosine", "--ema"),
+        *("--samples-per-epoch", 56, "--lr-schedule", "cosine", "--ema"),
     )
     difference, last_rate = json.loads((tmp_path / "apart.json").read_text())
     assert difference == 0
@@ -113,13 +114,13 @@ def test_weights_stay_the_same_in_all_processes(options, tmp_path):
 
 
 def test_a_bad_loss_of_one_process_changes_nothing_in_any(options, tmp_path):
-    """Three steps of twice 8 samples; of the third, both processes' parts are left out."""
+    """Three steps of twice 8 samples; of the third, both processes' parts are skipped."""
     run(
         *(REPOSITORY / "tests" / "support" / "processes.py", "bad step", tmp_path / "result.json", *options),
         *("--skip-non-finite", "--ema"),
     )
     result = json.loads((tmp_path / "result.json").read_text())
-    assert result == {"unchanged": [False, False, True], "left_out": 2, "samples": 32}
+    assert result == {"unchanged": [False, False, True], "skipped": 2, "samples": 32}
 
 
 @pytest.mark.slow
