@@ -80,7 +80,7 @@ def open_store(agent_store: Store, launch: Launch) -> TCPStore:
 def sync_batchnorm(model: SegmentationNetwork, device: torch.device) -> SegmentationNetwork:
     """The model with batch statistics over all processes. Raises: InputError on a CPU, for which PyTorch has none."""
     if device.type != "cuda":
-        raise InputError("--sync-batchnorm: PyTorch has it for GPUs only, and there is none here; leave it out")
+        raise InputError("PyTorch has it for GPUs only, and there is none here", option="--sync-batchnorm")
     return nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-any-return, no-untyped-call]
 
 
