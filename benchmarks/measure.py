@@ -169,7 +169,7 @@ def measure_package(setup: Setup) -> dict[str, list[float]]:
     def step() -> None:
         app.optimizer.zero_grad()
         with app.compute.autocast():
-            logits = app.training_model(crops)
+            logits = app.learner.training_model(crops)
         torch.autograd.backward(loss_of(logits).mean())
         app.optimizer.step()
 
@@ -188,7 +188,7 @@ def measure_package(setup: Setup) -> dict[str, list[float]]:
     app.do_validation(0, val_ds)
     for round_ndx in range(1, sizes.rounds + 1):
         gemm = gemm_flop_rate(app.compute.dtype, sizes.gemm_sizes)
-        app.training_model.train()
+        app.learner.training_model.train()
         step_rate = 1 / seconds(step, repeat=max(1, sizes.samples // len(crops)))
         loop_rate = len(train_ds) / seconds(app.do_training, round_ndx, train_ds)
         app.segmentation_model.eval()

@@ -221,7 +221,7 @@ def train_and_score(command_line: Sequence[str], preset: str) -> dict[str, Any]:
     scans = []
     for series_uid in val_ds.series_list:
         ct = ct_cache.get_ct(series_uid)
-        found = detect(ct, app.evaluated_model)
+        found = detect(ct, app.learner.evaluated_model)
         scans.append(score_scan(ct, found.labels, found.findings, excluded.get(series_uid, ())))
     scores: dict[str, Any] = summarize(scans).as_dict()
     return scores

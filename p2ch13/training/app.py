@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
@@ -20,39 +19,38 @@ from p2ch13.data.datasets import Batch, Luna2dSegmentationDataset, TrainingLuna2
 from p2ch13.evaluation.metrics import Scores
 from p2ch13.network.compute import (
     Compute,
-    choose_threads,
     get_device,
     get_dtype,
     get_slice_batch_size,
     keep_freed_memory,
-    keep_threads,
 )
-from p2ch13.network.model import LogitNetwork, SegmentationNetwork, build_network
-from p2ch13.training.augmentation import SegmentationAugmentation
+from p2ch13.network.model import SegmentationNetwork, build_network
 from p2ch13.training.distributed import (
     copy_buffers_from_first,
-    data_parallel,
-    process_group,
     sync_batchnorm,
 )
-from p2ch13.training.graphs import CapturedStep, compile_model, enable_determinism, seed_epoch, should_compile
-from p2ch13.training.loop import Step, predict, train_one_epoch, train_step, validate
+from p2ch13.training.graphs import (
+    enable_determinism,
+    is_recorded,
+    seed_epoch,
+)
+from p2ch13.training.learner import Learner
+from p2ch13.training.loop import train_one_epoch, validate
 from p2ch13.training.losses import segmentation_loss
 from p2ch13.training.messages import describe_all, log_end, log_start, stopped, warn_of_skipped
 from p2ch13.training.mining import score_negatives
 from p2ch13.training.non_finite import NonFiniteLossMonitor
-from p2ch13.training.optimizers import build_optimizer, can_be_recorded, ema, has_state, set_learning_rate
+from p2ch13.training.optimizers import build_optimizer, can_be_recorded, set_learning_rate
 from p2ch13.training.provenance import fingerprint_data
 from p2ch13.training.resume import read_settings, resume_run
-from p2ch13.training.run import RunState, Trained, model_args_of
+from p2ch13.training.run import RunState, model_args_of
+from p2ch13.training.samples import open_train_ds, open_val_ds
 from p2ch13.training.tensorboard import TensorBoardReport
 from p2ch13.training.totals import EpochTotals, StepResult
-from p2ch13.util.errors import InputError
 from p2ch13.util.files import make_writable_folder
 from p2ch13.util.interruption import Interruption
 from p2ch13.util.launch import Launch
 from p2ch13.util.progress import progress_bar
-from p2ch13.util.threads import ThreadTuner
 
 log = logging.getLogger(__name__)
 
@@ -76,106 +74,37 @@ class SegmentationTrainingApp:
         torch.manual_seed(config.seed)
         device = get_device(self.launch)
         self.compute = Compute(device, get_dtype(config.precision, device))
-        self.segmentation_model, self.augmentation_model = self.init_model()
-        sample_count = config.epochs * config.samples_per_epoch
-        self.is_compiled = not config.deterministic and should_compile(config.compile, sample_count)
-        self.train_threads, self.val_threads = self.init_threads()
+        self.segmentation_model = self.init_model()
         self.optimizer = self.init_optimizer()
-        averaged_model = ema(self.segmentation_model) if config.ema else None
-        self.trained = Trained(self.segmentation_model, self.optimizer, averaged_model)
+        saved_threads = (self.settings.state or {}).get("threads")
+        self.learner = Learner(
+            self.segmentation_model, self.optimizer, config, self.compute, self.launch, saved_threads
+        )
         self.run = RunState.begin(config, sys_argv, self.launch.world_size)
         self.totals = EpochTotals(device)
         self.non_finite = NonFiniteLossMonitor(device, config.skip_non_finite)
         self.interruption: Interruption | None = None
-        self.training_model, self.train_step = self.init_training()
 
-    def init_model(self) -> tuple[SegmentationNetwork, SegmentationAugmentation]:
+    def init_model(self) -> SegmentationNetwork:
         model = build_network(self.config.network, model_args_of(self.config))
         if self.config.sync_batchnorm:
             model = sync_batchnorm(model, self.compute.device)
         model.to(self.compute.device)
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the fastest for convolutions
-        return model, SegmentationAugmentation(**self.config.augmentation)
-
-    def init_threads(self) -> tuple[ThreadTuner, ThreadTuner]:
-        """Tune the threads of training and of validation, whose steps differ in size."""
-        choice = self.config.threads
-        if self.config.deterministic:
-            choice = keep_threads(choice, (self.settings.state or {}).get("threads"))
-        return choose_threads(choice, self.launch, is_compiled=self.is_compiled), choose_threads(choice, self.launch)
+        return model
 
     def init_optimizer(self) -> Optimizer:
         """The learning rate is a tensor where steps are recorded: a recorded number never changes."""
-        config, device = self.config, self.compute.device
-        is_recorded = self.is_compiled and device.type == "cuda" and self.launch.is_alone
-        learning_rate: torch.Tensor | float = config.learning_rate
-        if is_recorded and can_be_recorded(config.optimizer):
-            learning_rate = torch.tensor(learning_rate, device=device)
-        return build_optimizer(config.optimizer, self.segmentation_model.parameters(), learning_rate)
-
-    def init_training(self) -> tuple[nn.Module, Step]:
-        """The network as it is trained, HU -> logits, and a step with it. Called again inside `training_together`."""
-        model = data_parallel(LogitNetwork(self.segmentation_model), self.compute.device)
-        eager_step = partial(
-            train_step,
-            model=model,
-            loss=partial(segmentation_loss, options=self.config, over_batch=self.config.batch_dice),
-            optimizer=self.optimizer,
-            augment=self.augmentation_model,
-            compute=self.compute,
-        )
-        if not self.is_compiled:
-            return model, eager_step
-        model = compile_model(model, self.config.compile)
-        step: Step = partial(eager_step, model=model)
-        if torch.is_tensor(self.optimizer.param_groups[0]["lr"]):
-            step = CapturedStep(step, is_ready=lambda: has_state(self.optimizer))
-        # PyTorch compiles anew for each number of threads: in a trial of some the model runs as it is.
-        return model, lambda *batch: (step if self.train_threads.is_settled else eager_step)(*batch)
-
-    @contextmanager
-    def training_together(self) -> Iterator[None]:
-        """Inside, the processes of the run communicate, and each step is all of theirs."""
-        with process_group(self.launch) as self.run.launch_id:
-            self.training_model, self.train_step = self.init_training()
-            try:
-                yield
-            finally:  # which may not outlive the process group
-                del self.training_model, self.train_step
+        learning_rate: torch.Tensor | float = self.config.learning_rate
+        if is_recorded(self.config, self.compute.device, self.launch) and can_be_recorded(self.config.optimizer):
+            learning_rate = torch.tensor(learning_rate, device=self.compute.device)
+        return build_optimizer(self.config.optimizer, self.segmentation_model.parameters(), learning_rate)
 
     def init_train_ds(self) -> TrainingLuna2dSegmentationDataset:
-        config = self.config
-        if config.samples_per_epoch < self.launch.world_size:
-            counts = f"{config.samples_per_epoch} samples an epoch for {self.launch.world_size} processes"
-            raise InputError(f"{counts}; raise it", option="--samples-per-epoch")
-        return TrainingLuna2dSegmentationDataset(
-            config.val_stride,
-            is_val_set=False,
-            samples_per_epoch=config.samples_per_epoch,
-            seed=config.seed,
-            device=self.compute.device,
-            negatives=config.negatives,
-            hard_negative_candidates=config.hard_negative_candidates,
-            all_nodule_slices=config.all_nodule_slices,
-            weight_by_diameter=config.weight_by_diameter,
-            slice_spacing_mm=self.segmentation_model.slice_spacing_mm,
-            folders=config.folders,
-            labels=config.label_options,
-        )
+        return open_train_ds(self.config, self.compute.device, self.launch.world_size)
 
     def init_val_ds(self) -> Luna2dSegmentationDataset:
-        val_ds = Luna2dSegmentationDataset(
-            self.config.val_stride,
-            is_val_set=True,
-            folders=self.config.folders,
-            labels=self.config.label_options,
-            slice_spacing_mm=self.segmentation_model.slice_spacing_mm,
-            negative_slices=self.config.val_negatives,
-        )
-        if not val_ds.nodule_slice_count:
-            series = f"none of the {len(val_ds.series_list)} validation series has a nodule"
-            raise InputError(f"{series}: there is nothing to score; choose another split", option="--val-stride")
-        return val_ds
+        return open_val_ds(self.config)
 
     def init_val_dl(self, val_ds: Luna2dSegmentationDataset, batches: list[list[int]]) -> DataLoader[Any]:
         return DataLoader(
@@ -195,7 +124,7 @@ class SegmentationTrainingApp:
     def main(self) -> None:
         """Train, validate, save. Raises: InputError for data, folders or options that cannot be used."""
         keep_freed_memory()
-        with self.training_together():
+        with self.learner.training_together() as self.run.launch_id:
             train_ds, val_ds = self.init_train_ds(), self.init_val_ds()
             if self.launch.is_first:
                 make_writable_folder(self.run.files.folder, "--models-dir")
@@ -203,8 +132,8 @@ class SegmentationTrainingApp:
             self.run.series = {"trn": train_ds.series_list, "val": val_ds.series_list}
             all_series = train_ds.series_list + val_ds.series_list
             self.run.data_fingerprint = fingerprint_data(train_ds.ct_cache, all_series, self.config.crop_choice)
-            resume_run(self.run, self.settings, self.trained, self.compute, self.launch, train_ds.ct_cache)
-            log_start(self.run, train_ds, val_ds, self.compute, self.is_compiled)
+            resume_run(self.run, self.settings, self.learner, train_ds.ct_cache)
+            log_start(self.run, train_ds, val_ds, self.compute)
             signals = Interruption() if self.launch.is_alone else nullcontext()
             with self.init_report() as report, signals as self.interruption:
                 if report:
@@ -221,11 +150,11 @@ class SegmentationTrainingApp:
                     self.run.end_epoch(self.totals.skipped_count)
                     self.save_model(scores, is_best=scores is not None and self.run.update_best(scores))
             if self.launch.is_first:
-                log_end(self.run, self.evaluated_model, val_ds, self.predict)
+                log_end(self.run, self.learner, val_ds)
 
     def do_training(self, epoch_ndx: int, train_ds: TrainingLuna2dSegmentationDataset) -> Scores:
         """Train for an epoch, or for the rest of the one in which a run was stopped."""
-        self.training_model.train()
+        self.learner.training_model.train()
         seed_epoch(self.config.seed, epoch_ndx, self.launch.rank)
         train_ds.shuffle_samples(epoch_ndx)
         self.totals = self.run.begin_epoch(self.compute.device)
@@ -236,16 +165,16 @@ class SegmentationTrainingApp:
 
             def step(ct_slices: torch.Tensor, label_mask: torch.Tensor) -> StepResult:
                 set_learning_rate(self.optimizer, self.run.learning_rate(epoch_ndx))
-                return self.train_step(ct_slices, label_mask)
+                return self.learner.train_step(ct_slices, label_mask)
 
             def after_step(batch: Batch, result: StepResult) -> None:
                 self.run.step += 1
-                self.trained.update_average(result.faults.any())
+                self.learner.update_average(result.faults.any())
                 self.non_finite.add(f"epoch {epoch_ndx}, step {self.run.step}", result.faults, *batch[2:])
                 bar.update(len(batch[0]) * self.launch.world_size)
                 self.pause(f"in epoch {epoch_ndx}, after {self.run.step} steps")
 
-            train_one_epoch(step, batches, self.totals, after_step, self.train_threads)
+            train_one_epoch(step, batches, self.totals, after_step, self.learner.train_threads)
         self.non_finite.check()
         scores = self.totals.reduce(self.config, f"epoch {epoch_ndx} (trn)")
         warn_of_skipped(self.totals, f"E{epoch_ndx} trn")
@@ -253,7 +182,7 @@ class SegmentationTrainingApp:
 
     def do_validation(self, epoch_ndx: int, val_ds: Luna2dSegmentationDataset) -> Scores:
         """Score the slices that hold nodule, and all slices together if there are others."""
-        model = self.evaluated_model.eval()
+        model = self.learner.evaluated_model.eval()
         copy_buffers_from_first(model)
         batches = val_ds.group_by_series(get_slice_batch_size(self.compute.device), self.launch)
         with progress_bar(sum(map(len, batches)), f"E{epoch_ndx} validation", "slice") as bar:
@@ -264,7 +193,7 @@ class SegmentationTrainingApp:
                 self.pause(f"in the validation of epoch {epoch_ndx}")
 
             loss, loader = partial(segmentation_loss, options=self.config), self.init_val_dl(val_ds, batches)
-            totals = validate(model, loader, loss, self.compute, after_step, self.val_threads)
+            totals = validate(model, loader, loss, self.compute, after_step, self.learner.val_threads)
         self.non_finite.check()
         scores, scores_of_all = (each.reduce(self.config, f"epoch {epoch_ndx} (val)") for each in totals)
         totals_of_nodules, totals_of_all = totals
@@ -283,18 +212,9 @@ class SegmentationTrainingApp:
         signal_number = self.interruption.signal_number
         if signal_number is not None or self.run.is_save_due():
             self.non_finite.check()
-            self.run.save_midway(self.trained, self.totals)
+            self.run.save_midway(self.learner, self.totals)
         if signal_number is not None:
             raise stopped(signal_number, where, self.run.files.last)
-
-    @property
-    def evaluated_model(self) -> SegmentationNetwork:
-        """The model that is scored, saved and shown."""
-        return self.trained.evaluated
-
-    def predict(self, ct_slices: torch.Tensor) -> torch.Tensor:
-        """(batch, 7, row, col) in HU -> (batch, 1, row, col), bool."""
-        return predict(ct_slices, self.evaluated_model.eval(), self.compute)
 
     def log_metrics(self, report: TensorBoardReport | None, epoch_ndx: int, mode: str, scores: Scores) -> Scores:
         log.info(f"E{epoch_ndx} {mode} {scores}")
@@ -313,11 +233,11 @@ class SegmentationTrainingApp:
         if report:
             samples_count = self.run.count_samples(epoch_ndx)
             for mode, dataset in datasets.items():
-                report.log_overlays(mode, dataset, self.predict, samples_count, with_labels=epoch_ndx == 1)
+                report.log_overlays(mode, dataset, self.learner.predict, samples_count, with_labels=epoch_ndx == 1)
 
     def save_model(self, scores: Scores | None, is_best: bool) -> None:
         if self.launch.is_first:
-            self.run.save(self.trained, scores, is_best)
+            self.run.save(self.learner, scores, is_best)
 
     @property
     def runs_dir(self) -> Path:

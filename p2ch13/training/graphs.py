@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from p2ch13.config import TrainingConfig
 from p2ch13.util.errors import InputError
+from p2ch13.util.launch import Launch
 
 COMPILE_FROM_SAMPLES = 300_000  # an epoch of the book's; compiling takes longer than it gains in a short run
 
@@ -47,14 +49,19 @@ def set_random_state(device: torch.device, states: Mapping[str, torch.Tensor]) -
         torch.cuda.set_rng_state(states["cuda"], device)
 
 
-def should_compile(choice: str, sample_count: int) -> bool:
-    """Decide whether to fuse a run's operations with `torch.compile`, and on one GPU to record and replay its steps.
+def is_compiled(config: TrainingConfig) -> bool:
+    """Decide whether to fuse a run's operations with `torch.compile`.
 
     `auto` does so in long runs: compiling takes half a minute.
     """
-    if choice == "auto":
-        return sample_count >= COMPILE_FROM_SAMPLES and has_compiler()
-    return choice == "yes"
+    if config.deterministic or config.compile != "auto":
+        return not config.deterministic and config.compile == "yes"
+    return config.epochs * config.samples_per_epoch >= COMPILE_FROM_SAMPLES and has_compiler()
+
+
+def is_recorded(config: TrainingConfig, device: torch.device, launch: Launch) -> bool:
+    """Decide whether to record and replay a run's steps: those of compiled models on one GPU."""
+    return is_compiled(config) and device.type == "cuda" and launch.is_alone
 
 
 def has_compiler() -> bool:

@@ -12,11 +12,12 @@ from typing import Any
 from p2ch13.config import TrainingConfig
 from p2ch13.data.cache import describe_rebuilt
 from p2ch13.data.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
-from p2ch13.detection.pictures import Predictor, draw_findings, write_png
+from p2ch13.detection.pictures import draw_findings, write_png
 from p2ch13.evaluation.metrics import Scores
 from p2ch13.network.checkpoint import load_checkpoint
 from p2ch13.network.compute import Compute
-from p2ch13.network.model import SegmentationNetwork
+from p2ch13.training.graphs import is_compiled
+from p2ch13.training.learner import Learner
 from p2ch13.training.run import RunState
 from p2ch13.training.totals import EpochTotals
 from p2ch13.util.errors import Stopped
@@ -29,9 +30,8 @@ def log_start(
     train_ds: TrainingLuna2dSegmentationDataset,
     val_ds: Luna2dSegmentationDataset,
     compute: Compute,
-    is_compiled: bool,
 ) -> None:
-    for line in [*describe_data(train_ds, val_ds), *describe_work(run.config, run.world_size, compute, is_compiled)]:
+    for line in [*describe_data(train_ds, val_ds), *describe_work(run.config, run.world_size, compute)]:
         log.info(line)
     if rebuilt_count := train_ds.ct_cache.rebuilt_count + val_ds.ct_cache.rebuilt_count:
         log.warning(describe_rebuilt(rebuilt_count))
@@ -47,14 +47,14 @@ def describe_data(train_ds: TrainingLuna2dSegmentationDataset, val_ds: Luna2dSeg
     ]
 
 
-def describe_work(config: TrainingConfig, world_size: int, compute: Compute, is_compiled: bool) -> list[str]:
+def describe_work(config: TrainingConfig, world_size: int, compute: Compute) -> list[str]:
     lines = [
         f"{config.epochs} epochs of {config.samples_per_epoch:,} samples in batches of {config.batch_size}"
         f"{'' if world_size == 1 else f' in each of {world_size} processes'}; "
         f"{compute.dtype_name} on {compute.device.type}; "
         f"augmentation: {', '.join(config.augmentation) or 'none'}."
     ]
-    if is_compiled:
+    if is_compiled(config):
         lines.append("The first step compiles the network, which takes half a minute; --compile no does without it.")
     return lines
 
@@ -71,16 +71,13 @@ def stopped(signal_number: int, where: str, last: Path) -> Stopped:
     return Stopped(message, signal_number)
 
 
-def log_end(run: RunState, model: SegmentationNetwork, val_ds: Luna2dSegmentationDataset, predict: Predictor) -> None:
-    """Draw the best model's findings, and say where everything is.
-
-    Args: model: gets the best model's weights; predict: by this model.
-    """
+def log_end(run: RunState, learner: Learner, val_ds: Luna2dSegmentationDataset) -> None:
+    """Draw the best model's findings, and say where everything is. The learner gets the best model's weights."""
     best = None
     if run.best_score != -math.inf:
         best = load_checkpoint(run.files.best)
-        model.load_state_dict(best["model_state"])
-        write_png(run.files.figure, draw_findings(val_ds, predict))
+        learner.evaluated_model.load_state_dict(best["model_state"])
+        write_png(run.files.figure, draw_findings(val_ds, learner.predict))
     run.files.forget_launch()
     for line in describe_end(run, best):
         log.info(line)

@@ -11,15 +11,14 @@ from typing import Any, NamedTuple
 from p2ch13.config import TrainingConfig
 from p2ch13.data.cache import CtCache
 from p2ch13.network.checkpoint import check_allowed, load_checkpoint
-from p2ch13.network.compute import Compute
 from p2ch13.network.model import UNNAMED_ACTIVATION
 from p2ch13.training.distributed import copy_from_first
+from p2ch13.training.learner import Learner
 from p2ch13.training.options import check_options, given_options, parse_config, resume_config
 from p2ch13.training.provenance import renew_fingerprint
-from p2ch13.training.run import RunState, Trained, choose_dtype
+from p2ch13.training.run import RunState, choose_dtype
 from p2ch13.training.run_files import find_last_of_launch, find_latest, is_name_part, models_dir_of
 from p2ch13.util.errors import InputError
-from p2ch13.util.launch import Launch
 
 log = logging.getLogger(__name__)
 
@@ -57,14 +56,12 @@ def read_settings(sys_argv: Sequence[str]) -> Settings:
     return Settings(config, path, state)
 
 
-def resume_run(
-    run: RunState, settings: Settings, trained: Trained, compute: Compute, launch: Launch, ct_cache: CtCache
-) -> None:
+def resume_run(run: RunState, settings: Settings, learner: Learner, ct_cache: CtCache) -> None:
     """Resume the run that `--resume` names; or, if torchrun has restarted its processes, theirs.
 
     Raises: InputError if the state does not fit the data or the number of processes, or is corrupt.
     """
-    path, state = settings.path, settings.state
+    path, state, compute, launch = settings.path, settings.state, learner.compute, learner.launch
     if last := copy_from_first(find_last_of_launch(run.files.folder, run.launch_id) if launch.is_first else None):
         path, state = last, copy_from_first(load_checkpoint(last) if launch.is_first else None)
     if path is not None and state is not None:
@@ -72,7 +69,7 @@ def resume_run(
             raise InputError("this run was stopped by one process in the middle of an epoch", option="--resume")
         saved, series_list = state["data_fingerprint"], [*run.series["trn"], *run.series["val"]]
         state["data_fingerprint"] = renew_fingerprint(saved, run.data_fingerprint, ct_cache, series_list)
-        run.resume(state, trained)
+        run.resume(state, learner)
         compute.dtype = choose_dtype(run.config.precision, state.get("dtype"), compute.dtype)
         log.info(f"Resuming from {path}: after epoch {state['epoch']}, step {state['step']} of the next")
         if copy_from_first(launch.is_first and run.files.is_ahead_of(path, state)):

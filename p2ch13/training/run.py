@@ -10,18 +10,17 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any
 
 import torch
-from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel
 
 from p2ch13.config import TrainingConfig
 from p2ch13.evaluation.metrics import Scores
 from p2ch13.network.checkpoint import UNREADABLE, check_finite, save_checkpoint
-from p2ch13.network.model import BOOK_MODEL, BOOK_NETWORK, SegmentationNetwork
+from p2ch13.network.model import BOOK_MODEL, BOOK_NETWORK
 from p2ch13.training.graphs import get_random_state, set_random_state
-from p2ch13.training.optimizers import LR_SCHEDULES, update_average
+from p2ch13.training.learner import Learner
+from p2ch13.training.optimizers import LR_SCHEDULES
 from p2ch13.training.provenance import get_commit, get_versions
 from p2ch13.training.run_files import RunFiles, models_dir_of
 from p2ch13.training.totals import EpochTotals
@@ -29,34 +28,6 @@ from p2ch13.util.errors import InputError, one_line
 from p2ch13.util.files import atomic_write
 
 log = logging.getLogger(__name__)
-
-
-class Trained(NamedTuple):
-    """All that training changes."""
-
-    model: SegmentationNetwork
-    optimizer: Optimizer
-    averaged: AveragedModel | None  # the EMA of the model
-
-    @property
-    def evaluated(self) -> SegmentationNetwork:
-        """The model that is scored, saved and shown: the EMA, where there is one."""
-        return self.model if self.averaged is None else cast("SegmentationNetwork", self.averaged.module)
-
-    def update_average(self, is_bad: torch.Tensor) -> None:
-        if self.averaged is not None:
-            update_average(self.averaged, self.model, is_bad)
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        self.evaluated.load_state_dict(state["model_state"])
-        if self.averaged is not None:
-            self.model.load_state_dict(state["trained_state"])
-            self.averaged.n_averaged.fill_(state["averaged_count"])
-        rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.optimizer.load_state_dict(state["optimizer_state"])
-        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-            if isinstance(rate, torch.Tensor):  # it was loaded onto the CPU, where a recorded step cannot read it
-                group["lr"] = group["lr"].to(rate.device)
 
 
 @dataclass
@@ -144,14 +115,14 @@ class RunState:
     def is_save_due(self) -> bool:
         return time.monotonic() - self.saved_at_s > 60 * self.config.checkpoint_minutes
 
-    def save_midway(self, trained: Trained, totals: EpochTotals) -> None:
+    def save_midway(self, learner: Learner, totals: EpochTotals) -> None:
         """Write the last state in the middle of an epoch. Raises: InputError, see `check_finite`."""
         self.totals = totals.values.tolist()
-        self.save(trained, random_state=get_random_state(totals.values.device))
+        self.save(learner, random_state=get_random_state(totals.values.device))
 
     def save(
         self,
-        trained: Trained,
+        learner: Learner,
         scores: Scores | None = None,
         is_best: bool = False,
         random_state: dict[str, torch.Tensor] | None = None,
@@ -160,7 +131,7 @@ class RunState:
 
         Raises: InputError, see `check_finite`.
         """
-        state = as_dict(self, trained, scores, random_state)
+        state = as_dict(self, learner, scores, random_state)
         check_finite(self.files.last, state)
         if scores:
             path = self.files.path(f"{self.count_samples(self.epoch)}.state")
@@ -173,7 +144,7 @@ class RunState:
         if random_state is None:
             self.files.remove_old(self.config.keep_checkpoints)
 
-    def resume(self, state: Mapping[str, Any], trained: Trained) -> None:
+    def resume(self, state: Mapping[str, Any], learner: Learner) -> None:
         """Load a saved state, to continue as if the run had never ended. Raises: InputError if that cannot be."""
         if state["data_fingerprint"] != self.data_fingerprint or state.get("series", self.series) != self.series:
             raise InputError(
@@ -182,7 +153,7 @@ class RunState:
                 path=Path(self.config.data_dir),
             )
         try:
-            trained.load(state)
+            learner.load(state)
             self.epoch, self.step = state["epoch"], state["step"]
             self.totals = state["totals"]
             if self.totals is not None:
@@ -212,7 +183,7 @@ class RunState:
 
 def as_dict(
     run: RunState,
-    trained: Trained,
+    learner: Learner,
     scores: Scores | None = None,
     random_state: dict[str, torch.Tensor] | None = None,
 ) -> dict[str, Any]:
@@ -221,11 +192,11 @@ def as_dict(
     The book's keys, and what loading and resuming need. `epoch` counts finished epochs, `step` the steps of the
     optimizer since then.
     """
-    model, optimizer, averaged = trained
+    model, optimizer, averaged = learner.model, learner.optimizer, learner.averaged
     return {
         "sys_argv": run.sys_argv,
         "time": str(datetime.datetime.now()),
-        "model_state": trained.evaluated.state_dict(),
+        "model_state": learner.evaluated_model.state_dict(),
         "model_name": type(model).__name__,
         "network": run.config.network,
         "model_args": model_args_of(run.config),

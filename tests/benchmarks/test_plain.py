@@ -87,12 +87,12 @@ class InDoublePrecision(Dataset):
 @pytest.fixture
 def both(app, plain):
     """The same first weights and the same samples: the package's training, plain training, their data."""
-    training = PlainTraining(app.augmentation_model)
+    training = PlainTraining(app.learner.augmentation_model)
     copy_weights(app.segmentation_model, training.model)
     train_ds, plain_ds = app.init_train_ds(), PlainTrainingDataset(plain, plain.split(2, False), SAMPLES)
     for dataset in (train_ds, plain_ds):
         dataset.shuffle_samples(1)
-    app.training_model.train()
+    app.learner.training_model.train()
     return app, training, train_ds, plain_ds
 
 
@@ -109,7 +109,7 @@ def test_losses_step_by_step(both):
     for step, (ct_slices, label_mask, *_) in enumerate(islice(train_ds.batches(app.config.batch_size), 3)):
         copy_weights(app.segmentation_model, training.model)
         seed_epoch(0, step, 0)
-        result = app.train_step(ct_slices.double(), label_mask)
+        result = app.learner.train_step(ct_slices.double(), label_mask)
         seed_epoch(0, step, 0)
         torch.testing.assert_close(result.losses, next(plain_losses), rtol=1e-6, atol=0)
     assert step == 2
@@ -123,7 +123,7 @@ def test_losses_of_two_runs(both):
     training.model.double()
     seed_epoch(0, 1, 0)
     ours = [
-        app.train_step(ct_slices.double(), label_mask).losses
+        app.learner.train_step(ct_slices.double(), label_mask).losses
         for ct_slices, label_mask, *_ in train_ds.batches(app.config.batch_size)
     ]
     seed_epoch(0, 1, 0)

@@ -52,7 +52,7 @@ def spoil_step(app: SegmentationTrainingApp, step: int) -> None:
 def record_unchanged(app: SegmentationTrainingApp) -> list[bool]:
     """Tell, step by step, whether all of the model's weights and statistics stay as they are."""
     unchanged: list[bool] = []
-    take_step = app.train_step
+    take_step = app.learner.train_step
 
     def step(*batch: torch.Tensor) -> Any:
         before = [value.clone() for value in app.segmentation_model.state_dict().values()]
@@ -61,7 +61,7 @@ def record_unchanged(app: SegmentationTrainingApp) -> list[bool]:
         unchanged.append(all(torch.equal(*pair) for pair in zip(before, after, strict=True)))
         return result
 
-    app.train_step = step
+    app.learner.train_step = step
     return unchanged
 
 
@@ -94,7 +94,7 @@ def validate(app: SegmentationTrainingApp) -> list[dict[str, float]]:
 def train_weights(app: SegmentationTrainingApp) -> list[float]:
     """How far the weights of the processes are from each other after an epoch; the last learning rate."""
     app.do_training(1, app.init_train_ds())
-    own = torch.cat([parameter.detach().flatten() for parameter in app.evaluated_model.parameters()])
+    own = torch.cat([parameter.detach().flatten() for parameter in app.learner.evaluated_model.parameters()])
     highest, lowest = own.clone(), own.clone()
     dist.all_reduce(highest, dist.ReduceOp.MAX)
     dist.all_reduce(lowest, dist.ReduceOp.MIN)
@@ -129,7 +129,7 @@ def main(name: str, result_path: str, *options: str) -> None:
     if name == "train":
         train(result_path, options)
     app = SegmentationTrainingApp(options)
-    with app.training_together():
+    with app.learner.training_together():
         result = PROGRAMS[name](app)
     if not app.launch.is_first:
         return

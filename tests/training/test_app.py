@@ -20,9 +20,10 @@ from p2ch13.evaluation.metrics import Scores
 from p2ch13.network import compute
 from p2ch13.network.checkpoint import load_checkpoint, load_model
 from p2ch13.training import app as training_app
-from p2ch13.training import loop, losses
+from p2ch13.training import learner, loop, losses
 from p2ch13.training.__main__ import main
 from p2ch13.training.app import SegmentationTrainingApp
+from p2ch13.training.graphs import is_compiled
 from p2ch13.training.losses import sum_pixels
 from p2ch13.training.messages import log_start
 from p2ch13.training.non_finite import NonFiniteLossMonitor
@@ -133,7 +134,7 @@ def test_damaged_values_of_the_cache_are_counted_at_the_start(options, folders, 
     for path in folders.cache_dir.rglob("*.val"):
         path.write_bytes(path.read_bytes()[:-1])
     with caplog.at_level("INFO"):
-        log_start(app.run, app.init_train_ds(), app.init_val_ds(), app.compute, app.is_compiled)
+        log_start(app.run, app.init_train_ds(), app.init_val_ds(), app.compute)
     assert describe_rebuilt(3) in caplog.text  # one for each nodule
 
 
@@ -144,7 +145,7 @@ def test_scores_are_the_same_kind_with_and_without_augmentation(options, augment
     batch = next(app.init_train_ds().batches(16))
     with torch.no_grad():
         app.segmentation_model.unet.last.bias.fill_(1e6)  # everything is nodule
-    tp, fn, fp = app.train_step(*batch[:2]).counts.sum(0)
+    tp, fn, fp = app.learner.train_step(*batch[:2]).counts.sum(0)
     assert fn == 0
     assert tp + fp == 16 * 64 * 64
     assert 0 < tp < 16 * 64 * 64 / 4
@@ -156,7 +157,9 @@ def test_validation_scores_by_another_way(options, folders):
     val_ds = Luna2dSegmentationDataset(2, True, folders=folders)
     scores = app.do_validation(1, val_ds)
     assert scores.recall > 0
-    predictions = torch.cat([app.predict(hu.unsqueeze(0)) for hu, *_ in (val_ds[ndx] for ndx in range(len(val_ds)))])
+    predictions = torch.cat(
+        [app.learner.predict(hu.unsqueeze(0)) for hu, *_ in (val_ds[ndx] for ndx in range(len(val_ds)))]
+    )
     labels = torch.stack([val_ds[ndx][1] for ndx in range(len(val_ds))])
     assert scores.recall == pytest.approx(predictions[labels].float().mean().item())
     assert scores.precision == pytest.approx(labels[predictions].float().mean().item())
@@ -345,20 +348,20 @@ def test_averaged_weights_by_hand(options):
     app = SegmentationTrainingApp([*options, "--ema", "--samples-per-epoch", "48"])
     train_ds = app.init_train_ds()
     weights = []
-    take_step = app.train_step
+    take_step = app.learner.train_step
 
     def remember(*batch):
         result = take_step(*batch)
         weights.append(app.segmentation_model.unet.last.weight.detach().clone())
         return result
 
-    app.train_step = remember
+    app.learner.train_step = remember
     app.do_training(1, train_ds)
     expected = weights[0]
     for weight in weights[1:]:
         expected = 0.99 * expected + 0.01 * weight
     assert len(weights) == 3
-    assert torch.allclose(app.evaluated_model.unet.last.weight, expected, atol=1e-7)
+    assert torch.allclose(app.learner.evaluated_model.unet.last.weight, expected, atol=1e-7)
 
 
 def test_depth_is_kept_with_the_model(options):
@@ -402,7 +405,7 @@ def test_a_loss_that_is_not_finite_is_skipped(options, caplog):
     assert "Skipped: the loss of epoch 1, step 2 is not finite; its slices: 1.2.1 7, 1.2.3 1 8" in caplog.text
     assert "E1 trn: skipped 1 batches" in caplog.text
     app.run.end_epoch(app.totals.skipped_count)
-    assert as_dict(app.run, app.trained)["left_out_count"] == 1
+    assert as_dict(app.run, app.learner)["left_out_count"] == 1
 
 
 def test_on_a_gpu_several_losses_are_looked_at_together():
@@ -450,7 +453,11 @@ def spoil_gradient(app, step, value=torch.inf):
 def copy_of_all(app):
     """Weights, statistics, what the optimizer keeps, averaged weights."""
     moments = [value for values in app.optimizer.state.values() for value in values.values()]
-    tensors = [*app.segmentation_model.state_dict().values(), *moments, *app.evaluated_model.state_dict().values()]
+    tensors = [
+        *app.segmentation_model.state_dict().values(),
+        *moments,
+        *app.learner.evaluated_model.state_dict().values(),
+    ]
     return [tensor.clone() for tensor in tensors]
 
 
@@ -504,7 +511,7 @@ def test_the_average_begins_with_the_first_good_step(options):
     app = SegmentationTrainingApp([*options, "--ema", "--skip-non-finite", "--samples-per-epoch", "32"])
     spoil_gradient(app, 1)
     app.do_training(1, app.init_train_ds())
-    weights = (model.unet.last.weight for model in (app.evaluated_model, app.segmentation_model))
+    weights = (model.unet.last.weight for model in (app.learner.evaluated_model, app.segmentation_model))
     assert torch.equal(*weights)
 
 
@@ -513,15 +520,15 @@ def test_what_is_not_finite_is_not_saved(options, spoiled):
     app = SegmentationTrainingApp([*options, "--ema", "--depth", "1"])
     app.main()
     files = {path: path.read_bytes() for path in app.run.files.folder.iterdir()}
-    spoiled_model = {"weights": app.segmentation_model, "average": app.evaluated_model}.get(spoiled)
+    spoiled_model = {"weights": app.segmentation_model, "average": app.learner.evaluated_model}.get(spoiled)
     parameter = app.segmentation_model.unet.last.weight
     tensor = app.optimizer.state[parameter]["exp_avg"] if spoiled_model is None else spoiled_model.unet.last.weight
     with torch.no_grad():
         tensor.view(-1)[0] = torch.nan
     scores = Scores.from_counts(1.0, 0.5, 1, 1, 1)
     for save in (
-        lambda: app.run.save_midway(app.trained, app.totals),
-        lambda: app.run.save(app.trained, scores, is_best=True),
+        lambda: app.run.save_midway(app.learner, app.totals),
+        lambda: app.run.save(app.learner, scores, is_best=True),
     ):
         with pytest.raises(InputError, match=r"last\.state: not written, since the model's weights are not finite"):
             save()
@@ -548,14 +555,16 @@ def test_deterministic_runs_are_equal(options, tmp_path):
         states.append(load_checkpoint(path))
     first, second = (state["model_state"] for state in states)
     assert all(torch.equal(first[name], second[name]) for name in first)
-    assert not torch.equal(first["unet.last.weight"], SegmentationTrainingApp(options).evaluated_model.unet.last.weight)
+    assert not torch.equal(
+        first["unet.last.weight"], SegmentationTrainingApp(options).learner.evaluated_model.unet.last.weight
+    )
     assert states[0]["scores"] == states[1]["scores"]
 
 
 def test_deterministic_operations_only(monkeypatch):
     called = []
     monkeypatch.setattr(torch, "use_deterministic_algorithms", called.append)
-    assert not SegmentationTrainingApp(["--deterministic", "--epochs", "9"]).is_compiled
+    assert not is_compiled(SegmentationTrainingApp(["--deterministic", "--epochs", "9"]).config)
     assert called == [True]
 
 
@@ -570,11 +579,11 @@ def two_threads(monkeypatch):
 
 def test_training_and_validation_choose_their_threads(options, two_threads):
     app = SegmentationTrainingApp([*options, "--samples-per-epoch", "64"])
-    assert (app.train_threads.counts, app.val_threads.counts) == ((1, 2), (1, 2))
+    assert (app.learner.train_threads.counts, app.learner.val_threads.counts) == ((1, 2), (1, 2))
     train_ds, val_ds = app.init_train_ds(), app.init_val_ds()
     for tuner, work in (
-        (app.train_threads, lambda: app.do_training(1, train_ds)),
-        (app.val_threads, lambda: app.do_validation(1, val_ds)),
+        (app.learner.train_threads, lambda: app.do_training(1, train_ds)),
+        (app.learner.val_threads, lambda: app.do_validation(1, val_ds)),
     ):
         assert not tuner.is_settled
         while not tuner.is_settled:
@@ -598,19 +607,19 @@ def test_code_is_compiled_for_the_chosen_number_of_threads(options, two_threads,
             self.model = model
 
         def forward(self, ct_slices):
-            called.append(app.train_threads.is_settled)
+            called.append(app.learner.train_threads.is_settled)
             return self.model(ct_slices)
 
-    monkeypatch.setattr(training_app, "compile_model", lambda model, choice: Compiled(model))
+    monkeypatch.setattr(learner, "compile_model", lambda model, choice: Compiled(model))
     app = SegmentationTrainingApp([*options, "--samples-per-epoch", "64", "--compile", "yes"])
     train_ds = app.init_train_ds()
-    while not app.train_threads.is_settled:
+    while not app.learner.train_threads.is_settled:
         assert called == []
         app.do_training(1, train_ds)
     called.clear()
     app.do_training(2, train_ds)
     assert called == [True] * 4
-    assert app.train_threads.wait_s > app.val_threads.wait_s
+    assert app.learner.train_threads.wait_s > app.learner.val_threads.wait_s
 
 
 def test_options_from_a_file(tmp_path, capsys):

@@ -19,7 +19,7 @@ from p2ch13.config import PRESETS, Folders
 from p2ch13.evaluation.metrics import Scores
 from p2ch13.network import compute
 from p2ch13.network.checkpoint import load_checkpoint, save_checkpoint
-from p2ch13.training import app as app_module
+from p2ch13.training import learner as learner_module
 from p2ch13.training import run_files
 from p2ch13.training.__main__ import main
 from p2ch13.training.app import SegmentationTrainingApp
@@ -113,7 +113,7 @@ def assert_same_state(state, expected):
 )
 def test_stopped_and_resumed_is_bit_for_bit_the_same(options, tmp_path, monkeypatch, whole, function, after, position):
     app = SegmentationTrainingApp(options)
-    stop_in(app if function == "log_images" else app_module, monkeypatch, function, after)
+    stop_in(app if function == "log_images" else learner_module, monkeypatch, function, after)
     with pytest.raises(Stopped) as stopped:
         app.main()
     state = last_state(tmp_path)
@@ -143,7 +143,7 @@ def test_stopped_in_a_validation(options, tmp_path, monkeypatch, whole):
     resumed = SegmentationTrainingApp(["--resume", str(app.run.files.last)])
     taken = []
     monkeypatch.setattr(
-        app_module, "train_step", lambda *batch, **options: (taken.append(1), train_step(*batch, **options))[1]
+        learner_module, "train_step", lambda *batch, **options: (taken.append(1), train_step(*batch, **options))[1]
     )
     resumed.main()
     assert len(taken) == 3  # of the second epoch
@@ -179,7 +179,7 @@ def test_an_earlier_epoch_that_is_stopped_at_once(options, tmp_path, monkeypatch
     branches = []
     for epoch, best_epoch, best_score in ((2, 2, 0.5), (3, None, None), (1, 1, 0.25)):
         branch = SegmentationTrainingApp(["--resume", str(states[epoch])])
-        stop_in(app_module, monkeypatch, "train_step", 1)
+        stop_in(learner_module, monkeypatch, "train_step", 1)
         with pytest.raises(Stopped) as stopped:
             branch.main()
         assert str(branch.run.files.last) in str(stopped.value)
@@ -202,7 +202,7 @@ def test_a_best_model_of_before_is_the_branchs_too(options, monkeypatch):
     monkeypatch.setattr(app, "do_validation", lambda *_: Scores.from_counts(1.0, 0.5, 1, 1, 1, next(scores)))
     app.main()
     branch = SegmentationTrainingApp(["--resume", str(app.run.files.path("40.state"))])
-    stop_in(app_module, monkeypatch, "train_step", 1)
+    stop_in(learner_module, monkeypatch, "train_step", 1)
     with pytest.raises(Stopped):
         branch.main()
     assert branch.run.files.best.read_bytes() == app.run.files.best.read_bytes()
@@ -255,7 +255,7 @@ def test_the_number_format_is_kept(monkeypatch, caplog, precision, saved, can, e
 
 def test_the_number_format_is_saved(options, tmp_path):
     app = SegmentationTrainingApp([*options, "--epochs", "1", "--precision", "bf16"])
-    resume_run(app.run, app.settings, app.trained, app.compute, app.launch, app.init_train_ds().ct_cache)
+    resume_run(app.run, app.settings, app.learner, app.init_train_ds().ct_cache)
     app.save_model(None, is_best=False)
     assert last_state(tmp_path)["dtype"] == "bfloat16"
 
@@ -267,13 +267,13 @@ def test_a_deterministic_run_keeps_its_number_of_threads(options, tmp_path, monk
     threads = torch.get_num_threads()
     try:
         app = SegmentationTrainingApp([*options, "--deterministic", "--threads", "auto", "--epochs", "1"])
-        assert (app.train_threads.counts, app.val_threads.counts) == ((2,), (2,))
+        assert (app.learner.train_threads.counts, app.learner.val_threads.counts) == ((2,), (2,))
         app.main()
         state = last_state(tmp_path)
         assert state["threads"] == 2
         save_checkpoint(app.run.files.last, {**state, "threads": saved})
         resumed = SegmentationTrainingApp(["--resume", *folder_options(tmp_path)])
-        assert resumed.train_threads.counts == (3 if saved == 3 else 2,)
+        assert resumed.learner.train_threads.counts == (3 if saved == 3 else 2,)
     finally:
         torch.set_num_threads(threads)
     assert run("--resume", app.run.files.last, "--threads", "1") == 2
@@ -381,7 +381,7 @@ def test_checkpoints_by_the_clock(options, tmp_path, monkeypatch, whole):
         steps.append(1)
         return train_step(*batch, **options)
 
-    monkeypatch.setattr(app_module, "train_step", step)
+    monkeypatch.setattr(learner_module, "train_step", step)
     with pytest.raises(RuntimeError, match="killed"):
         app.main()
     monkeypatch.undo()
@@ -415,12 +415,12 @@ def test_a_signal_for_real(options, tmp_path, signal_number, status):
 def test_a_second_signal_ends_training_at_once(options, tmp_path):
     """In the middle of a step, which is not waited for."""
     code = (
-        "import os, signal, sys; from p2ch13.training import app\n"
+        "import os, signal, sys; from p2ch13.training import learner\n"
         "from p2ch13.training.__main__ import main; from p2ch13.util.errors import run_command\n"
         "def step(*batch, **options):\n"
         "    os.kill(os.getpid(), signal.SIGINT); print('one', flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGTERM); print('two', flush=True)\n"
-        "app.train_step = step; run_command(lambda: main(sys.argv[1:]))"
+        "learner.train_step = step; run_command(lambda: main(sys.argv[1:]))"
     )
     done = subprocess.run([sys.executable, "-c", code, *options], capture_output=True, text=True, cwd=REPOSITORY)
     assert done.returncode == -signal.SIGTERM, done.stderr
