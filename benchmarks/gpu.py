@@ -1,6 +1,6 @@
-"""The same comparison on a GPU: `python -m benchmarks.gpu`. It makes its own scans, so that nothing has to be there.
+"""The same comparison on a GPU, on synthetic scans: `python -m benchmarks.gpu`.
 
-With `--smoke`, and without a GPU, it runs on next to nothing, to show that it does: the figures then mean nothing.
+With `--smoke`, and without a GPU, it runs on tiny data to see that it runs: the figures mean nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from p2ch13.util.launch import Launch
 from p2ch13.util.options import positive_int
 
 EPOCH_SAMPLES = 300_000
-PLAIN_SHARE = 20  # plain gets as many fewer samples: it takes a quarter of an hour for an epoch
+PLAIN_SHARE = 20  # plain trains on a twentieth of the samples: its epoch takes a quarter of an hour
 SCANS = replace(FULL, scan_count=40, shape_irc=(24, 512, 512), centers=((8, 200, 180), (15, 300, 350)))
 
 
@@ -60,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--samples", type=positive_int, default=EPOCH_SAMPLES, help="training crops of an epoch")
-    parser.add_argument("--smoke", action="store_true", help="run all of it on next to nothing, and measure nothing")
+    parser.add_argument("--smoke", action="store_true", help="run all of it on tiny data, and measure nothing")
     return parser
 
 

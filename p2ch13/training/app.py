@@ -164,7 +164,8 @@ class SegmentationTrainingApp:
             bar.update(self.run.count_samples(0, self.run.step))
 
             def step(ct_slices: torch.Tensor, label_mask: torch.Tensor) -> StepResult:
-                set_learning_rate(self.optimizer, self.run.learning_rate(epoch_ndx))
+                if (learning_rate := self.run.learning_rate(epoch_ndx)) is not None:
+                    set_learning_rate(self.optimizer, learning_rate)
                 return self.learner.train_step(ct_slices, label_mask)
 
             def after_step(batch: Batch, result: StepResult) -> None:

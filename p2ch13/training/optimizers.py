@@ -107,14 +107,11 @@ def orthogonalize(matrix: torch.Tensor) -> torch.Tensor:
     return result.T if is_tall else result
 
 
-# The learning rate. Not by `torch.optim.lr_scheduler.LambdaLR`, which counts calls: progress is in samples, the last
-# batch of an epoch may be smaller, and a resumed run starts anywhere. It also warns of a first step that was skipped.
-def constant(progress: float) -> float:
-    return 1.0
-
-
 def warm_up_cosine(progress: float) -> float:
     """Compute the factor of the learning rate at a run's `progress`, 0 to 1: linear warm-up, then cosine decay.
+
+    Not applied by `torch.optim.lr_scheduler.LambdaLR`, which counts its calls: progress is in samples, an epoch's last
+    batch may be smaller, a resumed run begins anywhere, and the first step may be skipped, of which it warns.
 
     Source: Loshchilov and Hutter (2017), https://arxiv.org/abs/1608.03983; Goyal et al. (2017),
     https://arxiv.org/abs/1706.02677.
@@ -125,7 +122,7 @@ def warm_up_cosine(progress: float) -> float:
     return LAST_FACTOR + (1 - LAST_FACTOR) * (1 + math.cos(math.pi * descent)) / 2
 
 
-LR_SCHEDULES = {"constant": constant, "cosine": warm_up_cosine}
+LR_FACTORS = {"cosine": warm_up_cosine}  # by --lr-schedule; "constant" has none
 
 
 def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:

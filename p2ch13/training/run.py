@@ -20,7 +20,7 @@ from p2ch13.network.checkpoint import UNREADABLE, check_finite, save_checkpoint
 from p2ch13.network.model import BOOK_MODEL, BOOK_NETWORK
 from p2ch13.training.graphs import get_random_state, set_random_state
 from p2ch13.training.learner import Learner
-from p2ch13.training.optimizers import LR_SCHEDULES
+from p2ch13.training.optimizers import LR_FACTORS
 from p2ch13.training.provenance import get_commit, get_versions
 from p2ch13.training.run_files import RunFiles, models_dir_of
 from p2ch13.training.totals import EpochTotals
@@ -76,10 +76,11 @@ class RunState:
         """The first, every `validation_cadence`-th, and the last, whose model would otherwise never be saved."""
         return epoch_ndx in (1, self.config.epochs) or epoch_ndx % self.config.validation_cadence == 0
 
-    def learning_rate(self, epoch_ndx: int) -> float:
-        """Return the rate of the epoch's next step."""
+    def learning_rate(self, epoch_ndx: int) -> float | None:
+        """Return the rate of the epoch's next step; None if it never changes."""
+        factor = LR_FACTORS.get(self.config.lr_schedule)
         progress = self.count_samples(epoch_ndx - 1, self.step) / self.count_samples(self.config.epochs)
-        return self.config.learning_rate * LR_SCHEDULES[self.config.lr_schedule](progress)
+        return factor and self.config.learning_rate * factor(progress)
 
     def should_stop(self) -> bool:
         """Tell whether `--early-stop` ends the run: none of the latest validations was better than those before."""

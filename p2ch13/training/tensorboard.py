@@ -101,7 +101,7 @@ class TensorBoardReport:
         writer.flush()
 
     def __enter__(self) -> TensorBoardReport:
-        threading.excepthook = leave_os_errors_to_the_caller
+        threading.excepthook = ignore_os_errors
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -132,7 +132,7 @@ def add_png(writer: SummaryWriter, tag: str, overlay: Image, samples_count: int)
     writer.file_writer.add_summary(summary, samples_count)  # type: ignore[attr-defined]  # declared as None
 
 
-def leave_os_errors_to_the_caller(error: threading.ExceptHookArgs) -> None:
+def ignore_os_errors(error: threading.ExceptHookArgs) -> None:
     """Ignore a full disk's error in a writer's thread: the writer's next call raises it again."""
     if not issubclass(error.exc_type, OSError):
         threading.__excepthook__(error)
