@@ -93,7 +93,6 @@ class NonFiniteLossMonitor:
                 continue
             message = batch.describe(*faults)
             if not self.skips:
-                raise InputError(
-                    f"{message}; try --precision fp32 or a lower --learning-rate, or skip it: --skip-non-finite"
-                )
+                cure = "lower it, try --precision fp32, or skip such batches: --skip-non-finite"
+                raise InputError(f"{message}; {cure}", option="--learning-rate")
             log.warning(f"Skipped: {message}")

@@ -69,7 +69,7 @@ def resume_run(run: RunState, settings: Settings, learner: Learner, ct_cache: Ct
             raise InputError("this run was stopped by one process in the middle of an epoch", option="--resume")
         saved, series_list = state["data_fingerprint"], [*run.series["trn"], *run.series["val"]]
         state["data_fingerprint"] = renew_fingerprint(saved, run.data_fingerprint, ct_cache, series_list)
-        run.resume(state, learner)
+        run.resume(path, state, learner)
         compute.dtype = choose_dtype(run.config.precision, state.get("dtype"), compute.dtype)
         log.info(f"Resuming from {path}: after epoch {state['epoch']}, step {state['step']} of the next")
         if copy_from_first(launch.is_first and run.files.is_ahead_of(path, state)):

@@ -145,7 +145,7 @@ class RunState:
         if random_state is None:
             self.files.remove_old(self.config.keep_checkpoints)
 
-    def resume(self, state: Mapping[str, Any], learner: Learner) -> None:
+    def resume(self, path: Path, state: Mapping[str, Any], learner: Learner) -> None:
         """Load a saved state, to continue as if the run had never ended. Raises: InputError if that cannot be."""
         if state["data_fingerprint"] != self.data_fingerprint or state.get("series", self.series) != self.series:
             raise InputError(
@@ -165,7 +165,7 @@ class RunState:
             self.skipped_count = state["left_out_count"]
             self.files = dataclasses.replace(self.files, time_str=state["time_str"])
         except UNREADABLE as error:
-            raise InputError(f"the state to resume is corrupt ({one_line(error)}); take another one") from None
+            raise InputError(f"corrupt ({one_line(error)}); resume from another state", path=path) from None
 
     def branch_off(self, path: Path, state: Mapping[str, Any]) -> None:
         """Continue under a new name, with a copy of the best model until then, if that is still there.

@@ -88,7 +88,7 @@ class EpochTotals:
         """
         sum_over_processes(self.values)
         if not self.sample_count:
-            raise InputError(f"no batch of {name} has a finite loss and gradient; lower --learning-rate")
+            raise InputError(f"no batch of {name} has a finite loss and gradient; lower it", option="--learning-rate")
         return self.scores(loss_of_sums(self.sums, options).item() if options.batch_dice else None)
 
     def scores(self, loss: float | None = None) -> Scores:

