@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -17,30 +17,17 @@ from torch.utils.data import DataLoader
 
 from p2ch13.data.datasets import Batch, Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
 from p2ch13.evaluation.metrics import Scores
-from p2ch13.network.compute import (
-    Compute,
-    get_device,
-    get_dtype,
-    get_slice_batch_size,
-    keep_freed_memory,
-)
+from p2ch13.network.compute import Compute, get_device, get_dtype, get_slice_batch_size, keep_freed_memory
 from p2ch13.network.model import SegmentationNetwork, build_network
-from p2ch13.training.distributed import (
-    copy_buffers_from_first,
-    sync_batchnorm,
-)
-from p2ch13.training.graphs import (
-    enable_determinism,
-    is_recorded,
-    seed_epoch,
-)
+from p2ch13.training.distributed import copy_buffers_from_first, sync_batchnorm
+from p2ch13.training.graphs import enable_determinism, is_recorded, seed_epoch
 from p2ch13.training.learner import Learner
 from p2ch13.training.loop import train_one_epoch, validate
 from p2ch13.training.losses import segmentation_loss
-from p2ch13.training.messages import describe_all, log_end, log_start, stopped, warn_of_skipped
+from p2ch13.training.messages import describe_all, log_end, log_start, stopped
 from p2ch13.training.mining import score_negatives
 from p2ch13.training.non_finite import NonFiniteLossMonitor
-from p2ch13.training.optimizers import build_optimizer, can_be_recorded, set_learning_rate
+from p2ch13.training.optimizers import build_optimizer, set_learning_rate
 from p2ch13.training.provenance import fingerprint_data
 from p2ch13.training.resume import read_settings, resume_run
 from p2ch13.training.run import RunState, model_args_of
@@ -76,10 +63,8 @@ class SegmentationTrainingApp:
         self.compute = Compute(device, get_dtype(config.precision, device))
         self.segmentation_model = self.init_model()
         self.optimizer = self.init_optimizer()
-        saved_threads = (self.settings.state or {}).get("threads")
-        self.learner = Learner(
-            self.segmentation_model, self.optimizer, config, self.compute, self.launch, saved_threads
-        )
+        threads = (self.settings.state or {}).get("threads")
+        self.learner = Learner(self.segmentation_model, self.optimizer, config, self.compute, self.launch, threads)
         self.run = RunState.begin(config, sys_argv, self.launch.world_size)
         self.totals = EpochTotals(device)
         self.non_finite = NonFiniteLossMonitor(device, config.skip_non_finite)
@@ -94,11 +79,9 @@ class SegmentationTrainingApp:
         return model
 
     def init_optimizer(self) -> Optimizer:
-        """The learning rate is a tensor where steps are recorded: a recorded number never changes."""
-        learning_rate: torch.Tensor | float = self.config.learning_rate
-        if is_recorded(self.config, self.compute.device, self.launch) and can_be_recorded(self.config.optimizer):
-            learning_rate = torch.tensor(learning_rate, device=self.compute.device)
-        return build_optimizer(self.config.optimizer, self.segmentation_model.parameters(), learning_rate)
+        config, parameters = self.config, self.segmentation_model.parameters()
+        recorded = is_recorded(config, self.compute.device, self.launch)
+        return build_optimizer(config.optimizer, parameters, config.learning_rate, recorded)
 
     def init_train_ds(self) -> TrainingLuna2dSegmentationDataset:
         return open_train_ds(self.config, self.compute.device, self.launch.world_size)
@@ -146,7 +129,7 @@ class SegmentationTrainingApp:
                     scores = None
                     if self.run.is_validation_epoch(epoch_ndx):
                         scores = self.log_metrics(report, epoch_ndx, "val", self.do_validation(epoch_ndx, val_ds))
-                        self.log_images(report, epoch_ndx, {"trn": train_ds, "val": val_ds})
+                        self.log_images(report, epoch_ndx, trn=train_ds, val=val_ds)
                     self.run.end_epoch(self.totals.skipped_count)
                     self.save_model(scores, is_best=scores is not None and self.run.update_best(scores))
             if self.launch.is_first:
@@ -177,9 +160,7 @@ class SegmentationTrainingApp:
 
             train_one_epoch(step, batches, self.totals, after_step, self.learner.train_threads)
         self.non_finite.check()
-        scores = self.totals.reduce(self.config, f"epoch {epoch_ndx} (trn)")
-        warn_of_skipped(self.totals, f"E{epoch_ndx} trn")
-        return scores
+        return self.totals.reduce(self.config, f"epoch {epoch_ndx} (trn)")
 
     def do_validation(self, epoch_ndx: int, val_ds: Luna2dSegmentationDataset) -> Scores:
         """Score the slices that hold nodule, and all slices together if there are others."""
@@ -197,9 +178,7 @@ class SegmentationTrainingApp:
             totals = validate(model, loader, loss, self.compute, after_step, self.learner.val_threads)
         self.non_finite.check()
         scores, scores_of_all = (each.reduce(self.config, f"epoch {epoch_ndx} (val)") for each in totals)
-        totals_of_nodules, totals_of_all = totals
-        warn_of_skipped(totals_of_all, f"E{epoch_ndx} val")
-        has_others = totals_of_all.sample_count > totals_of_nodules.sample_count
+        has_others = totals[1].sample_count > totals[0].sample_count
         return replace(scores, of_all=scores_of_all) if has_others else scores
 
     def pause(self, where: str) -> None:
@@ -229,7 +208,7 @@ class SegmentationTrainingApp:
         return scores
 
     def log_images(
-        self, report: TensorBoardReport | None, epoch_ndx: int, datasets: Mapping[str, Luna2dSegmentationDataset]
+        self, report: TensorBoardReport | None, epoch_ndx: int, **datasets: Luna2dSegmentationDataset
     ) -> None:
         if report:
             samples_count = self.run.count_samples(epoch_ndx)

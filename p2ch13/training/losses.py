@@ -25,32 +25,20 @@ class PixelSums(NamedTuple):
     pixels: torch.Tensor  # their number
 
 
-class Term(NamedTuple):
-    """A term of the loss.
-
-    Attributes:
-        weighted: sums and weight -> weight times the term, (...).
-        weight: field of `LossOptions` that holds the weight; None: 1.
-    """
-
-    weighted: Callable[[PixelSums, float], torch.Tensor]
-    weight: str | None = None
-
-
 def dice_of_sums(
     correct: torch.Tensor, predicted: torch.Tensor, labeled: torch.Tensor, epsilon: float = EPSILON
 ) -> torch.Tensor:
     return 1 - (2 * correct + epsilon) / (predicted + labeled + epsilon)
 
 
-# A further term is one more line here, and a field of its name in `LossOptions`.
-TERMS: dict[str, Term] = {
-    "dice": Term(lambda sums, weight: weight * dice_of_sums(sums.correct, sums.predicted, sums.labeled)),
+# Sums and weight -> the weighted term, (...). The weight is the field of `LossOptions` of the term's name, or else 1.
+TERMS: dict[str, Callable[[PixelSums, float], torch.Tensor]] = {
+    "dice": lambda sums, weight: weight * dice_of_sums(sums.correct, sums.predicted, sums.labeled),
     # Dice of `prediction * label`, which holds no false positive: it asks for recall alone. A nodule is a thousandth
     # of the pixels, and a network that marks too little gets little gradient from the first term.
-    "fn_dice": Term(lambda sums, weight: weight * dice_of_sums(sums.correct, sums.correct, sums.labeled), "fn_weight"),
+    "fn_weight": lambda sums, weight: weight * dice_of_sums(sums.correct, sums.correct, sums.labeled),
     # Mean over pixels. Dice hardly moves a pixel with a confident false positive; cross-entropy moves it most.
-    "cross_entropy": Term(lambda sums, weight: weight * sums.entropy / sums.pixels, "cross_entropy"),
+    "cross_entropy": lambda sums, weight: weight * sums.entropy / sums.pixels,
 }
 
 
@@ -75,17 +63,17 @@ def segmentation_loss(
 
 def loss_of_sums(sums: torch.Tensor, options: LossOptions) -> torch.Tensor:
     """Add up the weighted terms: (..., 5), of `sum_pixels` -> (...). Sums of several samples give their joint loss."""
-    dice, *others = weighted_terms(sums, options).values()
+    loss, *others = weighted_terms(sums, options).values()
     for term in others:
-        dice = dice + term
-    return dice
+        loss = loss + term
+    return loss
 
 
 def weighted_terms(sums: torch.Tensor, options: LossOptions) -> dict[str, torch.Tensor]:
     """Compute the terms whose weight is not 0: (..., 5), of `sum_pixels` -> name: (...)."""
-    weights = {name: 1.0 if term.weight is None else getattr(options, term.weight) for name, term in TERMS.items()}
     of_pixels = PixelSums(*sums.unbind(-1))
-    return {name: TERMS[name].weighted(of_pixels, weight) for name, weight in weights.items() if weight}
+    weights = {name: getattr(options, name, 1.0) for name in TERMS}
+    return {name: TERMS[name](of_pixels, weight) for name, weight in weights.items() if weight}
 
 
 def sum_pixels(logits: torch.Tensor, label: torch.Tensor, with_entropy: bool = True) -> torch.Tensor:

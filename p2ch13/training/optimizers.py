@@ -24,21 +24,21 @@ LAST_FACTOR = 0.01  # of the learning rate, at the end of a run
 EMA_DECAY = 0.99  # an average of about the latest hundred steps
 
 
-def build_optimizer(name: str, parameters: Iterable[nn.Parameter], learning_rate: torch.Tensor | float) -> Optimizer:
+def build_optimizer(
+    name: str, parameters: Iterable[nn.Parameter], learning_rate: float, is_recorded: bool = False
+) -> Optimizer:
     """Build the optimizer of this name in `OPTIMIZERS`.
 
-    Args: learning_rate: a tensor on the device where steps are recorded, since a recorded number never changes.
+    Args: is_recorded: prepare its steps for a CUDA graph, if they can be part of one. The learning rate then is a
+        tensor: a recorded number never changes.
     """
-    optimizer_class = find_class(OPTIMIZERS[name], {}, "--optimizer")
-    options: dict[str, Any] = {"fused": True} if issubclass(optimizer_class, Adam | SGD) else {}
-    if "capturable" in inspect.signature(optimizer_class).parameters:
-        options["capturable"] = isinstance(learning_rate, torch.Tensor)
-    return cast("Optimizer", optimizer_class(parameters, lr=learning_rate, **options))
-
-
-def can_be_recorded(name: str) -> bool:
-    """Tell whether this optimizer's step can be part of a CUDA graph."""
-    return "capturable" in inspect.signature(find_class(OPTIMIZERS[name], {}, "--optimizer")).parameters
+    optimizer_class, parameters = find_class(OPTIMIZERS[name], {}, "--optimizer"), list(parameters)
+    options: dict[str, Any] = {"lr": learning_rate}
+    if issubclass(optimizer_class, Adam | SGD):
+        options["fused"] = True
+    if is_recorded and "capturable" in inspect.signature(optimizer_class).parameters:
+        options |= {"lr": torch.tensor(learning_rate, device=parameters[0].device), "capturable": True}
+    return cast("Optimizer", optimizer_class(parameters, **options))
 
 
 class Muon(Optimizer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +13,8 @@ from p2ch13.evaluation.metrics import COUNT_NAMES, Scores, find_nodule_samples, 
 from p2ch13.training.distributed import sum_over_processes
 from p2ch13.training.losses import PixelSums, loss_of_sums
 from p2ch13.util.errors import InputError
+
+log = logging.getLogger(__name__)
 
 # Sums over samples: of losses and Dice, and the numbers of samples, of those with nodule, and of those without in which
 # anything is marked.
@@ -45,16 +48,14 @@ class EpochTotals:
             raise ValueError(f"{len(self.values)} totals of an epoch, not {value_count}")
 
     def add(self, result: StepResult, is_counted: torch.Tensor | None = None) -> None:
-        """Add a batch; one that has a fault is counted as skipped instead.
-
-        Args: is_counted: (batch,), bool: the samples to add; None: all.
-        """
+        """Add a batch, or the samples that `is_counted`, (batch,) bool, names; skip and count one that has a fault."""
         is_bad = result.faults.any()
         is_skipped = is_bad if is_counted is None else is_bad | ~is_counted
         parts = (self._list_totals(result), result.counts, result.sums)
         of_samples = torch.cat([part.double() for part in parts], dim=1)  # (batch, 13)
         zero = torch.zeros_like(of_samples)  # 0 times a loss that is NaN would be NaN
-        self.values[0] += is_bad
+        if is_counted is None:
+            self.values[0] += is_bad
         self.values[1:] += torch.where(is_skipped.unsqueeze(-1), zero, of_samples).sum(0)
 
     def _list_totals(self, result: StepResult) -> torch.Tensor:
@@ -84,9 +85,11 @@ class EpochTotals:
         The loss is the mean over samples; with `batch_dice` that of all samples of the epoch as one batch, which is the
         same function in training and validation, however many slices are computed at once.
 
-        Args: name: of the epoch, for the error. Raises: InputError if every batch was skipped.
+        Args: name: of the epoch, for messages. Raises: InputError if every batch was skipped.
         """
         sum_over_processes(self.values)
+        if self.skipped_count:
+            log.warning(f"Skipped {self.skipped_count} batches of {name}, whose loss or gradient was not finite.")
         if not self.sample_count:
             raise InputError(f"no batch of {name} has a finite loss and gradient; lower it", option="--learning-rate")
         return self.scores(loss_of_sums(self.sums, options).item() if options.batch_dice else None)
