@@ -7,7 +7,6 @@ import functools
 import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
 
 import SimpleITK as sitk
 import torch
@@ -91,16 +90,6 @@ def get_thread_limit() -> int:
     tuner changes it.
     """
     return min(torch.get_num_threads(), available_cores())
-
-
-def keep_threads(choice: int | str, saved: Any) -> int | str:
-    """Fix the number of threads that `auto` stands for in a deterministic run: the one it began with, if that is known.
-
-    Args: saved: the number in the state that the run resumes from.
-    """
-    if choice != AUTO_THREADS:
-        return choice
-    return saved if isinstance(saved, int) and saved > 0 else get_thread_limit()
 
 
 def choose_threads(choice: int | str, launch: Launch | None = None, is_compiled: bool = False) -> ThreadTuner:

@@ -163,7 +163,10 @@ def build_network(name: str, arguments: Mapping[str, Any]) -> SegmentationNetwor
     network_class = find_class(name, NETWORKS, "--network")
     if not (isinstance(network_class, type) and issubclass(network_class, SegmentationNetwork)):
         raise InputError(f"{name} is no subclass of {__name__}.SegmentationNetwork", option="--network")
-    return network_class(**arguments)
+    network = network_class(**arguments)
+    if not hasattr(network, "receptive_field"):
+        raise InputError(f"{name} declares no receptive_field", option="--network")
+    return network
 
 
 def find_reach(depth: int, up_mode: str) -> int:

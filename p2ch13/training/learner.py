@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from p2ch13.config import TrainingConfig
-from p2ch13.network.compute import Compute, choose_threads, keep_threads
+from p2ch13.config import AUTO_THREADS, TrainingConfig
+from p2ch13.network.compute import Compute, choose_threads, get_thread_limit
 from p2ch13.network.model import LogitNetwork, SegmentationNetwork
 from p2ch13.training.augmentation import SegmentationAugmentation
 from p2ch13.training.distributed import data_parallel, process_group
@@ -26,7 +26,7 @@ from p2ch13.util.launch import Launch
 class Learner:
     """A model, its optimizer and its EMA, and a step that changes all three.
 
-    Args: saved_threads: in the state that a deterministic run resumes from, see `keep_threads`.
+    Args: saved_threads: in the state that a run resumes from; a deterministic run keeps their number.
     Attributes:
         averaged: the EMA of the model; None without `--ema`.
         train_threads, val_threads: tuners of the number of threads; steps of training and validation differ in size.
@@ -47,7 +47,10 @@ class Learner:
         self.averaged = ema(model) if config.ema else None
         self.config, self.compute, self.launch = config, compute, launch
         self.augmentation_model = SegmentationAugmentation(**config.augmentation)
-        threads = keep_threads(config.threads, saved_threads) if config.deterministic else config.threads
+        threads = config.threads
+        if config.deterministic and threads == AUTO_THREADS:  # sums depend on their number
+            is_known = isinstance(saved_threads, int) and saved_threads > 0
+            threads = saved_threads if is_known else get_thread_limit()
         self.train_threads = choose_threads(threads, launch, is_compiled(config))
         self.val_threads = choose_threads(threads, launch)
         self.training_model, self.train_step = self.init_training()

@@ -68,11 +68,10 @@ def test_validation_by_hand(network, batches):
     network.eval()
     of_nodules, of_all = validate(network, batches, LOSS, COMPUTE)
     assert (of_nodules.sample_count, of_all.sample_count) == (4, 8)
-    predicted, label = (
-        torch.cat([part(*batch[:2]) for batch in batches])
-        for part in (lambda ct_slices, _: predict(ct_slices, network, COMPUTE), lambda _, label: label)
-    )
+    predicted = torch.cat([predict(ct_slices, network, COMPUTE) for ct_slices, *_ in batches])
+    label = torch.cat([label for _, label, *_ in batches])
     scores = of_all.reduce(LossOptions(), "a validation")
-    assert scores.recall == pytest.approx((predicted & label).sum().item() / label.sum().item())
+    assert scores.recall == pytest.approx(predicted[label].float().mean().item())
+    assert scores.precision == pytest.approx(label[predicted].float().mean().item())
     losses = [LOSS(network.logits(ct_slices), label)[0] for ct_slices, label, *_ in batches]
     assert scores.loss == pytest.approx(torch.cat(losses).mean().item(), rel=1e-6)

@@ -262,7 +262,7 @@ def test_the_number_format_is_saved(options, tmp_path):
 @pytest.mark.parametrize("saved", [3, None, "x", -1])
 def test_a_deterministic_run_keeps_its_number_of_threads(options, tmp_path, monkeypatch, saved):
     """That of the machine that it began on; a state without one, of an earlier version, takes this machine's."""
-    monkeypatch.setattr(compute, "get_thread_limit", lambda: 2)
+    monkeypatch.setattr(learner_module, "get_thread_limit", lambda: 2)
     threads = torch.get_num_threads()
     try:
         app = SegmentationTrainingApp([*options, "--deterministic", "--threads", "auto", "--epochs", "1"])
