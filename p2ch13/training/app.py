@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,8 +30,9 @@ from p2ch13.training.optimizers import build_optimizer, set_learning_rate
 from p2ch13.training.provenance import fingerprint_data
 from p2ch13.training.resume import read_settings, resume_run
 from p2ch13.training.run import RunState, model_args_of
+from p2ch13.training.run_files import models_dir_of, runs_dir_of
 from p2ch13.training.samples import open_train_ds, open_val_ds
-from p2ch13.training.tensorboard import TensorBoardReport
+from p2ch13.training.tensorboard import TensorBoardReport, open_report
 from p2ch13.training.totals import EpochTotals, StepResult
 from p2ch13.util.files import make_writable_folder
 from p2ch13.util.interruption import Interruption
@@ -97,30 +97,21 @@ class SegmentationTrainingApp:
             pin_memory=self.compute.device.type == "cuda",
         )
 
-    def init_report(self) -> AbstractContextManager[TensorBoardReport | None]:
-        """The run's TensorBoard folders; None in all processes but the first."""
-        if not self.launch.is_first:
-            return nullcontext()
-        first_step = self.run.count_samples(self.run.epoch) + 1
-        return TensorBoardReport(self.runs_dir, self.run.files.time_str, self.config.comment, first_step)
-
     def main(self) -> None:
         """Train, validate, save. Raises: InputError for data, folders or options that cannot be used."""
         keep_freed_memory()
         with self.learner.training_together() as self.run.launch_id:
             train_ds, val_ds = self.init_train_ds(), self.init_val_ds()
             if self.launch.is_first:
-                make_writable_folder(self.run.files.folder, "--models-dir")
-                make_writable_folder(self.runs_dir, "--runs-dir")
+                make_writable_folder(models_dir_of(self.config), "--models-dir")
+                make_writable_folder(runs_dir_of(self.config), "--runs-dir")
             self.run.series = {"trn": train_ds.series_list, "val": val_ds.series_list}
             all_series = train_ds.series_list + val_ds.series_list
             self.run.data_fingerprint = fingerprint_data(train_ds.ct_cache, all_series, self.config.crop_choice)
             resume_run(self.run, self.settings, self.learner, train_ds.ct_cache)
             log_start(self.run, train_ds, val_ds, self.compute)
             signals = Interruption() if self.launch.is_alone else nullcontext()
-            with self.init_report() as report, signals as self.interruption:
-                if report:
-                    report.log_settings(self.run)
+            with open_report(self.run, self.launch.is_first) as report, signals as self.interruption:
                 for epoch_ndx in range(self.run.epoch + 1, self.config.epochs + 1):
                     if self.run.should_stop():
                         log.info(f"No better model in {self.config.early_stop} validations; --early-stop ends the run.")
@@ -201,10 +192,10 @@ class SegmentationTrainingApp:
         if scores.of_all is not None:
             log.info(f"E{epoch_ndx} {mode} with slices without nodule: {describe_all(scores.of_all)}")
         if report:
-            samples_count = self.run.count_samples(epoch_ndx)
-            report.log_scores(mode, scores, samples_count)
+            report.log_scores(mode, scores, self.run.count_samples(epoch_ndx))
             if mode == "trn":
-                report.log_learning_rate(float(self.optimizer.param_groups[0]["lr"]), samples_count)
+                learning_rate = float(self.optimizer.param_groups[0]["lr"])
+                report.log_learning_rate(learning_rate, self.run.count_samples(epoch_ndx))
         return scores
 
     def log_images(
@@ -218,7 +209,3 @@ class SegmentationTrainingApp:
     def save_model(self, scores: Scores | None, is_best: bool) -> None:
         if self.launch.is_first:
             self.run.save(self.learner, scores, is_best)
-
-    @property
-    def runs_dir(self) -> Path:
-        return Path(self.config.runs_dir) / self.config.tb_prefix

@@ -98,6 +98,10 @@ def models_dir_of(config: TrainingConfig) -> Path:
     return Path(config.models_dir) / config.tb_prefix
 
 
+def runs_dir_of(config: TrainingConfig) -> Path:
+    return Path(config.runs_dir) / config.tb_prefix
+
+
 def find_latest(folder: Path, comment: str | None) -> Path:
     """Find the last state of the run that wrote last. Raises: InputError if there is none."""
     paths = find_last_states(folder, comment)

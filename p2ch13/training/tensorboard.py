@@ -21,6 +21,7 @@ from p2ch13.detection.pictures import Image, Predictor, draw_overlay, encode_png
 from p2ch13.evaluation.metrics import Scores
 from p2ch13.training.provenance import get_commit, get_versions
 from p2ch13.training.run import RunState
+from p2ch13.training.run_files import runs_dir_of
 from p2ch13.util.files import atomic_write
 from p2ch13.util.threads import available_cores
 
@@ -44,13 +45,8 @@ class TensorBoardReport:
 
     def log_settings(self, run: RunState) -> None:
         """Write the run's options, also as a config.json that `--config` reads, and its code and data."""
-        options = asdict(run.config)
-        origin = {
-            "versions": get_versions(),
-            "commit": get_commit(),
-            "data": run.data_fingerprint,
-            "series": run.series,
-        }
+        options, code = asdict(run.config), {"versions": get_versions(), "commit": get_commit()}
+        origin = code | {"data": run.data_fingerprint, "series": run.series}
         with atomic_write(self.folders["trn"] / "config.json") as file:
             file.write(as_json(options).encode())
         for name, values in {"options": options, "origin": origin}.items():
@@ -111,6 +107,18 @@ class TensorBoardReport:
                     writer.close()
         finally:
             threading.excepthook = threading.__excepthook__
+
+
+@contextmanager
+def open_report(run: RunState, is_first: bool) -> Iterator[TensorBoardReport | None]:
+    """Open a run's TensorBoard folders, in the first process; the others get None."""
+    if not is_first:
+        yield None
+        return
+    folder, first_step = runs_dir_of(run.config), run.count_samples(run.epoch) + 1
+    with TensorBoardReport(folder, run.files.time_str, run.files.comment, first_step) as report:
+        report.log_settings(run)
+        yield report
 
 
 def name_curves(group: str, scores: Scores) -> dict[str, float]:
