@@ -37,7 +37,7 @@ def main(sys_argv: Sequence[str] | None = None) -> None:
     for index in range(scan_count):
         with tempfile.TemporaryDirectory() as folder, recording_nodules() as painted:
             _, record = write_scan(Path(folder), args.seed, pixels, slice_count, index)
-            rows: list[Any] = record.nodules  # series UID, centre, diameter and more
+            rows: list[Any] = record.nodules  # series UID, center, diameter and more
             (path,) = Path(folder).glob("subset*/*.mhd")
             nodules = [
                 CandidateInfoTuple(True, True, False, diameter_mm, path.stem, XyzTuple(x, y, z))

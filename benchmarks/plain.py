@@ -178,8 +178,8 @@ class PlainValidationDataset(Dataset[Sample]):
     def __getitem__(self, ndx: int) -> Sample:
         series_uid, slice_ndx = self.sample_list[ndx]
         ct = self.data.get_ct(series_uid)
-        neighbours = np.arange(slice_ndx - CONTEXT_SLICES_COUNT, slice_ndx + CONTEXT_SLICES_COUNT + 1)
-        hu = ct.hu[neighbours.clip(0, len(ct.hu) - 1)].clip(-1000, 1000)
+        neighbors = np.arange(slice_ndx - CONTEXT_SLICES_COUNT, slice_ndx + CONTEXT_SLICES_COUNT + 1)
+        hu = ct.hu[neighbors.clip(0, len(ct.hu) - 1)].clip(-1000, 1000)
         return torch.tensor(hu), torch.tensor(ct.positive_mask[slice_ndx]).unsqueeze(0)
 
 

@@ -185,7 +185,7 @@ class SegmentationTrainingApp:
             self.non_finite.check()
             self.run.save_midway(self.learner, self.totals)
         if signal_number is not None:
-            raise stopped(signal_number, where, self.run.files.last)
+            raise stopped(self.run, signal_number, where)
 
     def log_metrics(self, report: TensorBoardReport | None, epoch_ndx: int, mode: str, scores: Scores) -> Scores:
         log.info(f"E{epoch_ndx} {mode} {scores}")

@@ -1,4 +1,4 @@
-"""What training changes, and how it takes a step: alone or with other processes, compiled or recorded."""
+"""The model, its optimizer and its EMA, and their step: alone or with other processes, compiled or recorded."""
 
 from __future__ import annotations
 

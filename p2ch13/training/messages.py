@@ -1,4 +1,4 @@
-"""What a run logs at its start and end, line by line."""
+"""Messages at the start and end of a run."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import logging
 import math
 import shlex
 import signal
-from pathlib import Path
 from typing import Any
 
+from p2ch13.config import NETWORKS
 from p2ch13.data.cache import describe_rebuilt
 from p2ch13.data.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
 from p2ch13.detection.pictures import draw_findings, write_png
@@ -46,9 +46,10 @@ def log_start(
         log.warning(describe_rebuilt(rebuilt_count))
 
 
-def stopped(signal_number: int, where: str, last: Path) -> Stopped:
+def stopped(run: RunState, signal_number: int, where: str) -> Stopped:
     """Return the exception that ends a run on a signal, with the command that resumes it."""
-    command = shlex.join(["python", "-m", "p2ch13.training", "--resume", str(last)])
+    network = [] if run.config.network in NETWORKS else ["--network", run.config.network]
+    command = shlex.join(["python", "-m", "p2ch13.training", "--resume", str(run.files.last), *network])
     message = f"Stopped by {signal.Signals(signal_number).name} {where}. To resume: {command}"
     return Stopped(message, signal_number)
 

@@ -95,7 +95,7 @@ class EpochTotals:
         return self.scores(loss_of_sums(self.sums, options).item() if options.batch_dice else None)
 
     def scores(self, loss: float | None = None) -> Scores:
-        """Compute the scores of what was added. Args: loss: in place of the samples' mean."""
+        """Compute the scores of all samples. Args: loss: replaces the samples' mean."""
         values = self.values.tolist()[1:-SUM_COUNT]
         loss_sum, dice_sum, sample_count, nodule_count, false_positive_count, tp, fn, fp = values
         mean_count = max(sample_count, 1)

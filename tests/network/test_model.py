@@ -86,9 +86,9 @@ def test_blocks_of_pixels_are_put_back_in_place():
 def test_batch_norm_makes_of_hu_what_a_network_can_use():
     torch.manual_seed(0)
     model = UNetWrapper(**BOOK_MODEL)
-    normalised = model.input_batchnorm(torch.randn(16, 7, 64, 64) * 400 - 600)
-    assert normalised.mean().item() == pytest.approx(0, abs=1e-4)
-    assert normalised.std().item() == pytest.approx(1, abs=1e-3)
+    normalized = model.input_batchnorm(torch.randn(16, 7, 64, 64) * 400 - 600)
+    assert normalized.mean().item() == pytest.approx(0, abs=1e-4)
+    assert normalized.std().item() == pytest.approx(1, abs=1e-3)
 
 
 def test_weights_start_from_kaiming_normal():

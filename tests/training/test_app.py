@@ -120,7 +120,7 @@ def test_the_same_seed_trains_the_same_model(options):
     assert not torch.equal(states[0]["unet.last.weight"], states[2]["unet.last.weight"])
 
 
-def test_damaged_values_of_the_cache_are_counted_at_the_start(options, folders, caplog):
+def test_corrupt_values_of_the_cache_are_counted_at_the_start(options, folders, caplog):
     app = SegmentationTrainingApp(options)
     app.init_train_ds()
     for path in folders.cache_dir.rglob("*.val"):

@@ -125,7 +125,7 @@ def test_a_bad_loss_of_one_process_changes_nothing_in_any(options, tmp_path):
 
 @pytest.mark.slow
 def test_a_new_run_reads_no_other_runs_states(options, tmp_path):
-    """A damaged one, of the same name, is none of its business; nor is what a torchrun of before has left."""
+    """Neither a corrupt one of the same name, nor the note of an earlier torchrun, matters."""
     folder = tmp_path / "models" / "p2ch13"
     folder.mkdir(parents=True)
     (folder / "seg_2026-01-01_10.00.00_none.last.state").write_bytes(b"damaged")
@@ -138,7 +138,7 @@ def test_a_new_run_reads_no_other_runs_states(options, tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_worker_is_made_up_for(options, tmp_path):
-    """The run goes on from its last checkpoint and ends with the weights that it would have had anyway."""
+    """The run resumes from its last checkpoint and ends with the weights that it would have had anyway."""
     output = run(*train(tmp_path / "whole", tmp_path / "whole-runs", *options))
     assert f"{SAMPLES} samples in batches of 8 in each of 2 processes" in output
     assert re.findall(r" E(\d+) trn", output) == list("1234")  # the first process speaks for both

@@ -38,7 +38,7 @@ def test_no_compiler(monkeypatch):
 
 @pytest.mark.parametrize(("choice", "may_fail"), [("yes", False), ("auto", True)])
 def test_a_model_is_compiled(monkeypatch, choice, may_fail):
-    """And goes on without, if that fails and was not asked for."""
+    """With `auto` a failure falls back to the model as it is."""
     monkeypatch.setattr(graphs.shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(torch, "compile", lambda model, dynamic: ("compiled", model, dynamic))
     with torch._dynamo.config.patch(suppress_errors=not may_fail):

@@ -21,7 +21,7 @@ def segmentation_loss(logits, label, over_batch=False, **options):
     return losses_and_sums(logits, label, LossOptions(**options), over_batch)[0]
 
 
-# (2 * correct + 1) / (predicted + labelled + 1)
+# (2 * correct + 1) / (predicted + labeled + 1)
 DICE_BY_HAND = [
     ([1, 1, 0, 0], [1, 1, 0, 0], 0.0),  # same pixels
     ([0, 0, 0, 0], [0, 0, 0, 0], 0.0),  # nothing to find, nothing found
@@ -123,7 +123,7 @@ def test_gradient_leads_to_the_label():
     assert (logits.grad.flatten() < 0).tolist() == [True, False, False, False]
 
 
-def test_rating_false_alarms():
+def test_false_positive_score():
     """By hand: 20 of 25 pixels count, the highest that are no nodule; one of logit 20 is told from one of 40."""
     logits = torch.full((3, 1, 5, 5), -2.0)
     logits[0].flatten()[:5] = 3.0

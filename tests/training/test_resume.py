@@ -1,4 +1,4 @@
-"""A run that was stopped and goes on is the run that was not."""
+"""A run that was stopped and resumed equals one that was not."""
 
 import datetime
 import json
@@ -370,7 +370,7 @@ def test_what_cannot_be_resumed(options, folders, tmp_path, capsys):
 
 
 def test_checkpoints_by_the_clock(options, tmp_path, monkeypatch, whole):
-    """Each step is saved; a run that is killed in its fifth goes on with the fifth."""
+    """Each step is saved; a run that is killed in its fifth resumes with the fifth."""
     app = SegmentationTrainingApp([*options, "--checkpoint-minutes", "1e-9"])
     steps = []
 

@@ -23,13 +23,13 @@ def is_dense(ct_slices: torch.Tensor) -> torch.Tensor:
     return ct_slices[:, 3:4] > -700
 
 
-def test_colours_by_hand():
+def test_colors_by_hand():
     hu = np.array([[-1350.0, -600.0, 150.0, -3024.0], [-600.0, -600.0, -600.0, 3000.0]])
     predicted = np.array([[0, 0, 0, 0], [1, 0, 1, 0]], dtype=bool)
     label = np.array([[0, 0, 0, 0], [1, 1, 0, 0]], dtype=bool)
     picture = draw_overlay(hu, predicted, label)
     assert picture[0].tolist() == [[0, 0, 0], [128, 128, 128], [255, 255, 255], [0, 0, 0]]
-    # Half way from grey 128 to green, orange and red.
+    # Half way from gray 128 to green, orange and red.
     assert picture[1, :3].tolist() == [[64, 192, 64], [192, 128, 64], [192, 64, 64]]
     assert picture[1, 3].tolist() == [255, 255, 255]
 
