@@ -163,13 +163,14 @@ def is_changed(code: Mapping[str, Any]) -> bool:
 
 def describe_run(command_line: Sequence[str], preset: str) -> dict[str, Any]:
     """The options of a run and the data that it is trained and scored on, as plain values."""
-    from p2ch13.data.cache import CtCache
+    from p2ch13.data.index import ScanIndex
     from p2ch13.labels.candidates import find_excluded_file
     from p2ch13.training.provenance import fingerprint_data
 
     config = parse_config(command_line)
-    trained_on, scored_by = (CtCache(config.folders, labels) for labels in (config.label_options, labels_of(preset)))
-    excluded_file = find_excluded_file(config.folders.data_dir)
+    data_dir = config.folders.data_dir
+    trained_on, scored_by = (ScanIndex(data_dir, labels) for labels in (config.label_options, labels_of(preset)))
+    excluded_file = find_excluded_file(data_dir)
     return {
         "settings": {**asdict(config), **AUGMENTATION, "scored_by": PRESETS[preset]["labels"]},
         "data": [
@@ -205,7 +206,7 @@ def train_and_score(command_line: Sequence[str], preset: str) -> dict[str, Any]:
     the preset's labels, whatever they were trained with.
     """
     # Imported here: torch takes seconds, which a mistyped option should not.
-    from p2ch13.data.cache import CtCache
+    from p2ch13.data.index import ScanIndex
     from p2ch13.detection.segment import detect
     from p2ch13.evaluation.scoring import score_scan, summarize
     from p2ch13.evaluation.truth import read_excluded_by_series
@@ -217,11 +218,11 @@ def train_and_score(command_line: Sequence[str], preset: str) -> dict[str, Any]:
     for epoch_ndx in range(1, app.config.epochs + 1):
         log.info(f"E{epoch_ndx} trn {app.do_training(epoch_ndx, train_ds)}")
     app.set_evaluating()
-    ct_cache = CtCache(app.config.folders, labels_of(preset))
+    index = ScanIndex(app.config.folders.data_dir, labels_of(preset))
     excluded = read_excluded_by_series(find_excluded_file(app.config.folders.data_dir))
     scans = []
     for series_uid in val_ds.series_list:
-        ct = ct_cache.get_ct(series_uid)
+        ct = index.get_ct(series_uid)
         found = detect(ct, app.evaluated_model)
         scans.append(score_scan(ct, found.labels, found.findings, excluded.get(series_uid, ())))
     scores: dict[str, Any] = summarize(scans).as_dict()

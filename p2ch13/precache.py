@@ -41,18 +41,18 @@ def main(sys_argv: Sequence[str] | None = None) -> int:
     set_up_logging(Launch())
     folders = Folders(args.data_dir, args.cache_dir)
     choice = CropChoice(args.all_nodule_slices, args.negatives > 0, args.slice_spacing_mm)
-    ct_cache = CtCache(folders, label_options_of(args))
-    series_list = launch.share(ct_cache.series_list)
-    nodule_count = sum(len(ct_cache.nodules[series_uid]) for series_uid in series_list)
+    ct_cache = CtCache.open(folders, label_options_of(args))
+    series_list = launch.share(ct_cache.index.series_list)
+    nodule_count = sum(len(ct_cache.index.nodules[series_uid]) for series_uid in series_list)
     to_do = [series_uid for series_uid in series_list if not ct_cache.is_complete(series_uid, choice)]
     process = "" if launch.is_alone else f"Process {launch.rank + 1} of {launch.world_size}: "
     if launch.is_first:
-        for note in ct_cache.labels.notes:
+        for note in ct_cache.index.labels.notes:
             log.info(note)
     if to_do:
         candidates = ""
         if choice.negatives:  # nothing else needs the file that they are in
-            candidates = f", {sum(len(ct_cache.non_nodules[uid]) for uid in series_list)} other candidates"
+            candidates = f", {sum(len(ct_cache.index.non_nodules[uid]) for uid in series_list)} other candidates"
         log.info(
             f"{process}{folders.data_dir}: {len(series_list)} scans, {len(to_do)} of them to be cached; "
             f"{nodule_count} nodules{candidates}."

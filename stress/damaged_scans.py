@@ -166,7 +166,7 @@ def check_skipped(output: str, kinds: Mapping[str, str]) -> None:
 
 def check_rebuilt(output: str, spoiled: Collection[str]) -> None:
     """Raises: LostError unless the damaged value of each of these scans is named once, and no other one."""
-    named = sorted(re.findall(r"A cached value of (\S+) is damaged", output))
+    named = sorted(re.findall(r"Corrupt cache entry for (\S+) \(", output))
     if named != sorted(spoiled):
         raise LostError(f"{len(spoiled)} cached values are damaged, and {len(named)} of them named: {', '.join(named)}")
 

@@ -56,9 +56,9 @@ def draw_findings(dataset: Luna2dSegmentationDataset, predict: Predictor, series
     saw it and with its overlay.
     """
     rows = []
-    for series_uid in [uid for uid in dataset.series_list if dataset.ct_cache.nodules[uid]][:series_count]:
-        ct = dataset.ct_cache.get_ct(series_uid)
-        center = ct.locate(dataset.ct_cache.nodules[series_uid][0].center_xyz)
+    for series_uid in [uid for uid in dataset.series_list if dataset.index.nodules[uid]][:series_count]:
+        ct = dataset.index.get_ct(series_uid)
+        center = ct.locate(dataset.index.nodules[series_uid][0].center_xyz)
         ct_slice, is_predicted, label = predict_slice(dataset, predict, series_uid, center.index)
         overlay = draw_overlay(ct_slice, is_predicted, label)
         rows.append([overlay, *draw_enlarged(ct_slice, overlay, center.row, center.col)])

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from p2ch13.config import CONTEXT_SLICES_COUNT, HU_MAX, HU_MIN, MIN_DIAMETER_MM, NODULE_THRESHOLD
-from p2ch13.data.ct import Ct, find_slice_step
+from p2ch13.data.ct import Ct, cut_slab, find_slice_step, repeat_ends
 from p2ch13.detection.findings import Finding, find_nodules
 from p2ch13.network.checkpoint import load_model
 from p2ch13.network.compute import autocast, get_device, get_dtype, get_slice_batch_size
@@ -218,8 +218,8 @@ def predict_slices(
     for start in range(index.start, index.stop, batch_size):
         stop = min(start + batch_size, index.stop)
         margin = step * CONTEXT_SLICES_COUNT
-        neighbours = np.arange(start - margin, stop + margin).clip(0, len(hu) - 1)
-        slab = np.stack([hu[ndx, rows, cols].clip(HU_MIN, HU_MAX) for ndx in neighbours]).astype(np.int16, copy=False)
+        slab = cut_slab(hu, repeat_ends(range(start - margin, stop + margin), len(hu)), rows, cols)
+        slab.clip(HU_MIN, HU_MAX, out=slab)
         windows = torch.from_numpy(slab).to(device).unfold(0, 2 * margin + 1, 1)[..., ::step]
         # (slice, 7, row, col), in what convolutions are fastest in
         ct_slices = windows.permute(0, 3, 1, 2).float().contiguous(memory_format=torch.channels_last)

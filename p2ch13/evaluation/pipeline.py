@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from p2ch13.config import BEST_STATE, LabelOptions, TrainingConfig
-from p2ch13.data.cache import CtCache
 from p2ch13.data.ct import Ct
-from p2ch13.data.datasets import split_series
+from p2ch13.data.index import ScanIndex, split_series
 from p2ch13.detection.findings import Finding, find_marked
 from p2ch13.detection.segment import detect, load_segmenter
 from p2ch13.detection_options import detection_arguments
@@ -84,15 +83,15 @@ def evaluate_scans(options: EvaluationOptions) -> tuple[Results, LabelOptions]:
     checkpoint = Checkpoint.read(options.checkpoint)
     nodules = sort_candidates(read_annotations(options.annotations)) if options.annotations else None
     labels = change_labels(checkpoint.labels, options.label_changes)
-    ct_cache = CtCache(options.folders, labels, nodules)
-    for note in ct_cache.labels.notes:
+    index = ScanIndex(options.data_dir, labels, nodules)
+    for note in index.labels.notes:
         log.info(note)
-    series_list = ct_cache.keep_labelled(choose_series(options, ct_cache.all_series, checkpoint))
+    series_list = index.keep_labeled(choose_series(options, index.all_series, checkpoint))
     finder = make_finder(options, series_list)
     excluded = read_excluded_by_series(find_excluded_file(options.data_dir, options.excluded))
     make_writable_folder(options.output, "--output")
 
-    results = score_series(ct_cache, series_list, finder, excluded)
+    results = score_series(index, series_list, finder, excluded)
     if not results.scans:
         raise InputError(next(iter(results.skipped.values())))
     for reason in results.skipped.values():
@@ -107,13 +106,13 @@ class Results:
     worst_cases: WorstCases = field(default_factory=WorstCases)
 
 
-def score_series(ct_cache: CtCache, series_list: Sequence[str], finder: Finder, excluded: Excluded) -> Results:
+def score_series(index: ScanIndex, series_list: Sequence[str], finder: Finder, excluded: Excluded) -> Results:
     """One scan at a time; what cannot be read is left out."""
     results = Results()
     with progress_bar(len(series_list), "Scoring", "scan") as bar:
         for series_uid in series_list:
             try:
-                ct = ct_cache.get_ct(series_uid)
+                ct = index.get_ct(series_uid)
                 labels, findings = finder(ct)
                 scores = score_scan(ct, labels, findings, excluded.get(series_uid, ()))
                 results.worst_cases.add(ct, labels, scores)

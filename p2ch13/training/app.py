@@ -20,8 +20,10 @@ from torch.optim import Adam, Optimizer
 from torch.utils.data import DataLoader
 
 from p2ch13.config import AUTO_THREADS, NODULE_LOGIT
-from p2ch13.data.cache import CtCache, describe_rebuilt
+from p2ch13.data.cache import describe_rebuilt
 from p2ch13.data.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
+from p2ch13.data.index import ScanIndex
+from p2ch13.data.sampling import SamplingOptions
 from p2ch13.detection.pictures import draw_findings, write_png
 from p2ch13.evaluation.metrics import Scores, count_pixels, find_nodule_samples
 from p2ch13.network.checkpoint import load_checkpoint
@@ -185,11 +187,13 @@ class SegmentationTrainingApp:
             samples_per_epoch=self.config.samples_per_epoch,
             seed=self.config.seed,
             device=self.device,
-            negatives=self.config.negatives,
-            hard_negative_candidates=self.config.hard_negative_candidates,
-            all_nodule_slices=self.config.all_nodule_slices,
-            weight_by_diameter=self.config.weight_by_diameter,
-            slice_spacing_mm=self.config.slice_spacing_mm,
+            sampling=SamplingOptions(
+                self.config.negatives,
+                self.config.hard_negative_candidates,
+                self.config.all_nodule_slices,
+                self.config.weight_by_diameter,
+                self.config.slice_spacing_mm,
+            ),
             folders=self.config.folders,
             labels=self.config.label_options,
         )
@@ -228,8 +232,8 @@ class SegmentationTrainingApp:
                 make_writable_folder(self.runs_dir, "--runs-dir")
             self.run.series = {"trn": train_ds.series_list, "val": val_ds.series_list}
             all_series = train_ds.series_list + val_ds.series_list
-            self.run.data_fingerprint = fingerprint_data(train_ds.ct_cache, all_series, self.config.crop_choice)
-            self.resume(train_ds.ct_cache)
+            self.run.data_fingerprint = fingerprint_data(train_ds.index, all_series, self.config.crop_choice)
+            self.resume(train_ds.index)
             self.log_start(train_ds, val_ds)
             with self.init_report() as report, self.deferred_signals() as self.interruption:
                 self.log_settings(report)
@@ -446,7 +450,7 @@ class SegmentationTrainingApp:
         if self.launch.is_first:
             self.run.save(scores, is_best)
 
-    def resume(self, ct_cache: CtCache) -> None:
+    def resume(self, index: ScanIndex) -> None:
         """Go on with the run that `--resume` names; or, if torchrun has started its processes anew, with theirs."""
         path, state = self.resumed_path, self.resumed
         if last := copy_from_first(self.run.find_last_of_launch() if self.launch.is_first else None):
@@ -454,7 +458,7 @@ class SegmentationTrainingApp:
         if path is not None and state is not None:
             series_list = [*self.run.series["trn"], *self.run.series["val"]]
             saved, current = state["data_fingerprint"], self.run.data_fingerprint
-            state["data_fingerprint"] = renew_fingerprint(saved, current, ct_cache, series_list)
+            state["data_fingerprint"] = renew_fingerprint(saved, current, index, series_list)
             self.go_on_from(path, state)
         self.run.dtype = self.dtype
         if self.launch.is_first:

@@ -16,7 +16,7 @@ from p2ch13.util.launch import Launch
 def describe_data(train_ds: TrainingLuna2dSegmentationDataset, val_ds: Luna2dSegmentationDataset) -> list[str]:
     negative_count = len(val_ds) - val_ds.nodule_slice_count
     return [
-        *train_ds.ct_cache.labels.notes,
+        *train_ds.index.labels.notes,
         f"Training on {len(train_ds.series_list)} series with {len(train_ds.pos_list)} nodules, validation on "
         f"{len(val_ds.series_list)} series with {val_ds.nodule_slice_count} slices that hold nodule"
         f"{f' and {negative_count} that hold none' if negative_count else ''}.",

@@ -87,7 +87,7 @@ def test_training_reads_what_was_imported(source, data_dir, tmp_path, capsys):
     write_csv(data_dir / "annotations.csv", [*position, "diameter_mm"], [(SERIES_UID, *center_xyz, 5)])
     assert run(source, data_dir, "--num-workers", "1") == 0
     assert "annotations.csv" not in capsys.readouterr().out
-    ct_chunk, pos_chunk, center_irc = CtCache(Folders(data_dir, tmp_path / "cache")).get_ct_raw_candidate(
+    ct_chunk, pos_chunk, center_irc = CtCache.open(Folders(data_dir, tmp_path / "cache")).get_ct_raw_candidate(
         SERIES_UID, center_xyz, (3, 8, 8)
     )
     assert tuple(center_irc) == (3, 8, 9)

@@ -13,6 +13,7 @@ from benchmarks.synthetic import MadeUpCache, write_many_nodules
 from p2ch13.config import CROP_WIDTH_IRC, Folders
 from p2ch13.data import datasets
 from p2ch13.data.datasets import TrainingLuna2dSegmentationDataset
+from p2ch13.data.sampling import SamplingOptions
 
 AMD = """processor\t: 0
 model name\t: AMD EPYC 9R14
@@ -30,15 +31,15 @@ def test_training_on_nodules_without_scans(tmp_path, nodule_count, slice_spacing
     write_many_nodules(folders.data_dir, [f"1.2.{ndx}" for ndx in range(20)], nodule_count)
     with mock.patch.object(datasets, "CtCache", MadeUpCache):
         dataset = TrainingLuna2dSegmentationDataset(
-            samples_per_epoch=20, folders=folders, slice_spacing_mm=slice_spacing_mm
+            samples_per_epoch=20, folders=folders, sampling=SamplingOptions(slice_spacing_mm=slice_spacing_mm)
         )
     assert len(dataset.crop_list) == nodule_count
     crops, masks, series_uids, _ = next(dataset.batches(16))
     assert crops.shape == (16, CROP_WIDTH_IRC[0], 64, 64)
     assert torch.equal(masks[:, 0], crops[:, CROP_WIDTH_IRC[0] // 2] > -100)
     assert set(series_uids) <= set(dataset.series_list)
-    again = MadeUpCache(folders).get_ct_raw_candidate(*dataset.crop_list[0], CROP_WIDTH_IRC)
-    others = MadeUpCache(folders).get_ct_raw_candidate(*dataset.crop_list[1], CROP_WIDTH_IRC)
+    again = MadeUpCache.open(folders).get_ct_raw_candidate(*dataset.crop_list[0], CROP_WIDTH_IRC)
+    others = MadeUpCache.open(folders).get_ct_raw_candidate(*dataset.crop_list[1], CROP_WIDTH_IRC)
     assert (again[0] == dataset.ct_cache.get_ct_raw_candidate(*dataset.crop_list[0], CROP_WIDTH_IRC)[0]).all()
     assert (again[0] != others[0]).any()
 

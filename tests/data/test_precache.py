@@ -42,7 +42,7 @@ def test_fills_the_cache_once(folders):
     assert "4 scans, 4 of them to be cached; 6 nodules." in first.stdout
     assert "Cached 4 scans, skipped 0." in first.stdout
     assert " 6 nodules, 1." in first.stdout  # 6 crops of 7 * 96 * 96 * 3 bytes
-    ct_cache = CtCache(folders)
+    ct_cache = CtCache.open(folders)
     assert all(ct_cache.is_complete(series_uid) for series_uid in TINY_SCANS)
 
     again = run_script(folders)
@@ -58,7 +58,7 @@ def test_a_single_unreadable_scan_is_named_and_skipped(folders, capsys):
     assert "Skipped: " in output
     assert "1.2.1.raw: 5 bytes, but 1.2.1.mhd tells of 332,800" in output
     assert "Cached 3 scans, skipped 1." in output
-    ct_cache = CtCache(folders)
+    ct_cache = CtCache.open(folders)
     assert [ct_cache.is_complete(uid) for uid in ("1.2.0", "1.2.2", "1.2.3")] == [True] * 3
 
 
@@ -124,21 +124,21 @@ def test_a_signal_keeps_what_is_cached(folders, tmp_path, signal_number, status)
     assert process.returncode == status
     assert "What is cached by now stays; start again to go on." in output
     assert "Traceback" not in error
-    ct_cache = CtCache(folders)
-    assert any(ct_cache.is_complete(series_uid) for series_uid in ct_cache.series_list)
+    ct_cache = CtCache.open(folders)
+    assert any(ct_cache.is_complete(series_uid) for series_uid in ct_cache.index.series_list)
     assert run(folders) == 0
-    assert all(ct_cache.is_complete(series_uid) for series_uid in ct_cache.series_list)
+    assert all(ct_cache.is_complete(series_uid) for series_uid in ct_cache.index.series_list)
 
 
 def test_a_preset_needs_more_crops(folders, capsys):
     """What training with the preset reads is there, by its labels; others can be named."""
     assert run(folders) == 0
     strong = TrainingConfig(**PRESETS["strong"])
-    ct_cache = CtCache(folders, strong.label_options)
+    ct_cache = CtCache.open(folders, strong.label_options)
     assert not ct_cache.is_complete("1.2.0", strong.crop_choice)
     assert run(folders, "--preset", "strong") == 0
-    assert all(ct_cache.is_complete(uid, strong.crop_choice) for uid in ct_cache.series_list)
-    box = CtCache(folders)
+    assert all(ct_cache.is_complete(uid, strong.crop_choice) for uid in ct_cache.index.series_list)
+    box = CtCache.open(folders)
     assert not box.is_complete("1.2.0", strong.crop_choice)
     assert run(folders, "--preset", "strong", "--labels", "box") == 0
     assert box.is_complete("1.2.0", strong.crop_choice)
@@ -148,17 +148,17 @@ def test_what_decides_about_crops_can_be_named(folders):
     """Beside a preset or without one; what is cached is what training with the same options reads."""
     assert run(folders, "--preset", "strong", "--slice-spacing-mm", "1") == 0
     strong = TrainingConfig(**{**PRESETS["strong"], "slice_spacing_mm": 1.0})
-    assert all(CtCache(folders, strong.label_options).is_complete(uid, strong.crop_choice) for uid in TINY_SCANS)
-    assert not CtCache(folders, strong.label_options).is_complete("1.2.0", CropChoice(True, True, 2.0))
+    assert all(CtCache.open(folders, strong.label_options).is_complete(uid, strong.crop_choice) for uid in TINY_SCANS)
+    assert not CtCache.open(folders, strong.label_options).is_complete("1.2.0", CropChoice(True, True, 2.0))
 
     negatives_alone = CropChoice(negatives=True)
-    assert not CtCache(folders).is_complete("1.2.0", negatives_alone)
+    assert not CtCache.open(folders).is_complete("1.2.0", negatives_alone)
     assert run(folders, "--negatives", "0.25") == 0
-    assert CtCache(folders).is_complete("1.2.0", negatives_alone)
-    assert not CtCache(folders).is_complete("1.2.0", CropChoice(all_nodule_slices=True))
+    assert CtCache.open(folders).is_complete("1.2.0", negatives_alone)
+    assert not CtCache.open(folders).is_complete("1.2.0", CropChoice(all_nodule_slices=True))
     assert run(folders, "--preset", "strong", "--labels", "box", "--slice-spacing-mm", "0", "--negatives", "0") == 0
-    assert CtCache(folders).is_complete("1.2.0", CropChoice(all_nodule_slices=True))
-    assert not CtCache(folders).is_complete("1.2.0", CropChoice(all_nodule_slices=True, slice_spacing_mm=2.0))
+    assert CtCache.open(folders).is_complete("1.2.0", CropChoice(all_nodule_slices=True))
+    assert not CtCache.open(folders).is_complete("1.2.0", CropChoice(all_nodule_slices=True, slice_spacing_mm=2.0))
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_candidates_are_asked_for_where_they_are_needed(folders, capsys):
     """As in training: box labels without negatives need none."""
     (folders.data_dir / "candidates.csv").unlink()
     assert run(folders) == 0
-    assert all(CtCache(folders).is_complete(uid) for uid in TINY_SCANS)
+    assert all(CtCache.open(folders).is_complete(uid) for uid in TINY_SCANS)
     capsys.readouterr()
     assert run(folders, "--negatives", "0.5") == 2
     assert_one_line(capsys, "candidates.csv: no such file")
@@ -211,7 +211,7 @@ def test_damaged_values_are_counted_and_made_anew(folders, capsys):
     capsys.readouterr()
     assert run(folders) == 0
     output = capsys.readouterr().out
-    assert "Damaged values in the cache, which are made anew: 4." in output
+    assert "Recomputed 4 corrupt cache entries" in output
     assert "Cached 0 scans, skipped 0." in output
     assert sorted(path.read_bytes() for path in folders.cache_dir.rglob("*.val")) == sorted(values.values())
     assert run(folders) == 0
@@ -231,8 +231,8 @@ def test_a_full_disk_ends_in_one_line(folders):
     assert "cannot be used as cache (" in line and line.endswith("choose another with --cache-dir")
     assert "Traceback" not in done.stderr
     assert run(folders) == 0  # what is there is no stumbling block
-    ct_cache = CtCache(folders)
-    for series_uid in ct_cache.series_list:
+    ct_cache = CtCache.open(folders)
+    for series_uid in ct_cache.index.series_list:
         ct_cache.fill(series_uid)
     assert ct_cache.rebuilt_count == 0
 

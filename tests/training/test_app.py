@@ -134,7 +134,7 @@ def test_damaged_values_of_the_cache_are_counted_at_the_start(options, folders, 
         path.write_bytes(path.read_bytes()[:-1])
     with caplog.at_level("INFO"):
         app.log_start(app.init_train_ds(), app.init_val_ds())
-    assert "Damaged values in the cache, which are made anew: 3." in caplog.text  # one for each nodule
+    assert "Recomputed 3 corrupt cache entries" in caplog.text  # one for each nodule
 
 
 @pytest.mark.parametrize("augmented", [[], ["--augmented"]])
