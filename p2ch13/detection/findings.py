@@ -47,7 +47,7 @@ class Finding:
 
     @property
     def score(self) -> float:
-        """The rank of a finding: its logit, which still differs where probabilities round to 1; else its probability."""
+        """What findings are ranked by: the logit, which still differs where probabilities round to 1."""
         return self.probability if math.isnan(self.logit) else self.logit
 
 
