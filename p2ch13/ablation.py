@@ -208,8 +208,9 @@ def train_and_score(command_line: Sequence[str], preset: str) -> dict[str, Any]:
     # Imported here: torch takes seconds, which a mistyped option should not.
     from p2ch13.data.index import ScanIndex
     from p2ch13.detection.segment import detect
-    from p2ch13.evaluation.scoring import score_scan, summarize
-    from p2ch13.evaluation.truth import read_excluded_by_series
+    from p2ch13.evaluation.external import read_excluded_by_series
+    from p2ch13.evaluation.scoring import score_scan
+    from p2ch13.evaluation.summary import summarize
     from p2ch13.labels.candidates import find_excluded_file
     from p2ch13.training.app import SegmentationTrainingApp
 

@@ -74,7 +74,7 @@ def test_nothing_to_find_has_no_scores():
     assert math.isnan(scores.precision)
     assert not scores.is_defined
     assert not scores.recall > 0.0  # so that it is never the best
-    assert str(scores) == "loss 0.5000, no scores: no pixel here is labelled nodule"
+    assert str(scores) == "loss 0.5000, no scores: no nodule pixel in the labels"
 
 
 def test_an_epochs_line():

@@ -8,7 +8,8 @@ import pytest
 
 from p2ch13.data.ct import Ct
 from p2ch13.detection.findings import Finding, find_nodules
-from p2ch13.evaluation.scoring import only_finite, score_findings, score_scan, summarize
+from p2ch13.evaluation.scoring import score_findings, score_scan
+from p2ch13.evaluation.summary import only_finite, summarize
 from p2ch13.labels.candidates import CandidateInfoTuple
 from p2ch13.util.logits import to_probability
 from tests.support.scan_files import VX_SIZE_XYZ, Ball, as_nodule, ball_mask, make_hu, to_xyz, write_scan
@@ -166,7 +167,7 @@ def test_a_summary_pools_scans_by_hand(ct, tmp_path):
     assert summary.voxels.fp == 3 + 5 * 40 * 44
     assert summary.slice_count == 15
     assert summary.false_positive_voxels_per_slice == pytest.approx((3 + 5 * 40 * 44) / 15)
-    assert (summary.found_count, summary.touched_count, summary.nodule_recall) == (1, 1, 0.5)
+    assert (summary.found_count, summary.overlapped_count, summary.nodule_recall) == (1, 1, 0.5)
     assert summary.false_positives_per_scan == 0.5
     # A false positive of 0.9 in one of two scans, then one of two nodules: nothing at 1/8 and 1/4, half from 1/2 on.
     assert summary.froc.cpm == pytest.approx(5 * 0.5 / 7)

@@ -41,20 +41,20 @@ def test_the_largest_miss_is_the_worst():
     assert order == [large_miss, small_miss, bad, good, unknown]
 
 
-def test_the_most_probable_false_alarms_are_kept(ct, tmp_path):
+def test_the_most_probable_false_positives_are_kept(ct, tmp_path):
     findings = [false_alarm(to_xyz((0, 30, 30)), probability / 10) for probability in range(9)]
     worst = WorstCases()
     for finding in findings:  # each from a scan of its own, as it were
         worst.add(ct, None, score_scan(ct, None, [finding]))
-    assert [case.severity[0] for case in worst.false_alarms] == [0.8, 0.7, 0.6, 0.5, 0.4, 0.3]
-    assert len(worst.false_alarms) == len(worst.nodules) == CASE_COUNT
+    assert [case.severity[0] for case in worst.false_positives] == [0.8, 0.7, 0.6, 0.5, 0.4, 0.3]
+    assert len(worst.false_positives) == len(worst.nodules) == CASE_COUNT
 
 
-def test_certain_false_alarms_are_ranked_by_their_logits(ct):
+def test_certain_false_positives_are_ranked_by_their_logits(ct):
     worst = WorstCases()
     for logit in (30.0, 50.0, 40.0):
         worst.add(ct, None, score_scan(ct, None, [false_alarm(to_xyz((0, 30, 30)), 1.0, logit)]))
-    assert [case.severity[0] for case in worst.false_alarms] == [50, 40, 30]
+    assert [case.severity[0] for case in worst.false_positives] == [50, 40, 30]
     text = describe_finding(false_alarm((0, 0, 0), 1.0, 50.0))
     assert "probability 1.00" in text
     assert "logit 50.0" in text
