@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from p2ch13 import __version__
 from p2ch13.data.ct import Ct
 from p2ch13.detection.findings import Finding
 from p2ch13.labels.candidates import POSITION_COLUMNS
@@ -108,7 +108,7 @@ def write_dicom_segmentation(path: Path, mask: NDArray[np.bool_], ct: Ct) -> Non
                 instance_number=1,
                 manufacturer="p2ch13",
                 manufacturer_model_name="p2ch13",
-                software_versions=package_version(),
+                software_versions=__version__,
                 device_serial_number="0",
                 omit_empty_frames=bool(mask.any()),
             )
@@ -131,13 +131,6 @@ def describe_segment() -> SegmentDescription:
         anatomic_regions=[codes.SCT.Lung],
         algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=AlgorithmIdentificationSequence(
-            name="U-Net", version=package_version(), family=codes.DCM.ArtificialIntelligence
+            name="U-Net", version=__version__, family=codes.DCM.ArtificialIntelligence
         ),
     )
-
-
-def package_version() -> str:
-    try:
-        return version("p2ch13")
-    except PackageNotFoundError:  # a checkout
-        return "not installed"
