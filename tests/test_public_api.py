@@ -1,3 +1,4 @@
+import ast
 import inspect
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import pytest
 
 import p2ch13
 
+ROOT = Path(__file__).parents[1]
 LAZY = [name for name in p2ch13.__all__ if name != "__version__"]
 
 
@@ -40,17 +42,16 @@ def test_a_wrong_name():
 )
 def test_what_an_import_does_not_load(code, unwanted):
     code += f"; import sys; sys.exit(' '.join({unwanted} & set(sys.modules)) or 0)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_util_beside_the_package(tmp_path):
-    """As in a checkout without symbolic links, where p2ch13/util is a text file."""
-    root = Path(__file__).parents[1]
-    (tmp_path / "p2ch13").mkdir()
-    (tmp_path / "p2ch13/__init__.py").write_bytes((root / "p2ch13/__init__.py").read_bytes())
-    (tmp_path / "p2ch13/util").write_text("../util")
-    (tmp_path / "util").symlink_to(root / "util")
-    code = "import p2ch13; print(p2ch13.InputError.__module__)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
-    assert done.stdout.strip() == "p2ch13.util.errors", done.stderr
+def test_the_version_is_that_of_the_metadata():
+    assert f'\nversion = "{p2ch13.__version__}"\n' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_type_checkers_see_the_same_names():
+    """An import as an alias of the same name is an export (PEP 484)."""
+    imports = [node for node in ast.walk(ast.parse(inspect.getsource(p2ch13))) if isinstance(node, ast.ImportFrom)]
+    exported = {(alias.asname, node.module) for node in imports for alias in node.names if alias.name == alias.asname}
+    assert exported == set(p2ch13._MODULE_OF.items())

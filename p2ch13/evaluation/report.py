@@ -85,7 +85,7 @@ def nodule_table(nodules: dict[str, Any], findings: dict[str, Any]) -> list[list
     shares = [show(nodules["recall"]), show(nodules["mean_dice"])]
     false_positives = show(findings["false_positives_per_scan"], ".2f")
     return [
-        ["nodules", "found", "overlapped", "found / all", "mean Dice", "findings", "false positives per scan"],
+        ["nodules", "found", "touched", "found / all", "mean Dice", "findings", "false positives per scan"],
         [*counts, *shares, show(findings["count"], "d"), false_positives],
     ]
 
