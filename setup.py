@@ -11,6 +11,7 @@ setup(
     install_requires=[
         "torch>=2.4",
         "numpy>=1.26",
+        "scipy>=1.11",
         "SimpleITK>=2.3",
         "diskcache>=5.6.3",
         "tensorboard>=2.15",

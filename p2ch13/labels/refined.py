@@ -22,7 +22,7 @@ from p2ch13.labels.regions import (
     offsets,
 )
 from p2ch13.util.boxes import Box, BoxMask, enclose, inside, make_box, split_components, starts_of, stops_of, widen
-from p2ch13.util.morphology import grow_by_cross, open_by_ball, open_by_cross
+from p2ch13.util.morphology import dilate_by_cross, open_by_ball, open_by_cross
 
 WALL = 1.25  # times a nodule's radius, and half a voxel: tissue that a ball of this radius fits into is no nodule
 REFINED_VERSION = 2  # raised when the refined rule changes, so that cached masks are recomputed
@@ -75,7 +75,7 @@ class RefinedRule:
         # What is left may be of a wall that the nodule touches.
         if core is None or np.abs(offsets(core, center_irc)).max(axis=1).min() > CENTER_REACH:
             return as_region(whole)
-        return as_region(BoxMask(box, grow_by_cross(widen(core, box).mask, opening_radii(vx_size_irc)) & whole.mask))
+        return as_region(BoxMask(box, dilate_by_cross(widen(core, box).mask, opening_radii(vx_size_irc)) & whole.mask))
 
     def find_threshold(self, scan: Scan, nodule: CandidateInfoTuple) -> float:
         """Find the border between a nodule and lung: the rule's, or for a faint nodule halfway to the lung around it.
