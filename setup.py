@@ -19,8 +19,8 @@ setup(
         "tqdm>=4.66",
         "threadpoolctl>=3.1",
         "matplotlib>=3.8",
-        "pooch>=1.8",
         "requests>=2.31",
+        "urllib3>=2.0",
         "filelock>=3.12",
     ],
     extras_require={
