@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from p2ch13.acquisition.luna16 import CANDIDATES, MALIGNANCY, CsvFacts, RemoteFile
-from p2ch13.labels.candidates import get_nodule_info_list, read_rows
+from p2ch13.labels.candidates import get_nodule_info_list, read_table
 from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
 from p2ch13.util.progress import progress_bar
 from p2ch13.volumes.files import list_scan_files, read_header, scan_name
@@ -123,7 +123,7 @@ def check_csv_files(data_dir: Path, files: Sequence[RemoteFile]) -> list[str]:
 def check_csv(path: Path, facts: CsvFacts) -> list[str]:
     """What is wrong with a CSV file, if anything: it cannot be read, or has other rows than it should."""
     try:
-        series = [fields[0] for _, fields in read_rows(path, facts.columns)]
+        series = read_table(path, facts.columns, lambda row: row["seriesuid"])
     except InputError as error:
         return [one_line(error)]
     series_count = len(set(series))

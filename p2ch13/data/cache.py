@@ -89,7 +89,7 @@ class CtCache:
     @cached_property
     def _disk(self) -> diskcache.Cache:
         """Opened when something is looked up: who reads scans alone needs no cache."""
-        return get_cache(self._disk_folder)
+        return get_cache(self._disk_folder, "--cache-dir")
 
     def __getstate__(self) -> dict[str, Any]:
         """For a worker process: without the open scan, whose memory map would be copied as an array."""
@@ -211,7 +211,7 @@ class CtCache:
 
     def volume(self) -> int:
         """The size of the cache on disk, in bytes."""
-        with cache_errors(self._disk_folder):
+        with cache_errors(self._disk_folder, "--cache-dir"):
             return int(self._disk.volume())
 
     def _find_scan(self, series_uid: str) -> Path:
@@ -220,20 +220,20 @@ class CtCache:
         return self.scans[series_uid]
 
     def _holds(self, keys: Iterable[str]) -> bool:
-        with cache_errors(self._disk_folder):
+        with cache_errors(self._disk_folder, "--cache-dir"):
             return all(key in self._disk for key in keys)
 
     def _memoize(self, key: str, compute: Callable[[], list[Any]]) -> list[Any]:
         value = self._look_up(key)
         if value is None:
             value = compute()
-            with cache_errors(self._disk_folder):
+            with cache_errors(self._disk_folder, "--cache-dir"):
                 self._disk.set(key, value)
         return value
 
     def _look_up(self, key: str) -> list[Any] | None:
         try:
-            with cache_errors(self._disk_folder):
+            with cache_errors(self._disk_folder, "--cache-dir"):
                 value: list[Any] | None = self._disk.get(key)
         except DamagedEntryError as error:
             self.rebuilt_count += 1

@@ -175,5 +175,5 @@ def test_damage_to_the_database_is_no_scans_fault(folders):
     database.write_bytes(b"no database" * 999)
     again = CtCache(folders)
     for call in (lambda: again.is_complete("1.2.0"), lambda: again.fill("1.2.0"), again.volume):
-        with pytest.raises(CacheError, match="a damaged cache"):
+        with pytest.raises(CacheError, match="corrupt cache"):
             call()

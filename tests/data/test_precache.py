@@ -242,4 +242,4 @@ def test_a_damaged_cache_ends_in_one_line(folders, capsys):
     (database,) = folders.cache_dir.rglob("cache.db")
     database.write_bytes(b"no database" * 999)
     assert run(folders) == 2
-    assert_one_line(capsys, f"{database.parent}: a damaged cache (", "remove this folder")
+    assert_one_line(capsys, f"{database.parent}: corrupt cache (", "remove this folder")
