@@ -14,7 +14,7 @@ from p2ch13.labels.candidates import get_candidate_info_list
 from p2ch13.labels.lidc import read_readings, read_series_uid
 from p2ch13.util.errors import InputError
 from p2ch13.volumes.files import read_header
-from p2ch13.volumes.headers import read_metaimage_fields, read_nrrd_fields
+from p2ch13.volumes.headers import find_nrrd_voxels, read_metaimage_fields
 from stress import fuzz, kinds
 from stress.fuzz import Tally, format_table, read_files
 from tests.support.dicom_files import write_series
@@ -136,7 +136,7 @@ def test_numbers_of_a_metaimage(tmp_path, key, numbers):
 def test_a_header_of_anything(tmp_path, data):
     for name, start in (("a.mhd", b"NDims = 3\n"), ("a.nrrd", b"NRRD0004\n")):
         (tmp_path / name).write_bytes(start + data)
-        for read in (read_metaimage_fields, read_nrrd_fields, read_header):
+        for read in (read_metaimage_fields, find_nrrd_voxels, read_header):
             with suppress(InputError):
                 read(tmp_path / name)
 
