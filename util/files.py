@@ -42,7 +42,7 @@ def check_free_disk(folder: Path, needed: int, purpose: str, option: str) -> Non
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise InputError(
-            f"{purpose} needs {in_gb(needed)}, and {in_gb(free)} are free; make room, or choose another disk: {option}",
+            f"{purpose} needs {in_gb(needed)}, {in_gb(free)} are free; make room, or choose another disk with {option}",
             path=folder,
             option=option,
         )

@@ -228,8 +228,8 @@ def test_a_scan_that_cannot_be_read_is_named_and_skipped(tmp_path, predict, out,
     for part in (
         "nowhere.mhd: no such file or folder",
         f"a.mha: the same name as {good}",
-        "bad.nii.gz: cannot be read as a scan",
-        "005.dcm: a slice is missing before it",
+        "bad.nii.gz: cannot be read",
+        "005.dcm: a slice is missing",
         "c.mha: every voxel is -900 HU",
         "d.mha: some voxels are NaN",
     ):
@@ -241,7 +241,7 @@ def test_a_scan_that_cannot_be_read_is_named_and_skipped(tmp_path, predict, out,
 def test_nothing_but_bad_scans(tmp_path, predict, out, capsys):
     (tmp_path / "a.mha").write_text("hello")
     assert predict(tmp_path / "a.mha") == 2
-    assert_one_line(capsys, "a.mha: cannot be read as a scan")
+    assert_one_line(capsys, "a.mha, line 1: ")
     (tmp_path / "b.mha").write_text("hello")
     assert predict(tmp_path / "a.mha", tmp_path / "b.mha") == 2
     assert_one_line(capsys, "none of 2 scans could be used")

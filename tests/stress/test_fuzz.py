@@ -6,7 +6,6 @@ import struct
 from contextlib import suppress
 from functools import partial
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +16,7 @@ from p2ch13.volumes.files import read_header
 from p2ch13.volumes.headers import find_nrrd_voxels, read_metaimage_fields
 from stress import fuzz, kinds
 from stress.fuzz import Tally, format_table, read_files
+from tests.support.checks import refused
 from tests.support.dicom_files import write_series
 from tests.support.lidc_files import write_readings
 from tests.support.scan_files import make_hu, write_scan
@@ -172,5 +172,5 @@ def test_rows_that_no_file_can_hold(tmp_path):
             at = content.index(tag) + len(tag)
             content = content[:at] + struct.pack("<H", 65_535) + content[at + 2 :]
         file.write_bytes(content)
-    with pytest.raises(InputError, match=r"bytes, but|damaged DICOM file|no DICOM"):
+    with refused():
         read_header(tmp_path)
