@@ -1,4 +1,4 @@
-"""Files mapped into memory, on systems that take advice about them and on those that take none."""
+"""Advice to the system about memory-mapped files."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import mmap
 
 
 def advise(file_map: mmap.mmap, advice: str) -> None:
-    """Tell the system how a memory map is used. Windows takes no advice: there it stays in memory as it is.
+    """Tell the system how a memory map is used; Windows takes no advice.
 
-    Args: advice: the name of a constant of `mmap`.
+    Args: advice: the name of a constant of `mmap`, such as "MADV_RANDOM".
     """
-    if hasattr(mmap, advice):  # where it is, `madvise` is, too
+    if hasattr(mmap, advice):  # `madvise` exists wherever its constants do
         file_map.madvise(getattr(mmap, advice))

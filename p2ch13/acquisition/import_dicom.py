@@ -1,4 +1,4 @@
-"""Turn the CT series of a folder of DICOM files, such as LIDC-IDRI's, into scans in LUNA16's layout."""
+"""Convert the CT series in a folder of DICOM files, such as LIDC-IDRI's, to scans in LUNA16's layout."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ from p2ch13.volumes.files import (
 
 log = logging.getLogger(__name__)
 
-SUBSET_FOLDER = "subset_dicom"  # found as subset0 to subset9 are, and apart from what LUNA16 has there
+SUBSET_FOLDER = "subset_dicom"  # matches subset*, and is none of LUNA16's
 UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 UID_LENGTH = 64
 
 
 @dataclass(frozen=True)
 class SeriesImport:
-    """A CT series, and the header file that it becomes."""
+    """A CT series, and the header file to convert it to."""
 
     folder: Path
     series_uid: str
@@ -54,18 +54,18 @@ class SeriesImport:
 
     @property
     def comment(self) -> str:
-        """What tells in the target's header whether the DICOM files are still those that it was made from."""
+        """The target header's comment, which identifies the DICOM files to detect a change."""
         signature = json.dumps([file_signature(file) for file in sorted(self.files)])
         return f"{len(self.files)} DICOM files, {hashlib.sha256(signature.encode()).hexdigest()}"
 
 
 @dataclass
 class Search:
-    """What was found in the folders that were looked through."""
+    """Series and errors found in folders."""
 
     series: dict[str, SeriesImport] = field(default_factory=dict)  # by UID
     errors: list[InputError] = field(default_factory=list)
-    other_count: int = 0  # series that are no CT
+    other_count: int = 0  # series of other modalities
 
 
 def main(sys_argv: Sequence[str] | None = None) -> int:
@@ -107,8 +107,8 @@ def main(sys_argv: Sequence[str] | None = None) -> int:
 def report_annotations(data_dir: Path) -> None:
     if not any((data_dir / name).exists() for name in (ANNOTATIONS_FILE, MALIGNANCY_FILE)):
         log.info(
-            f"{data_dir} has no {ANNOTATIONS_FILE}, which training and evaluation need and predict does not; "
-            "python -m p2ch13.download --subset gets LUNA16's."
+            f"{data_dir} has no {ANNOTATIONS_FILE}, which training and evaluation need; "
+            "`python -m p2ch13.download --subset` downloads LUNA16's."
         )
 
 
@@ -128,23 +128,23 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def subset_name(text: str) -> str:
-    """A folder in which scans are looked for."""
+    """Check the name of a folder in which scans are found."""
     if not text.startswith("subset"):
         raise argparse.ArgumentTypeError(f"{text!r} does not begin with subset, so that nothing would be found there")
     return name_part(text)
 
 
 def check_pydicom() -> None:
-    """Raises: InputError if pydicom, which nothing else needs, is not installed."""
+    """Raises: InputError if pydicom, an optional dependency, is not installed."""
     if find_spec("pydicom") is None:
-        raise InputError("importing DICOM needs pydicom, which is not installed; pip install pydicom")
+        raise InputError("importing DICOM needs pydicom; pip install pydicom")
 
 
 def search_folders(folder: Path, target_folder: Path) -> Search:
-    """Look for CT series in a folder and all below it."""
+    """Find CT series at any depth of a folder."""
     folders = [folder, *sorted(path for path in folder.rglob("*/") if path.is_dir())]
     search = Search()
-    with progress_bar(len(folders), "Looking for series", "folder") as bar:
+    with progress_bar(len(folders), "Searching", "folder") as bar:
         for one in folders:
             search_folder(search, one, target_folder)
             bar.update()
@@ -152,7 +152,7 @@ def search_folders(folder: Path, target_folder: Path) -> Search:
 
 
 def search_folder(search: Search, folder: Path, target_folder: Path) -> None:
-    """Add a folder's series to what was found."""
+    """Add a folder's series to the search's."""
     listed = list_series(folder)
     others = find_others(folder, listed)
     ct_series = {uid: files for uid, files in listed.items() if read_kind(files[0])[0] == "CT"}
@@ -164,16 +164,16 @@ def search_folder(search: Search, folder: Path, target_folder: Path) -> None:
         return
     for uid, files in ct_series.items():
         if UID.fullmatch(uid) is None or len(uid) > UID_LENGTH:
-            search.errors.append(InputError(f"{files[0]}: {uid!r} is no series UID; correct it and try again"))
+            search.errors.append(InputError(f"{uid!r} is no series UID; correct it and try again", path=files[0]))
         elif uid in search.series:
             other = search.series[uid].folder
-            search.errors.append(InputError(f"{folder}: the same series as in {other}; remove one of the two"))
+            search.errors.append(InputError(f"same series as in {other}; remove one of the two", path=folder))
         else:
             search.series[uid] = SeriesImport(folder, uid, tuple(files), target_folder / f"{uid}.mhd")
 
 
 def find_others(folder: Path, listed: dict[str, list[Path]]) -> dict[Path, str]:
-    """DICOM files without pixels, such as reports, and their series: not listed, as a damaged CT slice is not."""
+    """Find DICOM files without pixels, such as reports, and their series UIDs; `list_series` skips them."""
     known = {file for files in listed.values() for file in files}
     unlisted = [file for file in sorted(folder.iterdir()) if file.is_file() and file not in known]
     kinds = {file: read_kind(file) for file in unlisted if has_dicom_magic(file)}
@@ -181,20 +181,20 @@ def find_others(folder: Path, listed: dict[str, list[Path]]) -> dict[Path, str]:
 
 
 def read_kind(file: Path) -> tuple[str, str]:
-    """Modality and series UID of a DICOM file; one that cannot be read may have been a CT slice."""
+    """Read modality and series UID of a DICOM file; an unreadable one counts as CT, to be reported as damaged."""
     from pydicom import dcmread
     from pydicom.config import disable_value_validation
 
     try:
-        with disable_value_validation():  # which would print a remark of several lines
+        with disable_value_validation():  # it would print warnings of several lines
             data = dcmread(file, stop_before_pixels=True, specific_tags=["Modality", "SeriesInstanceUID"])
             return str(data.get("Modality", "CT")), str(data.get("SeriesInstanceUID", ""))
-    except Exception:  # whatever pydicom stumbles over in a damaged file
+    except Exception:  # pydicom raises nearly anything for a damaged file
         return "CT", ""
 
 
 def is_imported(series: SeriesImport, elsewhere: dict[str, Path]) -> bool:
-    """Whether the scan is there: made from these very files, or by somebody else, say LUNA16."""
+    """Return whether the scan exists: converted from these files, or from another source such as LUNA16."""
     path = elsewhere.get(series.series_uid)
     if path != series.target:
         return path is not None
@@ -206,7 +206,7 @@ def is_imported(series: SeriesImport, elsewhere: dict[str, Path]) -> bool:
 
 
 def import_all(to_do: Sequence[SeriesImport], worker_count: int) -> list[InputError]:
-    """Import series in worker processes. Returns: an error for each one that cannot be read, sorted by its file."""
+    """Import series in worker processes. Returns: the errors of those that cannot be read, sorted by file."""
     errors: list[InputError] = []
     if not to_do:
         return errors
@@ -217,16 +217,16 @@ def import_all(to_do: Sequence[SeriesImport], worker_count: int) -> list[InputEr
             except InputError as error:
                 errors.append(error)
     except KeyboardInterrupt:
-        log.info("What is imported by now stays; start again to go on.")
+        log.info("Imported scans are kept; start again to continue.")
         raise
     return sorted(errors, key=str)
 
 
 def import_series(series: SeriesImport) -> None:
-    """Write a series as .mhd and .raw. Raises: InputError, naming the file, if its slices make up no scan."""
+    """Write a series as .mhd and .raw. Raises: InputError if its slices do not make up a scan."""
     header = read_dicom_header(series.folder, series.series_uid, series.files)
     voxels = read_voxels(header)
-    series.target.unlink(missing_ok=True)  # an old header must not stand beside new voxels, not even for a moment
+    series.target.unlink(missing_ok=True)  # no old header may exist beside new voxels
     data_file = series.target.with_name(f"{series.series_uid}.raw")
     with atomic_write(data_file) as file:
         file.write(np.ascontiguousarray(voxels, dtype="<i2").data)
@@ -235,7 +235,7 @@ def import_series(series: SeriesImport) -> None:
 
 
 def metaimage_header(header: ScanHeader, data_file: str, comment: str) -> str:
-    """Text of an .mhd. Source: https://itk.org/Wiki/ITK/MetaIO/Documentation; the matrix has an axis in each row."""
+    """Format an .mhd; its matrix has an axis in each row. Source: https://itk.org/Wiki/ITK/MetaIO/Documentation"""
     fields = {
         "ObjectType": "Image",
         "NDims": "3",
@@ -255,7 +255,7 @@ def metaimage_header(header: ScanHeader, data_file: str, comment: str) -> str:
 
 
 def join(numbers: NDArray[np.float64]) -> str:
-    """With all their digits."""
+    """Format numbers with all their digits."""
     return " ".join(repr(float(number)) for number in numbers.flat)
 
 

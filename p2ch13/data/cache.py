@@ -61,7 +61,7 @@ class CtCache:
 
     @cached_property
     def _disk(self) -> diskcache.Cache:
-        return get_cache(self._disk_folder)  # created at the first lookup
+        return get_cache(self._disk_folder, "--cache-dir")  # created at the first lookup
 
     def get_ct_raw_candidate(
         self,
@@ -147,24 +147,24 @@ class CtCache:
 
     def volume(self) -> int:
         """Return the size of the cache on disk, in bytes."""
-        with cache_errors(self._disk_folder):
+        with cache_errors(self._disk_folder, "--cache-dir"):
             return int(self._disk.volume())
 
     def _holds(self, keys: Iterable[str]) -> bool:
-        with cache_errors(self._disk_folder):
+        with cache_errors(self._disk_folder, "--cache-dir"):
             return all(key in self._disk for key in keys)
 
     def _memoize(self, key: str, compute: Callable[[], list[Any]]) -> list[Any]:
         value = self._look_up(key)
         if value is None:
             value = compute()
-            with cache_errors(self._disk_folder):
+            with cache_errors(self._disk_folder, "--cache-dir"):
                 self._disk.set(key, value)
         return value
 
     def _look_up(self, key: str) -> list[Any] | None:
         try:
-            with cache_errors(self._disk_folder):
+            with cache_errors(self._disk_folder, "--cache-dir"):
                 value: list[Any] | None = self._disk.get(key)
         except DamagedEntryError as error:
             self.rebuilt_count += 1

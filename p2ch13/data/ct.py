@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 from p2ch13.config import HU_MAX, HU_MIN
 from p2ch13.labels.box import BOOK_RULE, BoxRule
 from p2ch13.labels.candidates import CandidateInfoTuple
-from p2ch13.labels.regions import LabelRule, MaskRegion
+from p2ch13.labels.regions import LabelRule, MaskRegion, Scan
 from p2ch13.util.boxes import Box, inside, intersect, make_box, shape_of
-from p2ch13.util.coordinates import IrcTuple, xyz2irc
-from p2ch13.util.errors import InputError
-from p2ch13.volumes.files import read_ahead, read_header, read_voxels
+from p2ch13.util.coordinates import IrcTuple
+from p2ch13.volumes.files import read_ahead
 
 
-class Ct:
+class Ct(Scan):
     """One CT scan and its annotated nodules.
 
     The constructor reads the header only; `hu` reads the pages of the file that are accessed.
@@ -41,19 +40,12 @@ class Ct:
         rule: LabelRule = BOOK_RULE,
         series_uid: str | None = None,
     ) -> None:
-        self.header = read_header(path, series_uid)
+        super().__init__(path, nodules, rule, series_uid)
         self.series_uid = self.header.series_uid
-        self.nodules = tuple(nodules)
-        self.rule = rule
         self.shape_irc = self.header.shape_irc
         self.origin_xyz = self.header.origin_xyz
         self.vx_size_xyz = self.header.vx_size_xyz
         self.direction = self.header.direction
-
-    @cached_property
-    def hu(self) -> NDArray[np.int16]:
-        """(index, row, col) in HU, not clipped."""
-        return read_voxels(self.header)
 
     def build_annotation_mask(
         self, nodules: Sequence[CandidateInfoTuple], threshold_hu: float | None = None
@@ -71,11 +63,6 @@ class Ct:
         """
         rule = self.rule if threshold_hu is None else BoxRule(threshold_hu)
         return self._mask_in(self._whole, rule.mark_nodules(self, nodules))
-
-    @cached_property
-    def parts(self) -> list[MaskRegion]:
-        """The regions of the scan's mask; outside their boxes it is empty."""
-        return self.rule.mark_scan(self)
 
     @property
     def positive_mask(self) -> NDArray[np.bool_]:
@@ -140,18 +127,6 @@ class Ct:
         """Compute the nodule mask of one slice: (row, col)."""
         mask: NDArray[np.bool_] = self._mask_in((slice(slice_ndx, slice_ndx + 1), *self._whole[1:]), self.parts)[0]
         return mask
-
-    def locate(self, point_xyz: Sequence[float]) -> IrcTuple:
-        """Find the voxel of a point in mm, patient coordinates. Raises: InputError if it lies outside the scan."""
-        irc = xyz2irc(point_xyz, self.origin_xyz, self.vx_size_xyz, self.direction)
-        if not all(0 <= value < size for value, size in zip(irc, self.shape_irc, strict=True)):
-            at = ", ".join(f"{value:.1f}" for value in point_xyz)
-            raise InputError(
-                f"a nodule or candidate at ({at}) mm would be voxel {tuple(irc)}, outside the scan's "
-                f"{self.shape_irc}; correct or remove its row in the CSV file",
-                path=self.header.path,
-            )
-        return irc
 
     @property
     def _whole(self) -> Box:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +19,8 @@ from p2ch13.labels.candidates import (
     open_text,
     parse_center,
     parse_number,
-    parse_row,
-    read_columns,
     read_excluded,
-    read_rows,
+    read_table,
 )
 from p2ch13.util.errors import InputError
 from p2ch13.volumes.files import SCAN_SUFFIXES, read_header, read_voxels
@@ -74,15 +72,14 @@ def read_findings(csv_path: Path) -> dict[str, list[Finding]]:
     The logit ranks the findings, or else the probability, which may be any finite number. Other columns are ignored.
     Raises: InputError, naming file and line.
     """
-    has_logit = "logit" in read_columns(csv_path)
 
-    def parse(fields: Sequence[str]) -> Finding:
+    def parse(row: Mapping[str, str]) -> Finding:
         return Finding(
-            series_uid=fields[0],
+            series_uid=row["seriesuid"],
             number=0,
-            center_xyz=parse_center(fields),
-            logit=parse_number(fields[5]) if has_logit else math.nan,
-            probability=parse_number(fields[4]),
+            center_xyz=parse_center(row),
+            logit=parse_number(row["logit"]) if "logit" in row else math.nan,
+            probability=parse_number(row["probability"]),
             diameter_mm=math.nan,
             volume_mm3=math.nan,
             first_slice=-1,
@@ -90,8 +87,7 @@ def read_findings(csv_path: Path) -> dict[str, list[Finding]]:
         )
 
     findings: defaultdict[str, list[Finding]] = defaultdict(list)
-    for line, fields in read_rows(csv_path, (*POSITION_COLUMNS, "probability", *(("logit",) if has_logit else ()))):
-        finding = parse_row(csv_path, line, fields, parse)
+    for finding in read_table(csv_path, (*POSITION_COLUMNS, "probability"), parse):
         findings[finding.series_uid].append(finding)
     return dict(findings)
 

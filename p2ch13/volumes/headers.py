@@ -1,6 +1,7 @@
-"""What a scan's file says of itself, looked at before ITK reads it: where its voxels are, and how many there can be.
+"""File formats: check a header before ITK reads it.
 
-ITK opens whatever file a header names, and makes room for as many voxels as one claims.
+ITK opens any file that a header names, and allocates as many voxels as one claims. It also reads files that are cut
+short, and takes damaged compressed streams for what they still give.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import math
 import re
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,46 +19,60 @@ from p2ch13.util.errors import InputError, errors_naming
 
 HEADER_BYTES = 2**16  # no header is longer
 BLOCK_BYTES = 2**20
-DEFLATE_RATIO = 1032  # bytes that a compressed one can stand for, at most; https://zlib.net/zlib_tech.html
+DEFLATE_RATIO = 1032  # the highest possible compression; https://zlib.net/zlib_tech.html
 
 
 @dataclass(frozen=True)
 class VoxelFile:
-    """The file that holds a scan's voxels: the one with the header, or one of its own."""
+    """The file that holds a scan's voxels: the header's own, or another."""
 
     path: Path
     is_encoded: bool = False  # compressed, or as text
-    is_plain_int16: bool = False  # nothing but the voxels, as int16
-    byte_order: str = "<"
-    is_compressed_metaimage: bool = False
+    mapped_dtype: str | None = None  # "<i2" or ">i2" if the file holds nothing but voxels of this type
 
     def check_size(self, byte_count: int, header_path: Path) -> None:
-        """Raises: InputError if the file cannot hold so many bytes of voxels, or holds others as well."""
+        """Raises: InputError if the file is too short for these bytes of voxels, or if it holds other bytes as well."""
         actual = self.path.stat().st_size
-        if (self.is_plain_int16 and actual != byte_count) or byte_count > actual * self._ratio:
+        most = actual * DEFLATE_RATIO if self.is_encoded else actual
+        if byte_count > most or (self.mapped_dtype is not None and byte_count != actual):
             raise InputError(
-                f"{self.path}: {actual:,} bytes, but {header_path.name} tells of {byte_count:,}; "
-                "unpack or download it again"
+                f"{actual:,} bytes, but {header_path.name} claims {byte_count:,}; unpack or download it again",
+                path=self.path,
             )
 
-    @property
-    def _ratio(self) -> int:
-        return DEFLATE_RATIO if self.is_encoded else 1
+
+@dataclass(frozen=True)
+class Format:
+    """A file format.
+
+    Attributes:
+        image_io: ITK's reader. Left to itself, ITK tries all of its readers on a file.
+        find_voxels: checks the header and locates the voxels; raises InputError.
+        check_voxels: raises InputError if the voxels, of which there should be this number of bytes, are incomplete.
+    """
+
+    image_io: str
+    find_voxels: Callable[[Path], VoxelFile]
+    check_voxels: Callable[[Path, int], None] = lambda path, byte_count: None
+
+
+def find_format(path: Path) -> Format:
+    """Raises: InputError if the file's name has none of the known suffixes."""
+    suffix = next((suffix for suffix in FORMATS if path.name.endswith(suffix)), None)
+    if suffix is None:
+        raise InputError(f"unknown format; convert it to {', '.join(FORMATS)}", path=path)
+    return FORMATS[suffix]
 
 
 def find_voxel_file(path: Path) -> VoxelFile:
-    """Raises: InputError, naming the file, if its header makes no sense or leads out of its folder."""
-    if path.name.endswith((".mhd", ".mha")):
-        return find_metaimage_voxels(path)
-    if path.name.endswith(".nrrd"):
-        return VoxelFile(path, is_encoded=read_nrrd_fields(path).get("encoding", "").lower() != "raw")
-    return VoxelFile(path, is_encoded=path.name.endswith(".gz"))
+    """Find the file with a scan's voxels. Raises: InputError if the header is invalid or leads out of its folder."""
+    return find_format(path).find_voxels(path)
 
 
 # MetaImage, https://itk.org/Wiki/ITK/MetaIO/Documentation
 
 METAIMAGE_LINE = re.compile(r"([A-Za-z_][\w|.-]*)[ \t]*=[ \t]*([\x20-\x7e\t]*)")
-METAIMAGE_PLACES = {
+METAIMAGE_NUMBERS = {
     **dict.fromkeys(("Offset", "Position", "Origin", "CenterOfRotation"), 3),
     **dict.fromkeys(("ElementSpacing", "ElementSize"), 3),
     **dict.fromkeys(("TransformMatrix", "Rotation", "Orientation"), 9),
@@ -66,86 +82,68 @@ METAIMAGE_COUNTS = {"NDims": 1, "DimSize": 3, "HeaderSize": 1, "CompressedDataSi
 
 def find_metaimage_voxels(path: Path) -> VoxelFile:
     fields = read_metaimage_fields(path)
-    is_binary = fields.get("BinaryData", "True").lower() == "true"
-    is_compressed = is_true(fields, "CompressedData")
-    data_file = metaimage_data_file(path, fields)
-    return VoxelFile(
-        path if data_file is None else data_file,
-        is_encoded=is_compressed or not is_binary,
-        is_plain_int16=data_file is not None
-        and fields.get("ElementType") == "MET_SHORT"
-        and fields.get("HeaderSize", "0") == "0"
-        and is_binary
-        and not is_compressed,
-        byte_order=">" if is_true(fields, "BinaryDataByteOrderMSB", "ElementByteOrderMSB") else "<",
-        is_compressed_metaimage=is_compressed,
-    )
+    is_encoded = is_true(fields, "CompressedData") or fields.get("BinaryData", "True").lower() != "true"
+    data_file = path if fields["ElementDataFile"] == "LOCAL" else metaimage_data_file(path, fields["ElementDataFile"])
+    is_plain = data_file != path and fields.get("ElementType") == "MET_SHORT" and fields.get("HeaderSize", "0") == "0"
+    dtype = ">i2" if is_true(fields, "BinaryDataByteOrderMSB", "ElementByteOrderMSB") else "<i2"
+    return VoxelFile(data_file, is_encoded, dtype if is_plain and not is_encoded else None)
 
 
 def read_metaimage_fields(path: Path) -> dict[str, str]:
-    """The `key = value` lines of a header, of which ElementDataFile is the last one.
+    """Read the `key = value` lines of a header, the last of which is ElementDataFile.
 
-    Whatever ITK could read otherwise than it is read here is refused: it takes a number that it cannot read for 0, and
-    the first of two lines with one key.
-    Raises: InputError if a line is none of these, is there twice or is missing, or has not the numbers that it should.
+    Whatever ITK might read differently is refused: it reads an invalid number as 0, and uses the first of two lines
+    with one key.
+    Raises: InputError for an invalid, repeated or missing line.
     """
     with errors_naming(path), path.open("rb") as file:
         text = file.read(HEADER_BYTES).decode("latin-1")
     fields: dict[str, str] = {}
-    for line in text.split("\n"):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         match = METAIMAGE_LINE.fullmatch(line.removesuffix("\r").strip(" \t"))
         if match is None or match[1] in fields:
-            raise InputError(f"{path}: cannot be read as a scan (line {line[:40]!r}); unpack it again")
+            raise InputError(f"no MetaImage header ({line[:40]!r}); unpack it again", path=path, line=number)
         fields[match[1]] = match[2].strip()
         if match[1] == "ElementDataFile":
             break
     if not fields.get("ElementDataFile"):
-        raise InputError(f"{path}: no ElementDataFile, so this is not a whole header; unpack it again")
+        raise InputError("incomplete header, without ElementDataFile; unpack it again", path=path)
     if fields.get("NDims") != "3":
-        raise InputError(f"{path}: NDims is {fields.get('NDims')!r}; a CT scan has 3")
-    for numbers, is_valid in ((METAIMAGE_PLACES, is_finite), (METAIMAGE_COUNTS, is_whole)):
+        raise InputError(f"NDims is {fields.get('NDims')!r}; a CT scan has 3", path=path)
+    for numbers, is_valid in ((METAIMAGE_NUMBERS, is_finite), (METAIMAGE_COUNTS, is_count)):
         for key, count in numbers.items():
             values = fields.get(key, "").split()
             if key in fields and (len(values) != count or not all(map(is_valid, values))):
-                raise InputError(f"{path}: {key} is {fields[key]!r}; repair the header")
+                raise InputError(f"{key} is {fields[key]!r}; repair the header", path=path)
     return fields
 
 
-def metaimage_data_file(path: Path, fields: dict[str, str]) -> Path | None:
-    """The one file that holds the voxels; None if they are in the header's own.
+def metaimage_data_file(path: Path, name: str) -> Path:
+    """Return the file that holds all voxels.
 
-    Raises: InputError if the file is missing or not below the header's folder, from where a header must not lead away,
-        and for voxels in a file for each slice.
+    Raises: InputError if it is missing or not below the header's folder, or if each slice has a file.
     """
-    name = fields["ElementDataFile"]
-    if name == "LOCAL":
-        return None
     if name.upper().startswith(("LIST", "LOCAL")) or "%" in name:
-        raise InputError(f"{path}: its voxels are in {name!r}, not in one file; save it as .mha, say with SimpleITK")
-    return file_beside(path, name)
-
-
-def file_beside(path: Path, name: str) -> Path:
-    """A data file that a header names. Raises: InputError if it is not below the header's folder, or missing."""
+        raise InputError(f"its voxels are in {name!r}, not in one file; save it as .mha, with SimpleITK", path=path)
     if Path(name).is_absolute() or ".." in Path(name).parts or "\\" in name:
-        raise InputError(f"{path}: its data file {name} is outside its own folder; move it there, correct the header")
+        raise InputError(f"its data file {name} is outside its folder; move it there, correct the header", path=path)
     data_file = path.parent / name
     if not data_file.is_file():
-        raise InputError(f"{path}: its data file {data_file.name} is missing; unpack or download it again")
+        raise InputError(f"its data file {data_file.name} is missing; unpack or download it again", path=path)
     return data_file
 
 
 def is_finite(number: str) -> bool:
     try:
-        return math.isfinite(float(number.replace("_", " _")))  # Python alone takes 1_0 for 10
+        return math.isfinite(float(number.replace("_", " _")))  # only Python reads 1_0 as 10
     except ValueError:
         return False
 
 
-def is_whole(number: str) -> bool:
-    """Whether this is a number of voxels or bytes that ITK can count."""
+def is_count(number: str) -> bool:
+    """Return whether ITK's integers can hold a number of voxels or bytes."""
     return re.fullmatch(r"-1|[0-9]{1,10}", number) is not None and int(number) < 2**31
 
 
@@ -154,30 +152,32 @@ def is_true(fields: dict[str, str], *keys: str) -> bool:
 
 
 def check_metaimage_stream(path: Path, byte_count: int) -> None:
-    """Decompress all voxels of a compressed MetaImage: of a damaged one ITK takes what it gets, and says nothing.
+    """Decompress all voxels of a compressed MetaImage, which ITK reads without checking.
 
-    Raises: InputError if the stream is damaged or has not so many bytes.
+    Raises: InputError if the stream is damaged or has another length.
     """
-    voxel_file = find_metaimage_voxels(path)
+    if not is_true(read_metaimage_fields(path), "CompressedData"):
+        return
+    data_file = find_metaimage_voxels(path).path
     stream = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # zlib or gzip
     actual_bytes = 0
-    with errors_naming(voxel_file.path), voxel_file.path.open("rb") as file:
-        if voxel_file.path == path:
+    with errors_naming(data_file), data_file.open("rb") as file:
+        if data_file == path:
             file.seek(local_offset(file.read(HEADER_BYTES)))
         try:
             while (block := stream.unconsumed_tail or file.read(BLOCK_BYTES)) and not stream.eof:
                 actual_bytes += len(stream.decompress(block, BLOCK_BYTES))
         except zlib.error as error:
-            raise InputError(f"{voxel_file.path}: damaged ({error}); unpack or download it again") from None
+            raise InputError(f"damaged ({error}); unpack or download it again", path=data_file) from None
     if not stream.eof or actual_bytes != byte_count:
         raise InputError(
-            f"{voxel_file.path}: {actual_bytes:,} bytes of voxels, but {path.name} tells of {byte_count:,}; "
-            "unpack or download it again"
+            f"{actual_bytes:,} bytes of voxels, but {path.name} claims {byte_count:,}; unpack or download it again",
+            path=data_file,
         )
 
 
 def local_offset(head: bytes) -> int:
-    """Where the voxels begin that are in the header's own file: in the line after its last."""
+    """Return where voxels in the header's own file begin: after its last line."""
     match = re.search(rb"^[ \t]*ElementDataFile[^\n]*\n", head, re.MULTILINE)
     return 0 if match is None else match.end()
 
@@ -185,43 +185,42 @@ def local_offset(head: bytes) -> int:
 # NRRD, https://teem.sourceforge.net/nrrd/format.html
 
 
-def read_nrrd_fields(path: Path) -> dict[str, str]:
-    """The `key: value` lines of the header, up to the first empty line; keys are in lower case, without blanks.
-
-    Raises: InputError if this is no NRRD file, or its voxels are in another one.
-    """
+def find_nrrd_voxels(path: Path) -> VoxelFile:
+    """Read the `key: value` lines up to the first empty one. Raises: InputError if the voxels are in another file."""
     with errors_naming(path), path.open("rb") as file:
         text = file.read(HEADER_BYTES).decode("latin-1")
     head, empty_line, _ = re.sub("\r\n?", "\n", text).partition("\n\n")
     if not head.startswith("NRRD") or not empty_line:
-        raise InputError(f"{path}: cannot be read as a scan (no whole NRRD header); download it again")
-    fields: dict[str, str] = {}
-    for line in head.split("\n")[1:]:
-        key, _, value = line.partition(":")
-        fields[re.sub(r"[\s_-]", "", key).lower()] = value.strip()
+        raise InputError("no complete NRRD header; download it again", path=path)
+    pairs = [line.partition(":") for line in head.split("\n")[1:]]
+    fields = {re.sub(r"[\s_-]", "", key).lower(): value.strip() for key, _, value in pairs}
     if "datafile" in fields:
-        raise InputError(f"{path}: its voxels are in another file; save it as one file, say with SimpleITK")
-    return fields
+        raise InputError("its voxels are in another file; save it as one file, with SimpleITK", path=path)
+    return VoxelFile(path, is_encoded=fields.get("encoding", "").lower() != "raw")
 
 
-# NIfTI: SimpleITK reads a file that was cut short without a word.
+# NIfTI, https://nifti.nimh.nih.gov
+
+
+def find_nifti_voxels(path: Path) -> VoxelFile:
+    return VoxelFile(path, is_encoded=path.name.endswith(".gz"))
 
 
 def check_nifti_length(path: Path) -> None:
-    """Raises: InputError if a .nii or .nii.gz ends before its last voxel."""
+    """Raises: InputError if a .nii or .nii.gz ends before its last voxel; SimpleITK does not notice."""
     open_file = gzip.open if path.name.endswith(".gz") else open
     with errors_naming(path), open_file(path, "rb") as file:
         try:
             expected_bytes = nifti_length(file.read(540))
-            actual_bytes = file.seek(0, 2)  # for .gz this decompresses all of it and checks its checksum
+            actual_bytes = file.seek(0, 2)  # for .gz this decompresses everything and compares the checksum
         except (zlib.error, ValueError, OverflowError) as error:
-            raise InputError(f"{path}: cannot be read as a scan ({error}); unpack or download it again") from None
+            raise InputError(f"damaged ({error}); unpack or download it again", path=path) from None
     if actual_bytes < expected_bytes:
-        raise InputError(f"{path}: {actual_bytes:,} of {expected_bytes:,} bytes; unpack or download it again")
+        raise InputError(f"{actual_bytes:,} of {expected_bytes:,} bytes; unpack or download it again", path=path)
 
 
 def nifti_length(header: bytes) -> int:
-    """Bytes of the whole file, uncompressed. Source: nifti1.h and nifti2.h, https://nifti.nimh.nih.gov."""
+    """Compute the length of the whole file, uncompressed. Source: nifti1.h and nifti2.h."""
     order = "<" if header[:4] in (struct.pack("<i", 348), struct.pack("<i", 540)) else ">"
     if struct.unpack(order + "i", header[:4])[0] == 540:
         (bits,), shape = struct.unpack_from(order + "h", header, 14), struct.unpack_from(order + "8q", header, 16)
@@ -230,6 +229,15 @@ def nifti_length(header: bytes) -> int:
         (bits,), shape = struct.unpack_from(order + "h", header, 72), struct.unpack_from(order + "8h", header, 40)
         (offset,) = struct.unpack_from(order + "f", header, 108)
     if not offset >= 0:
-        raise ValueError(f"voxels from byte {offset} on")
+        raise ValueError(f"voxels start at byte {offset}")
     voxel_count: int = math.prod(shape[1 : 1 + shape[0]])
     return int(offset) + voxel_count * int(bits) // 8
+
+
+FORMATS = {
+    **dict.fromkeys((".mhd", ".mha"), Format("MetaImageIO", find_metaimage_voxels, check_metaimage_stream)),
+    **dict.fromkeys(
+        (".nii.gz", ".nii"), Format("NiftiImageIO", find_nifti_voxels, lambda path, _: check_nifti_length(path))
+    ),
+    ".nrrd": Format("NrrdImageIO", find_nrrd_voxels),
+}

@@ -226,7 +226,7 @@ def test_unreadable_scans_are_reported_and_skipped(tmp_path, predict, out, capsy
 def test_only_unreadable_scans(tmp_path, predict, out, capsys):
     (tmp_path / "a.mha").write_text("hello")
     assert predict(tmp_path / "a.mha") == 2
-    assert_one_line(capsys, "a.mha: ")
+    assert_one_line(capsys, "a.mha, line 1: ")
     (tmp_path / "b.mha").write_text("hello")
     assert predict(tmp_path / "a.mha", tmp_path / "b.mha") == 2
     assert_one_line(capsys, "2 scans")

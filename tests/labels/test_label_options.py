@@ -151,7 +151,7 @@ def test_precache_with_readers_contours(folders, xml_dir, capsys, missing_xml, n
     assert run(folders, *command) == 0
     output = capsys.readouterr().out
     assert output.count(note) == 1
-    assert output.count("c.xml: cannot be read as XML") == 1
+    assert output.count("c.xml: invalid XML") == 1
     assert f"Cached {len(cached)} scans, skipped 0." in output
     ct_cache = CtCache.open(folders, lidc(xml_dir, missing_xml))
     assert ct_cache.index.series_list == cached
@@ -165,7 +165,7 @@ def test_precache_names_a_damaged_file_and_skips_its_scan(folders, xml_dir, caps
     os.truncate(path, path.stat().st_size - 50)
     assert run(folders, "--labels", "lidc", "--lidc-xml", str(xml_dir), "--num-workers", "1") == 1
     output = capsys.readouterr().out
-    assert "b.xml: cannot be read as XML" in output
+    assert "b.xml: invalid XML" in output
     assert "Cached 3 scans, skipped 1." in output
 
 

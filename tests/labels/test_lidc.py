@@ -5,8 +5,8 @@ import SimpleITK as sitk
 from p2ch13.data.ct import Ct
 from p2ch13.labels.lidc import fill_polygon, find_readings, read_series_uid
 from p2ch13.labels.rules import LidcRule
-from p2ch13.util.errors import InputError
 from tests.conftest import SHARED
+from tests.support.checks import refused
 from tests.support.lidc_files import Roi, ring, write_readings
 from tests.support.scan_files import ORIGIN_XYZ, SHAPE_IRC, VX_SIZE_XYZ, make_hu, write_scan
 
@@ -56,12 +56,12 @@ AREAS = [
 
 @pytest.mark.parametrize(("points", "area"), AREAS)
 @pytest.mark.parametrize("turned", [False, True])
-def test_area_inside_of_an_outline(points, area, turned):
-    points = np.array(points)[::-1, ::-1] if turned else np.array(points)  # the other way round, rows for cols
-    interior, outline = fill_polygon(points, (12, 12))
+def test_area_inside_a_contour(points, area, turned):
+    points = np.array(points)[::-1, ::-1] if turned else np.array(points)  # reversed, rows and cols swapped
+    interior, edge = fill_polygon(points, (12, 12))
     assert interior.sum() == area
-    assert not (interior & outline).any()
-    assert outline[tuple(points.T)].all()
+    assert not (interior & edge).any()
+    assert edge[tuple(points.T)].all()
 
 
 def test_an_outline_that_comes_back_to_its_first_point():
@@ -168,7 +168,7 @@ def test_contours_between_slices_are_refused(tmp_path, positions, slice_mm):
     nodule = [Roi(ORIGIN_XYZ[2] + position * slice_mm, ring(ROWS, COLS)) for position in positions]
     xml_path = write_readings(tmp_path / "a.xml", "1.2", [[nodule]])
     scan = write_scan(tmp_path / "1.2.mhd", make_hu([]), vx_size_xyz=(0.7, 0.7, slice_mm))
-    with pytest.raises(InputError, match=r"a\.xml: a contour at z .* mm from the nearest slice of 1\.2\.mhd"):
+    with refused(xml_path):
         Ct(scan, [], LidcRule(xml_path)).parts  # noqa: B018
 
 
@@ -197,38 +197,35 @@ def test_a_scan_of_a_patient_lying_the_other_way(tmp_path):
 
 @pytest.mark.parametrize("direction", [(1, 0, 0, 0, -1, 0, 0, 0, 1), (0, 0, 1, 1, 0, 0, 0, 1, 0)])
 def test_rows_and_cols_that_are_not_those_of_the_dicom_image(tmp_path, direction):
-    with pytest.raises(InputError, match=r"1\.2\.mhd: its direction is .* --labels box"):
+    with refused(tmp_path / "1.2.mhd", "--labels"):
         mask_of(tmp_path, [[block((4, 6), ROWS, COLS)]], direction)
 
 
 def test_a_scan_of_which_only_a_part_is_there(tmp_path, caplog):
     nodule = block((-2, 1), ROWS, COLS)
     np.testing.assert_array_equal(mask_of(tmp_path, [[nodule]]), block_mask((0, 1), ROWS, COLS))
-    assert "a.xml: 2 of 4 contours are in no slice of the scan." in caplog.text
+    assert "a.xml: 2 of 4 contours" in caplog.text
 
 
 @pytest.mark.parametrize(
-    ("nodule", "message"),
+    "readings",
     [
-        (block((20, 22), ROWS, COLS), r"a\.xml: none of its contours is in a slice of .*1\.2\.mhd"),
-        (block((4, 6), ROWS, (100, 103)), r"a\.xml: a contour at z 206.0 mm is not within 100 rows and 104 columns"),
-        (block((4, 6), (0, 3), COLS), r"a\.xml: a contour at z 206.0 mm is not within"),  # its outline is in row -1
-        ([Roi(z_of(4), [])], r"a\.xml: a roi with z 206.0, inclusion TRUE and 0 points"),
-        ([Roi("nan", [(1, 1)])], r"a\.xml: a roi with z nan"),
-        ([Roi("", [(1, 1)])], r"a\.xml: roi without imageZposition"),
-        ([Roi("up", [(1, 1)])], r"a\.xml: could not convert string to float: 'up'"),
-        ([Roi(z_of(4), [(1, "1.5")])], r"a\.xml: invalid literal .*'1.5'"),
-        ([Roi(z_of(4), [(1, 1)], "maybe")], r"a\.xml: a roi with z 206.0, inclusion MAYBE"),
+        [[block((20, 22), ROWS, COLS)]],  # in no slice
+        [[block((4, 6), ROWS, (100, 103))]],
+        [[block((4, 6), (0, 3), COLS)]],  # its contour is in row -1
+        [[[Roi(z_of(4), [])]]],
+        [[[Roi("nan", [(1, 1)])]]],
+        [[[Roi("", [(1, 1)])]]],
+        [[[Roi("up", [(1, 1)])]]],
+        [[[Roi(z_of(4), [(1, "1.5")])]]],
+        [[[Roi(z_of(4), [(1, 10**30)])]]],
+        [[[Roi(z_of(4), [(1, 1)], "maybe")]]],
+        [],  # no reader
     ],
 )
-def test_contours_that_cannot_be(tmp_path, nodule, message):
-    with pytest.raises(InputError, match=message):
-        mask_of(tmp_path, [[nodule]])
-
-
-def test_no_reader(tmp_path):
-    with pytest.raises(InputError, match=r"a\.xml: no readingSession"):
-        mask_of(tmp_path, [])
+def test_invalid_contours(tmp_path, readings):
+    with refused(tmp_path / "xml" / "a.xml"):
+        mask_of(tmp_path, readings)
 
 
 # Which file is about which scan
@@ -251,19 +248,19 @@ def test_files_are_found_by_the_series_they_name(tmp_path):
     found, unreadable = find_readings(folder)
     assert found == expected
     assert len(unreadable) == 2
-    assert "page.xml: no LidcReadMessage" in unreadable[0]
-    assert "wrong.xml: cannot be read as XML (syntax error: line 1, column 0)" in unreadable[1]
+    assert unreadable[0].startswith(f"{folder / 'page.xml'}: ")
+    assert unreadable[1].startswith(f"{folder / 'wrong.xml'}: ")
 
 
 def test_folders_that_cannot_be_used(tmp_path):
-    with pytest.raises(InputError, match=r"nowhere: no such folder; .*--lidc-xml"):
+    with refused(tmp_path / "nowhere", "--lidc-xml"):
         find_readings(tmp_path / "nowhere")
     write_readings(tmp_path / "chest.xml", "1.4", SOME, root="IdriReadMessage")
-    with pytest.raises(InputError, match="no XML file of LIDC-IDRI's CT scans in this folder"):
+    with refused(tmp_path, "--lidc-xml"):
         find_readings(tmp_path)
     write_readings(tmp_path / "a.xml", "1.2", SOME)
     write_readings(tmp_path / "b.xml", "1.2", [*SOME, []])
-    with pytest.raises(InputError, match=r"b\.xml: the same series as .*a\.xml, with other contours"):
+    with refused(tmp_path / "b.xml"):
         find_readings(tmp_path)
 
 
@@ -271,7 +268,7 @@ def test_no_more_than_the_head_is_read(tmp_path):
     path = write_readings(tmp_path / "a.xml", "1.2", SOME * 50)
     path.write_bytes(path.read_bytes()[: 2**15])
     assert read_series_uid(path) == "1.2"  # that the rest is missing is found when contours are needed
-    with pytest.raises(InputError, match=r"a\.xml: cannot be read as XML \(.*\); download it again"):
+    with refused(path):
         Ct(write_scan(tmp_path / "1.2.mhd", make_hu([])), [], LidcRule(path)).positive_indexes  # noqa: B018
 
 
@@ -287,6 +284,7 @@ HOSTILE = [
     "",
     "\0\0\0",
 ]
+HOSTILE += [f"<!--{'x' * 2**15}-->\n{text}" for text in HOSTILE[:2]]  # only expat itself sees this DOCTYPE
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -295,8 +293,5 @@ def test_hostile_files(tmp_path, text, encoding):
     (tmp_path / "secret").write_text("1.2")
     path = tmp_path / "a.xml"
     path.write_bytes(text.replace("SECRET", str(tmp_path / "secret")).encode(encoding))
-    with pytest.raises(InputError, match=r"a\.xml: ") as error:
+    with refused(path):
         read_series_uid(path)
-    assert "\n" not in str(error.value)
-    if "DOCTYPE" in text:
-        assert "a DOCTYPE, which" in str(error.value)

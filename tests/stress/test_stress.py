@@ -59,7 +59,7 @@ def test_unreported_damage_is_a_loss():
 
 
 def test_training_must_stop_at_damage():
-    check_stopped("error: a/1.2.100001.raw: 5 bytes, but 1.2.100001.mhd tells of 7", KINDS)
+    check_stopped("error: a/1.2.100001.raw: 5 bytes, but 1.2.100001.mhd claims 7", KINDS)
     for output in ("", "error: a/1.2.100003.mhd: none", "error: the disk is full"):
         with pytest.raises(LostError):
             check_stopped(output, KINDS)

@@ -1,4 +1,7 @@
+import itertools
+
 import numpy as np
+import pytest
 
 from p2ch13.util.boxes import (
     BoxMask,
@@ -44,3 +47,25 @@ def test_components_each_in_its_own_box():
     assert len(split_components(whole, fully_connected=False)) == 3
     np.testing.assert_array_equal(sum(widen(part, whole.box).mask for part in by_corners), mask)
     assert split_components(BoxMask(whole.box, np.zeros_like(mask)), fully_connected=True) == []
+
+
+@pytest.mark.parametrize("fully_connected", [False, True])
+def test_components_by_flood_fill(fully_connected):
+    mask = np.random.default_rng(0).random((5, 7, 9)) < (0.15 if fully_connected else 0.35)
+    largest_step = 3 if fully_connected else 1
+    steps = [step for step in itertools.product((-1, 0, 1), repeat=3) if 0 < np.abs(step).sum() <= largest_step]
+    left, expected = set(map(tuple, np.argwhere(mask).tolist())), set()
+    while left:
+        todo, component = [left.pop()], set()
+        while todo:
+            voxel = todo.pop()
+            component.add(voxel)
+            near = {tuple(np.add(voxel, step).tolist()) for step in steps} & left
+            todo += near
+            left -= near
+        expected.add(frozenset(component))
+    whole = BoxMask(box(0, 5, 0, 7, 0, 9), mask)
+    components = split_components(whole, fully_connected)
+    assert {frozenset(map(tuple, np.argwhere(widen(one, whole.box).mask).tolist())) for one in components} == expected
+    assert len(components) == len(expected)
+    assert all(one.mask.any(axis=axes)[[0, -1]].all() for one in components for axes in [(1, 2), (0, 2), (0, 1)])

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2ch13.util.disk import PREFIX, ArrayDisk, CacheError, DamagedEntryError, cache_errors, decode, encode, get_cache
-from tests.support.checks import Intruder
+from tests.support.checks import Intruder, refused
 
 
 def test_values_come_back_as_they_were(tmp_path):
@@ -143,7 +143,7 @@ def test_a_missing_value_file_is_noticed(tmp_path):
     cache = get_cache(tmp_path)
     cache.set("key", [np.zeros(100_000)])
     next(tmp_path.rglob("*.val")).unlink()
-    with pytest.raises(DamagedEntryError, match="No such file"):
+    with pytest.raises(DamagedEntryError):
         cache.get("key")
 
 
@@ -185,9 +185,8 @@ def test_a_damaged_database_is_named_with_the_cure(tmp_path, damage, message):
         cache = get_cache(tmp_path / "cache")
         for ndx in range(500):
             cache.get(f"key {ndx}")
-    assert str(error.value).startswith(f"{tmp_path / 'cache'}: a damaged cache (")
-    assert message in str(error.value)
-    assert "remove this folder, and precache.py makes it anew" in str(error.value)
+    assert error.value.path == tmp_path / "cache"
+    assert message in str(error.value)  # SQLite's word, or ours for what it does not notice
 
 
 def test_an_empty_database_without_values_is_filled(tmp_path):
@@ -204,10 +203,11 @@ def test_a_locked_database_is_named_with_the_cure(tmp_path, monkeypatch):
     with closing(sqlite3.connect(tmp_path / "cache.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         assert cache.get("key") == [1]  # reading goes on
-        with pytest.raises(CacheError, match=r"locked by another process, .* --cache-dir"), cache_errors(tmp_path):
+        with refused(tmp_path), cache_errors(tmp_path):
             cache.set("key", [2])
-        with pytest.raises(CacheError, match=r"locked by another process, .* --cache-dir"):
-            get_cache(tmp_path)
+        with refused(tmp_path, "--cache-dir") as caught:
+            get_cache(tmp_path, "--cache-dir")
+        assert str(caught.value).endswith(" --cache-dir")
     assert get_cache(tmp_path).get("key") == [1]
 
 
@@ -217,7 +217,7 @@ def test_a_cache_of_another_program_is_left_alone(tmp_path, options):
         other.set("key", "value")
     with closing(sqlite3.connect(tmp_path / "cache.db")) as database:
         before = list(database.iterdump())
-        with pytest.raises(CacheError, match=r"a cache that another program has made; .* --cache-dir"):
+        with refused(tmp_path):
             get_cache(tmp_path)
         assert list(database.iterdump()) == before
 
@@ -227,7 +227,7 @@ def test_settings_are_not_run(tmp_path):
     get_cache(tmp_path).close()
     with closing(sqlite3.connect(tmp_path / "cache.db")) as database, database:
         database.execute("INSERT INTO Settings VALUES ('sqlite_journal_mode = delete; PRAGMA x', 1)")
-    with pytest.raises(CacheError, match="another program"):
+    with refused(tmp_path):
         get_cache(tmp_path)
 
 
@@ -235,15 +235,14 @@ def test_settings_are_not_run(tmp_path):
     "error", [OSError(errno.ENOSPC, "No space left on device"), sqlite3.OperationalError("database or disk is full")]
 )
 def test_a_full_disk_is_named_with_the_cure(tmp_path, error):
-    with pytest.raises(CacheError) as caught, cache_errors(tmp_path):
+    with refused(tmp_path, "--cache-dir") as caught, cache_errors(tmp_path, "--cache-dir"):
         raise error
-    assert str(caught.value).startswith(f"{tmp_path}: the disk is full (")
-    assert "make room, or choose another with --cache-dir" in str(caught.value)
+    assert "make room" in str(caught.value)
 
 
 def test_a_folder_that_cannot_be_used(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(CacheError, match=r"file.*: cannot be used as cache .* --cache-dir"):
+    with refused(tmp_path / "file" / "cache"):
         get_cache(tmp_path / "file" / "cache")
 
 
@@ -256,7 +255,7 @@ def test_a_folder_that_is_read_only(tmp_path, is_filled):
         fill(folder).chmod(0o444)
     folder.chmod(0o555)
     try:
-        with pytest.raises(CacheError, match=r"cache: cannot be used as cache .* --cache-dir"):
+        with refused(folder):
             get_cache(folder)
     finally:
         folder.chmod(0o755)

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from p2ch13.util.errors import InputError
 from p2ch13.volumes.files import read_header, read_voxels
 from p2ch13.volumes.headers import DEFLATE_RATIO, find_voxel_file, nifti_length, read_metaimage_fields
+from tests.support.checks import refused
 from tests.support.scan_files import IDENTITY, ORIGIN_XYZ, Ball, make_hu, write_scan
 
 
@@ -35,7 +35,7 @@ def write_secret(tmp_path, hu):
 def test_metaimage_cannot_lead_out_of_its_folder(tmp_path, hu, suffix, name):
     path = write_scan(write_secret(tmp_path, hu) / f"a{suffix}", hu)
     edit(path, "a.raw" if suffix == ".mhd" else "LOCAL", name)
-    with pytest.raises(InputError, match="outside its own folder"):
+    with refused(path):
         read_header(path)
 
 
@@ -45,35 +45,31 @@ def test_metaimage_cannot_lead_out_of_its_folder(tmp_path, hu, suffix, name):
 def test_voxels_in_several_files_are_refused(tmp_path, hu, name):
     path = write_scan(write_secret(tmp_path, hu) / "a.mhd", hu)
     edit(path, "a.raw", name)
-    with pytest.raises(InputError, match=r"not in one file; save it as \.mha"):
+    with refused(path):
         read_header(path)
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "message"),
+    ("old", "new"),
     [
-        (
-            "ElementDataFile",
-            "ElementDataFile = ../secret.raw\nElementDataFile",
-            "outside its own folder",
-        ),  # ITK's choice
-        ("ElementDataFile", "ElementDataFile: ../secret.raw\nElementDataFile", "cannot be read as a scan"),
-        ("ElementType = MET_SHORT", "ElementType = MET_SHORT\nElementType = MET_UCHAR", "cannot be read as a scan"),
-        ("NDims = 3", "NDims = 3\nComment = \x01", "cannot be read as a scan"),
-        ("DimSize = 22 20 6", "DimSize = 22 20", "DimSize is '22 20'; repair the header"),
-        ("DimSize = 22 20 6", "DimSize = 22 20 99999999999999999999", "DimSize is .*; repair the header"),
-        ("DimSize = 22 20 6", "DimSize = 22 20 6.5", "DimSize is .*; repair the header"),
-        ("Offset = -30", "Offset = 1_0", "Offset is .*; repair the header"),
-        ("Offset = -30", "Offset = 1e99", "repair the header"),
-        ("ElementSpacing = 0.6", "ElementSpacing = 1e-9 0.6", "ElementSpacing is .*; repair the header"),
-        ("0.69999999999999996", "1e-9", "voxels of .* mm at .*; repair the header"),
-        ("TransformMatrix = 1 0 0 0 1 0 0 0 1", "TransformMatrix = 1 0 0 0 1 0 0 9 1", "is no rotation"),
+        ("ElementDataFile", "ElementDataFile = ../secret.raw\nElementDataFile"),  # ITK uses the first
+        ("ElementDataFile", "ElementDataFile: ../secret.raw\nElementDataFile"),
+        ("ElementType = MET_SHORT", "ElementType = MET_SHORT\nElementType = MET_UCHAR"),
+        ("NDims = 3", "NDims = 3\nComment = \x01"),
+        ("DimSize = 22 20 6", "DimSize = 22 20"),
+        ("DimSize = 22 20 6", "DimSize = 22 20 99999999999999999999"),
+        ("DimSize = 22 20 6", "DimSize = 22 20 6.5"),
+        ("Offset = -30", "Offset = 1_0"),
+        ("Offset = -30", "Offset = 1e99"),
+        ("ElementSpacing = 0.6", "ElementSpacing = 1e-9 0.6"),
+        ("0.69999999999999996", "1e-9"),
+        ("TransformMatrix = 1 0 0 0 1 0 0 0 1", "TransformMatrix = 1 0 0 0 1 0 0 9 1"),
     ],
 )
-def test_what_itk_would_read_otherwise_is_refused(tmp_path, hu, old, new, message):
+def test_what_itk_would_read_differently_is_refused(tmp_path, hu, old, new):
     path = write_scan(write_secret(tmp_path, hu) / "a.mhd", hu)
     edit(path, old, new)
-    with pytest.raises(InputError, match=message):
+    with refused(path):
         read_header(path)
 
 
@@ -88,7 +84,7 @@ def test_a_line_end_of_dos_and_a_field_that_nobody_knows(tmp_path, hu):
 def test_nrrd_in_two_files_is_refused(tmp_path, hu, field):
     path = write_scan(write_secret(tmp_path, hu) / "a.nrrd", hu)
     edit(path, "encoding:", f"{field}\nencoding:")
-    with pytest.raises(InputError, match=r"a\.nrrd: its voxels are in another file"):
+    with refused(path):
         read_header(path)
 
 
@@ -118,7 +114,7 @@ def test_more_slices_than_the_file_can_hold_are_refused_before_there_is_room_for
     path = write_scan(tmp_path / name, hu, compress=compress)
     claim_slices(path, 10**6)
     monkeypatch.setattr(sitk, "ReadImage", None)  # which makes the room
-    with pytest.raises(InputError, match=r"a\.[\w.]+: [\d,]+ bytes, but a\.[\w.]+ tells of [\d,]+; unpack or download"):
+    with refused(find_voxel_file(path).path):
         read_voxels(read_header(path))
 
 
@@ -136,19 +132,19 @@ def test_a_files_format_is_that_of_its_name(tmp_path, hu, name):
     """Left to itself, ITK would try its readers for pictures and microscopes on it as well."""
     write_scan(tmp_path / "a.tif", hu)
     (tmp_path / "a.tif").rename(tmp_path / name)
-    with pytest.raises(InputError, match=r"a\.[\w.]+: cannot be read as a scan"):
+    with refused(tmp_path / name):
         read_header(tmp_path / name)
 
 
 def test_other_formats_are_named(tmp_path, hu):
-    with pytest.raises(InputError, match=r"a\.tif: not one of the formats that are read; convert it to \.mhd"):
+    with refused(tmp_path / "a.tif"):
         read_header(write_scan(tmp_path / "a.tif", hu))
 
 
 def test_voxels_that_are_no_numbers(tmp_path, hu):
     image = sitk.GetImageFromArray(hu.astype(np.complex64))
     sitk.WriteImage(image, str(tmp_path / "a.nrrd"))
-    with pytest.raises(InputError, match=r"a\.nrrd: "):
+    with refused(tmp_path / "a.nrrd"):
         read_header(tmp_path / "a.nrrd")
 
 
@@ -158,7 +154,7 @@ def test_a_nifti_offset_that_makes_no_sense(tmp_path, hu, offset):
     data = bytearray(path.read_bytes())
     data[108:112] = struct.pack("<f", offset)
     path.write_bytes(data)
-    with pytest.raises(InputError, match=r"a\.nii"):
+    with refused(path):
         read_voxels(read_header(path))
 
 
@@ -175,7 +171,7 @@ def test_a_damaged_stream_is_refused(tmp_path, hu, name):
     data = bytearray(path.read_bytes())
     data[-30:-10] = bytes(20)
     path.write_bytes(data)
-    with pytest.raises(InputError, match=r"a\."):
+    with refused(path):
         read_voxels(read_header(path))
 
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from p2ch13.data.ct import Ct
 from p2ch13.labels.candidates import get_nodule_info_list
@@ -101,6 +102,15 @@ def test_dilate_makes_an_octagon():
     np.testing.assert_array_equal(dilate(mask, 2)[0, 1:6, 1:6], expected)
     np.testing.assert_array_equal(erode(dilate(mask, 2), 2), mask)
     assert dilate(mask, 2).sum() == 21
+
+
+@pytest.mark.parametrize("radius", [0, 1, 2, 3, 5])
+def test_dilate_as_scipy_does(radius):
+    mask = np.random.default_rng(0).random((2, 20, 30)) < 0.02
+    expected = mask
+    for step in range(radius):
+        expected = ndimage.binary_dilation(expected, ndimage.generate_binary_structure(2, 1 + step % 2)[None])
+    np.testing.assert_array_equal(dilate(mask, radius), expected)
 
 
 def test_only_small_holes_are_filled():
