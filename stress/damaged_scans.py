@@ -27,9 +27,10 @@ import numpy as np
 from diskcache.core import DBNAME
 
 from p2ch13.util.errors import EXIT_SKIPPED, EXIT_USER_MISTAKE, run_command
-from p2ch13.util.options import existing_folder, non_negative_int, positive_int, probability
+from p2ch13.util.options import argument, non_negative_int, positive_int
 from stress.commands import (
     compare_caches,
+    existing_folder,
     find_last,
     precache_command,
     predict_command,
@@ -61,7 +62,9 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m stress.damaged_scans", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--scans", type=positive_int, default=SCAN_COUNT, help="that are written, 4 at least")
-    parser.add_argument("--share", type=probability, default=SHARE, help="of them that is damaged, one at least")
+    parser.add_argument(
+        "--share", type=argument(float, above=0, below=1), default=SHARE, help="of them that is damaged, one at least"
+    )
     parser.add_argument("--seed", type=non_negative_int, default=0, help="of scans and damages")
     parser.add_argument("--work-dir", type=existing_folder, help="for a folder that is removed at the end")
     return parser

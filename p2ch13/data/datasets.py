@@ -23,8 +23,8 @@ from p2ch13.config import (
     LabelOptions,
     TrainingConfig,
 )
-from p2ch13.crop_options import precache_command
 from p2ch13.data.cache import CtCache
+from p2ch13.data.prepare import precache_command
 from p2ch13.data.sampling import EpochSampler, EpochSamples, find_steps, share_steps
 from p2ch13.labels.candidates import sort_candidates
 from p2ch13.util.coordinates import XyzTuple

@@ -322,7 +322,7 @@ class SegmentationTrainingApp:
 
     def follow_schedule(self, samples_count: int) -> None:
         """Set the learning rate of the step after so many training samples of the run."""
-        if self.config.warm_up_cosine:
+        if self.config.lr_schedule == "cosine":
             progress = samples_count / (self.config.epochs * self.config.samples_per_epoch)
             set_learning_rate(self.optimizer, self.config.learning_rate * warm_up_cosine(progress))
 
@@ -486,7 +486,7 @@ class SegmentationTrainingApp:
     def log_settings(self, report: TensorBoardReport | None) -> None:
         if report:
             origin = {"versions": get_versions(), "commit": get_commit(), "data": self.run.data_fingerprint}
-            report.log_settings(dataclasses.asdict(self.config), {**origin, "series": self.run.series})
+            report.log_settings(self.config.as_dict(), {**origin, "series": self.run.series})
 
     def log_start(self, train_ds: TrainingLuna2dSegmentationDataset, val_ds: Luna2dSegmentationDataset) -> None:
         lines = describe_data(train_ds, val_ds)
