@@ -17,7 +17,7 @@ from p2ch13.config import (
     AblationOptions,
     LabelOptions,
     TrainingConfig,
-    make_parser,
+    parse,
 )
 from p2ch13.training.options import parse_config
 from p2ch13.util.errors import run_command
@@ -45,7 +45,7 @@ def main(sys_argv: Sequence[str] | None = None) -> None:
     Scores are kept: a study that was stopped continues when it is started again.
     Raises: InputError for folders or data that cannot be used.
     """
-    options = parse_options(sys_argv)
+    options = parse(AblationOptions, "python -m p2ch13.ablation", __doc__, sys_argv)
     set_up_logging(Launch())
     make_writable_folder(options.output, "--output")
     variants = list_variants(options.preset)
@@ -62,11 +62,6 @@ def main(sys_argv: Sequence[str] | None = None) -> None:
             file.write(format_report(records).encode())
     print(format_report(records))
     log.info(f"Table: {options.output / 'ablation.md'}, with the scores of each run beside it")
-
-
-def parse_options(sys_argv: Sequence[str] | None = None) -> AblationOptions:
-    parser = make_parser(AblationOptions, "python -m p2ch13.ablation", __doc__)
-    return merge(AblationOptions, vars(parser.parse_args(sys_argv)))
 
 
 def list_variants(preset: str) -> dict[str, list[str]]:

@@ -6,7 +6,7 @@ A command's options are a dataclass, made of groups that commands share. `python
 from __future__ import annotations
 
 from argparse import ArgumentParser
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -17,12 +17,14 @@ from p2ch13.util.logits import to_logit
 from p2ch13.util.options import (
     NAME_PART,
     REQUIRED,
+    Group,
     Options,
     add_old_names,
     add_options,
     as_arguments,
     as_markdown,
     list_options,
+    merge,
     option,
     read_values,
 )
@@ -35,6 +37,8 @@ HU_MIN, HU_MAX = -1000, 1000  # air and dense bone; scanners write anything beyo
 # Labels
 MASK_THRESHOLD_HU = -700  # border between lung and soft tissue, as in the book
 REFINED_THRESHOLD_HU = -600  # the same for refined labels
+SHOWN_THRESHOLD = f"{MASK_THRESHOLD_HU}, refined: {REFINED_THRESHOLD_HU}"
+LABEL_KINDS = ("box", "refined", "lidc")
 MIN_DIAMETER_MM = 3.0  # of the smallest nodules that LUNA16 counts
 
 # Crops
@@ -103,12 +107,11 @@ RENAMED_VALUES = {"warm_up_cosine": {True: "cosine", False: "constant"}}  # of s
 
 def with_current_names(values: Mapping[str, Any]) -> dict[str, Any]:
     """Replace earlier names and values by those of today."""
-    return {
-        RENAMED.get(name, name): RENAMED_VALUES[name][value]
-        if name in RENAMED_VALUES and isinstance(value, bool)
-        else value
-        for name, value in values.items()
-    }
+    current = {}
+    for name, value in values.items():
+        is_old = name in RENAMED_VALUES and isinstance(value, bool)
+        current[RENAMED.get(name, name)] = RENAMED_VALUES[name][value] if is_old else value
+    return current
 
 
 # Data
@@ -136,19 +139,11 @@ class LabelOptions(Options):
     """
 
     labels: str = option(
-        "box",
-        "nodule mask: the book's box, the box without vessels and chest wall, or the consensus of LIDC-IDRI's readers",
-        choices=("box", "refined", "lidc"),
+        "box", "the book's box, the same without vessels and chest wall, or the readers' consensus", choices=LABEL_KINDS
     )
-    threshold_hu: int | None = option(
-        None,
-        "border between lung and soft tissue in HU",
-        shown=f"{MASK_THRESHOLD_HU}, refined: {REFINED_THRESHOLD_HU}",
-    )
+    threshold_hu: int | None = option(None, "border between lung and soft tissue in HU", shown=SHOWN_THRESHOLD)
     lidc_xml: Path | None = option(None, "--labels lidc: folder of the XML files, at any depth", on_resume=True)
-    missing_xml: str = option(
-        "box", "--labels lidc: mask scans without XML with the box, or skip them", choices=("box", "leave-out")
-    )
+    missing_xml: str = option("box", "--labels lidc: scans without XML", choices=("box", "leave-out"))
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -224,7 +219,6 @@ class ComputeOptions(Options):
         "computing threads on a CPU; auto: measure how many are fastest, from time to time",
         low=1,
         choices=(AUTO_THREADS,),
-        metavar="auto|N",
         on_resume=True,
     )
 
@@ -246,9 +240,7 @@ class SamplingOptions(Options):
     """Sampling."""
 
     batch_size: int = option(16, "crops per optimizer step in each process", low=1)
-    hard_negative_candidates: int = option(
-        1, "candidates per negative crop; the one with the highest false-positive score is taken", low=1
-    )
+    hard_negative_candidates: int = option(1, "candidates per negative crop, the hardest of which is used", low=1)
     weight_by_diameter: bool = option(False, "sample nodules in proportion to their diameter")
 
 
@@ -296,12 +288,12 @@ class SelectionOptions(Options):
 
     validation_cadence: int = option(5, "validate every N-th epoch, the first and the last", low=1, on_resume=True)
     val_negatives: float = option(
-        0.0, "validation slices without nodule per slice with one, at least four of each scan; 0: none", low=0
+        0.0, "validation slices without nodule per nodule slice, at least four of each scan; 0: none", low=0
     )
     best_metric: str = option(
         "recall",
-        "score of the best model; dice: mean over slices; slice-f1: a nodule slice counts with its dice, another one "
-        "with any marked pixel is a false positive",
+        "score of the best model; dice: mean over slices; slice-f1: a nodule slice is found in proportion to its Dice, "
+        "another slice with a marked pixel is a false positive",
         choices=BEST_METRICS,
     )
     precision_floor: float = option(0.1, "precision for --best-metric recall-at-precision", low=0, high=1)
@@ -321,7 +313,7 @@ class RunOptions(Options):
     deterministic: bool = option(False, "the same bits in every run on a machine; slower on a GPU")
     compile: str = option(
         "auto",
-        "fuse the network's operations, and on one GPU replay whole steps; auto: in runs of 300,000 samples or more",
+        "fuse the network's operations, on one GPU replay whole steps; auto: in runs of 300,000 samples or more",
         choices=("auto", "yes", "no"),
         on_resume=True,
     )
@@ -332,7 +324,7 @@ class RunOptions(Options):
     keep_checkpoints: int = option(3, "newest .state files to keep, beside the best", low=1, on_resume=True)
     resume: str | None = option(
         None,
-        "resume the run of this .state file, or the latest run; one that has gone on since gets a new name",
+        "resume the run of a .state file, or the latest run; under a new name if the run has gone on since",
         const="",
         on_resume=True,
     )
@@ -344,19 +336,9 @@ class RunOptions(Options):
 
 @dataclass(frozen=True)
 class TrainingConfig(
-    RunOptions,
-    EpochOptions,
-    Folders,
-    LabelOptions,
-    CropOptions,
-    SamplingOptions,
-    AugmentationOptions,
-    NetworkOptions,
-    LossOptions,
-    OptimizerOptions,
-    SelectionOptions,
-    ComputeOptions,
-):
+    RunOptions, EpochOptions, Folders, LabelOptions, CropOptions, SamplingOptions, AugmentationOptions,
+    NetworkOptions, LossOptions, OptimizerOptions, SelectionOptions, ComputeOptions,
+):  # fmt: skip
     """Options of a run, as its checkpoints and config.json hold them."""
 
     @classmethod
@@ -379,7 +361,7 @@ class TrainingCommand(TrainingConfig):
     """Run."""
 
     config: Path | None = option(
-        None, "options of another run, its config.json; --preset replaces those of its preset, other options any"
+        None, "config.json of another run; --preset replaces what it had from its preset, other options anything"
     )
     augmented: bool = option(False, "the book's augmentation: flip, offset, scale, rotate, noise")
 
@@ -425,7 +407,7 @@ class PredictOptions(DetectionOptions):
 
     scans: tuple[Path, ...] = option(
         REQUIRED,
-        ".mhd, .mha, .nii, .nii.gz or .nrrd; a folder with a DICOM series; a folder of any of these",
+        ".mhd, .mha, .nii(.gz) or .nrrd; a folder of these or of DICOM series",
         positional=True,
         metavar="SCAN",
     )
@@ -445,8 +427,8 @@ class EvaluationOptions(DataFolder, DetectionOptions):
     mask: Path | None = option(None, "folder of masks of any program: <series_uid>.nii.gz or <series_uid>_mask.nii.gz")
     findings: Path | None = option(
         None,
-        "CSV file in LUNA16's submission columns; with --mask instead of the mask's components, alone for FROC without "
-        "masks, with --annotations without scans",
+        "CSV file in LUNA16's submission columns: with --mask, instead of the mask's components; alone, for FROC "
+        "without masks; with --annotations, without scans",
     )
     min_diameter: float = option(
         MIN_DIAMETER_MM,
@@ -532,6 +514,11 @@ def make_parser(options: type[Options], prog: str, description: str | None) -> A
     add_options(parser, options)
     add_old_names(parser, options, RENAMED, RENAMED_VALUES)
     return parser
+
+
+def parse(options: type[Group], prog: str, description: str | None, sys_argv: Sequence[str] | None) -> Group:
+    """Read a command line, or this process's. Raises: SystemExit for --help and a mistyped option."""
+    return merge(options, vars(make_parser(options, prog, description).parse_args(sys_argv)))
 
 
 if __name__ == "__main__":

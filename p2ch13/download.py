@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from p2ch13.acquisition.luna16 import FILES, RemoteFile
-from p2ch13.config import DownloadOptions, make_parser
+from p2ch13.config import DownloadOptions, parse
 from p2ch13.util.errors import run_command
 from p2ch13.util.launch import Launch
 from p2ch13.util.logconf import set_up_logging
-from p2ch13.util.options import merge
 
 
 def main(sys_argv: Sequence[str] | None = None, files: Sequence[RemoteFile] = FILES) -> int:
     """Download or verify LUNA16 as a command line says. Args: files: what LUNA16 consists of. Else see `get_luna16`."""
-    parser = make_parser(DownloadOptions, "python -m p2ch13.download", __doc__)
-    options = merge(DownloadOptions, vars(parser.parse_args(sys_argv)))
+    options = parse(DownloadOptions, "python -m p2ch13.download", __doc__, sys_argv)
     from p2ch13.acquisition.download import get_luna16  # imports SimpleITK and requests
 
     set_up_logging(Launch())

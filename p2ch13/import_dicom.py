@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from p2ch13.config import ImportOptions, make_parser
+from p2ch13.config import ImportOptions, parse
 from p2ch13.util.errors import run_command
 from p2ch13.util.launch import Launch
 from p2ch13.util.logconf import set_up_logging
-from p2ch13.util.options import merge
 
 
 def main(sys_argv: Sequence[str] | None = None) -> int:
     """Import DICOM series as a command line says, see `import_folder`."""
-    parser = make_parser(ImportOptions, "python -m p2ch13.import_dicom", __doc__)
-    options = merge(ImportOptions, vars(parser.parse_args(sys_argv)))
+    options = parse(ImportOptions, "python -m p2ch13.import_dicom", __doc__, sys_argv)
     from p2ch13.acquisition.import_dicom import import_folder  # imports SimpleITK
 
     set_up_logging(Launch())

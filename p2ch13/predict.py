@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from p2ch13.config import PredictOptions, make_parser
+from p2ch13.config import PredictOptions, parse
 from p2ch13.util.errors import run_command
 from p2ch13.util.launch import Launch
 from p2ch13.util.logconf import set_up_logging
-from p2ch13.util.options import merge
 
 
 def main(sys_argv: Sequence[str] | None = None) -> int:
     """Predict as a command line says. Raises: SystemExit for --help and a mistyped option, else see `predict`."""
-    parser = make_parser(PredictOptions, "python -m p2ch13.predict", __doc__)
-    options = merge(PredictOptions, vars(parser.parse_args(sys_argv)))
+    options = parse(PredictOptions, "python -m p2ch13.predict", __doc__, sys_argv)
     from p2ch13.detection.pipeline import predict  # imports torch, which takes seconds
 
     set_up_logging(Launch())

@@ -41,10 +41,6 @@ def test_each_variant_leaves_out_one_option():
         assert getattr(config, name) == getattr(TrainingConfig(), name)
 
 
-def test_three_seeds_each():
-    assert ablation.parse_options([]).seeds == 3
-
-
 def test_mean_and_deviation():
     # mean 0.4, squares of 0.2, 0 and 0.2 over 2
     assert ablation.format_values([0.2, 0.4, 0.6], 2) == "0.40 ± 0.20"

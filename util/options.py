@@ -109,8 +109,11 @@ class Option:
         arguments: dict[str, Any] = {"default": SUPPRESS, "help": text.replace("%", "%%")}
         if self.kinds == (bool,):
             return {**arguments, "action": BooleanOptionalAction}
-        choices = f"{{{','.join(map(str, spec['choices']))}}}" if "choices" in spec else METAVARS.get(self.kinds[0])
-        arguments |= {"type": argument(*self.kinds, **spec), "metavar": spec.get("metavar", choices)}
+        metavar = METAVARS.get(self.kinds[0])
+        if "choices" in spec:
+            words = map(str, spec["choices"])
+            metavar = f"{{{','.join(words)}}}" if len(self.kinds) == 1 else "|".join([*words, str(metavar)])
+        arguments |= {"type": argument(*self.kinds, **spec), "metavar": spec.get("metavar", metavar)}
         if self.is_list:
             arguments["nargs"] = "+" if spec.get("positional") else "*"
         elif "const" in spec or (spec.get("positional") and not is_required):

@@ -7,7 +7,6 @@ import shlex
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict
 
 from p2ch13.config import CropChoice, Folders, LabelOptions, PrecacheOptions
 from p2ch13.data.cache import CtCache, describe_rebuilt
@@ -112,5 +111,6 @@ def precache_command(folders: Folders, labels: LabelOptions, choice: CropChoice,
 
     Args: negatives: their share of the samples.
     """
-    values = {**folders.as_dict(), **labels.as_dict(), **asdict(choice), "negatives": negatives}
-    return shlex.join(["python", "precache.py", *as_arguments({k: v for k, v in values.items() if v or k == "labels"})])
+    values = {**vars(folders), **vars(labels), **vars(choice), "negatives": negatives}
+    chosen = {name: value for name, value in values.items() if value != getattr(PrecacheOptions, name)}
+    return shlex.join(["python", "precache.py", *as_arguments(chosen)])
