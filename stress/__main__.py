@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from p2ch13.util.errors import run_command
-from p2ch13.util.options import existing_folder, non_negative_int
+from p2ch13.util.options import non_negative_int
 from stress import SAMPLES_PER_EPOCH
+from stress.commands import existing_folder
 from stress.report import Row, collect_rows, report
 
 

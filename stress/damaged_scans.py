@@ -29,9 +29,10 @@ from diskcache.core import DBNAME
 from p2ch13.config import Folders
 from p2ch13.data.cache import CtCache
 from p2ch13.util.errors import EXIT_SKIPPED, EXIT_USER_MISTAKE, run_command
-from p2ch13.util.options import existing_folder, non_negative_int, positive_int, probability
+from p2ch13.util.options import argument, non_negative_int, positive_int
 from stress.commands import (
     compare_caches,
+    existing_folder,
     find_last,
     precache_command,
     predict_command,
@@ -63,7 +64,8 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m stress.damaged_scans", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--scans", type=positive_int, default=SCAN_COUNT, help="number of scans, at least 4")
-    parser.add_argument("--share", type=probability, default=SHARE, help="share of damaged scans, at least one")
+    is_share = argument(float, above=0, below=1)
+    parser.add_argument("--share", type=is_share, default=SHARE, help="share of damaged scans, at least one")
     parser.add_argument("--seed", type=non_negative_int, default=0, help="of scans and damages")
     parser.add_argument("--work-dir", type=existing_folder, help="folder for a temporary folder")
     return parser

@@ -24,11 +24,12 @@ import torch
 
 from p2ch13.network.checkpoint import load_checkpoint
 from p2ch13.util.errors import run_command
-from p2ch13.util.options import existing_folder, non_negative_int, positive_int
+from p2ch13.util.options import non_negative_int, positive_int
 from p2ch13.util.progress import progress_bar
 from stress.commands import (
     REPOSITORY,
     compare_caches,
+    existing_folder,
     find_last,
     precache_command,
     predict_command,

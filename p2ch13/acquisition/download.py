@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,13 +13,11 @@ from filelock import FileLock, Timeout
 
 from p2ch13.acquisition.luna16 import FILES, MALIGNANCY, CsvFacts, RemoteFile
 from p2ch13.acquisition.verify import check_csv, check_subset, subset_folder, verify
-from p2ch13.config import Folders
+from p2ch13.config import DownloadOptions
 from p2ch13.util.archives import ArchiveError, unpack
-from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line, run_command
+from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
 from p2ch13.util.fetch import DownloadError, fetch, part_of
 from p2ch13.util.files import check_free_disk, in_gb, make_writable_folder
-from p2ch13.util.launch import Launch
-from p2ch13.util.logconf import set_up_logging
 
 log = logging.getLogger(__name__)
 
@@ -37,60 +34,31 @@ class Source:
     ignore_checksum: bool = False
 
 
-def main(sys_argv: Sequence[str] | None = None, files: Sequence[RemoteFile] = FILES) -> int:
-    """Download LUNA16, or verify what is there, as a command line says.
+def get_luna16(options: DownloadOptions, files: Sequence[RemoteFile] = FILES) -> int:
+    """Download LUNA16, or verify the files on disk.
 
     Args: files: what LUNA16 consists of.
-    Returns: the exit status, 1 if a file was skipped because it cannot be had, or something is missing or broken.
+    Returns: the exit status, 1 if a file was skipped because it cannot be had, or something is missing or corrupt.
     Raises: InputError if nothing can be downloaded or verified.
     """
-    args = build_parser().parse_args(sys_argv)
-    set_up_logging(Launch())
-    if args.verify:
-        return verify(args.data_dir, files, args.subset)
-    chosen = [file for file in files if file.subset is None or args.subset is None or file.subset in args.subset]
-    make_writable_folder(args.data_dir, "--data-dir")
-    with only_process(args.data_dir):
-        to_do = report_plan(args.data_dir, chosen)
+    data_dir, subset = options.data_dir, options.subset
+    if options.verify:
+        return verify(data_dir, files, subset)
+    chosen = [file for file in files if file.subset is None or subset is None or file.subset in subset]
+    make_writable_folder(data_dir, "--data-dir")
+    with only_process(data_dir):
+        to_do = report_plan(data_dir, chosen)
         if not to_do:
-            log.info(f"Nothing to do: {args.data_dir} has all of it.")
+            log.info(f"Nothing to do: {data_dir} has all of it.")
             return EXIT_DONE
-        check_free_disk(
-            args.data_dir, room_needed(args.data_dir, to_do), "downloading and unpacking this", "--data-dir"
-        )
-        if args.dry_run:
+        check_free_disk(data_dir, room_needed(data_dir, to_do), "downloading and unpacking this", "--data-dir")
+        if options.dry_run:
             return EXIT_DONE
         try:
-            return download(args.data_dir, to_do, Source(args.mirror, args.ignore_checksum))
+            return download(data_dir, to_do, Source(options.mirror, options.ignore_checksum))
         except KeyboardInterrupt:
-            log.info(f"What is here by now stays in {args.data_dir}; start the same command again to go on.")
+            log.info(f"Downloaded files are kept in {data_dir}; start the same command again to continue.")
             raise
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m p2ch13.download", description=__doc__)
-    parser.add_argument(
-        "--subset",
-        type=int,
-        nargs="*",
-        choices=range(10),
-        metavar="N",
-        help="0 to 9, one or more; none after it: the CSV files alone (default: all ten, 66 GB)",
-    )
-    parser.add_argument(
-        "--data-dir", type=Path, default=Folders.data_dir, help="where LUNA16 is to be (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--verify", action="store_true", help="download nothing; read every header and say what is missing or broken"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="show what would be downloaded, and stop")
-    parser.add_argument("--mirror", metavar="URL", help="a folder of a web server that has the files (default: Zenodo)")
-    parser.add_argument(
-        "--ignore-checksum",
-        action="store_true",
-        help="take files whose size, MD5 or number of rows is not the one that is known here",
-    )
-    return parser
 
 
 @contextmanager
@@ -235,7 +203,3 @@ def install_subset(data_dir: Path, file: RemoteFile, members: Iterable[Path]) ->
     problems = check_subset(data_dir, file).problems
     if problems:
         raise InputError(f"{problems[0]} ({len(problems)} problems; --verify lists them)")
-
-
-if __name__ == "__main__":
-    run_command(main)

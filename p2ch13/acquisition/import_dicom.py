@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import logging
@@ -15,16 +14,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from p2ch13.config import Folders
+from p2ch13.config import ImportOptions
 from p2ch13.labels.candidates import ANNOTATIONS_FILE, MALIGNANCY_FILE
-from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line, run_command
+from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
 from p2ch13.util.files import atomic_write, check_free_disk, make_writable_folder
-from p2ch13.util.launch import Launch
-from p2ch13.util.logconf import set_up_logging
-from p2ch13.util.options import name_part, positive_int
 from p2ch13.util.processes import map_in_processes
 from p2ch13.util.progress import progress_bar
-from p2ch13.util.threads import available_cores
 from p2ch13.volumes.dicom import check_no_damage, has_dicom_magic, list_series
 from p2ch13.volumes.files import (
     ScanHeader,
@@ -38,7 +33,6 @@ from p2ch13.volumes.files import (
 
 log = logging.getLogger(__name__)
 
-SUBSET_FOLDER = "subset_dicom"  # matches subset*, and is none of LUNA16's
 UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 UID_LENGTH = 64
 
@@ -68,39 +62,38 @@ class Search:
     other_count: int = 0  # series of other modalities
 
 
-def main(sys_argv: Sequence[str] | None = None) -> int:
-    """Import DICOM series as a command line says; one that cannot be read is named and skipped.
+def import_folder(options: ImportOptions) -> int:
+    """Import the DICOM series of a folder; name and skip one that cannot be read.
 
     Returns: the exit status, 1 if a series was skipped.
     Raises: InputError if there is no CT series, or not one can be imported.
     """
-    args = build_parser().parse_args(sys_argv)
-    set_up_logging(Launch())
+    folder, data_dir = options.folder, options.data_dir
     check_pydicom()
-    if not args.folder.is_dir():
-        raise InputError(f"{args.folder}: no such folder; is it spelt right?")
-    make_writable_folder(args.data_dir, "--data-dir")
-    target_folder = args.data_dir / args.subset_folder
-    search = search_folders(args.folder, target_folder)
+    if not folder.is_dir():
+        raise InputError("no such folder; is it spelled right?", path=folder)
+    make_writable_folder(data_dir, "--data-dir")
+    target_folder = data_dir / options.subset_folder
+    search = search_folders(folder, target_folder)
     total = len(search.series) + len(search.errors)
     if total == 0:
-        raise InputError(f"{args.folder}: no CT series in this folder; give one that holds it")
-    scans = {scan_name(path): path for path in list_scan_files(args.data_dir)}
+        raise InputError("no CT series in this folder; give one that holds it", path=folder)
+    scans = {scan_name(path): path for path in list_scan_files(data_dir)}
     to_do = [series for series in search.series.values() if not is_imported(series, scans)]
     there_count = len(search.series) - len(to_do)
     log.info(
-        f"{args.folder}: {total} CT series, {there_count} of them in {args.data_dir} already; "
-        f"{search.other_count} series of other kinds are passed over."
+        f"{folder}: {total} CT series, {there_count} of them in {data_dir} already; "
+        f"{search.other_count} series of other kinds are ignored."
     )
     room = sum(file.stat().st_size for series in to_do for file in series.files)
-    check_free_disk(args.data_dir, room, "importing this", "--data-dir")
-    errors = [*search.errors, *import_all(to_do, args.num_workers)]
+    check_free_disk(data_dir, room, "importing this", "--data-dir")
+    errors = [*search.errors, *import_all(to_do, options.num_workers)]
     for error in errors:
         log.warning(f"Skipped: {one_line(error)}")
     if len(errors) == total:
         raise errors[0] if total == 1 else InputError(f"none of {total} series could be imported, see above")
     log.info(f"Imported {total - there_count - len(errors)} scans, skipped {len(errors)}: {target_folder}")
-    report_annotations(args.data_dir)
+    report_annotations(data_dir)
     return EXIT_SKIPPED if errors else EXIT_DONE
 
 
@@ -110,28 +103,6 @@ def report_annotations(data_dir: Path) -> None:
             f"{data_dir} has no {ANNOTATIONS_FILE}, which training and evaluation need; "
             "`python -m p2ch13.download --subset` downloads LUNA16's."
         )
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m p2ch13.import_dicom",
-        description=__doc__,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("folder", type=Path, metavar="DIR", help="holds the DICOM files, at any depth")
-    parser.add_argument("--data-dir", type=Path, default=Folders.data_dir, help="where LUNA16 is, or would be")
-    parser.add_argument(
-        "--subset-folder", type=subset_name, default=SUBSET_FOLDER, help="folder in it for the scans; subset..."
-    )
-    parser.add_argument("--num-workers", type=positive_int, default=available_cores(), help="processes")
-    return parser
-
-
-def subset_name(text: str) -> str:
-    """Check the name of a folder in which scans are found."""
-    if not text.startswith("subset"):
-        raise argparse.ArgumentTypeError(f"{text!r} does not begin with subset, so that nothing would be found there")
-    return name_part(text)
 
 
 def check_pydicom() -> None:
@@ -257,7 +228,3 @@ def metaimage_header(header: ScanHeader, data_file: str, comment: str) -> str:
 def join(numbers: NDArray[np.float64]) -> str:
     """Format numbers with all their digits."""
     return " ".join(repr(float(number)) for number in numbers.flat)
-
-
-if __name__ == "__main__":
-    run_command(main)

@@ -10,15 +10,14 @@ from functools import cached_property, partial
 import torch
 from torch.utils.data import Dataset
 
-from p2ch13.config import CONTEXT_SLICES_COUNT, CropChoice, Folders, LabelOptions
-from p2ch13.crop_options import precache_command
+from p2ch13.config import CONTEXT_SLICES_COUNT, Folders, LabelOptions, SamplingOptions
 from p2ch13.data.cache import CtCache
 from p2ch13.data.crop_store import BAR_DELAY_S, Batch, CropStore
 from p2ch13.data.index import split_series
+from p2ch13.data.prepare import precache_command
 from p2ch13.data.sampling import (
     EpochSampler,
     EpochSamples,
-    SamplingOptions,
     choose_negative_slices,
     find_steps,
     share_steps,
@@ -166,10 +165,14 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
             raise InputError("no training series has a nodule; choose another split", option="--val-stride")
         self.samples_per_epoch = samples_per_epoch
         self.epoch_ndx = 0
-        choice = CropChoice(sampling.all_nodule_slices, sampling.negatives > 0, sampling.slice_spacing_mm)
-        self._warn_if_not_cached(choice, sampling.negatives)
+        self._warn_if_not_cached(sampling)
         self.store = CropStore(
-            self.ct_cache, self.series_list, self.pos_list, choice, context_slices_count, torch.device(device)
+            self.ct_cache,
+            self.series_list,
+            self.pos_list,
+            sampling.crop_choice,
+            context_slices_count,
+            torch.device(device),
         )
         self.crop_list = self.store.crop_list
         self.sampler = EpochSampler(
@@ -187,11 +190,12 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
     def _find_samples(self) -> list[tuple[str, int]]:
         return []  # samples are cut around nodules: they have no slice of their own
 
-    def _warn_if_not_cached(self, choice: CropChoice, negatives: float) -> None:
+    def _warn_if_not_cached(self, sampling: SamplingOptions) -> None:
+        choice = sampling.crop_choice
         missing = [uid for uid in self.series_list if not self.ct_cache.is_complete(uid, choice)]
         if missing:
             folders = Folders(self.index.data_dir, self.ct_cache.folder)
-            command = precache_command(folders, self.labels, choice, negatives)
+            command = precache_command(folders, self.labels, choice, sampling.negatives)
             log.warning(
                 f"{len(missing)} of {len(self.series_list)} training scans are not cached for these options; reading "
                 f"them now, one at a time. To cache them in several processes: {command}"

@@ -11,23 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from p2ch13.config import SamplingOptions
 from p2ch13.util.launch import Launch
 
 MIN_NEGATIVE_SLICES = 4  # of each scan, where a dataset has slices without nodule
 
 # Places, (3, n) -> (n,): false-positive scores, the larger the harder.
 PlaceScore = Callable[[torch.Tensor], torch.Tensor]
-
-
-@dataclass(frozen=True)
-class SamplingOptions:
-    """Which crops training reads and how it draws them."""
-
-    negatives: float = 0.0  # share of each batch without a nodule at its center
-    hard_negative_candidates: int = 1  # places drawn for each negative; the hardest is used
-    all_nodule_slices: bool = False  # crops of all slices of a nodule, not of its center alone
-    weight_by_diameter: bool = False  # sample nodules in proportion to their diameter
-    slice_spacing_mm: float = 0.0  # of the context slices; 0: adjacent slices
 
 
 class EpochSamples(NamedTuple):
@@ -87,7 +77,7 @@ class EpochSampler:
     samples_per_epoch: int
     seed: int = 0
     device: torch.device | str = "cpu"
-    options: SamplingOptions = SamplingOptions()
+    options: SamplingOptions = SamplingOptions()  # noqa: RUF009  # frozen
 
     @property
     def candidate_count(self) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from p2ch13.config import PredictOptions
 from p2ch13.data.ct import Ct
 from p2ch13.detection.findings import Finding
 from p2ch13.detection.outputs import (
@@ -23,9 +24,7 @@ from p2ch13.detection.outputs import (
 )
 from p2ch13.detection.pictures import draw_nodules, write_png
 from p2ch13.detection.segment import Segmenter, detect, load_segmenter
-from p2ch13.detection_options import detection_arguments
 from p2ch13.network.compute import choose_threads
-from p2ch13.predict_options import PredictOptions
 from p2ch13.util.coordinates import to_axial
 from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
 from p2ch13.util.files import make_writable_folder, written_together
@@ -175,7 +174,7 @@ def predict_scan(scan: ScanInput, model: Segmenter, options: PredictOptions, thr
     ct = Ct(scan.path, series_uid=scan.series_uid)
     if options.dicom_seg:
         check_is_dicom(ct)
-    logits, labels, findings = detect(ct, model, **detection_arguments(options), show_progress=True, threads=threads)
+    logits, labels, findings = detect(ct, model, **options.detection, show_progress=True, threads=threads)
     if options.probability:
         write_image(output_path(options, scan, f"probability.{options.format}"), as_probabilities(logits), ct)
     write_image(output_path(options, scan, f"mask.{options.format}"), (labels > 0).astype(np.uint8), ct)

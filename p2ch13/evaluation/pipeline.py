@@ -13,20 +13,17 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from p2ch13.config import BEST_STATE, LabelOptions, TrainingConfig
+from p2ch13.config import BEST_STATE, EvaluationOptions, LabelOptions, TrainingConfig
 from p2ch13.data.ct import Ct
 from p2ch13.data.index import ScanIndex, split_series
 from p2ch13.detection.findings import Finding, find_marked
 from p2ch13.detection.segment import detect, load_segmenter
-from p2ch13.detection_options import detection_arguments
-from p2ch13.evaluate_options import EvaluationOptions
 from p2ch13.evaluation.external import find_mask, read_excluded_by_series, read_findings, read_mask, read_series_file
 from p2ch13.evaluation.report import describe_curve, format_summary, write_report
 from p2ch13.evaluation.scoring import Labels, ScanScores, score_scan
 from p2ch13.evaluation.submission import check_findings, is_submission, score_submission
 from p2ch13.evaluation.summary import summarize
 from p2ch13.evaluation.worst_cases import WorstCases
-from p2ch13.label_options import change_labels
 from p2ch13.labels.candidates import CandidateInfoTuple, find_excluded_file, read_annotations, sort_candidates
 from p2ch13.network.checkpoint import load_checkpoint
 from p2ch13.network.compute import choose_threads, keep_freed_memory
@@ -80,7 +77,7 @@ def evaluate_scans(options: EvaluationOptions) -> tuple[Results, LabelOptions]:
     """Score scans on disk. Returns: the results, and the label options. Raises: InputError if there are no scans."""
     checkpoint = Checkpoint.read(options.checkpoint)
     nodules = sort_candidates(read_annotations(options.annotations)) if options.annotations else None
-    labels = change_labels(checkpoint.labels, options.label_changes)
+    labels = checkpoint.labels.changed(options.label_changes)
     index = ScanIndex(options.data_dir, labels, nodules)
     for note in index.labels.notes:
         log.info(note)
@@ -142,7 +139,7 @@ def make_model_finder(options: EvaluationOptions, checkpoint: Path) -> Finder:
     threads = choose_threads(options.threads)
 
     def find(ct: Ct) -> tuple[Labels | None, list[Finding]]:
-        found = detect(ct, model, **detection_arguments(options), threads=threads)
+        found = detect(ct, model, **options.detection, threads=threads)
         return found.labels, found.findings
 
     return find
@@ -235,7 +232,10 @@ def describe_settings(options: EvaluationOptions, results: Results, labels: Labe
     series_list = [*(scan.series_uid for scan in results.scans), *results.skipped]
     excluded = find_excluded_file(options.data_dir, options.excluded)
     settings = asdict(options) | {"excluded": excluded, "series": sorted(series_list)}
-    settings["labels"] = None if labels is None else {key: plain(value) for key, value in asdict(labels).items()}
+    settings["labels"] = None
+    if labels is not None:
+        values = labels.as_dict()
+        settings["labels"] = {"kind": values.pop("labels"), **values}
     irrelevant = ("all", "val_stride", "series_uid", "output", "label_changes", "threads")
     if options.checkpoint is None:
         settings |= dict.fromkeys(("threshold", "tta", "lung_mask", "precision"))

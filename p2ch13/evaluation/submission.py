@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from p2ch13.evaluate_options import EvaluationOptions
+from p2ch13.config import EvaluationOptions
 from p2ch13.evaluation.external import read_excluded_by_series, read_findings, read_series_file
 from p2ch13.evaluation.scoring import ScanScores, score_findings
 from p2ch13.labels.candidates import (

@@ -69,7 +69,7 @@ class Labels:
         self.notes: list[str] = []
         self._rules: dict[str, LabelRule] = {}  # by series UID, where not the default
         self._default_rule: LabelRule = BoxRule(pick(options.threshold_hu, MASK_THRESHOLD_HU))
-        if options.kind == "refined":
+        if options.labels == "refined":
             self._default_rule = RefinedRule(pick(options.threshold_hu, REFINED_THRESHOLD_HU))
         if options.lidc_xml is not None:
             self._find_readings(options.lidc_xml, options.missing_xml == "leave-out")

@@ -23,7 +23,6 @@ from p2ch13.config import AUTO_THREADS, NODULE_LOGIT
 from p2ch13.data.cache import describe_rebuilt
 from p2ch13.data.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
 from p2ch13.data.index import ScanIndex
-from p2ch13.data.sampling import SamplingOptions
 from p2ch13.detection.pictures import draw_findings, write_png
 from p2ch13.evaluation.metrics import Scores, count_pixels, find_nodule_samples
 from p2ch13.network.checkpoint import load_checkpoint
@@ -187,13 +186,7 @@ class SegmentationTrainingApp:
             samples_per_epoch=self.config.samples_per_epoch,
             seed=self.config.seed,
             device=self.device,
-            sampling=SamplingOptions(
-                self.config.negatives,
-                self.config.hard_negative_candidates,
-                self.config.all_nodule_slices,
-                self.config.weight_by_diameter,
-                self.config.slice_spacing_mm,
-            ),
+            sampling=self.config,
             folders=self.config.folders,
             labels=self.config.label_options,
         )
@@ -326,7 +319,7 @@ class SegmentationTrainingApp:
 
     def follow_schedule(self, samples_count: int) -> None:
         """Set the learning rate of the step after so many training samples of the run."""
-        if self.config.warm_up_cosine:
+        if self.config.lr_schedule == "cosine":
             progress = samples_count / (self.config.epochs * self.config.samples_per_epoch)
             set_learning_rate(self.optimizer, self.config.learning_rate * warm_up_cosine(progress))
 
@@ -490,7 +483,7 @@ class SegmentationTrainingApp:
     def log_settings(self, report: TensorBoardReport | None) -> None:
         if report:
             origin = {"versions": get_versions(), "commit": get_commit(), "data": self.run.data_fingerprint}
-            report.log_settings(dataclasses.asdict(self.config), {**origin, "series": self.run.series})
+            report.log_settings(self.config.as_dict(), {**origin, "series": self.run.series})
 
     def log_start(self, train_ds: TrainingLuna2dSegmentationDataset, val_ds: Luna2dSegmentationDataset) -> None:
         lines = describe_data(train_ds, val_ds)

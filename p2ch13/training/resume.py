@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from p2ch13.config import TrainingConfig
 from p2ch13.network.checkpoint import load_checkpoint
 from p2ch13.network.model import UNNAMED_ACTIVATION
-from p2ch13.training.options import check_options, given_options, parse_config, resume_config
+from p2ch13.training.options import given_options, parse_config, resume_config
 from p2ch13.util.errors import InputError
 
 LAST = "last.state"
@@ -34,8 +33,10 @@ def read_settings(sys_argv: Sequence[str]) -> Settings:
     state = load_checkpoint(path)
     if "step" not in state or not isinstance(state.get("config"), dict) or not is_name_part(state.get("time_str")):
         raise InputError(f"{path}: holds a model, but not what is needed to go on with its training; start a new run")
-    saved = TrainingConfig.from_dict({"activation": UNNAMED_ACTIVATION, **state["config"]})
-    check_options(path, asdict(saved))
+    try:
+        saved = TrainingConfig.from_dict({"activation": UNNAMED_ACTIVATION, **state["config"]})
+    except InputError as error:
+        raise InputError(f"{error}; it is damaged", path=path, option=error.option) from None
     config = resume_config(saved, given_options(sys_argv))
     folder = models_dir_of(config)
     if path.parent.resolve() != folder.resolve():

@@ -221,7 +221,7 @@ class RunState:
             "threads": torch.get_num_threads(),
             "random_state": get_random_state(self.device) if self.progress else None,
             "totalTrainingSamples_count": self.samples_count + self.count_samples(steps),
-            "config": dataclasses.asdict(self.config),
+            "config": self.config.as_dict(),
             "versions": get_versions(),
             "commit": get_commit(),
             "data_fingerprint": self.data_fingerprint,

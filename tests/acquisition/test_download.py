@@ -10,6 +10,7 @@ import pytest
 
 from p2ch13.acquisition import download
 from p2ch13.acquisition.luna16 import FILES
+from p2ch13.download import main
 from p2ch13.labels.candidates import get_candidate_info_list
 from p2ch13.util.errors import run_command
 from p2ch13.volumes.files import find_scans, read_header, read_voxels
@@ -47,7 +48,7 @@ def run(table, server, data_dir, *options):
     """Call `main`. Returns: the exit status."""
     arguments = ["--data-dir", str(data_dir), "--mirror", server.url, *options]
     with pytest.raises(SystemExit) as end:
-        run_command(lambda: download.main(arguments, table))
+        run_command(lambda: main(arguments, table))
     return end.value.code
 
 
@@ -156,7 +157,7 @@ def test_killed_and_started_again(contents, table, tmp_path, data_dir, killer):
         output, error = first.communicate(timeout=120)
         assert first.returncode == (130 if killer == signal.SIGINT else -signal.SIGKILL)
         assert "Traceback" not in error
-        assert ("start the same command again to go on" in output) == (killer == signal.SIGINT)
+        assert ("start the same command again to continue" in output) == (killer == signal.SIGINT)
     with FileServer(dict(contents)) as server:
         assert run(table, server, data_dir) == 0
         assert server.requests == [("subset0.zip", "bytes=65536-"), ("subset1.zip", None)]
@@ -278,7 +279,7 @@ def test_a_member_with_a_wrong_checksum(server, data_dir, contents, capsys):
 def test_a_full_disk_is_noticed_beforehand(table, server, data_dir, monkeypatch, capsys):
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 19_000_000_000}))
     assert run([table[0], FILES[2]], server, data_dir) == 2
-    assert_one_line(capsys, "needs 19.1 GB, and 19.0 GB are free", "--data-dir")  # 6.8 GB and 1.8 times as much
+    assert_one_line(capsys, "needs 19.1 GB, 19.0 GB are free", "--data-dir")  # 6.8 GB and 1.8 times as much
     assert server.requests == []
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from p2ch13.acquisition import download, verify
+from p2ch13 import download
+from p2ch13.acquisition import verify
 from p2ch13.acquisition.luna16 import MALIGNANCY
 from p2ch13.util.errors import run_command
 from tests.support.checks import assert_one_line

@@ -10,10 +10,9 @@ import torch
 from benchmarks.apart import apart
 from benchmarks.bench import Row, as_result, describe_cpu, print_rows
 from benchmarks.synthetic import MadeUpCache, write_many_nodules
-from p2ch13.config import CROP_WIDTH_IRC, Folders
+from p2ch13.config import CROP_WIDTH_IRC, Folders, SamplingOptions
 from p2ch13.data import datasets
 from p2ch13.data.datasets import TrainingLuna2dSegmentationDataset
-from p2ch13.data.sampling import SamplingOptions
 
 AMD = """processor\t: 0
 model name\t: AMD EPYC 9R14

@@ -8,10 +8,10 @@ from numpy.lib.stride_tricks import sliding_window_view
 from torch.utils.data import DataLoader
 
 from p2ch13 import precache
-from p2ch13.config import Folders, LabelOptions
+from p2ch13.config import Folders, LabelOptions, SamplingOptions
 from p2ch13.data import crop_store
 from p2ch13.data.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
-from p2ch13.data.sampling import EpochSampler, SamplingOptions
+from p2ch13.data.sampling import EpochSampler
 from p2ch13.util.launch import Launch
 from tests.labels.test_lidc import block
 from tests.support.checks import refused

@@ -8,9 +8,8 @@ import pytest
 
 from p2ch13 import precache
 from p2ch13.config import PRESETS, CropChoice, Folders, LabelOptions, TrainingConfig
-from p2ch13.crop_options import precache_command
 from p2ch13.data.cache import CtCache
-from p2ch13.label_options import label_options_of
+from p2ch13.data.prepare import precache_command
 from p2ch13.util.errors import run_command
 from tests.support.checks import assert_one_line
 from tests.support.hold import start_held
@@ -48,7 +47,7 @@ def test_fills_the_cache_once(folders):
     again = run_script(folders)
     assert again.returncode == 0
     assert "Nothing to do" in again.stdout
-    assert "holds all 4 scans with 6 nodules" in again.stdout
+    assert ": 4 scans, 6 nodules, 1." in again.stdout
 
 
 def test_a_single_unreadable_scan_is_named_and_skipped(folders, capsys):
@@ -122,7 +121,7 @@ def test_a_signal_keeps_what_is_cached(folders, tmp_path, signal_number, status)
     process.send_signal(signal_number)
     output, error = process.communicate(timeout=60)
     assert process.returncode == status
-    assert "What is cached by now stays; start again to go on." in output
+    assert "Cached entries are kept; start again to continue." in output
     assert "Traceback" not in error
     ct_cache = CtCache.open(folders)
     assert any(ct_cache.is_complete(series_uid) for series_uid in ct_cache.index.series_list)
@@ -173,14 +172,10 @@ def test_the_command_for_a_training(labels, choice, negatives):
     command = precache_command(Folders(Path("my luna"), Path("c")), labels, choice, negatives)
     program, name, *options = shlex.split(command)
     assert (program, name) == ("python", "precache.py")
-    args = precache.parse_options(options)
-    assert (args.data_dir, args.cache_dir) == (Path("my luna"), Path("c"))
-    assert label_options_of(args) == labels
-    assert (args.all_nodule_slices, args.negatives, args.slice_spacing_mm) == (
-        choice.all_nodule_slices,
-        negatives,
-        choice.slice_spacing_mm,
-    )
+    parsed = precache.parse_options(options)
+    assert parsed.part(Folders) == Folders(Path("my luna"), Path("c"))
+    assert parsed.part(LabelOptions) == labels
+    assert (parsed.crop_choice, parsed.negatives) == (choice, negatives)
 
 
 def test_candidates_are_asked_for_where_they_are_needed(folders, capsys):

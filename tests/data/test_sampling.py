@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from p2ch13.data.sampling import EpochSampler, SamplingOptions, choose_negative_slices, deal, find_steps, share_steps
+from p2ch13.config import SamplingOptions
+from p2ch13.data.sampling import EpochSampler, choose_negative_slices, deal, find_steps, share_steps
 from p2ch13.util.launch import Launch
 
 

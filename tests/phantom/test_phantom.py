@@ -248,7 +248,7 @@ def test_command_line_refuses_a_folder_in_use(data_dir):
 
 
 def test_the_command_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(command_line, "write_phantoms", partial(write_phantoms, **SMALL))
+    monkeypatch.setattr("p2ch13.phantom.dataset.write_phantoms", partial(write_phantoms, **SMALL))
     command_line.main([str(tmp_path / "demo"), "--scans", "2", "--seed", "3", "--num-workers", "1"])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("2 scans with ")

@@ -11,7 +11,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from p2ch13.acquisition import download
+from p2ch13 import download
 from p2ch13.acquisition.luna16 import CsvFacts, RemoteFile
 from p2ch13.util.errors import run_command
 from tests.support.scan_files import Ball, make_hu, write_scan

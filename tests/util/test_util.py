@@ -1,6 +1,5 @@
-"""Error lines, files, options and the progress bar."""
+"""Error lines, files and the progress bar."""
 
-import argparse
 import logging
 import os
 import pickle
@@ -20,7 +19,6 @@ from p2ch13.util.files import atomic_path, atomic_write, check_free_disk, make_w
 from p2ch13.util.interruption import Interruption, signals_deferred
 from p2ch13.util.launch import Launch
 from p2ch13.util.logconf import set_up_logging
-from p2ch13.util.options import name_part, non_negative_int, non_negative_number, positive_int, probability
 from p2ch13.util.processes import map_in_processes
 from p2ch13.util.progress import byte_progress_bar, progress_bar
 
@@ -318,23 +316,6 @@ def test_a_folder_without_permission(tmp_path):
     (tmp_path / "locked").mkdir(mode=0o500)
     with pytest.raises(InputError, match="locked: cannot be written"):
         make_writable_folder(tmp_path / "locked", "--runs-dir")
-
-
-def test_options():
-    assert positive_int("3") == 3
-    assert non_negative_int("0") == 0
-    assert name_part("w4-adam_2") == "w4-adam_2"
-    for option, text in [(positive_int, "0"), (non_negative_int, "-1"), (positive_int, "3.5"), (positive_int, "many")]:
-        with pytest.raises(argparse.ArgumentTypeError):
-            option(text)
-    assert probability("0.5") == 0.5
-    assert non_negative_number("0") == 0
-    for option, text in [(probability, "0"), (probability, "1"), (probability, "nan"), (non_negative_number, "-0.1")]:
-        with pytest.raises(argparse.ArgumentTypeError):
-            option(text)
-    for text in ("a/b", "..", "", ".hidden", "a\\b"):
-        with pytest.raises(argparse.ArgumentTypeError, match="file name"):
-            name_part(text)
 
 
 def test_progress_bar_counts_up(capsys):
