@@ -8,16 +8,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from p2ch13.config import MIN_DIAMETER_MM, NODULE_THRESHOLD
 from p2ch13.data.ct import Ct
-from p2ch13.util.boxes import Box, make_box, starts_of, stops_of
+from p2ch13.util.boxes import BoxMask, make_box, split_components, starts_of
 from p2ch13.util.coordinates import XyzTuple, irc2xyz
 from p2ch13.util.logits import to_logit, to_probability
 
-# A component's box and its voxels there, bool (index, row, col) -> its logit.
-Score = Callable[[Box, NDArray[np.bool_]], float]
+Score = Callable[[BoxMask], float]  # a component -> its logit
 
 
 @dataclass(frozen=True)
@@ -68,8 +66,8 @@ def find_nodules(
     """
     voxel_count = max(1, round(sphere_volume(MIN_DIAMETER_MM) / float(np.prod(ct.vx_size_xyz))))
 
-    def score(box: Box, is_component: NDArray[np.bool_]) -> float:
-        highest = np.sort(logits[box][is_component])[-voxel_count:]
+    def score(part: BoxMask) -> float:
+        highest = np.sort(logits[part.box][part.mask])[-voxel_count:]
         return round(float(highest.mean(dtype=np.float64)), 6)
 
     return label_components(ct, logits > np.float32(to_logit(threshold)), min_diameter_mm, score)
@@ -79,7 +77,7 @@ def find_marked(
     ct: Ct, mask: NDArray[np.bool_], min_diameter_mm: float = 0.0
 ) -> tuple[NDArray[np.int32], list[Finding]]:
     """Label the 26-connected components of another program's mask, see `find_nodules`: probability 1, largest first."""
-    labels, findings = label_components(ct, mask, min_diameter_mm, lambda box, is_component: math.inf)
+    labels, findings = label_components(ct, mask, min_diameter_mm, lambda part: math.inf)
     return labels, [replace(finding, logit=math.nan) for finding in findings]
 
 
@@ -90,39 +88,20 @@ def label_components(
     labels = np.zeros(mask.shape, dtype=np.int32)
     if not mask.any():
         return labels, []
-    whole = bounding_box(mask)  # of a whole scan this is a small part, and labeling takes half a second for all of it
-    ndimage.label(mask[whole].view(np.uint8), np.ones((3, 3, 3)), output=labels[whole])
-    found = ndimage.find_objects(labels[whole])
-    boxes = {label: outside(box, whole) for label, box in enumerate(found, start=1)}
-    components = {label: labels[box] == label for label, box in boxes.items()}
-    volumes = {label: volume_mm3(ct, components[label]) for label in boxes}
-    large = [label for label in boxes if volumes[label] >= sphere_volume(min_diameter_mm)]
-    logits = {label: score(boxes[label], components[label]) for label in large}
-    ranked = sorted(large, key=lambda label: (-logits[label], -volumes[label], label))
-    numbers = np.zeros(len(boxes) + 1, dtype=np.int32)
-    numbers[ranked] = np.arange(1, len(ranked) + 1)
-    for slice_labels in labels[whole]:  # one at a time: the index array of a whole scan would be large
-        slice_labels[:] = numbers[slice_labels]
-    return labels, [
-        as_finding(ct, number, logits[label], boxes[label], components[label]) for number, label in enumerate(ranked, 1)
-    ]
-
-
-def bounding_box(mask: NDArray[np.bool_]) -> Box:
-    """Return the smallest box around a mask that is not empty; 10 times as fast as `ndimage.find_objects`."""
     bounds = [np.flatnonzero(mask.any(axis=others))[[0, -1]] for others in ((1, 2), (0, 2), (0, 1))]
-    return make_box((first for first, _ in bounds), (last + 1 for _, last in bounds))
+    box = make_box((first for first, _ in bounds), (last + 1 for _, last in bounds))  # labeling all would take longer
+    components = split_components(BoxMask(box, mask[box]), fully_connected=True)
+    scored = [(score(part), part) for part in components if volume_mm3(ct, part) >= sphere_volume(min_diameter_mm)]
+    scored.sort(key=lambda pair: (-pair[0], -volume_mm3(ct, pair[1])))
+    for number, (_, part) in enumerate(scored, 1):
+        labels[part.box][part.mask] = number
+    return labels, [as_finding(ct, number, logit, part) for number, (logit, part) in enumerate(scored, 1)]
 
 
-def outside(box: Box, outer: Box) -> Box:
-    """Shift a box inside another to the array that holds both, the inverse of `boxes.inside`."""
-    return make_box(starts_of(box) + starts_of(outer), stops_of(box) + starts_of(outer))
-
-
-def as_finding(ct: Ct, number: int, logit: float, box: Box, is_component: NDArray[np.bool_]) -> Finding:
-    center_irc = [axis.start + float(ndxs.mean()) for axis, ndxs in zip(box, np.nonzero(is_component), strict=True)]
-    center_xyz = irc2xyz(center_irc, ct.origin_xyz, ct.vx_size_xyz, ct.direction)
-    volume = volume_mm3(ct, is_component)
+def as_finding(ct: Ct, number: int, logit: float, part: BoxMask) -> Finding:
+    center_irc = starts_of(part.box) + [ndxs.mean() for ndxs in np.nonzero(part.mask)]
+    center_xyz = irc2xyz(center_irc.tolist(), ct.origin_xyz, ct.vx_size_xyz, ct.direction)
+    volume = volume_mm3(ct, part)
     return Finding(
         series_uid=ct.series_uid,
         number=number,
@@ -131,13 +110,13 @@ def as_finding(ct: Ct, number: int, logit: float, box: Box, is_component: NDArra
         probability=to_probability(logit),
         diameter_mm=(6 / math.pi * volume) ** (1 / 3),
         volume_mm3=volume,
-        first_slice=box[0].start,
-        last_slice=box[0].stop - 1,
+        first_slice=part.box[0].start,
+        last_slice=part.box[0].stop - 1,
     )
 
 
-def volume_mm3(ct: Ct, is_component: NDArray[np.bool_]) -> float:
-    return float(np.count_nonzero(is_component) * np.prod(ct.vx_size_xyz))
+def volume_mm3(ct: Ct, part: BoxMask) -> float:
+    return float(np.count_nonzero(part.mask) * np.prod(ct.vx_size_xyz))
 
 
 def sphere_volume(diameter_mm: float) -> float:

@@ -35,60 +35,31 @@ class Summary:
         return sum(counts) if len(counts) == len(self.scans) else None
 
     @property
-    def found_count(self) -> int:
-        return sum(nodule.is_found for nodule in self.nodules)
-
-    @property
-    def overlapped_count(self) -> int:
-        return sum(nodule.overlaps for nodule in self.nodules)
-
-    @property
-    def nodule_recall(self) -> float:
-        """Share of the nodules that are found, by LUNA16's rule."""
-        return divide(self.found_count, len(self.nodules))
-
-    @property
-    def mean_nodule_dice(self) -> float:
-        """Over all nodules; without an overlap it is 0."""
-        return mean([nodule.dice for nodule in self.nodules])
-
-    @cached_property
-    def false_positive_count(self) -> int:
-        return sum(int(scan.match.is_false_positive.sum()) for scan in self.scans)
-
-    @property
-    def false_positives_per_scan(self) -> float:
-        """Of all findings; the FROC curve uses a limited number per scan."""
-        return self.false_positive_count / len(self.scans)
-
-    @property
     def score_unit(self) -> str | None:
         """The unit of the findings' scores, "logit" or "probability"; None without findings."""
         has_logit = [not math.isnan(finding.logit) for scan in self.scans for finding in scan.findings]
         return ("logit" if all(has_logit) else "probability") if has_logit else None
 
-    @property
-    def false_positive_voxels_per_slice(self) -> float:
-        return self.voxels.fp / self.slice_count if self.voxels and self.slice_count else math.nan
-
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, undefined ones as None; the README explains the keys."""
+        """Return plain values for JSON, undefined ones as None; the README explains the keys."""
+        found_count = sum(nodule.is_found for nodule in self.nodules)
+        false_positive_count = sum(int(scan.match.is_false_positive.sum()) for scan in self.scans)
         values = {
             "scans": len(self.scans),
             "slices": self.slice_count,
             "voxels": self._voxels_as_dict(),
             "nodules": {
                 "count": len(self.nodules),
-                "found": self.found_count,
-                "recall": self.nodule_recall,
-                "touched": self.overlapped_count if self.voxels else None,
-                "mean_dice": self.mean_nodule_dice,
+                "found": found_count,
+                "recall": divide(found_count, len(self.nodules)),
+                "touched": sum(nodule.overlaps for nodule in self.nodules) if self.voxels else None,
+                "mean_dice": mean([nodule.dice for nodule in self.nodules]),  # 0 without an overlap
             },
             "findings": {
                 "count": sum(len(scan.findings) for scan in self.scans),
                 "irrelevant": sum(int(scan.match.is_ignored.sum()) for scan in self.scans),
-                "false_positives": self.false_positive_count,
-                "false_positives_per_scan": self.false_positives_per_scan,
+                "false_positives": false_positive_count,
+                "false_positives_per_scan": false_positive_count / len(self.scans),  # of all findings
             },
             "froc": froc_as_dict(self.froc) | {"threshold_unit": self.score_unit},
         }
@@ -104,7 +75,7 @@ class Summary:
             "true_positives": self.voxels.tp,
             "false_negatives": self.voxels.fn,
             "false_positives": self.voxels.fp,
-            "false_positives_per_slice": self.false_positive_voxels_per_slice,
+            "false_positives_per_slice": divide(self.voxels.fp, self.slice_count or 0),
             "precision": scores.precision,
             "recall": scores.recall,
             "dice": scores.f1,

@@ -63,7 +63,7 @@ def test_certain_false_positives_are_ranked_by_their_logits(ct):
     assert "logit" not in describe_finding(false_alarm((0, 0, 0), 0.75))
 
 
-def test_pictures_show_the_place(ct, tmp_path):
+def test_figures_show_the_finding(ct, tmp_path):
     # Marked is the left half of the ball, cols below 12: green left, orange right.
     labels = (ct.positive_mask & (np.arange(SHAPE[2]) < 12)).astype(np.int32)
     worst = WorstCases()
@@ -83,6 +83,6 @@ def test_pictures_show_the_place(ct, tmp_path):
     assert not (tmp_path / "worst_nodules.png").exists()
 
 
-def test_a_place_outside_is_moved_to_the_edge(ct):
+def test_a_point_outside_is_moved_to_the_edge(ct):
     assert find_voxel(ct, to_xyz((5, 12, 12))) == (5, 12, 12)
     assert find_voxel(ct, to_xyz((99, -5, 12))) == (9, 0, 12)
