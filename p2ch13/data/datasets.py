@@ -15,13 +15,7 @@ from p2ch13.data.cache import CtCache
 from p2ch13.data.crop_store import BAR_DELAY_S, Batch, CropStore
 from p2ch13.data.index import split_series
 from p2ch13.data.prepare import precache_command
-from p2ch13.data.sampling import (
-    EpochSampler,
-    EpochSamples,
-    choose_negative_slices,
-    find_steps,
-    share_steps,
-)
+from p2ch13.data.sampling import EpochSampler, EpochSamples, choose_negative_slices, find_steps, share_steps
 from p2ch13.labels.candidates import sort_candidates
 from p2ch13.util.errors import InputError
 from p2ch13.util.launch import Launch

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import SimpleITK as sitk
@@ -94,24 +94,10 @@ def detect(
     model: Segmenter,
     threshold: float = NODULE_THRESHOLD,
     min_diameter_mm: float = MIN_DIAMETER_MM,
-    *,
-    lung_mask: bool = True,
-    tta: bool = False,
-    precision: str = "auto",
-    show_progress: bool = False,
-    threads: ThreadTuner | None = None,
+    **search: Any,
 ) -> Detection:
-    """Find the nodules of a scan. Args, Raises: see `segment` and `find_nodules`."""
-    logits = segment(
-        ct,
-        model,
-        lung_mask=lung_mask,
-        tta=tta,
-        precision=precision,
-        show_progress=show_progress,
-        lowest_threshold=min(threshold, LOWEST_THRESHOLD),
-        threads=threads,
-    )
+    """Find the nodules of a scan. Args, Raises: see `find_nodules`; `search`: keyword arguments of `segment`."""
+    logits = segment(ct, model, lowest_threshold=min(threshold, LOWEST_THRESHOLD), **search)
     labels, findings = find_nodules(ct, logits, threshold, min_diameter_mm)
     return Detection(logits.astype(np.float16), labels, findings)
 

@@ -119,37 +119,28 @@ def score_series(index: ScanIndex, series_list: Sequence[str], finder: Finder, e
 
 
 def make_finder(options: EvaluationOptions, series_list: Sequence[str]) -> Finder:
-    """Raises: InputError if the checkpoint, the folder of masks or the findings cannot be used."""
+    """Make the function that searches a scan, reads its mask, or looks up its findings.
+
+    Raises: InputError if the checkpoint, the folder of masks or the findings cannot be used.
+    """
     if options.checkpoint is not None:
-        return make_model_finder(options, options.checkpoint)
-    findings = None
+        model, threads = load_segmenter(options.checkpoint), choose_threads(options.threads)
+        keep_freed_memory()
+        return lambda ct: detect(ct, model, **options.detection, threads=threads)[1:]
+    given = None
     if options.findings is not None:
-        findings = read_findings(options.findings)
-        check_findings(options.findings, findings, series_list)
-    if options.mask is None:
-        return lambda ct: (None, (findings or {}).get(ct.series_uid, []))
-    if not options.mask.is_dir():
-        raise InputError("no such folder; --mask needs a folder of masks", path=options.mask)
-    return make_mask_finder(options.mask, options.min_diameter, findings)
-
-
-def make_model_finder(options: EvaluationOptions, checkpoint: Path) -> Finder:
-    model = load_segmenter(checkpoint)
-    keep_freed_memory()
-    threads = choose_threads(options.threads)
+        given = read_findings(options.findings)
+        check_findings(options.findings, given, series_list)
+    mask_dir = options.mask
+    if mask_dir is not None and not mask_dir.is_dir():
+        raise InputError("no such folder; --mask needs a folder of masks", path=mask_dir)
 
     def find(ct: Ct) -> tuple[Labels | None, list[Finding]]:
-        found = detect(ct, model, **options.detection, threads=threads)
-        return found.labels, found.findings
-
-    return find
-
-
-def make_mask_finder(mask_dir: Path, min_diameter_mm: float, given: dict[str, list[Finding]] | None) -> Finder:
-    """Args: given: findings that replace the mask's connected components."""
-
-    def find(ct: Ct) -> tuple[Labels | None, list[Finding]]:
-        labels, findings = find_marked(ct, read_mask(find_mask(mask_dir, ct.series_uid), ct), min_diameter_mm)
+        labels: Labels | None = None
+        findings: list[Finding] = []
+        if mask_dir is not None:
+            mask = read_mask(find_mask(mask_dir, ct.series_uid), ct)
+            labels, findings = find_marked(ct, mask, options.min_diameter)
         return labels, findings if given is None else given.get(ct.series_uid, [])
 
     return find

@@ -36,28 +36,16 @@ class WorstCases:
 
     def add(self, ct: Ct, labels: Labels | None, scores: ScanScores) -> None:
         """Args: labels: (index, row, col), not 0 in findings; None draws none."""
-        for nodule in scores.nodules:
-            severity, text = severity_of_nodule(nodule), describe_nodule(nodule)
-            self._keep(self.nodules, severity, ct, labels, nodule.center_xyz, text)
-        for finding in scores.false_positives:
-            severity = (finding.score, 0.0 if math.isnan(finding.diameter_mm) else finding.diameter_mm)
-            text = describe_finding(finding)
-            self._keep(self.false_positives, severity, ct, labels, finding.center_xyz, text)
-
-    def _keep(
-        self,
-        cases: list[Case],
-        severity: tuple[float, float],
-        ct: Ct,
-        labels: Labels | None,
-        center_xyz: XyzTuple,
-        text: str,
-    ) -> None:
-        if len(cases) == CASE_COUNT and severity <= cases[-1].severity:
-            return
-        cases.append(Case(severity, draw_case(ct, labels, center_xyz, text)))
-        cases.sort(key=lambda case: case.severity, reverse=True)
-        del cases[CASE_COUNT:]
+        cases = [(self.nodules, severity_of(nodule), nodule.center_xyz, describe(nodule)) for nodule in scores.nodules]
+        cases += [
+            (self.false_positives, severity_of(finding), finding.center_xyz, describe(finding))
+            for finding in scores.false_positives
+        ]
+        for kept, severity, center_xyz, text in cases:
+            if len(kept) < CASE_COUNT or severity > kept[-1].severity:
+                kept.append(Case(severity, draw_case(ct, labels, center_xyz, text)))
+                kept.sort(key=lambda case: case.severity, reverse=True)
+                del kept[CASE_COUNT:]
 
     def write(self, folder: Path) -> None:
         """Write `worst_nodules.png` and `worst_false_alarms.png`, the worst on top, if there are any."""
@@ -68,22 +56,21 @@ class WorstCases:
                 (folder / name).unlink(missing_ok=True)  # an earlier evaluation's
 
 
-def severity_of_nodule(nodule: NoduleScore) -> tuple[float, float]:
-    """Rank missed nodules first, the largest on top, then found ones by falling error."""
-    if not nodule.is_found:
-        return 1.0, nodule.diameter_mm
-    return 0.0, 0.0 if math.isnan(nodule.dice) else 1 - nodule.dice
+def severity_of(subject: NoduleScore | Finding) -> tuple[float, float]:
+    """Rank missed nodules first, the largest on top, then found ones by falling error; false positives by score."""
+    if isinstance(subject, Finding):
+        return subject.score, 0.0 if math.isnan(subject.diameter_mm) else subject.diameter_mm
+    if not subject.is_found:
+        return 1.0, subject.diameter_mm
+    return 0.0, 0.0 if math.isnan(subject.dice) else 1 - subject.dice
 
 
-def describe_nodule(nodule: NoduleScore) -> str:
-    found = f"found with {describe_score(nodule)}" if nodule.is_found else "missed"
-    dice = "" if math.isnan(nodule.dice) else f", Dice {nodule.dice:.2f}"
-    return f"nodule of {nodule.diameter_mm:.1f} mm, {found}{dice}"
-
-
-def describe_finding(finding: Finding) -> str:
-    size = "" if math.isnan(finding.diameter_mm) else f" of {finding.diameter_mm:.1f} mm"
-    return f"false positive{size}, {describe_score(finding)}"
+def describe(subject: NoduleScore | Finding) -> str:
+    size = "" if math.isnan(subject.diameter_mm) else f" of {subject.diameter_mm:.1f} mm"
+    if isinstance(subject, Finding):
+        return f"false positive{size}, {describe_score(subject)}"
+    found = f"found with {describe_score(subject)}" if subject.is_found else "missed"
+    return f"nodule{size}, {found}{'' if math.isnan(subject.dice) else f', Dice {subject.dice:.2f}'}"
 
 
 def describe_score(subject: NoduleScore | Finding) -> str:
