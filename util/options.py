@@ -41,8 +41,9 @@ def option(default: Any, text: str, **spec: Any) -> Any:
         text: help, without the default.
         spec: any of `low`, `high` (inclusive limits), `above`, `below` (exclusive ones), `choices` (of an option that
             takes a number or a word, the words), `pattern` (a regular expression and the complaint about what does not
-            match), `metavar`, `shown` (default in the help), `const` (value of the name alone; a switch then has no `--no-...`), `positional`,
-            `exclusive` (of the others in its group with this mark), `on_resume` (a resumed run may change it).
+            match), `metavar`, `shown` (default in the help), `const` (value of the name alone; for a switch: there is
+            no `--no-...`), `positional`, `exclusive` (of the others in its group with this mark), `on_resume` (a
+            resumed run may change it).
     """
     where: dict[str, Any] = {"default_factory" if callable(default) else "default": default}
     return field(**where, kw_only=default is REQUIRED, metadata={"text": text, **spec})
