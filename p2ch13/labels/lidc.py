@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from p2ch13.util.boxes import BoxMask, enclose, inside, intersect, make_box, merge_touching, shape_of, split_components
 from p2ch13.util.errors import InputError
-from p2ch13.volumes.files import ORIGIN_LIMIT_MM, ScanHeader
+from p2ch13.volumes.headers import ORIGIN_LIMIT_MM, ScanHeader
 
 log = logging.getLogger(__name__)
 
