@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from p2ch13.util.errors import InputError, errors_naming
 from p2ch13.util.memory_map import advise
 from p2ch13.volumes.dicom import choose_series, read_series, read_slice
-from p2ch13.volumes.headers import FORMATS, ScanHeader, find_format, find_voxel_file
+from p2ch13.volumes.formats import FORMATS, find_format, find_voxel_file
+from p2ch13.volumes.headers import ScanHeader
 
 SCAN_SUFFIXES = tuple(FORMATS)
 BYTES_OF_VALUES = {

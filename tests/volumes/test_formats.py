@@ -6,7 +6,8 @@ import pytest
 import SimpleITK as sitk
 
 from p2ch13.volumes.files import read_header, read_voxels
-from p2ch13.volumes.headers import DEFLATE_RATIO, find_voxel_file, nifti_length, read_metaimage_fields
+from p2ch13.volumes.formats import find_voxel_file, nifti_length, read_metaimage_fields
+from p2ch13.volumes.headers import DEFLATE_RATIO
 from tests.support.checks import refused
 from tests.support.scan_files import IDENTITY, ORIGIN_XYZ, Ball, make_hu, write_scan
 
