@@ -25,7 +25,7 @@ from p2ch13.phantom.nodules import center_on_tissue, draw_diameter, draw_nodule,
 from p2ch13.phantom.painting import Grid, paint_rod, splat
 from p2ch13.phantom.scan import make_phantom
 from p2ch13.phantom.scanner import Scanner, draw_protocol
-from p2ch13.util.errors import InputError
+from tests.support.checks import refused
 from tests.support.hold import start_held
 
 REPOSITORY = Path(__file__).parents[2]
@@ -223,7 +223,7 @@ def test_a_turned_scan_shows_the_same_places(tmp_path):
 
 def test_refuses_a_folder_in_use(data_dir):
     before = read_bytes(data_dir)
-    with pytest.raises(InputError, match="name another folder, or delete this one"):
+    with refused(data_dir):
         write_phantoms(data_dir, scan_count=1, **SMALL)
     assert read_bytes(data_dir) == before
 
