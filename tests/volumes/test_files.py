@@ -90,34 +90,6 @@ def test_a_missing_data_file_is_named(tmp_path, hu):
         read_header(path)
 
 
-@pytest.mark.parametrize("name", ["../secret.raw", "/etc/passwd"])
-def test_a_header_cannot_lead_out_of_its_folder(tmp_path, hu, name):
-    path = write_scan(tmp_path / "scans" / "a.mhd", hu)
-    (tmp_path / "secret.raw").write_bytes(hu.tobytes())
-    edit_header(path, "a.raw", name)
-    with refused(path):
-        read_header(path)
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "name"),
-    [
-        ("TransformMatrix = 1 0 0 0 1 0 0 0 1", "TransformMatrix = 0 0 0 0 1 0 0 0 1", "a.mhd"),
-        ("ElementSpacing = 0.69999999999999996", "ElementSpacing = -0.7", "a.mhd"),
-        ("Offset = -30", "Offset = nan", "a.mhd"),
-        ("DimSize = 22 20 6", "DimSize = 22 20 1000000", "a.raw"),
-        ("DimSize = 22 20 6", "DimSize = 22 20 0", "a.mhd"),
-        ("NDims = 3", "NDims = 2", "a.mhd"),
-        ("ElementDataFile = a.raw", "", "a.mhd"),
-    ],
-)
-def test_invalid_headers(tmp_path, hu, old, new, name):
-    path = write_scan(tmp_path / "a.mhd", hu)
-    edit_header(path, old, new)
-    with refused(tmp_path / name):
-        read_header(path)
-
-
 def test_no_scan_at_all(tmp_path):
     path = tmp_path / "a.mhd"
     path.write_text("hello\n")

@@ -65,9 +65,15 @@ def test_voxels_in_several_files_are_refused(tmp_path, hu, name):
         ("ElementSpacing = 0.6", "ElementSpacing = 1e-9 0.6"),
         ("0.69999999999999996", "1e-9"),
         ("TransformMatrix = 1 0 0 0 1 0 0 0 1", "TransformMatrix = 1 0 0 0 1 0 0 9 1"),
+        ("TransformMatrix = 1 0 0 0 1 0 0 0 1", "TransformMatrix = 0 0 0 0 1 0 0 0 1"),
+        ("ElementSpacing = 0.69999999999999996", "ElementSpacing = -0.7"),
+        ("Offset = -30", "Offset = nan"),
+        ("DimSize = 22 20 6", "DimSize = 22 20 0"),
+        ("NDims = 3", "NDims = 2"),
+        ("ElementDataFile = a.raw", ""),
     ],
 )
-def test_what_itk_would_read_differently_is_refused(tmp_path, hu, old, new):
+def test_invalid_headers(tmp_path, hu, old, new):
     path = write_scan(write_secret(tmp_path, hu) / "a.mhd", hu)
     edit(path, old, new)
     with refused(path):
