@@ -306,7 +306,7 @@ def test_a_nodule_has_its_diameter():
 @pytest.mark.parametrize(
     ("tissue_col", "center_col"),
     [
-        (10, 10),  # the centre shows tissue: it stays
+        (10, 10),  # the center shows tissue: it stays
         (12, 12),  # it does not: the nearest tissue within reach
         (18, 9),  # nothing shows tissue: the densest voxel within reach, here just beside it
     ],

@@ -76,7 +76,7 @@ def test_a_file_cut_short_is_refused(tmp_path, hu, name, compress):
         read(path)
 
 
-def test_a_nifti_that_lacks_voxels_is_refused_though_its_gzip_is_whole(tmp_path, hu):
+def test_a_nifti_without_its_last_voxels_is_refused_although_its_gzip_is_complete(tmp_path, hu):
     path = write_scan(tmp_path / "a.nii.gz", hu)
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-50]))
     with refused(path):

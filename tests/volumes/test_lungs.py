@@ -13,7 +13,7 @@ LEFT, RIGHT, TRACHEA, HEART, TABLE = (40, 42), (40, 86), (30, 64), (45, 64), (80
 
 
 def lung_tissue(hu):
-    """The ellipses of `make_chest`; foam is a little denser."""
+    """The ellipses of `make_chest`; foam is slightly denser."""
     return hu == -860
 
 
@@ -49,8 +49,8 @@ def test_vessels_and_nodules_are_filled_in():
     assert not lungs[4, 40, 60]
 
 
-def test_what_was_never_scanned_is_no_air():
-    """A picture so narrow that it cuts off the chest wall at the sides of both lungs."""
+def test_padding_is_no_air():
+    """The field of view cuts off the chest wall beside both lungs."""
     hu = make_chest()
     col = np.arange(128)
     hu[:, :, (col < 32) | (col > 94)] = -3024
