@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from p2ch13.util.errors import InputError, errors_naming
-from p2ch13.util.memory_map import advise
+from p2ch13.util.files import advise
 from p2ch13.volumes.dicom import choose_series, read_series, read_slice
 from p2ch13.volumes.formats import FORMATS, find_format, find_voxel_file
 from p2ch13.volumes.headers import ScanHeader
