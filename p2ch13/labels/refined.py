@@ -13,18 +13,7 @@ from p2ch13.config import REFINED_THRESHOLD_HU
 from p2ch13.labels.box import grow_box
 from p2ch13.labels.candidates import CandidateInfoTuple
 from p2ch13.labels.regions import LabelRule, MaskRegion, Scan, as_region, ball_in, box_around, find_nearest, offsets
-from p2ch13.util.boxes import (
-    Box,
-    BoxMask,
-    enclose,
-    inside,
-    intersect,
-    make_box,
-    split_components,
-    starts_of,
-    stops_of,
-    widen,
-)
+from p2ch13.util.boxes import Box, BoxMask, enclose, inside, intersect, pad_box, split_components, widen
 from p2ch13.util.coordinates import IrcTuple
 from p2ch13.util.morphology import dilate_by_cross, open_by_ball, open_by_cross
 
@@ -124,5 +113,5 @@ def find_wall(scan: Scan, box: Box, radius_mm: float, threshold_hu: float) -> ND
     """Mark the voxels of a box that belong to tissue into which a ball of this radius fits."""
     vx_size_irc = scan.header.vx_size_xyz[::-1]
     margin = np.ceil(2 * radius_mm / vx_size_irc).astype(int)  # so that balls are complete that reach into the box
-    around = make_box(np.maximum(starts_of(box) - margin, 0), np.minimum(stops_of(box) + margin, scan.header.shape_irc))
+    around = pad_box(box, margin, scan.header.shape_irc)
     return open_by_ball(scan.hu[around] > threshold_hu, radius_mm, vx_size_irc)[inside(box, around)]
