@@ -20,7 +20,7 @@ from p2ch13.data.index import ScanIndex
 from p2ch13.labels.rules import LidcRule
 from p2ch13.util.errors import errors_naming
 from p2ch13.volumes.files import scan_signature
-from p2ch13.volumes.headers import find_voxel_file
+from p2ch13.volumes.formats import find_voxel_file
 
 log = logging.getLogger(__name__)
 

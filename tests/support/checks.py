@@ -1,4 +1,4 @@
-"""Checks that tests of several stages share."""
+"""Checks of commands' messages and of files that could contain code."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Intruder:
 
 
 def assert_one_line(capsys: pytest.CaptureFixture[str], *parts: str) -> None:
-    """Check that a command has ended in one line with these parts, without a traceback."""
+    """Check that a command printed a single error line, with these parts and without a traceback."""
     error = capsys.readouterr().err
     lines = [line for line in error.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1

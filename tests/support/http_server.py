@@ -1,4 +1,4 @@
-"""A web server of files with faults on request."""
+"""A web server with programmable faults."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class FileServer:
 
     Attributes:
         requests: (name, Range header or None) of each request.
-        faults: one for each request, in order; requests after the last one succeed. ("drop", n): the connection
-            breaks after n bytes; ("status", n); ("content-range", text): a wrong header;
-            ("unsized", n): n bytes and no length; ("hang", n): n bytes, then nothing more until the server ends.
+        faults: one for each request, from the front; none when the list is empty. ("drop", n): the connection breaks
+            after n bytes; ("status", n); ("content-range", text): a wrong header; ("unsized", n): n bytes and no
+            length; ("hang", n): n bytes, then nothing until the server ends.
         ranges: whether it supports ranges.
     """
 
@@ -38,7 +38,7 @@ class FileServer:
             daemon_threads = True
 
             def handle_error(self, *args: object) -> None:
-                pass  # some tests close the connection
+                pass  # some tests disconnect
 
         self.http = Server(("127.0.0.1", port), Handler)
         self.url = f"http://127.0.0.1:{self.http.server_port}"
