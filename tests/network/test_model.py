@@ -242,10 +242,10 @@ def test_logits_are_float32_under_autocast():
 
 def test_reach_of_networks_by_hand():
     """Two convolutions of a pixel each, of 1, 2 and 4 pixels' size: down 14, up 6, and 4 for where pooling begins."""
-    assert UNetWrapper(**BOOK_MODEL).reach == 24
-    assert UNetWrapper(**BOOK_MODEL, space_to_depth=2).reach == 48
-    assert UNetWrapper(**{**BOOK_MODEL, "depth": 5}).reach == 108
-    assert UNetWrapper(**{**BOOK_MODEL, "depth": 1}).reach == 3
+    assert UNetWrapper(**BOOK_MODEL).receptive_field == 2 * 24 + 1
+    assert UNetWrapper(**BOOK_MODEL, space_to_depth=2).receptive_field == 2 * 48 + 1
+    assert UNetWrapper(**{**BOOK_MODEL, "depth": 5}).receptive_field == 2 * 108 + 1
+    assert UNetWrapper(**{**BOOK_MODEL, "depth": 1}).receptive_field == 2 * 3 + 1
 
 
 def test_the_books_weights_find_a_nodule(book_checkpoint, luna_sample, tmp_path):

@@ -143,8 +143,8 @@ def test_what_an_interrupted_run_has_left_is_not_shown(tmp_path, report):
 
 def test_pictures_of_every_series(tmp_path, report, folders):
     dataset = Luna2dSegmentationDataset(2, True, folders=folders)
-    report.log_pictures("val", dataset, is_dense, 1600, with_labels=True)
-    report.log_pictures("val", dataset, is_dense, 3200, with_labels=False)
+    report.log_overlays("val", dataset, is_dense, 1600, with_labels=True)
+    report.log_overlays("val", dataset, is_dense, 3200, with_labels=False)
     events = read_events(tmp_path, "val")
     names = {
         f"val/{series}_{name}_{ndx}" for series in range(2) for name in ("prediction", "label") for ndx in range(6)
