@@ -35,9 +35,10 @@ from benchmarks.synthetic import (
 )
 from p2ch13 import precache
 from p2ch13.config import Folders
-from p2ch13.data import datasets
+from p2ch13.data import crop_store, datasets
 from p2ch13.data.cache import CtCache
 from p2ch13.data.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
+from p2ch13.data.index import ScanIndex
 from p2ch13.network.compute import keep_freed_memory
 from p2ch13.training.app import SegmentationTrainingApp
 from p2ch13.training.augmentation import SegmentationAugmentation
@@ -65,7 +66,7 @@ class Sizes:
     candidate_count: int = 620  # of 551,065 in 888 scans
     series_count: int = LUNA16_SERIES
     nodule_count: int = LUNA16_NODULES
-    crops_in_memory_bytes: int = datasets.CROPS_IN_MEMORY_BYTES  # more lie on disk, such as those of 20 times LUNA16
+    crops_in_memory_bytes: int = crop_store.CROPS_IN_MEMORY_BYTES  # more lie on disk, such as those of 20 times LUNA16
     seeds: int = 3
     loss_samples: int = 160
     loss_slices: int = 4
@@ -304,7 +305,7 @@ def gemm_flop_rate(dtype: torch.dtype, sizes: Sequence[int]) -> float:
 
 def measure_precache(setup: Setup) -> tuple[float, float]:
     """Measure seconds per scan of the package and of plain, each into new folders."""
-    series_list = CtCache(setup.folders).series_list
+    series_list = ScanIndex(setup.data_dir).series_list
     package_seconds, plain_seconds = [], []
     with tempfile.TemporaryDirectory(dir=setup.cache_dir.parent) as folder:
         for ndx in range(2):
@@ -325,8 +326,8 @@ def measure_full_size_precache(work_dir: Path, sizes: Sizes) -> tuple[float, flo
 
 def measure_cache_bytes_per_nodule(setup: Setup) -> float:
     byte_count = sum(path.stat().st_size for path in setup.cache_dir.rglob("*") if path.is_file())
-    ct_cache = CtCache(setup.folders)
-    return byte_count / sum(len(ct_cache.nodules[uid]) for uid in ct_cache.series_list)
+    index = ScanIndex(setup.data_dir)
+    return byte_count / sum(len(index.nodules[uid]) for uid in index.series_list)
 
 
 def measure_share_of_scan_read(work_dir: Path, sizes: Sizes) -> float:
@@ -341,7 +342,7 @@ def measure_share_of_scan_read(work_dir: Path, sizes: Sizes) -> float:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     before = kernel_bytes_read()
-    CtCache(folders).fill("1.2.3")
+    CtCache.open(folders).fill("1.2.3")
     return (kernel_bytes_read() - before) / scan.stat().st_size or math.nan
 
 
@@ -356,7 +357,7 @@ def measure_opening(work_dir: Path, series_count: int) -> float:
     folders = Folders(work_dir / "luna", work_dir / "cache")
     series_list = [f"1.2.{ndx:05d}" for ndx in range(series_count)]
     write_synthetic_scans(folders.data_dir, series_list, shape_irc=(8, 16, 16), centers=[(4, 8, 8)])
-    ct_cache = CtCache(folders)
+    ct_cache = CtCache.open(folders)
     for series_uid in series_list:
         ct_cache.fill(series_uid)
 
@@ -378,7 +379,7 @@ def measure_large_set(work_dir: Path, nodule_count: int, sizes: Sizes) -> tuple[
     setup = Setup(work_dir / "luna", work_dir / "cache", val_stride=10, sizes=sizes)
     write_many_nodules(setup.data_dir, [f"1.2.{ndx:05d}" for ndx in range(sizes.series_count)], nodule_count)
     app = setup.make_app(*setup.long_run)
-    crops = mock.patch.object(datasets, "CROPS_IN_MEMORY_BYTES", sizes.crops_in_memory_bytes)
+    crops = mock.patch.object(crop_store, "CROPS_IN_MEMORY_BYTES", sizes.crops_in_memory_bytes)
     with mock.patch.object(datasets, "CtCache", SyntheticCache), crops:
         train_ds = app.init_train_ds()
     app.do_training(1, train_ds)

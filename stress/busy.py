@@ -25,8 +25,9 @@ from p2ch13.config import AUTO_THREADS
 from p2ch13.network.compute import keep_freed_memory
 from p2ch13.training.app import SegmentationTrainingApp
 from p2ch13.util.errors import run_command
-from p2ch13.util.options import existing_folder, positive_int, thread_count
+from p2ch13.util.options import argument, positive_int
 from p2ch13.util.threads import available_cores
+from stress.commands import existing_folder
 from stress.report import LostError, Row, collect_rows, report
 from stress.scans import write_scans
 
@@ -73,7 +74,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--samples", type=positive_int, default=800, help="samples of each training")
     parser.add_argument("--rounds", type=positive_int, default=2, help="repetitions of both trainings")
     parser.add_argument(
-        "--threads", type=thread_count, default=AUTO_THREADS, help="threads of training: auto or a number"
+        "--threads",
+        type=argument(int, str, low=1, choices=(AUTO_THREADS,)),
+        default=AUTO_THREADS,
+        help="threads of training: auto or a number",
     )
     parser.add_argument("--data-dir", type=Path, help="scans in the LUNA16 layout; default: synthetic ones")
     parser.add_argument("--work-dir", type=existing_folder, help="for a folder that is removed at the end")

@@ -27,13 +27,14 @@ import torch
 
 from p2ch13.network.checkpoint import load_checkpoint
 from p2ch13.util.errors import run_command
-from p2ch13.util.options import existing_folder, non_negative_int, positive_int
+from p2ch13.util.options import non_negative_int, positive_int
 from p2ch13.util.progress import progress_bar
 from stress import SAMPLES_PER_EPOCH
 from stress.commands import (
     REPOSITORY,
     compare_caches,
     compare_values,
+    existing_folder,
     find_last,
     precache_command,
     read_values,

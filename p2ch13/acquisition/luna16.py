@@ -1,4 +1,4 @@
-"""What LUNA16 consists of: files and where they are, scans and rows.
+"""LUNA16's files: addresses, sizes, numbers of scans and rows.
 
 Source: https://zenodo.org/records/3723295 (subsets 0 to 6, CSV files) and https://zenodo.org/records/4121926 (subsets
 7 to 9); https://luna16.grand-challenge.org/Data.
@@ -15,7 +15,7 @@ NODULE_COUNT = 1186  # of all ten subsets
 
 @dataclass(frozen=True)
 class CsvFacts:
-    """A CSV file's name, columns and rows, and the series that it names, where that is known."""
+    """A CSV file's name, columns, and numbers of rows and, if known, of series."""
 
     name: str
     columns: tuple[str, ...]
@@ -27,7 +27,7 @@ POSITION = ("seriesuid", "coordX", "coordY", "coordZ")
 ANNOTATIONS = CsvFacts("annotations.csv", (*POSITION, "diameter_mm"), NODULE_COUNT, 601)
 CANDIDATES = CsvFacts("candidates.csv", (*POSITION, "class"), 551_065)
 CANDIDATES_V2 = CsvFacts("candidates_V2.csv", (*POSITION, "class"), 754_975)
-# The book's, made from LUNA16 and LIDC-IDRI; it is not among LUNA16's files.
+# The book's, made from LUNA16 and LIDC-IDRI; not part of LUNA16.
 MALIGNANCY = CsvFacts(
     "annotations_with_malignancy.csv", (*POSITION, "diameter_mm", "mal_bool", "mal_details"), 1182, 600
 )
@@ -39,11 +39,11 @@ class RemoteFile:
 
     Attributes:
         name: on the server.
-        record: of Zenodo.
-        size, md5: None where they are not known.
-        subset: the number of the subset that is in it.
-        scan_count: its scans.
-        csv: the CSV file that it is, or that is in it.
+        record: on Zenodo.
+        size, md5: None if unknown.
+        subset: number of the subset in the archive.
+        scan_count: of the subset.
+        csv: the CSV file that it is or contains.
     """
 
     name: str
@@ -59,7 +59,7 @@ class RemoteFile:
         return self.name.endswith(".zip")
 
     def url(self, mirror: str | None = None) -> str:
-        """Where it is; a mirror has all files in one folder."""
+        """Return its address; a mirror has all files in one folder."""
         if mirror is not None:
             return f"{mirror.rstrip('/')}/{self.name}"
         return SOURCE_URL.format(record=self.record, name=self.name)
@@ -71,9 +71,9 @@ def subset_file(subset: int, record: str, scan_count: int, size: int, md5: str) 
 
 FILES = (
     RemoteFile("annotations.csv", PART_1, 136_986, "f4404df491aee6445a4485061bfdffdd", csv=ANNOTATIONS),
-    # LUNA16's organisers say that the first list, candidates.csv, should not be used any more.
+    # LUNA16's organizers advise against the first list, candidates.csv.
     RemoteFile("candidates_V2.zip", PART_1, csv=CANDIDATES_V2),
-    # Scans: 89 in subset 0, 712 in subsets 0 to 7, 88 in each of the last two.
+    # 89 scans in each of subsets 0 to 7, 88 in the last two.
     subset_file(0, PART_1, 89, 6_811_924_508, "1065b0f42b8c25cf29260fd924a3c3a2"),
     subset_file(1, PART_1, 89, 6_334_778_552, "2eda28bb123543074f5cd849499b87ff"),
     subset_file(2, PART_1, 89, 7_257_937_108, "685b484b085bcdb81c525f3b1bf97c51"),

@@ -1,4 +1,4 @@
-"""Whether LUNA16 is on disk, and whole: every header, the length of every `.raw`, the rows of the CSV files."""
+"""Verify LUNA16 on disk: headers, lengths of `.raw` files, rows of the CSV files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from p2ch13.acquisition.luna16 import CANDIDATES, MALIGNANCY, CsvFacts, RemoteFile
-from p2ch13.labels.candidates import get_nodule_info_list, read_rows
+from p2ch13.labels.candidates import get_nodule_info_list, read_table
 from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
 from p2ch13.util.progress import progress_bar
 from p2ch13.volumes.files import list_scan_files, read_header, scan_name
@@ -21,20 +21,20 @@ VOXEL_SUFFIXES = (".raw", ".zraw")
 
 @dataclass(frozen=True)
 class SubsetReport:
-    """The scans of a subset that can be read, and what is wrong, a line each."""
+    """The readable scans of a subset, and its problems in one line each."""
 
     scans: dict[str, Path]  # series UID -> header file
     problems: list[str]
 
 
 def verify(data_dir: Path, files: Sequence[RemoteFile], subsets: Collection[int] | None = None) -> int:
-    """Report on a data folder: a line for each subset, and one for each thing that is wrong.
+    """Log a line for each subset of a data folder and for each problem.
 
     Args:
-        files: what there should be.
-        subsets: which of them should be there; None takes those that are.
-    Returns: the exit status, 1 if anything is missing or broken.
-    Raises: InputError if there is no such folder, or no subset in it and none is asked for.
+        files: the expected files.
+        subsets: the expected subsets; None expects those that exist.
+    Returns: the exit status, 1 if there is a problem.
+    Raises: InputError if the folder is missing, or has no subset and none is expected.
     """
     chosen = choose_subsets(data_dir, files, subsets)
     problems = check_csv_files(data_dir, files)
@@ -46,7 +46,7 @@ def verify(data_dir: Path, files: Sequence[RemoteFile], subsets: Collection[int]
             problems += report.problems
             for series_uid, path in report.scans.items():
                 if scans.setdefault(series_uid, path) != path:
-                    problems.append(f"{path}: the same series as {scans[series_uid]}; remove one of the two")
+                    problems.append(f"{path}: same series as {scans[series_uid]}; remove one of the two")
             nodule_count = sum(nodule_counts[series_uid] for series_uid in report.scans)
             log.info(
                 f"{subset_folder(data_dir, file)}: {len(report.scans)} of {file.scan_count} scans, "
@@ -56,7 +56,7 @@ def verify(data_dir: Path, files: Sequence[RemoteFile], subsets: Collection[int]
     all_subsets = [file for file in files if file.subset is not None]
     if len(chosen) == len(all_subsets):
         problems += [
-            f"{data_dir}: {count} nodules are annotated in series {series_uid}, which is not among the scans"
+            f"{data_dir}: {count} nodules are annotated in series {series_uid}, which has no scan"
             for series_uid, count in sorted(nodule_counts.items())
             if series_uid not in scans
         ]
@@ -64,22 +64,24 @@ def verify(data_dir: Path, files: Sequence[RemoteFile], subsets: Collection[int]
         log.warning(problem)
     absent = [f"subset{file.subset}" for file in all_subsets if file not in chosen]
     log.info(
-        f"{len(scans)} scans can be read, with {sum(nodule_counts[series_uid] for series_uid in scans)} of "
+        f"{len(scans)} readable scans with {sum(nodule_counts[series_uid] for series_uid in scans)} of "
         f"{nodule_counts.total()} annotated nodules; {len(problems)} problems."
-        + (f" Not looked for: {', '.join(absent)}." if absent else "")
+        + (f" Not verified: {', '.join(absent)}." if absent else "")
     )
     return EXIT_SKIPPED if problems else EXIT_DONE
 
 
 def choose_subsets(data_dir: Path, files: Sequence[RemoteFile], subsets: Collection[int] | None) -> list[RemoteFile]:
     if not data_dir.is_dir():
-        raise InputError(f"{data_dir}: no such folder; download LUNA16, or say where it is with --data-dir")
+        raise InputError(
+            "no such folder; download LUNA16, or name its folder with --data-dir", path=data_dir, option="--data-dir"
+        )
     all_subsets = [file for file in files if file.subset is not None]
     if subsets is not None:
         return [file for file in all_subsets if file.subset in subsets]
     chosen = [file for file in all_subsets if subset_folder(data_dir, file).is_dir()]
     if not chosen:
-        raise InputError(f"{data_dir}: no subset0 to subset9 in this folder; say where they are with --data-dir")
+        raise InputError("no subset0 to subset9; name their folder with --data-dir", path=data_dir, option="--data-dir")
     return chosen
 
 
@@ -88,7 +90,7 @@ def subset_folder(data_dir: Path, file: RemoteFile) -> Path:
 
 
 def check_subset(data_dir: Path, file: RemoteFile) -> SubsetReport:
-    """Read the headers of a subset's scans, which compares the lengths of their `.raw` files, too."""
+    """Read the headers of a subset's scans, and compare the lengths of their `.raw` files."""
     folder = subset_folder(data_dir, file)
     scans: dict[str, Path] = {}
     problems: list[str] = []
@@ -112,7 +114,7 @@ def check_subset(data_dir: Path, file: RemoteFile) -> SubsetReport:
 
 
 def check_csv_files(data_dir: Path, files: Sequence[RemoteFile]) -> list[str]:
-    """The files that there should be, the book's where it is there, and one of the two lists of candidates."""
+    """Check the expected CSV files, the book's if it exists, and one of the two lists of candidates."""
     wanted = [file.csv for file in files if file.csv is not None]
     present = [facts for facts in (CANDIDATES, MALIGNANCY) if (data_dir / facts.name).is_file()]
     if CANDIDATES in present:
@@ -121,20 +123,20 @@ def check_csv_files(data_dir: Path, files: Sequence[RemoteFile]) -> list[str]:
 
 
 def check_csv(path: Path, facts: CsvFacts) -> list[str]:
-    """What is wrong with a CSV file, if anything: it cannot be read, or has other rows than it should."""
+    """List a CSV file's problems: it is unreadable, or has an unexpected number of rows or series."""
     try:
-        series = [fields[0] for _, fields in read_rows(path, facts.columns)]
+        series = read_table(path, facts.columns, lambda row: row["seriesuid"])
     except InputError as error:
         return [one_line(error)]
     series_count = len(set(series))
     if len(series) == facts.row_count and facts.series_count in (None, series_count):
         return []
     expected = f"{facts.row_count:,} rows" + (f" of {facts.series_count:,} series" if facts.series_count else "")
-    return [f"{path}: {len(series):,} rows of {series_count:,} series; LUNA16 has {expected} there, download it again"]
+    return [f"{path}: {len(series):,} rows of {series_count:,} series instead of {expected}; download it again"]
 
 
 def count_nodules(data_dir: Path) -> Counter[str]:
-    """Series UID -> its annotated nodules, of all series; none if the file cannot be read, which `check_csv` tells."""
+    """Count annotated nodules by series UID; none if the file is unreadable, which `check_csv` reports."""
     try:
         return Counter(nodule.series_uid for nodule in get_nodule_info_list(data_dir, require_on_disk=False))
     except InputError:

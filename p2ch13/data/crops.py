@@ -1,4 +1,4 @@
-"""Where training cuts its crops, beyond the one through each nodule's center: its other slices, and where none is."""
+"""Choosing the centers of crops: other slices of each nodule than its middle one, and negatives."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from p2ch13.util.coordinates import XyzTuple, axial_vx_size, irc2xyz, to_axial, 
 from p2ch13.volumes.lungs import find_lungs
 
 TISSUE_HU = -500  # chest wall, mediastinum, ribs; not the air around the patient
-CLEARANCE_MM = 4.0  # between the place of a negative and the surface of the nearest nodule or excluded finding
-PATIENCE = 50  # places that are drawn for each one that is wanted
+CLEARANCE_MM = 4.0  # from a negative's center to the surface of the nearest nodule or excluded finding
+PATIENCE = 50  # random voxels drawn for each negative
 
 
 class CropCenters(NamedTuple):
-    """The crops of a scan; places are in mm, patient coordinates."""
+    """Centers of the crops of a scan, in mm, patient coordinates."""
 
     of_nodules: list[list[XyzTuple]]  # of each nodule, from its first slice to its last
     negatives: list[XyzTuple]
@@ -36,14 +36,14 @@ def choose_crop_centers(
     non_nodules: Sequence[CandidateInfoTuple],
     excluded: Sequence[CandidateInfoTuple] = (),
 ) -> CropCenters:
-    """Choose slices of each nodule, and places without one.
+    """Choose slices of each nodule, and negatives.
 
-    Half of the negatives are candidates that are none: vessels, scars, the pleura. The others lie anywhere between the
-    lungs, on vessels in them, in the tissue around them and in the rest of the lung, since a network that has never
-    seen the aorta or a rib marks them. None lies where readers saw what may be nodule, see `find_clear`. The same scan
-    always gives the same places.
+    Half of the negatives are candidates that are not nodules: vessels, scars, pleura. The others are random voxels
+    between the lungs, on vessels in them, in the tissue around them and in the rest of the lung: a network that has
+    never seen the aorta or a rib marks them. No negative lies on a possible nodule, see `find_clear`. The choice
+    depends on the scan alone.
 
-    Args: nodules, non_nodules, excluded: the scan's; excluded findings count neither as nodule nor as none.
+    Args: nodules, non_nodules, excluded: of this scan; excluded findings are neither nodule nor negative.
     Raises: InputError if the scan cannot be read.
     """
     rng = np.random.default_rng(zlib.crc32(ct.series_uid.encode()))
@@ -55,10 +55,10 @@ def choose_crop_centers(
 
 
 def spread_over_slices(ct: Ct, nodule: CandidateInfoTuple) -> list[XyzTuple]:
-    """Choose places in a nodule's mask, evenly from its first slice to its last.
+    """Choose centers in a nodule's mask, evenly from its first slice to its last.
 
-    In each slice it is the voxel nearest to the nodule's center, so that whatever is cut out of the crop around it
-    holds nodule. It is the center itself where the label rule marks nothing at all: there is only lung to be seen.
+    The center in each slice is the voxel nearest to the nodule's center, so that every window of the crop holds nodule.
+    If the label rule marks nothing, the nodule's center is the only one.
     """
     center = ct.locate(nodule.center_xyz)
     voxels = find_voxels(ct, nodule)
@@ -74,9 +74,9 @@ def spread_over_slices(ct: Ct, nodule: CandidateInfoTuple) -> list[XyzTuple]:
 
 
 def find_voxels(ct: Ct, nodule: CandidateInfoTuple) -> NDArray[np.int64]:
-    """Find the voxels of a nodule's mask that lie within its radius and a voxel, or all if none does: (voxel, 3).
+    """Find the voxels of a nodule's mask within its radius and a voxel, or all if there are none: (voxel, 3).
 
-    The book's box goes on into the chest wall, slices away from a nodule that touches it.
+    The book's box extends into the chest wall, slices away from a nodule that touches it.
     """
     parts = ct.rule.mark_nodules(ct, [nodule])
     voxels = np.concatenate(
@@ -92,12 +92,12 @@ def find_voxels(ct: Ct, nodule: CandidateInfoTuple) -> NDArray[np.int64]:
 def sample_negatives(
     ct: Ct, findings: Sequence[CandidateInfoTuple], count: int, rng: np.random.Generator
 ) -> list[XyzTuple]:
-    """Draw places of four kinds, taking turns; fewer than `count` if there is little of all.
+    """Draw negatives of four kinds in turn; fewer than `count` if voxels of all kinds are rare.
 
-    Tissue between the lungs, with some of them to the left and to the right: heart, aorta, spine. What is dense in the
-    lung, vessels for the most part. Tissue elsewhere. The rest of the lung.
+    The kinds: tissue between the lungs (heart, aorta, spine); dense voxels in the lung (mostly vessels); other tissue;
+    the rest of the lung.
 
-    Args: findings: where no place may be, see `find_clear`.
+    Args: findings: nodules and excluded findings to keep clear of, see `find_clear`.
     """
     irc = rng.integers(0, ct.shape_irc, size=(PATIENCE * count, 3))
     lung_mask = find_lung_mask(ct)
@@ -116,13 +116,13 @@ def sample_negatives(
 
 
 def is_between_lungs(lung_mask: NDArray[np.bool_], irc: Sequence[int]) -> bool:
-    """Whether there is lung on both sides of a voxel, in its row."""
+    """Whether a voxel has lung on both sides in its row."""
     index, row, col = irc
     return bool(lung_mask[index, row, :col].any() and lung_mask[index, row, col:].any())
 
 
 def find_lung_mask(ct: Ct) -> NDArray[np.bool_]:
-    """(index, row, col), like `ct.hu`; nothing where no lungs are found."""
+    """Compute the lung mask, (index, row, col), shaped like `ct.hu`; empty if no lungs are found."""
     lung_mask = np.zeros(ct.shape_irc, dtype=bool)
     lungs = find_lungs(to_axial(ct.hu, ct.direction), axial_vx_size(ct.vx_size_xyz, ct.direction))
     if lungs is not None:
@@ -131,10 +131,9 @@ def find_lung_mask(ct: Ct) -> NDArray[np.bool_]:
 
 
 def find_clear(ct: Ct, places: Sequence[XyzTuple], findings: Sequence[CandidateInfoTuple]) -> list[XyzTuple]:
-    """Find the places that are on or right beside neither a finding nor anything that is marked in the scan.
+    """Keep the places at a clearance from all findings and from the scan's mask.
 
-    Marked are, beside the annotated nodules, those that readers outlined and LUNA16 does not list, see
-    `LabelRule.mark_seen`.
+    The mask includes readers' contours that LUNA16 does not list, see `LabelRule.mark_seen`.
     """
     centers = np.array([finding.center_xyz for finding in findings]).reshape(-1, 3)
     reach_mm = np.array([finding.diameter_mm / 2 + CLEARANCE_MM for finding in findings])
@@ -145,7 +144,7 @@ def find_clear(ct: Ct, places: Sequence[XyzTuple], findings: Sequence[CandidateI
 
 
 def is_beside(ct: Ct, parts: Sequence[MaskRegion], xyz: XyzTuple) -> bool:
-    """Whether any voxel of a mask lies within the clearance of a place, which may lie outside the scan."""
+    """Whether a voxel of the mask lies within the clearance of a place, which may be outside the scan."""
     vx_size_irc = ct.vx_size_xyz[::-1]
     center = xyz2irc(xyz, ct.origin_xyz, ct.vx_size_xyz, ct.direction)
     margin = np.floor(CLEARANCE_MM / vx_size_irc).astype(int)

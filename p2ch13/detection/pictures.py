@@ -1,4 +1,4 @@
-"""Overlays of masks on slices, as PNG."""
+"""Overlays of masks on slices, written as PNG."""
 
 from __future__ import annotations
 
@@ -16,49 +16,49 @@ from p2ch13.data.datasets import Luna2dSegmentationDataset
 from p2ch13.util.files import atomic_write
 
 LUNG_WINDOW_HU = (-1350.0, 150.0)  # black and white: level -600, width 1500
-FOUND, MISSED, FALSE_ALARM = (0, 255, 0), (255, 128, 0), (255, 0, 0)  # green, orange, red
-COLOUR_WEIGHT = 0.5
-PNG_LEVEL = 3  # of compression; beyond it files hardly get smaller
+FOUND, MISSED, FALSE_POSITIVE = (0, 255, 0), (255, 128, 0), (255, 0, 0)  # green, orange, red
+COLOR_WEIGHT = 0.5
+PNG_LEVEL = 3  # compression; higher levels hardly make files smaller
 Image = NDArray[np.uint8]  # (row, col, 3)
-# (batch, 7, row, col) in HU -> (batch, 1, row, col), bool: is it nodule?
+# (batch, 7, row, col) in HU -> the predicted mask, bool (batch, 1, row, col).
 Predictor = Callable[[torch.Tensor], torch.Tensor]
 
 
 def predict_slice(
     dataset: Luna2dSegmentationDataset, predict: Predictor, series_uid: str, slice_ndx: int
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
-    """HU, prediction and label of a slice, each (row, col)."""
+    """Return HU, prediction and label of a slice, each (row, col)."""
     hu, label, *_ = dataset.get_full_slice(series_uid, slice_ndx)
     return hu[len(hu) // 2].numpy(), predict(hu.unsqueeze(0))[0, 0].cpu().numpy(), label[0].numpy()
 
 
 def draw_overlay(hu: NDArray[Any], is_predicted: NDArray[np.bool_], label: NDArray[np.bool_]) -> Image:
-    """A slice in a lung window: green is nodule that was found, orange was missed, red is a false alarm.
+    """Draw a slice in a lung window: green is true positive, orange missed nodule, red false positive.
 
     Args: hu, prediction and label of the slice, each (row, col).
     """
     black, white = LUNG_WINDOW_HU
     grey = ((hu - black) * (255 / (white - black))).clip(0, 255).round().astype(np.uint8)
     picture = np.repeat(grey[..., np.newaxis], 3, axis=2)
-    for colour, where in (
+    for color, where in (
         (FOUND, is_predicted & label),
         (MISSED, ~is_predicted & label),
-        (FALSE_ALARM, is_predicted & ~label),
+        (FALSE_POSITIVE, is_predicted & ~label),
     ):
-        picture[where] = ((1 - COLOUR_WEIGHT) * picture[where] + COLOUR_WEIGHT * np.array(colour)).round()
+        picture[where] = ((1 - COLOR_WEIGHT) * picture[where] + COLOR_WEIGHT * np.array(color)).round()
     return picture
 
 
 def draw_findings(dataset: Luna2dSegmentationDataset, predict: Predictor, series_count: int = 4) -> Image:
-    """The largest nodule of each of the first series that have one, a row each.
+    """Draw the largest nodule of each of the first series that have one, in a row each.
 
-    A row shows the slice through the nodule's centre with its overlay, then the nodule alone, enlarged, as the scanner
-    saw it and with its overlay.
+    A row shows the overlay of the slice through the nodule's center, then the nodule enlarged, without and with its
+    overlay.
     """
     rows = []
-    for series_uid in [uid for uid in dataset.series_list if dataset.ct_cache.nodules[uid]][:series_count]:
-        ct = dataset.ct_cache.get_ct(series_uid)
-        center = ct.locate(dataset.ct_cache.nodules[series_uid][0].center_xyz)
+    for series_uid in [uid for uid in dataset.series_list if dataset.index.nodules[uid]][:series_count]:
+        ct = dataset.index.get_ct(series_uid)
+        center = ct.locate(dataset.index.nodules[series_uid][0].center_xyz)
         ct_slice, is_predicted, label = predict_slice(dataset, predict, series_uid, center.index)
         overlay = draw_overlay(ct_slice, is_predicted, label)
         rows.append([overlay, *draw_enlarged(ct_slice, overlay, center.row, center.col)])
@@ -66,11 +66,11 @@ def draw_findings(dataset: Luna2dSegmentationDataset, predict: Predictor, series
 
 
 def draw_nodules(hu: NDArray[np.int16], labels: NDArray[np.int32], numbers: Sequence[int]) -> Image:
-    """What was found in a scan of which no labels are known: a row for each nodule, as in `draw_findings`, all green.
+    """Draw the findings of an unlabeled scan, a row for each as in `draw_findings`, all green.
 
     Args:
-        hu, labels: (index, row, col), axial slices with rows to the back, such as `to_axial` gives.
-        numbers: the nodules' values in `labels`; of each the slice that has most of it. Without any, the middle slice.
+        hu, labels: (index, row, col), axial slices with rows to the back, such as `to_axial` returns.
+        numbers: the findings' values in `labels`; each is drawn in its largest slice. None: the scan's middle slice.
     """
     rows = []
     for number in numbers:
@@ -86,13 +86,13 @@ def draw_nodules(hu: NDArray[np.int16], labels: NDArray[np.int32], numbers: Sequ
 
 
 def draw_enlarged(ct_slice: NDArray[Any], overlay: Image, row: int, col: int) -> list[Image]:
-    """The surroundings of a place, as the scanner saw them and with their overlay."""
+    """Enlarge the surroundings of a pixel, without and with the overlay."""
     nothing = np.zeros(ct_slice.shape, dtype=bool)
     return [enlarge(picture, row, col) for picture in (draw_overlay(ct_slice, nothing, nothing), overlay)]
 
 
 def stack(rows: Sequence[Sequence[Image]]) -> Image:
-    """Pictures side by side in rows, each with as much room as the largest."""
+    """Arrange images in rows and cols of equal cells."""
     height = max(picture.shape[0] for row in rows for picture in row)
     width = max(picture.shape[1] for row in rows for picture in row)
     return np.concatenate(
@@ -101,13 +101,13 @@ def stack(rows: Sequence[Sequence[Image]]) -> Image:
 
 
 def enlarge(picture: Image, row: int, col: int, size: int = 128, factor: int = 4) -> Image:
-    """The `size` x `size` pixels around a place, black beyond the picture's edge, each as a square of `factor`."""
+    """Enlarge the `size` x `size` pixels around a pixel `factor` times; beyond the image's edge they are black."""
     padded = np.pad(picture, ((size // 2, size // 2), (size // 2, size // 2), (0, 0)))
     return padded[row : row + size, col : col + size].repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def fit(picture: Image, height: int, width: int) -> Image:
-    """Black below and to the right, up to a size."""
+    """Pad an image with black below and to the right."""
     return np.pad(picture, ((0, height - picture.shape[0]), (0, width - picture.shape[1]), (0, 0)))
 
 
@@ -118,6 +118,6 @@ def encode_png(picture: Image) -> bytes:
 
 
 def write_png(path: Path, picture: Image) -> None:
-    """Write a picture; it appears under its name only when it is complete."""
+    """Write an image as PNG, atomically."""
     with atomic_write(path) as file:
         file.write(encode_png(picture))

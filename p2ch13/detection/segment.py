@@ -1,4 +1,4 @@
-"""A whole scan through the network: how probable it is that each voxel is nodule, and where nodules are."""
+"""Whole-scan segmentation: a logit of each voxel, and the nodules in the map."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import SimpleITK as sitk
@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from p2ch13.config import CONTEXT_SLICES_COUNT, HU_MAX, HU_MIN, MIN_DIAMETER_MM, NODULE_THRESHOLD
-from p2ch13.data.ct import Ct, find_slice_step
+from p2ch13.data.ct import Ct, cut_slab, find_slice_step, repeat_ends
 from p2ch13.detection.findings import Finding, find_nodules
 from p2ch13.network.checkpoint import load_model
 from p2ch13.network.compute import autocast, get_device, get_dtype, get_slice_batch_size
@@ -31,18 +31,18 @@ from p2ch13.volumes.lungs import find_lungs
 
 log = logging.getLogger(__name__)
 
-LOWEST_THRESHOLD = 0.01  # probability; what is lower is left as the network gives it, unless a threshold asks for less
+LOWEST_THRESHOLD = 0.01  # probability; lower values stay as the network gives them, unless a threshold is lower
 FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3))  # of (batch, channel, row, col)
 
 
 class Segmenter(Protocol):
-    """What gives slices their logits: a `SegmentationNetwork`, or anything else that has these.
+    """A network that gives slices their logits: a `SegmentationNetwork`, or any object with these attributes.
 
     Attributes:
-        slice_spacing_mm: between the slices that it is to see; 0 for those right beside each other.
-        size_multiple: rows and cols are taken together in blocks of so many.
-        receptive_field: pixels across of the square of input that an output pixel depends on.
-        device: where it computes.
+        slice_spacing_mm: spacing of its input slices; 0: adjacent slices.
+        size_multiple: the block size in which it combines rows and cols.
+        receptive_field: width in pixels of the square of input that an output pixel depends on.
+        device: the device of its weights.
     """
 
     slice_spacing_mm: float
@@ -59,13 +59,13 @@ class Segmenter(Protocol):
 
 
 class Detection(NamedTuple):
-    """What was found in a scan.
+    """The nodules detected in a scan.
 
     Attributes:
-        logits: (index, row, col), float16, -inf where nothing was searched; its 11 bits tell all that a map is shown
-            for, and take half the room. Labels and scores were made before it was rounded.
-        labels: (index, row, col), each voxel's number of the finding, 0 for none.
-        findings: the most probable first.
+        logits: (index, row, col), float16, -inf outside the searched box; for display, in half the memory. Labels and
+            scores are computed before rounding.
+        labels: (index, row, col), the finding's number of each voxel, 0 for none.
+        findings: by falling logit.
     """
 
     logits: NDArray[np.float16]
@@ -74,20 +74,19 @@ class Detection(NamedTuple):
 
 
 def load_segmenter(checkpoint: Path, network: str | None = None) -> SegmentationNetwork:
-    """The model of a checkpoint, on this process's device.
+    """Load the model of a checkpoint onto this process's device.
 
     Args: network: see `load_model`.
-    Raises: InputError if it cannot be read, or is no model that gives each pixel of whole slices one probability.
+    Raises: InputError if the file cannot be read, or its model does not map context slices to one logit per pixel.
     """
     model = load_model(checkpoint, network)
     channel_count, class_count = model.in_channels, model.n_classes
     slice_count = 2 * CONTEXT_SLICES_COUNT + 1
     if channel_count != slice_count or class_count != 1:
-        raise InputError(
-            f"{checkpoint}: a model of {channel_count} slices and {class_count} classes; {slice_count} and 1 are needed"
-        )
+        message = f"the model has {channel_count} slices and {class_count} classes; {slice_count} and 1 are needed"
+        raise InputError(message, path=checkpoint)
     if not model.has_padding:
-        raise InputError(f"{checkpoint}: a model without padding marks less than a slice; train one with padding")
+        raise InputError("a model without padding marks less than a slice; train one with padding", path=checkpoint)
     return model.to(get_device(Launch()))
 
 
@@ -96,24 +95,10 @@ def detect(
     model: Segmenter,
     threshold: float = NODULE_THRESHOLD,
     min_diameter_mm: float = MIN_DIAMETER_MM,
-    *,
-    lung_mask: bool = True,
-    tta: bool = False,
-    precision: str = "auto",
-    show_progress: bool = False,
-    threads: ThreadTuner | None = None,
+    **search: Any,
 ) -> Detection:
-    """Find the nodules of a scan. Args, Raises: see `segment` and `find_nodules`."""
-    logits = segment(
-        ct,
-        model,
-        lung_mask=lung_mask,
-        tta=tta,
-        precision=precision,
-        show_progress=show_progress,
-        lowest_threshold=min(threshold, LOWEST_THRESHOLD),
-        threads=threads,
-    )
+    """Find the nodules of a scan. Args, Raises: see `find_nodules`; `search`: keyword arguments of `segment`."""
+    logits = segment(ct, model, lowest_threshold=min(threshold, LOWEST_THRESHOLD), **search)
     labels, findings = find_nodules(ct, logits, threshold, min_diameter_mm)
     return Detection(logits.astype(np.float16), labels, findings)
 
@@ -129,36 +114,34 @@ def segment(
     lowest_threshold: float = LOWEST_THRESHOLD,
     threads: ThreadTuner | None = None,
 ) -> NDArray[np.float32]:
-    """How probable it is that each voxel of a scan is nodule, as a logit.
+    """Compute the logit of each voxel of a scan.
 
-    The network sees axial slices, rows to the patient's back, however the scan is turned.
+    The network sees axial slices, rows to the patient's back, whatever the scan's orientation.
 
     Args:
-        model: such as `load_segmenter` gives.
-        lung_mask: look in the box around the lungs only, and keep what lies in them or touches them: a voxel outside
-            gets the highest value at which it is connected to one inside, so that the components above any threshold
-            stay whole where they touch lung, and go where they do not. Without lungs all of the scan is used.
-        tta: average the logits of the slices as they are, with rows flipped, with cols flipped, and with both.
+        model: a network, such as `load_segmenter` returns.
+        lung_mask: search the box around the lungs, and keep components that touch them: a voxel outside the lungs gets
+            the highest value at which it is connected to a voxel inside, so that at any threshold components that
+            touch lung stay whole and others vanish. Without lungs, the whole scan is searched.
+        tta: average the logits of the slices as they are, with rows flipped, cols flipped, and both.
         precision: see `compute.get_dtype`.
-        show_progress: a bar over the slices.
-        lowest_threshold: probability from which on this holds.
-        threads: chooses how many compute; None leaves their number as it is.
+        show_progress: show a progress bar.
+        lowest_threshold: the lowest probability for which `lung_mask` holds.
+        threads: tunes the number of threads; None keeps it.
     Returns: (index, row, col), shaped like `ct.hu`; -inf outside the box.
-    Raises: InputError, naming the file, if the scan cannot be read or all of its voxels are the same, and if the model
-        gives anything but numbers.
+    Raises: InputError, naming the file, if the scan cannot be read or is constant, or a logit is not finite.
     """
     read_ahead(ct.header, 0, ct.shape_irc[0] - 1)
     hu = to_axial(ct.hu, ct.direction)
     if hu.min() == hu.max():
-        raise InputError(f"{ct.header.path}: every voxel is {hu.min()} HU, nothing to be seen; export the scan anew")
+        raise InputError(f"every voxel is {hu.min()} HU; export the scan again", path=ct.header.path)
     vx_size_xyz = axial_vx_size(ct.vx_size_xyz, ct.direction)
     step = find_slice_step(vx_size_xyz[2], model.slice_spacing_mm)
     lungs = find_lungs(hu, vx_size_xyz) if lung_mask else None
     if lung_mask and lungs is None:
-        log.warning(f"{ct.header.path}: no lungs found, so that all of it is searched; is it a chest, in HU?")
-    box = (
-        whole_box(hu.shape) if lungs is None else find_lung_box(lungs, model.receptive_field // 2, model.size_multiple)
-    )
+        log.warning(f"{ct.header.path}: no lungs found; searching the whole scan. Is it a chest CT in HU?")
+    margin = model.receptive_field // 2
+    box = whole_box(hu.shape) if lungs is None else find_lung_box(lungs, margin, model.size_multiple)
 
     logits = np.full(ct.shape_irc, -np.inf, dtype=np.float32)
     in_box = to_axial(logits, ct.direction)[box]  # a view
@@ -167,7 +150,7 @@ def segment(
         start = 0
         for slice_logits in predict_slices(hu, box, step, model, tta, precision, threads):
             if not np.isfinite(slice_logits).all():
-                raise InputError(f"{ct.header.path}: the model's result is NaN; try --precision fp32, or another model")
+                raise InputError("the model gives NaN; try --precision fp32, or another model", path=ct.header.path)
             in_box[start : start + len(slice_logits)] = slice_logits
             start += len(slice_logits)
             bar.update(len(slice_logits))
@@ -182,10 +165,10 @@ def whole_box(shape: tuple[int, ...]) -> Box:
 
 
 def find_lung_box(lungs: NDArray[np.bool_], margin: int, size_multiple: int) -> Box:
-    """The lungs with a slice more at either end, and with all that the network's results in them depend on.
+    """Find the box around the lungs, one slice larger at either end, with the margin that logits in it depend on.
 
-    Args: margin: pixels, half of the receptive field; size_multiple: the network's, see `Segmenter`. The box begins and
-        ends where the network's blocks do in a whole slice, so that the same pixels are taken together.
+    Args: margin: pixels, half of the network's receptive field; size_multiple: the network's, see `Segmenter`. The box
+        is aligned with the network's blocks in a whole slice, so that the same pixels are combined.
     """
     slices, rows, cols = (np.flatnonzero(lungs.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1)))
     return (
@@ -210,9 +193,9 @@ def predict_slices(
     precision: str,
     threads: ThreadTuner | None = None,
 ) -> Iterator[NDArray[np.float32]]:
-    """The logits of the box's slices, a batch of them after the other: (slice, row, col).
+    """Yield the logits of the box's slices in batches, (slice, row, col).
 
-    Args: step: from a slice to the next that the network sees with it.
+    Args: step: distance of the context slices, in slices.
     """
     device = model.device
     dtype = get_dtype(precision, device)
@@ -221,10 +204,10 @@ def predict_slices(
     for start in range(index.start, index.stop, batch_size):
         stop = min(start + batch_size, index.stop)
         margin = step * CONTEXT_SLICES_COUNT
-        neighbours = np.arange(start - margin, stop + margin).clip(0, len(hu) - 1)
-        slab = np.stack([hu[ndx, rows, cols].clip(HU_MIN, HU_MAX) for ndx in neighbours]).astype(np.int16, copy=False)
+        slab = cut_slab(hu, repeat_ends(range(start - margin, stop + margin), len(hu)), rows, cols)
+        slab.clip(HU_MIN, HU_MAX, out=slab)
         windows = torch.from_numpy(slab).to(device).unfold(0, 2 * margin + 1, 1)[..., ::step]
-        # (slice, 7, row, col), in what convolutions are fastest in
+        # (slice, 7, row, col), in the memory format that convolutions are fastest in
         ct_slices = windows.permute(0, 3, 1, 2).float().contiguous(memory_format=torch.channels_last)
         with threads.measuring(ct_slices.numel()) if threads else nullcontext(), autocast(device, dtype):
             logits = predict_flipped(model, ct_slices) if tta else model.logits(ct_slices)
@@ -232,15 +215,14 @@ def predict_slices(
 
 
 def predict_flipped(model: Segmenter, ct_slices: torch.Tensor) -> torch.Tensor:
-    """The mean logits over flips, each turned back."""
+    """Average the logits over flips of the input, each flipped back."""
     return torch.stack([model.logits(ct_slices.flip(dims)).flip(dims) for dims in FLIPS]).mean(dim=0)
 
 
 def reconstruct_from_lungs(logits: NDArray[np.float32], lungs: NDArray[np.bool_], floor: float) -> None:
-    """Lower, in place, what lies outside the lungs to the highest value at which it is connected to lung.
+    """Lower logits outside the lungs, in place, to the highest value at which they are connected to lung.
 
-    Args: floor: what is lower than this is left as it is: sorting it takes most of the time, and changes no component
-        above a threshold that is higher.
+    Args: floor: lower values are kept: sorting them takes most of the time and changes no component above the floor.
     Source: morphological reconstruction by dilation; Vincent (1993), https://doi.org/10.1109/83.217222
     """
     raised = np.maximum(logits, np.float32(floor))

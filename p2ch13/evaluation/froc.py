@@ -1,4 +1,4 @@
-"""FROC: how many of the nodules are found at how many false positives per scan, by LUNA16's rules.
+"""FROC: sensitivity against false positives per scan, by LUNA16's rules.
 
 A finding hits a nodule if its center is less than the nodule's radius away. A nodule counts with the highest score of
 its hits; the others are ignored. A finding in two nodules hits both. A finding that hits none is ignored in an excluded
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 OPERATING_POINTS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # false positives per scan
-FINDINGS_PER_SCAN = 100  # if a scan has more, see `ScanMatch.limited_to`
+FINDINGS_PER_SCAN = 100  # used of a scan with more, see `ScanMatch.limited_to`
 BOOTSTRAP_COUNT = 1000
 CONFIDENCE = 0.95
 BAND_POINTS = np.geomspace(OPERATING_POINTS[0], OPERATING_POINTS[-1], 121)  # where the confidence band is computed
@@ -29,10 +29,10 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class ScanMatch:
-    """Which of a scan's findings lie in which of its nodules.
+    """The hits of a scan's findings on its nodules.
 
     Attributes:
-        scores: (finding,), finite; what findings are ranked by: logits, or probabilities on any scale.
+        scores: (finding,), finite; logits, or probabilities on any scale.
         hits: (finding, nodule); a finding that lies in two nodules hits both.
         is_excluded: (finding,), whether it lies in an excluded annotation. If it lies in a nodule too, it is a hit.
     """
@@ -43,12 +43,12 @@ class ScanMatch:
 
     @property
     def is_found(self) -> Bools:
-        """(nodule,): whether any finding lies in it."""
+        """Whether any finding hits the nodule: (nodule,)."""
         return np.asarray(self.hits.any(axis=0))
 
     @property
     def best_hits(self) -> NDArray[np.intp]:
-        """(nodule,): the index of the finding in it with the highest score, -1 if there is none."""
+        """The index of the highest-scoring hit of each nodule, -1 without a hit: (nodule,)."""
         if not len(self.scores):
             return np.full(self.hits.shape[1], -1)
         best = np.where(self.hits, self.scores[:, np.newaxis], -np.inf).argmax(axis=0)
@@ -56,20 +56,19 @@ class ScanMatch:
 
     @property
     def is_false_positive(self) -> Bools:
-        """(finding,)"""
+        """Whether the finding is a false positive: (finding,)."""
         return ~self.hits.any(axis=1) & ~self.is_excluded
 
     @property
     def is_ignored(self) -> Bools:
-        """(finding,): whether it lies in an excluded annotation, and in no nodule."""
+        """Whether the finding lies in an excluded annotation and in no nodule: (finding,)."""
         return ~self.hits.any(axis=1) & self.is_excluded
 
     def limited_to(self, count: int) -> ScanMatch:
-        """The match of at most `count` findings, by the rule of LUNA16's script.
+        """Keep at most `count` findings, by the rule of LUNA16's script.
 
-        Of more than `count` findings those count whose score is above that of the one ranked `count` + 1. Equal scores
-        at that rank are left out together, so that the order of the findings does not matter: of 150 equal ones none
-        is left.
+        Of more than `count` findings, keep those that score above number `count` + 1. Equal scores at that rank are
+        dropped together, so that the order of the findings does not matter: of 150 equal ones none is kept.
         """
         if len(self.scores) <= count:
             return self
@@ -85,10 +84,10 @@ def match_findings(
     excluded_xyz: ArrayLike = (),
     excluded_diameters_mm: ArrayLike = (),
 ) -> ScanMatch:
-    """A finding hits a nodule whose center is less than the nodule's radius away.
+    """Match the findings of a scan: one hits a nodule whose center is less than the nodule's radius away.
 
-    Args: of one scan: centers, (finding, 3), (nodule, 3) and (excluded, 3), in mm, patient coordinates; each may be
-        empty. Scores, (finding,); diameters, (nodule,) and (excluded,), in mm.
+    Args: centers, (finding, 3), (nodule, 3) and (excluded, 3), in mm, patient coordinates, each possibly empty; scores,
+        (finding,); diameters, (nodule,) and (excluded,), in mm.
     """
     is_excluded = np.asarray(lie_within(finding_xyz, excluded_xyz, excluded_diameters_mm).any(axis=1))
     hits = lie_within(finding_xyz, nodule_xyz, nodule_diameters_mm)
@@ -96,7 +95,7 @@ def match_findings(
 
 
 def lie_within(points_xyz: ArrayLike, centers_xyz: ArrayLike, diameters_mm: ArrayLike) -> Bools:
-    """(point, center): whether the point lies within the sphere around the center; its surface is outside."""
+    """Whether a point lies within the sphere around a center, surface excluded: (point, center)."""
     points, centers = (np.asarray(xyz, dtype=float).reshape(-1, 3) for xyz in (points_xyz, centers_xyz))
     radii = np.asarray(diameters_mm, dtype=float).reshape(-1) / 2
     within: Bools = ((points[:, np.newaxis] - centers) ** 2).sum(axis=2) < radii**2
@@ -105,10 +104,10 @@ def lie_within(points_xyz: ArrayLike, centers_xyz: ArrayLike, diameters_mm: Arra
 
 @dataclass(frozen=True, eq=False)
 class FrocCurve:
-    """The points of the curve, one for each score that a finding has, the highest first, after one at (0, 0).
+    """The points of the curve: (0, 0), then one for each distinct score, the highest first.
 
-    Attributes: `false_positives_per_scan`, `sensitivity` (NaN if there are no nodules) and `thresholds`: (point,). A
-        threshold is the lowest score that counts; the first one is infinite.
+    Attributes: `false_positives_per_scan`, `sensitivity` (NaN without nodules) and `thresholds`, the lowest score that
+        counts, first infinite: (point,).
     """
 
     false_positives_per_scan: Floats
@@ -116,9 +115,9 @@ class FrocCurve:
     thresholds: Floats
 
     def sensitivity_at(self, false_positives_per_scan: Sequence[float] | Floats) -> Floats:
-        """Linear between the points. Beyond the last one the sensitivity stays what it is there.
+        """Interpolate linearly; beyond the last point the sensitivity is constant, as in LUNA16's script.
 
-        So LUNA16's script does it: who marks too little to make 8 mistakes per scan is not punished for it.
+        A program with too few findings for 8 false positives per scan is not penalized.
         """
         return np.interp(false_positives_per_scan, self.false_positives_per_scan, self.sensitivity)
 
@@ -129,10 +128,10 @@ class Froc:
 
     Attributes:
         curve: of all scans.
-        limited_count: scans with more than `FINDINGS_PER_SCAN` findings, some of which are not on the curve.
+        limited_count: number of scans with more than `FINDINGS_PER_SCAN` findings, not all of them on the curve.
         sensitivities: (7,), at `OPERATING_POINTS`.
         cpm: their mean, the competition performance metric.
-        sensitivity_intervals, cpm_interval: (2, 7) and (2,), where 95% of the resampled sets of scans lie.
+        sensitivity_intervals, cpm_interval: 95% CI from resampled scans, (2, 7) and (2,).
         band: (2, 121), the same at `BAND_POINTS`.
     """
 
@@ -146,19 +145,19 @@ class Froc:
 
 
 def compute_froc(matches: Sequence[ScanMatch], bootstrap_count: int = BOOTSTRAP_COUNT, seed: int = 0) -> Froc:
-    """Curve, sensitivities, CPM, and how far they may be trusted.
+    """Compute the curve, sensitivities, CPM and their bootstrap confidence intervals.
 
-    Scans are drawn with replacement, as many as there are, `bootstrap_count` times. Where a draw has no nodule, it has
-    no sensitivity either and is left out. Without any nodule, all sensitivities are NaN.
+    The bootstrap draws as many scans as there are, with replacement, `bootstrap_count` times. Draws without nodule are
+    skipped. Without any nodule, all sensitivities are NaN.
 
-    Args: matches: one for each scan, those without nodules and findings too: they count for false positives per scan.
+    Args: matches: one for each scan, including scans without nodules and findings: they count in the denominator.
     """
     events = CurveEvents([match.limited_to(FINDINGS_PER_SCAN) for match in matches])
     curve = events.curve(np.ones(len(matches)))
     sensitivities = curve.sensitivity_at(OPERATING_POINTS)
     rates = np.concatenate([OPERATING_POINTS, BAND_POINTS])
     weights_of_draws = draw_scans(len(matches), bootstrap_count, seed)
-    # Of each draw the curve's values at these rates alone: all curves of a whole LUNA16 would fill the memory.
+    # Keep each draw's values at these rates alone: all curves of LUNA16 would fill the memory.
     draws = np.array([events.curve(weights).sensitivity_at(rates) for weights in weights_of_draws])
     at_points, at_band = np.split(draws, [len(OPERATING_POINTS)], axis=1)
     return Froc(
@@ -173,14 +172,14 @@ def compute_froc(matches: Sequence[ScanMatch], bootstrap_count: int = BOOTSTRAP_
 
 
 def draw_scans(scan_count: int, draw_count: int, seed: int) -> Iterator[Floats]:
-    """How often each scan is in a draw of as many scans, with replacement: (scan,), `draw_count` times."""
+    """Yield how often each scan is in a draw of as many scans, with replacement: (scan,), `draw_count` times."""
     rng = np.random.default_rng(seed)
     for _ in range(draw_count):
         yield np.bincount(rng.integers(scan_count, size=scan_count), minlength=scan_count).astype(float)
 
 
 def confidence_interval(values: Floats) -> Floats:
-    """(draw, ...) -> (2, ...): low and high end; draws that are NaN are left out, and all of them give NaN."""
+    """Compute lower and upper bounds, (draw, ...) -> (2, ...); draws with NaN are skipped. NaN without draws."""
     defined = values[~np.isnan(values.reshape(len(values), -1)).any(axis=1)]
     if not len(defined):
         return np.full((2, *values.shape[1:]), math.nan)
@@ -190,7 +189,7 @@ def confidence_interval(values: Floats) -> Floats:
 
 
 class CurveEvents:
-    """All that moves the curve, sorted by falling score: nodules that are found, and false positives."""
+    """The events that move the curve, by falling score: hits of nodules, and false positives."""
 
     def __init__(self, matches: Sequence[ScanMatch]) -> None:
         found = [match.scores[match.best_hits[match.is_found]] for match in matches]
@@ -206,11 +205,11 @@ class CurveEvents:
         )
         self.scan_ndxs = self.scan_ndxs[order]
         self.is_found = order < sum(len(part) for part in found)
-        # Equal scores are one threshold, and one point of the curve: what comes last among them.
+        # Equal scores are one threshold and one point of the curve: the last of them.
         self.steps = np.flatnonzero(np.diff(self.scores, append=-np.inf))
 
     def curve(self, weights: Floats) -> FrocCurve:
-        """Args: weights: (scan,), how often each scan counts."""
+        """Compute the curve. Args: weights: (scan,), how often each scan counts."""
         event_weights = weights[self.scan_ndxs]
         found, false = (
             np.concatenate([[0.0], np.cumsum(event_weights * is_counted)[self.steps]])

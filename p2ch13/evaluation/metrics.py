@@ -1,4 +1,4 @@
-"""Pixel counts, and the scores made from them."""
+"""Pixel counts and the scores computed from them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ COUNT_NAMES = ("tp", "fn", "fp")
 
 
 def count_pixels(is_predicted: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-    """True positives, false negatives and false positives of each sample.
+    """Count true positives, false negatives and false positives of each sample.
 
     Args: two bool tensors of one shape, (batch, ...).
-    Returns: (batch, 3) int64 on their device, in the order of `COUNT_NAMES`; reading it is left to the end of the
-    epoch, since reading one per batch would make a GPU wait.
+    Returns: (batch, 3) int64 on their device, in the order of `COUNT_NAMES`. Read it at the end of an epoch: reading it
+        for each batch makes a GPU wait.
     """
     is_predicted, label = is_predicted.flatten(1), label.flatten(1)
     true_positives = (is_predicted & label).sum(1)
@@ -25,36 +25,36 @@ def count_pixels(is_predicted: torch.Tensor, label: torch.Tensor) -> torch.Tenso
 
 
 def find_nodule_samples(counts: torch.Tensor) -> torch.Tensor:
-    """Which samples hold nodule: (batch, 3) of `count_pixels` -> (batch,), bool."""
+    """Find the samples with nodule: (batch, 3) of `count_pixels` -> (batch,), bool."""
     return counts[:, :2].sum(1) > 0
 
 
 def find_slice_f1(dice_sum: float, nodule_count: float, alarm_count: float) -> float:
-    """F1 of slices: 2 tp / (2 tp + fn + fp), NaN if there are none.
+    """Compute the F1 of slices, 2 tp / (2 tp + fn + fp); NaN without slices.
 
-    A slice with nodule is as much of a true positive as its Dice says, and a false negative for the rest; one without,
-    in which anything is marked, is a false positive.
+    A nodule slice counts by its Dice as true positive and by the rest as false negative; a slice without nodule in
+    which anything is marked is a false positive.
     """
     total = dice_sum + nodule_count + alarm_count
     return 2 * dice_sum / total if total else math.nan
 
 
 def sample_dice(counts: torch.Tensor) -> torch.Tensor:
-    """2 tp / (2 tp + fn + fp) of each sample, (batch, 3) -> (batch,); 1 where nothing is to be found and nothing is."""
+    """Compute 2 tp / (2 tp + fn + fp) of each sample, (batch, 3) -> (batch,); 1 if label and prediction are empty."""
     true_positives, wrong = 2 * counts[:, 0], counts[:, 1] + counts[:, 2]
     return torch.where(true_positives + wrong == 0, 1.0, true_positives / (true_positives + wrong))
 
 
 @dataclass(frozen=True)
 class Scores:
-    """An epoch's loss and scores. Without one nodule pixel in the labels, all but the loss are NaN: nothing to find.
+    """An epoch's loss and scores; without nodule pixels in the labels, all but the loss are NaN.
 
-    Percentages are of the labelled pixels, as in the book, so that `fp_percent` can be far beyond 100. F1 is the Dice
-    coefficient of all pixels together, `dice` the mean of those of the single slices, in which a small nodule weighs as
-    much as a large one; `slice_f1`, see `find_slice_f1`.
+    Percentages are of the labeled pixels, as in the book, so that `fp_percent` can exceed 100. `f1` is the Dice
+    coefficient of all pixels together; `dice` is the mean over slices, in which a small nodule weighs as much as a
+    large one; `slice_f1`, see `find_slice_f1`.
 
-    Attributes: `of_all`, where these are the scores of a validation's slices that hold nodule: those of its other
-        slices and these together; None if it has no others.
+    Attributes: `of_all`, the scores of all slices of a validation, if these are the scores of its nodule slices; None
+        if it has no others.
     """
 
     loss: float
@@ -70,7 +70,7 @@ class Scores:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Scores:
-        """Scores as a checkpoint holds them: `dataclasses.asdict` of some."""
+        """Read the scores of a checkpoint, written by `dataclasses.asdict`."""
         of_all = values.get("of_all")
         return cls(**{**values, "of_all": None if of_all is None else cls(**of_all)})
 
@@ -93,10 +93,9 @@ class Scores:
         )
 
     def metric(self, name: str, precision_floor: float) -> float:
-        """What a model is chosen by, one of `BEST_METRICS`, on all slices of the validation.
+        """Return the metric that selects the best model, one of `BEST_METRICS`, on all slices of the validation.
 
-        `recall-at-precision` is recall once the precision has come to the floor, and before that how far it is from it,
-        which is negative.
+        `recall-at-precision` is the recall once the precision has reached the floor; below it, the negative distance.
         """
         if self.of_all is not None:
             return self.of_all.metric(name, precision_floor)
@@ -110,7 +109,7 @@ class Scores:
 
     def __str__(self) -> str:
         if not self.is_defined:
-            return f"loss {self.loss:.4f}, no scores: no pixel here is labelled nodule"
+            return f"loss {self.loss:.4f}, no scores: no nodule pixel in the labels"
         return (
             f"loss {self.loss:.4f}, precision {self.precision:.4f}, recall {self.recall:.4f}, F1 {self.f1:.4f}"
             f", Dice {self.dice:.4f}"

@@ -1,4 +1,4 @@
-"""What an evaluation leaves: tables on the screen and as CSV, metrics.json, the FROC curve."""
+"""The files of an evaluation: metrics.json, tables as CSV and on the screen, the FROC curve."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from p2ch13.evaluation.froc import BAND_POINTS, BOOTSTRAP_COUNT, CONFIDENCE, FINDINGS_PER_SCAN, OPERATING_POINTS, Froc
-from p2ch13.evaluation.scoring import NoduleScore, ScanScores, Summary, only_finite
+from p2ch13.evaluation.scoring import NoduleScore, ScanScores
+from p2ch13.evaluation.summary import Summary, only_finite
 from p2ch13.labels.candidates import POSITION_COLUMNS
 from p2ch13.util.files import atomic_write, write_csv
 
@@ -23,11 +24,11 @@ SCAN_COLUMNS = (
 
 
 def write_report(folder: Path, summary: Summary, settings: dict[str, Any], skipped: dict[str, str]) -> None:
-    """`metrics.json`, `per_nodule.csv`, `per_scan.csv` and, where there are nodules, `froc.png`.
+    """Write `metrics.json`, `per_nodule.csv`, `per_scan.csv` and, if there are nodules, `froc.png`.
 
     Args:
-        settings: plain values; what the scores depend on.
-        skipped: series UID -> why its scan was left out.
+        settings: all settings that the scores depend on, as plain values.
+        skipped: series UID -> why its scan was skipped.
     """
     froc = {"bootstrap_draws": BOOTSTRAP_COUNT, "confidence": CONFIDENCE, "findings_per_scan": FINDINGS_PER_SCAN}
     metrics = {
@@ -36,7 +37,8 @@ def write_report(folder: Path, summary: Summary, settings: dict[str, Any], skipp
         "skipped": skipped,
         **summary.as_dict(),
     }
-    write_text(folder / "metrics.json", json.dumps(only_finite(metrics), indent=2, allow_nan=False) + "\n")
+    with atomic_write(folder / "metrics.json") as file:
+        file.write(json.dumps(only_finite(metrics), indent=2, allow_nan=False).encode() + b"\n")
     write_csv(folder / "per_nodule.csv", NODULE_COLUMNS, map(nodule_row, summary.nodules))
     write_csv(folder / "per_scan.csv", SCAN_COLUMNS, map(scan_row, summary.scans))
     if summary.nodules:
@@ -60,13 +62,8 @@ def scan_row(scan: ScanScores) -> list[object]:
     return [*row, scan.voxels.tp, scan.voxels.fn, scan.voxels.fp, scores.precision, scores.recall, scores.f1]
 
 
-def write_text(path: Path, text: str) -> None:
-    with atomic_write(path) as file:
-        file.write(text.encode())
-
-
 def format_summary(summary: Summary) -> str:
-    """The tables for the screen, in Markdown."""
+    """Format the tables for the screen, in Markdown."""
     values = summary.as_dict()
     tables = [nodule_table(values["nodules"], values["findings"]), froc_table(values["froc"])]
     if values["voxels"] is not None:
@@ -95,20 +92,21 @@ def nodule_table(nodules: dict[str, Any], findings: dict[str, Any]) -> list[list
 
 def froc_table(froc: dict[str, Any]) -> list[list[str]]:
     rows = [["false positives per scan", *map(format_rate, OPERATING_POINTS), "CPM"]]
-    for name, ending in (("sensitivity", ""), (f"{CONFIDENCE:.0%} of draws from", "_low"), ("to", "_high")):
+    interval = f"{CONFIDENCE:.0%} CI"
+    for name, ending in (("sensitivity", ""), (f"{interval}, lower", "_low"), (f"{interval}, upper", "_high")):
         rows.append([name, *map(show, [*froc[f"sensitivity{ending}"], froc[f"cpm{ending}"]])])
     return rows
 
 
 def describe_curve(summary: Summary) -> str:
-    """Which findings are on the curve, where it ends, and that this is another number than that of all findings."""
+    """Say where the curve ends, and which findings of crowded scans it uses."""
     froc = summary.froc
     end = f"The curve ends at {froc.curve.false_positives_per_scan[-1]:.2f} false positives per scan."
     if not froc.limited_count:
         return end
     return (
-        f"{end} {froc.limited_count} scans have more than {FINDINGS_PER_SCAN} findings: as in LUNA16's script, those "
-        f"count that score higher than the one ranked {FINDINGS_PER_SCAN + 1}. The other tables count all findings."
+        f"{end} {froc.limited_count} scans have more than {FINDINGS_PER_SCAN} findings: as in LUNA16's script, the "
+        f"curve uses those that score higher than number {FINDINGS_PER_SCAN + 1}. The other tables use all findings."
     )
 
 
@@ -121,7 +119,7 @@ def show(value: float | None, form: str = ".3f") -> str:
 
 
 def format_table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of texts, the first of them the head, as a table in Markdown."""
+    """Format rows of texts, the header first, as a Markdown table."""
     widths = [max(len(row[ndx]) for row in rows) for ndx in range(len(rows[0]))]
     lines = [" | ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
     rule = " | ".join(["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
@@ -129,8 +127,8 @@ def format_table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def draw_froc(path: Path, froc: Froc) -> None:
-    """The curve with its band of confidence, dotted beyond its last point."""
-    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # the fonts that it finds are no news
+    """Draw the curve with its confidence band, dotted beyond its last point."""
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it logs every font at INFO
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # takes a second
     from matplotlib.figure import Figure
 
@@ -138,7 +136,7 @@ def draw_froc(path: Path, froc: Froc) -> None:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     low, high = froc.band
-    axes.fill_between(BAND_POINTS, low, high, alpha=0.2, linewidth=0, label=f"{CONFIDENCE:.0%} of the draws")
+    axes.fill_between(BAND_POINTS, low, high, alpha=0.2, linewidth=0, label=f"{CONFIDENCE:.0%} CI")
     sensitivity = froc.curve.sensitivity_at(BAND_POINTS)
     is_measured = froc.curve.false_positives_per_scan[-1] >= BAND_POINTS
     (line,) = axes.plot(BAND_POINTS[is_measured], sensitivity[is_measured], label=f"CPM {froc.cpm:.3f}")

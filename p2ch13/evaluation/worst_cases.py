@@ -1,4 +1,4 @@
-"""Pictures of what went most wrong: nodules that were missed or badly marked, and false alarms."""
+"""Figures of the worst cases: nodules missed or poorly marked, and false positives."""
 
 from __future__ import annotations
 
@@ -23,94 +23,81 @@ CAPTION_HEIGHT = 28  # pixels
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    severity: tuple[float, float]  # the worst is the largest
+    severity: tuple[float, float]  # the largest is the worst
     row: list[Image]
 
 
 @dataclass
 class WorstCases:
-    """The worst of all scans that were added, drawn at once, so that no scan has to be opened again."""
+    """The worst cases of all added scans, drawn at once, so that no scan is opened twice."""
 
     nodules: list[Case] = field(default_factory=list)
-    false_alarms: list[Case] = field(default_factory=list)
+    false_positives: list[Case] = field(default_factory=list)
 
     def add(self, ct: Ct, labels: Labels | None, scores: ScanScores) -> None:
-        """Args: labels: (index, row, col), not 0 where nodule was marked; None draws no marks."""
-        for nodule in scores.nodules:
-            severity, text = severity_of_nodule(nodule), describe_nodule(nodule)
-            self._keep(self.nodules, severity, ct, labels, nodule.center_xyz, text)
-        for finding in scores.false_positives:
-            severity = (finding.score, 0.0 if math.isnan(finding.diameter_mm) else finding.diameter_mm)
-            text = describe_finding(finding)
-            self._keep(self.false_alarms, severity, ct, labels, finding.center_xyz, text)
-
-    def _keep(
-        self,
-        cases: list[Case],
-        severity: tuple[float, float],
-        ct: Ct,
-        labels: Labels | None,
-        center_xyz: XyzTuple,
-        text: str,
-    ) -> None:
-        if len(cases) == CASE_COUNT and severity <= cases[-1].severity:
-            return
-        cases.append(Case(severity, draw_case(ct, labels, center_xyz, text)))
-        cases.sort(key=lambda case: case.severity, reverse=True)
-        del cases[CASE_COUNT:]
+        """Args: labels: (index, row, col), not 0 in findings; None draws none."""
+        cases = [(self.nodules, severity_of(nodule), nodule.center_xyz, describe(nodule)) for nodule in scores.nodules]
+        cases += [
+            (self.false_positives, severity_of(finding), finding.center_xyz, describe(finding))
+            for finding in scores.false_positives
+        ]
+        for kept, severity, center_xyz, text in cases:
+            if len(kept) < CASE_COUNT or severity > kept[-1].severity:
+                kept.append(Case(severity, draw_case(ct, labels, center_xyz, text)))
+                kept.sort(key=lambda case: case.severity, reverse=True)
+                del kept[CASE_COUNT:]
 
     def write(self, folder: Path) -> None:
-        """`worst_nodules.png` and `worst_false_alarms.png`, the worst on top; a kind that is empty has no picture."""
-        for name, cases in (("worst_nodules.png", self.nodules), ("worst_false_alarms.png", self.false_alarms)):
+        """Write `worst_nodules.png` and `worst_false_alarms.png`, the worst on top, if there are any."""
+        for name, cases in (("worst_nodules.png", self.nodules), ("worst_false_alarms.png", self.false_positives)):
             if cases:
                 write_png(folder / name, stack([case.row for case in cases]))
             else:
                 (folder / name).unlink(missing_ok=True)  # an earlier evaluation's
 
 
-def severity_of_nodule(nodule: NoduleScore) -> tuple[float, float]:
-    """Missed ones first, the largest first; then those that were found, by falling error."""
-    if not nodule.is_found:
-        return 1.0, nodule.diameter_mm
-    return 0.0, 0.0 if math.isnan(nodule.dice) else 1 - nodule.dice
+def severity_of(subject: NoduleScore | Finding) -> tuple[float, float]:
+    """Rank missed nodules first, the largest on top, then found ones by falling error; false positives by score."""
+    if isinstance(subject, Finding):
+        return subject.score, 0.0 if math.isnan(subject.diameter_mm) else subject.diameter_mm
+    if not subject.is_found:
+        return 1.0, subject.diameter_mm
+    return 0.0, 0.0 if math.isnan(subject.dice) else 1 - subject.dice
 
 
-def describe_nodule(nodule: NoduleScore) -> str:
-    found = f"found with {describe_score(nodule)}" if nodule.is_found else "missed"
-    dice = "" if math.isnan(nodule.dice) else f", Dice {nodule.dice:.2f}"
-    return f"nodule of {nodule.diameter_mm:.1f} mm, {found}{dice}"
-
-
-def describe_finding(finding: Finding) -> str:
-    size = "" if math.isnan(finding.diameter_mm) else f" of {finding.diameter_mm:.1f} mm"
-    return f"false alarm{size}, {describe_score(finding)}"
+def describe(subject: NoduleScore | Finding) -> str:
+    size = "" if math.isnan(subject.diameter_mm) else f" of {subject.diameter_mm:.1f} mm"
+    if isinstance(subject, Finding):
+        return f"false positive{size}, {describe_score(subject)}"
+    found = f"found with {describe_score(subject)}" if subject.is_found else "missed"
+    return f"nodule{size}, {found}{'' if math.isnan(subject.dice) else f', Dice {subject.dice:.2f}'}"
 
 
 def describe_score(subject: NoduleScore | Finding) -> str:
-    """The probability; and the logit where it is known, since many probabilities are 1.00."""
+    """The probability, and the logit if known, since many probabilities are 1.00."""
     logit = "" if math.isnan(subject.logit) else f", logit {subject.logit:.1f}"
     return f"probability {subject.probability:.2f}{logit}"
 
 
 def draw_case(ct: Ct, labels: Labels | None, center_xyz: XyzTuple, text: str) -> list[Image]:
-    """The slice through a place and the place enlarged, under lines that say what this is."""
+    """Draw the slice through a point and the point enlarged, below captions."""
     index, row, col = find_voxel(ct, center_xyz)
     label = ct.get_slice_mask(index)
-    is_marked = np.zeros_like(label) if labels is None else labels[index] != 0
-    overlay = draw_overlay(ct.hu[index], is_marked, label)
-    pictures = [overlay, *draw_enlarged(ct.hu[index], overlay, row, col)]
-    captions = [ct.series_uid, f"slice {index}: {text}", "green: found, orange: missed, red: false alarm"]
-    return [write_caption(picture, text) for picture, text in zip(pictures, captions, strict=True)]
+    is_predicted = np.zeros_like(label) if labels is None else labels[index] != 0
+    overlay = draw_overlay(ct.hu[index], is_predicted, label)
+    images = [overlay, *draw_enlarged(ct.hu[index], overlay, row, col)]
+    captions = [ct.series_uid, f"slice {index}: {text}", "green: true positive, orange: missed, red: false positive"]
+    return [write_caption(image, caption) for image, caption in zip(images, captions, strict=True)]
 
 
 def find_voxel(ct: Ct, point_xyz: Sequence[float]) -> IrcTuple:
-    """The voxel of the scan that is nearest to a point: findings of other programs may lie outside."""
+    """Find the nearest voxel of the scan: other programs' findings may lie outside."""
     irc = xyz2irc(point_xyz, ct.origin_xyz, ct.vx_size_xyz, ct.direction)
     return IrcTuple(*(min(max(value, 0), size - 1) for value, size in zip(irc, ct.shape_irc, strict=True)))
 
 
-def write_caption(picture: Image, text: str) -> Image:
-    """The picture below a black line with white text, which ends where the picture does."""
-    strip = PillowImage.new("RGB", (picture.shape[1], CAPTION_HEIGHT))
+def write_caption(image: Image, text: str) -> Image:
+    """Put a caption above an image, white on black, cut at the image's width."""
+    strip = PillowImage.new("RGB", (image.shape[1], CAPTION_HEIGHT))
     ImageDraw.Draw(strip).text((4, 4), text, fill="white", font=ImageFont.load_default(size=14))
-    return np.concatenate([np.asarray(strip), picture], axis=0)
+    return np.concatenate([np.asarray(strip), image], axis=0)

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from p2ch13.config import MASK_THRESHOLD_HU
 from p2ch13.labels.candidates import CandidateInfoTuple
-from p2ch13.labels.regions import (
-    MaskRegion,
-    Scan,
-)
-from p2ch13.util.boxes import Box, make_box
+from p2ch13.labels.regions import LabelRule, MaskRegion, Scan
+from p2ch13.util.boxes import Box, box_of, pad_box
 from p2ch13.util.coordinates import IrcTuple
 
-FIRST_RADIUS = 2  # voxels from which a nodule's box starts to grow, as in the book
+FIRST_RADIUS = 2  # voxels; a box starts with it, as in the book
 
 
 @dataclass(frozen=True)
-class BoxRule:
-    """The book's: a box grows from the centre until it meets lung, and what is denser than lung in it is nodule.
+class BoxRule(LabelRule):
+    """The book's rule: grow a box from the center until it meets lung; mark what is denser than lung in it.
 
     Source: the book, 13.5.3.
     """
@@ -32,18 +27,9 @@ class BoxRule:
     def key(self, nodules: Sequence[CandidateInfoTuple]) -> tuple[float, list[Any]]:
         return self.threshold_hu, []
 
-    def mark_scan(self, scan: Scan) -> list[MaskRegion]:
-        return self.mark_nodules(scan, scan.nodules)
-
-    def mark_nodules(self, scan: Scan, nodules: Iterable[CandidateInfoTuple]) -> list[MaskRegion]:
-        return [self.mark_nodule(scan, nodule) for nodule in nodules]
-
-    def mark_seen(self, scan: Scan) -> list[MaskRegion]:
-        return scan.parts
-
     def mark_nodule(self, scan: Scan, nodule: CandidateInfoTuple) -> MaskRegion:
         box = grow_box(scan, scan.locate(nodule.center_xyz), self.threshold_hu)
-        hu = scan.hu  # not the scan, which holds its parts: the two would keep each other, and a map of the file
+        hu = scan.hu  # not the scan: it holds its regions, and the cycle would keep the memory map open
         return MaskRegion(box, lambda window: hu[window] > self.threshold_hu)
 
 
@@ -51,16 +37,15 @@ BOOK_RULE = BoxRule()
 
 
 def grow_box(scan: Scan, center_irc: IrcTuple, threshold_hu: float) -> Box:
-    center = np.array(center_irc)
-    radii = np.array([find_radius(scan, center_irc, axis, threshold_hu) for axis in range(3)])
-    return make_box(np.maximum(center - radii, 0), np.minimum(center + radii + 1, scan.header.shape_irc))
+    radii = [find_radius(scan, center_irc, axis, threshold_hu) for axis in range(3)]
+    return pad_box(box_of(center_irc), radii, scan.header.shape_irc)
 
 
 def find_radius(scan: Scan, center_irc: IrcTuple, axis: int, threshold_hu: float) -> int:
-    """How far the two ends go out from the centre along one axis until one meets lung, or both the border.
+    """Find the distance from the center along one axis at which an end meets lung, or both ends the scan's border.
 
-    An end that comes to the scan's border stays there while the other one goes on, so that a nodule at the border is
-    marked whole. Voxels are looked up one by one: a line through all slices would touch a page of the file in each.
+    An end at the border stays there while the other goes on, so that a nodule at the border is marked completely.
+    Voxels are read one by one: a line through all slices would read a page of the file in each.
     """
     center, last = center_irc[axis], scan.header.shape_irc[axis] - 1
     low, high = list(center_irc), list(center_irc)

@@ -1,59 +1,88 @@
-"""Regions of a scan's mask, and the geometry that label rules share.
+"""The scan that label rules mark, the regions they return, and the geometry they share.
 
-A rule answers with regions, boxes each with a function that marks any window in it, so that a mask as large as the scan
-is made only when it is asked for.
+A region is a box and a function that marks any window in it: a mask as large as the scan is made only on request.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, Protocol
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from p2ch13.labels.candidates import CandidateInfoTuple
-from p2ch13.util.boxes import Box, BoxMask, inside, make_box, starts_of
-from p2ch13.util.coordinates import IrcTuple
-from p2ch13.volumes.files import ScanHeader
+from p2ch13.util.boxes import Box, BoxMask, box_of, inside, pad_box, starts_of
+from p2ch13.util.coordinates import IrcTuple, xyz2irc
+from p2ch13.util.errors import InputError
+from p2ch13.volumes.files import read_header, read_voxels
 
 
 class MaskRegion(NamedTuple):
-    """A piece of a scan's mask: nothing but nodule and what is between, and no nodule outside."""
+    """A region of a scan's mask; outside its regions the mask is empty."""
 
     box: Box
     mark: Callable[[Box], NDArray[np.bool_]]  # a window within the box -> its mask
 
 
-class Scan(Protocol):
-    """What a rule sees of a `p2ch13.data.ct.Ct`."""
+class LabelRule(ABC):
+    """A way to mark the nodules of a scan. Methods raise InputError for unusable files."""
 
-    header: ScanHeader
-    nodules: tuple[CandidateInfoTuple, ...]
-
-    @property
-    def hu(self) -> NDArray[np.int16]: ...
-
-    @property
-    def parts(self) -> list[MaskRegion]: ...
-
-    def locate(self, point_xyz: Sequence[float]) -> IrcTuple: ...
-
-
-class LabelRule(Protocol):
-    """A way to mark the nodules of a scan."""
-
+    @abstractmethod
     def key(self, nodules: Sequence[CandidateInfoTuple]) -> tuple[float | None, list[Any]]:
-        """The threshold, and what else a mask depends on beside the scan's voxels and the places of its nodules."""
+        """Return the threshold, and whatever else a mask depends on besides the scan's voxels and nodule centers."""
 
-    def mark_scan(self, scan: Scan) -> list[MaskRegion]:
-        """All that is nodule. Raises: InputError, naming a file, if that cannot be told."""
+    @abstractmethod
+    def mark_nodule(self, scan: Scan, nodule: CandidateInfoTuple) -> MaskRegion:
+        """Mark one nodule."""
 
     def mark_nodules(self, scan: Scan, nodules: Iterable[CandidateInfoTuple]) -> list[MaskRegion]:
-        """The parts that belong to these nodules."""
+        return [self.mark_nodule(scan, nodule) for nodule in nodules]
+
+    def mark_scan(self, scan: Scan) -> list[MaskRegion]:
+        """Mark all nodules of a scan."""
+        return self.mark_nodules(scan, scan.nodules)
 
     def mark_seen(self, scan: Scan) -> list[MaskRegion]:
-        """Mark what is nodule, and beyond it what somebody took for one: no place for a negative."""
+        """Mark all nodules and whatever any reader took for one: no negative crop is taken there."""
+        return scan.parts
+
+
+class Scan:
+    """One scan, read lazily, with its annotated nodules and their regions; `p2ch13.data.ct.Ct` adds masks and crops."""
+
+    def __init__(
+        self, path: Path, nodules: Sequence[CandidateInfoTuple], rule: LabelRule, series_uid: str | None
+    ) -> None:
+        self.header = read_header(path, series_uid)
+        self.nodules = tuple(nodules)
+        self.rule = rule
+
+    @cached_property
+    def hu(self) -> NDArray[np.int16]:
+        """(index, row, col) in HU, not clipped."""
+        return read_voxels(self.header)
+
+    @cached_property
+    def parts(self) -> list[MaskRegion]:
+        """The regions of the scan's mask."""
+        return self.rule.mark_scan(self)
+
+    def locate(self, point_xyz: Sequence[float]) -> IrcTuple:
+        """Find the voxel of a point in mm, patient coordinates. Raises: InputError if it lies outside the scan."""
+        header = self.header
+        irc = xyz2irc(point_xyz, header.origin_xyz, header.vx_size_xyz, header.direction)
+        if not all(0 <= value < size for value, size in zip(irc, header.shape_irc, strict=True)):
+            at = ", ".join(f"{value:.1f}" for value in point_xyz)
+            raise InputError(
+                f"a nodule or candidate at ({at}) mm would be voxel {tuple(irc)}, outside the scan's "
+                f"{header.shape_irc}; correct or remove its row in the CSV file",
+                path=header.path,
+            )
+        return irc
 
 
 def as_region(component: BoxMask) -> MaskRegion:
@@ -61,13 +90,13 @@ def as_region(component: BoxMask) -> MaskRegion:
 
 
 def box_around(scan: Scan, center_irc: IrcTuple, reach_mm: float) -> Box:
-    """The box in the scan that holds every voxel within a distance of the center."""
-    center, reach = np.array(center_irc), np.ceil(reach_mm / scan.header.vx_size_xyz[::-1]).astype(int)
-    return make_box(np.maximum(center - reach, 0), np.minimum(center + reach + 1, scan.header.shape_irc))
+    """Return the box that contains all voxels of the scan within a distance of the center."""
+    reach = np.ceil(reach_mm / scan.header.vx_size_xyz[::-1]).astype(int)
+    return pad_box(box_of(center_irc), reach, scan.header.shape_irc)
 
 
 def ball_in(box: Box, center_irc: IrcTuple, radius_mm: float, vx_size_irc: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """The part of a ball that lies in a box."""
+    """Mark the part of a ball that lies in a box."""
     index, row, col = (
         (np.arange(axis.start, axis.stop) - center) * size
         for axis, center, size in zip(box, center_irc, vx_size_irc.tolist(), strict=True)
@@ -83,11 +112,11 @@ def find_nearest(
 
 
 def distance_mm(component: BoxMask, center_irc: IrcTuple, vx_size_irc: NDArray[np.float64]) -> float:
-    """From a voxel to the nearest one of a component, 0 if it is one of them."""
+    """Return the distance from a voxel to the nearest one of a component."""
     return float(np.linalg.norm(offsets(component, center_irc) * vx_size_irc, axis=1).min())
 
 
 def offsets(component: BoxMask, center_irc: IrcTuple) -> NDArray[np.int64]:
-    """(voxel, 3): from a voxel to each one of a component."""
+    """Return the offsets (voxel, 3) from a voxel to those of a component."""
     result: NDArray[np.int64] = np.argwhere(component.mask) + (starts_of(component.box) - np.array(center_irc))
     return result

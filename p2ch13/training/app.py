@@ -14,7 +14,8 @@ import torch
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from p2ch13.data.datasets import Batch, Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
+from p2ch13.data.crop_store import Batch
+from p2ch13.data.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
 from p2ch13.evaluation.metrics import Scores
 from p2ch13.network.compute import Compute, get_device, get_dtype, get_slice_batch_size, keep_freed_memory
 from p2ch13.network.model import SegmentationNetwork, build_network
@@ -107,8 +108,8 @@ class SegmentationTrainingApp:
                 make_writable_folder(runs_dir_of(self.config), "--runs-dir")
             self.run.series = {"trn": train_ds.series_list, "val": val_ds.series_list}
             all_series = train_ds.series_list + val_ds.series_list
-            self.run.data_fingerprint = fingerprint_data(train_ds.ct_cache, all_series, self.config.crop_choice)
-            resume_run(self.run, self.settings, self.learner, train_ds.ct_cache)
+            self.run.data_fingerprint = fingerprint_data(train_ds.index, all_series, self.config.crop_choice)
+            resume_run(self.run, self.settings, self.learner, train_ds.index)
             log_start(self.run, train_ds, val_ds, self.compute)
             signals = Interruption() if self.launch.is_alone else nullcontext()
             with open_report(self.run, self.launch.is_first) as report, signals as self.interruption:

@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from p2ch13.config import NODULE_LOGIT
-from p2ch13.data.datasets import Batch
+from p2ch13.data.crop_store import Batch
 from p2ch13.evaluation.metrics import count_pixels, find_nodule_samples
 from p2ch13.network.compute import Compute
 from p2ch13.network.model import SegmentationNetwork

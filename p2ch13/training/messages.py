@@ -28,7 +28,7 @@ def log_start(
 ) -> None:
     """Describe the data and the work of a run."""
     config, negative_count = run.config, len(val_ds) - val_ds.nodule_slice_count
-    for line in train_ds.ct_cache.labels.notes:
+    for line in train_ds.index.labels.notes:
         log.info(line)
     log.info(
         f"Training on {len(train_ds.series_list)} series with {len(train_ds.pos_list)} nodules, validation on "

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from p2ch13.config import CENTRES_ALONE, CropChoice
-from p2ch13.data.cache import CtCache
+from p2ch13.data.index import ScanIndex
 from p2ch13.labels.rules import LidcRule
 from p2ch13.util.errors import errors_naming
 from p2ch13.volumes.files import scan_signature
-from p2ch13.volumes.headers import find_voxel_file
+from p2ch13.volumes.formats import find_voxel_file
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def ask_git(folder: Path, *arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def fingerprint_data(ct_cache: CtCache, series_list: Sequence[str], choice: CropChoice = CENTRES_ALONE) -> str:
+def fingerprint_data(index: ScanIndex, series_list: Sequence[str], choice: CropChoice = CENTRES_ALONE) -> str:
     """Compute a SHA-256 that tells one data set from another, after the version of its recipe.
 
     It covers series UIDs, names, lengths and parts of the scans' files, nodules, label rules and the choice of crops;
@@ -73,22 +73,22 @@ def fingerprint_data(ct_cache: CtCache, series_list: Sequence[str], choice: Crop
     for series_uid in sorted(series_list):
         description = [
             series_uid,
-            describe_scan(ct_cache.scans[series_uid]),
-            describe_nodules(ct_cache, series_uid),
-            describe_rule(ct_cache, series_uid),
-            describe_negatives(ct_cache, series_uid) if choice.negatives else [],
+            describe_scan(index.scans[series_uid]),
+            describe_nodules(index, series_uid),
+            describe_rule(index, series_uid),
+            describe_negatives(index, series_uid) if choice.negatives else [],
         ]
         digest.update(json.dumps(description).encode())
     return f"{FINGERPRINT_VERSION}:{digest.hexdigest()}"
 
 
-def renew_fingerprint(saved: str, current: str, ct_cache: CtCache, series_list: Sequence[str]) -> str:
+def renew_fingerprint(saved: str, current: str, index: ScanIndex, series_list: Sequence[str]) -> str:
     """Return a saved state's fingerprint, in the current version.
 
     Fingerprints of the first version, without a version in front, cover less. If the data match such a one, this is the
     current fingerprint, and a warning names what was not compared. Any other is returned as it is.
     """
-    if ":" in saved or saved != fingerprint_first_version(ct_cache, series_list):
+    if ":" in saved or saved != fingerprint_first_version(index, series_list):
         return saved
     log.warning(
         "The state to resume is of an earlier version, without a fingerprint of candidates and voxels: they are not "
@@ -97,34 +97,34 @@ def renew_fingerprint(saved: str, current: str, ct_cache: CtCache, series_list: 
     return current
 
 
-def fingerprint_first_version(ct_cache: CtCache, series_list: Sequence[str]) -> str:
+def fingerprint_first_version(index: ScanIndex, series_list: Sequence[str]) -> str:
     digest = hashlib.sha256()
     for series_uid in sorted(series_list):
-        files = [[name, length] for name, length, _ in scan_signature(ct_cache.scans[series_uid])]
-        rule = ct_cache.labels.rule_of(series_uid).key(ct_cache.nodules[series_uid])
-        digest.update(json.dumps([series_uid, files, describe_nodules(ct_cache, series_uid), rule]).encode())
+        files = [[name, length] for name, length, _ in scan_signature(index.scans[series_uid])]
+        rule = index.labels.rule_of(series_uid).key(index.nodules[series_uid])
+        digest.update(json.dumps([series_uid, files, describe_nodules(index, series_uid), rule]).encode())
     return digest.hexdigest()
 
 
-def describe_nodules(ct_cache: CtCache, series_uid: str) -> list[list[float]]:
-    return [[*nodule.center_xyz, nodule.diameter_mm] for nodule in ct_cache.nodules[series_uid]]
+def describe_nodules(index: ScanIndex, series_uid: str) -> list[list[float]]:
+    return [[*nodule.center_xyz, nodule.diameter_mm] for nodule in index.nodules[series_uid]]
 
 
-def describe_negatives(ct_cache: CtCache, series_uid: str) -> list[list[Any]]:
+def describe_negatives(index: ScanIndex, series_uid: str) -> list[list[Any]]:
     """List the candidates that become negatives, and the excluded findings, near which none is taken."""
     return [
-        [candidate.center_xyz for candidate in ct_cache.non_nodules[series_uid]],
-        [[*finding.center_xyz, finding.diameter_mm] for finding in ct_cache.excluded[series_uid]],
+        [candidate.center_xyz for candidate in index.non_nodules[series_uid]],
+        [[*finding.center_xyz, finding.diameter_mm] for finding in index.excluded[series_uid]],
     ]
 
 
-def describe_rule(ct_cache: CtCache, series_uid: str) -> Any:
+def describe_rule(index: ScanIndex, series_uid: str) -> Any:
     """Describe a scan's label rule; readers' contours by the content of their file, not by its time."""
-    rule = ct_cache.labels.rule_of(series_uid)
+    rule = index.labels.rule_of(series_uid)
     if isinstance(rule, LidcRule):
         with errors_naming(rule.xml_path):
             return ["lidc", zlib.crc32(rule.xml_path.read_bytes())]
-    return rule.key(ct_cache.nodules[series_uid])
+    return rule.key(index.nodules[series_uid])
 
 
 def describe_scan(path: Path) -> list[list[str | int]]:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from p2ch13.config import TrainingConfig
-from p2ch13.data.cache import CtCache
+from p2ch13.data.index import ScanIndex
 from p2ch13.network.checkpoint import check_allowed, load_checkpoint
 from p2ch13.network.model import UNNAMED_ACTIVATION
 from p2ch13.training.distributed import copy_from_first
 from p2ch13.training.learner import Learner
-from p2ch13.training.options import check_options, given_options, parse_config, resume_config
+from p2ch13.training.options import given_options, parse_config, resume_config
 from p2ch13.training.provenance import renew_fingerprint
 from p2ch13.training.run import RunState, choose_dtype
 from p2ch13.training.run_files import find_last_of_launch, find_latest, is_name_part, models_dir_of
@@ -43,9 +42,11 @@ def read_settings(sys_argv: Sequence[str]) -> Settings:
     state = load_checkpoint(path)
     if "step" not in state or not isinstance(state.get("config"), dict) or not is_name_part(state.get("time_str")):
         raise InputError("holds a model, but not the state of its training; start a new run", path=path)
-    saved = TrainingConfig.from_dict({"activation": UNNAMED_ACTIVATION, **state["config"]})
+    try:
+        saved = TrainingConfig.from_dict({"activation": UNNAMED_ACTIVATION, **state["config"]})
+    except InputError as error:
+        raise InputError(f"{error}; it is damaged", path=path, option=error.option) from None
     check_allowed(path, saved.network, given.get("network"))
-    check_options(path, asdict(saved))
     config = resume_config(saved, given)
     folder = models_dir_of(config)
     if path.parent.resolve() != folder.resolve():
@@ -56,7 +57,7 @@ def read_settings(sys_argv: Sequence[str]) -> Settings:
     return Settings(config, path, state)
 
 
-def resume_run(run: RunState, settings: Settings, learner: Learner, ct_cache: CtCache) -> None:
+def resume_run(run: RunState, settings: Settings, learner: Learner, index: ScanIndex) -> None:
     """Resume the run that `--resume` names; or, if torchrun has restarted its processes, theirs.
 
     Raises: InputError if the state does not fit the data or the number of processes, or is corrupt.
@@ -68,7 +69,7 @@ def resume_run(run: RunState, settings: Settings, learner: Learner, ct_cache: Ct
         if state["step"] and not launch.is_alone:
             raise InputError("this run was stopped by one process in the middle of an epoch", option="--resume")
         saved, series_list = state["data_fingerprint"], [*run.series["trn"], *run.series["val"]]
-        state["data_fingerprint"] = renew_fingerprint(saved, run.data_fingerprint, ct_cache, series_list)
+        state["data_fingerprint"] = renew_fingerprint(saved, run.data_fingerprint, index, series_list)
         run.resume(path, state, learner)
         compute.dtype = choose_dtype(run.config.precision, state.get("dtype"), compute.dtype)
         log.info(f"Resuming from {path}: after epoch {state['epoch']}, step {state['step']} of the next")

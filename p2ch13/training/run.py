@@ -209,7 +209,7 @@ def as_dict(
         "random_state": random_state,
         "threads": torch.get_num_threads(),
         "totalTrainingSamples_count": run.count_samples(run.epoch, run.step),
-        "config": dataclasses.asdict(run.config),
+        "config": run.config.as_dict(),
         "versions": get_versions(),
         "commit": get_commit(),
         "data_fingerprint": run.data_fingerprint,

@@ -20,11 +20,7 @@ def open_train_ds(config: TrainingConfig, device: torch.device, world_size: int)
         samples_per_epoch=config.samples_per_epoch,
         seed=config.seed,
         device=device,
-        negatives=config.negatives,
-        hard_negative_candidates=config.hard_negative_candidates,
-        all_nodule_slices=config.all_nodule_slices,
-        weight_by_diameter=config.weight_by_diameter,
-        slice_spacing_mm=config.slice_spacing_mm,
+        sampling=config,
         folders=config.folders,
         labels=config.label_options,
     )

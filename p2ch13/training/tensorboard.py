@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +44,7 @@ class TensorBoardReport:
 
     def log_settings(self, run: RunState) -> None:
         """Write the run's options, also as a config.json that `--config` reads, and its code and data."""
-        options, code = asdict(run.config), {"versions": get_versions(), "commit": get_commit()}
+        options, code = run.config.as_dict(), {"versions": get_versions(), "commit": get_commit()}
         origin = code | {"data": run.data_fingerprint, "series": run.series}
         with atomic_write(self.folders["trn"] / "config.json") as file:
             file.write(as_json(options).encode())

@@ -1,4 +1,4 @@
-"""A DICOM series, a file for each slice, as one scan: which files, in which order, where in the patient."""
+"""Read a DICOM series, a file for each slice, as one scan: files in order and geometry."""
 
 from __future__ import annotations
 
@@ -13,42 +13,31 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from p2ch13.util.errors import InputError, errors_naming
-from p2ch13.volumes.headers import VoxelFile
+from p2ch13.volumes.headers import ScanHeader, VoxelFile
 
 IMAGE_IO = "GDCMImageIO"  # ITK's reader of DICOM
-GAP_TOLERANCE = 0.1  # share of the distance between slices by which it may differ from one to the next
-DRIFT_TOLERANCE = 0.02  # share of the way along the normal that slices may have moved aside
-ANGLE_TOLERANCE = 1e-3  # of direction cosines, and of pixel sizes in mm
+GAP_TOLERANCE = 0.1  # of a slice spacing, relative to the median
+DRIFT_TOLERANCE = 0.02  # shift within the slice plane, relative to the distance along its normal
+PLANE_TOLERANCE = 1e-3  # of direction cosines, and of pixel spacing in mm
 
 
 @dataclass(frozen=True, eq=False)
 class DicomSlice:
-    """What a file's header says."""
+    """The header of one file."""
 
     file: Path
     rows: int
     cols: int
-    position_xyz: NDArray[np.float64]  # (3,) mm: the centre of the first pixel
-    cosines: NDArray[np.float64]  # (2, 3): directions along a row (to the next col) and along a column
-    pixel_size_xy: NDArray[np.float64]  # (2,) mm: of a col, of a row
+    position_xyz: NDArray[np.float64]  # (3,) mm: the center of the first pixel
+    cosines: NDArray[np.float64]  # (2, 3): direction to the next col, to the next row
+    pixel_size_xy: NDArray[np.float64]  # (2,) mm: between cols, between rows
     thickness_mm: float
 
 
-@dataclass(frozen=True, eq=False)
-class DicomSeries:
-    """The slices of a series, in the order of their positions along the slices' normal."""
-
-    files: tuple[Path, ...]
-    shape_irc: tuple[int, int, int]
-    origin_xyz: NDArray[np.float64]
-    vx_size_xyz: NDArray[np.float64]
-    direction: NDArray[np.float64]
-
-
 def list_series(folder: Path) -> dict[str, list[Path]]:
-    """Series UID -> the files of each series that lie in the folder itself. Other files are passed over.
+    """List the files of each series in a folder, by series UID; skip other files and subfolders.
 
-    Raises: InputError, naming the folder, if one of them is so damaged that GDCM cannot even pass over it.
+    Raises: InputError if a file is so damaged that GDCM cannot skip it.
     """
     with errors_naming(folder), no_warnings():
         return {
@@ -58,27 +47,27 @@ def list_series(folder: Path) -> dict[str, list[Path]]:
 
 
 def choose_series(folder: Path, series_uid: str | None) -> tuple[str, list[Path]]:
-    """The series that is asked for, else the one with the most files.
+    """Return a series' UID and files: the given series, or else the one with the most files.
 
-    Raises: InputError if there is none, or a DICOM file is damaged: it could be one of the series' slices.
+    Raises: InputError if there is none, or if a DICOM file is damaged: it may be one of the series' slices.
     """
     series = list_series(folder)
     check_no_damage(folder, series)
     if not series:
-        raise InputError(f"{folder}: no DICOM files in this folder; give one that holds a series")
+        raise InputError("no DICOM files in this folder; choose one with a series", path=folder)
     if series_uid is None:
         series_uid = max(series, key=lambda uid: len(series[uid]))
     if series_uid not in series:
-        raise InputError(f"{folder}: no series {series_uid}; there is {', '.join(series)}")
+        raise InputError(f"no series {series_uid}; it has {', '.join(series)}", path=folder)
     return series_uid, series[series_uid]
 
 
 def check_no_damage(folder: Path, series: dict[str, list[Path]]) -> None:
-    """GDCM passes over a file that is cut short; at the end of a series nothing else would tell that it is missing."""
+    """Raises: InputError for a file that is cut short, which GDCM skips: no gap shows the loss of the last slice."""
     readable = {file.name for files in series.values() for file in files}
     for file in sorted(folder.iterdir()):
         if file.is_file() and file.name not in readable and file.name != "DICOMDIR" and has_dicom_magic(file):
-            raise InputError(f"{file}: a damaged DICOM file; copy or export it again")
+            raise InputError("damaged DICOM file; copy or export it again", path=file)
 
 
 def has_dicom_magic(file: Path) -> bool:
@@ -86,11 +75,13 @@ def has_dicom_magic(file: Path) -> bool:
         return opened.read(132)[128:] == b"DICM"
 
 
-def read_series(folder: Path, files: Iterable[Path]) -> DicomSeries:
-    """Order a series' slices and check that they make up one scan.
+def read_series(folder: Path, series_uid: str, files: Iterable[Path]) -> ScanHeader:
+    """Sort a series' slices by position along their normal and check that they make up one scan.
 
-    Raises: InputError, naming the file, if one is no CT slice, is turned or sized otherwise than the first, lies where
-        another one does, or is missing, and if the slices are moved aside from one to the next (a tilted gantry).
+    `highdicom.spatial.get_series_volume_positions` finds the same faults but not the file at fault.
+
+    Raises: InputError if a slice is no CT image, differs from the first in orientation or size, is at the position of
+        another, or is missing, and if slices are shifted within their plane (a tilted gantry).
     Source: DICOM PS3.3, C.7.6.2, image plane module.
     """
     slices = [read_slice_header(file) for file in files]
@@ -101,12 +92,14 @@ def read_series(folder: Path, files: Iterable[Path]) -> DicomSeries:
     slices.sort(key=lambda one: float(one.position_xyz @ normal))
     spacing_mm = check_gaps(slices, normal)
     check_drift(folder, slices, normal)
-    return DicomSeries(
-        files=tuple(one.file for one in slices),
-        shape_irc=(len(slices), first.rows, first.cols),
+    return ScanHeader(
+        folder,
+        series_uid,
+        (len(slices), first.rows, first.cols),
         origin_xyz=slices[0].position_xyz,
         vx_size_xyz=np.array([*first.pixel_size_xy, spacing_mm]),
         direction=np.column_stack([*first.cosines, normal]),
+        dicom_files=tuple(one.file for one in slices),
     )
 
 
@@ -122,17 +115,17 @@ def read_slice_header(file: Path) -> DicomSlice:
         try:
             return parse(text)
         except ValueError:
-            raise InputError(f"{file}: {name} is {text!r}; export the series anew, as CT images") from None
+            raise InputError(f"{name} is {text!r}; export the series again, as CT images", path=file) from None
 
     modality = get("0008|0060", "Modality", str)
     if modality != "CT":
-        raise InputError(f"{file}: an image of modality {modality!r}; give a folder with a CT series")
-    if get("0028|0004", "PhotometricInterpretation", str) == "MONOCHROME1":  # which ITK turns into other numbers
-        raise InputError(f"{file}: MONOCHROME1, bright for dark; convert it to MONOCHROME2 first, say with dcmtk")
+        raise InputError(f"an image of modality {modality!r}; choose a folder with a CT series", path=file)
+    if get("0028|0004", "PhotometricInterpretation", str) == "MONOCHROME1":  # ITK would invert it
+        raise InputError("inverted gray values (MONOCHROME1); convert it to MONOCHROME2, with dcmtk", path=file)
     if get("0028|0008", "NumberOfFrames", lambda text: int(text or 1)) > 1:
-        raise InputError(f"{file}: several frames in one file; convert it to NIfTI first, say with dcm2niix")
+        raise InputError("several frames in one file; convert it to NIfTI, with dcm2niix", path=file)
     rows, cols = get("0028|0010", "Rows", int), get("0028|0011", "Columns", int)
-    VoxelFile(file, is_encoded=True).check_size(rows * cols, file)  # a byte each, at least
+    VoxelFile(file, is_encoded=True).check_size(rows * cols, file)  # at least a byte per pixel
     row_mm, col_mm = get("0028|0030", "PixelSpacing", lambda text: parse_numbers(text, 2))
     return DicomSlice(
         file=file,
@@ -146,7 +139,7 @@ def read_slice_header(file: Path) -> DicomSlice:
 
 
 def parse_numbers(text: str, count: int) -> NDArray[np.float64]:
-    """Raises: ValueError if these are not so many finite numbers."""
+    """Raises: ValueError if the text is not a list of `count` finite numbers."""
     numbers = np.array([float(number) for number in text.split("\\")])
     if len(numbers) != count or not np.isfinite(numbers).all():
         raise ValueError(text)
@@ -159,43 +152,44 @@ def check_same_plane(first: DicomSlice, other: DicomSlice) -> None:
         ("pixel spacing", first.pixel_size_xy, other.pixel_size_xy),
         ("orientation", first.cosines, other.cosines),
     ):
-        if not np.allclose(one, another, rtol=0, atol=ANGLE_TOLERANCE):
+        if not np.allclose(one, another, rtol=0, atol=PLANE_TOLERANCE):
             raise InputError(
-                f"{other.file}: its {name} {np.round(another, 4).tolist()} differ from {np.round(one, 4).tolist()} in "
-                f"{first.file.name}; put the slices of one scan alone in a folder"
+                f"its {name} {np.round(another, 4).tolist()} differ from {np.round(one, 4).tolist()} in "
+                f"{first.file.name}; keep the slices of each scan in a folder of their own",
+                path=other.file,
             )
 
 
 def check_gaps(slices: Sequence[DicomSlice], normal: NDArray[np.float64]) -> float:
-    """Returns: the distance between slices, mm. Raises: InputError if it is not the same between all of them."""
+    """Returns: the slice spacing in mm. Raises: InputError if it varies."""
     if len(slices) == 1:
         return slices[0].thickness_mm
-    places = np.array([one.position_xyz @ normal for one in slices])
-    gaps = np.diff(places)
+    gaps = np.diff([one.position_xyz @ normal for one in slices])
     usual = float(np.median(gaps))
     for gap, before, after in zip(gaps, slices, slices[1:], strict=False):
         if gap <= GAP_TOLERANCE * usual:
             raise InputError(
-                f"{after.file}: in the same place as {before.file.name}; put the slices of one scan alone in a folder"
+                f"same position as {before.file.name}; keep the slices of each scan in a folder of their own",
+                path=after.file,
             )
         if abs(gap - usual) > GAP_TOLERANCE * usual:
-            what = "a slice is missing" if gap > 1.5 * usual else "slices are unevenly spaced"
+            fault = "a slice is missing" if gap > 1.5 * usual else "uneven slice spacing"
             raise InputError(
-                f"{after.file}: {what} before it: {gap:.2f} mm from {before.file.name}, where others are "
-                f"{usual:.2f} mm apart; export the whole series again"
+                f"{fault}: {gap:.2f} mm from {before.file.name} instead of {usual:.2f} mm; export the series again",
+                path=after.file,
             )
     return float(gaps.mean())
 
 
 def check_drift(folder: Path, slices: Sequence[DicomSlice], normal: NDArray[np.float64]) -> None:
-    way = slices[-1].position_xyz - slices[0].position_xyz
-    along = float(way @ normal)
-    if np.linalg.norm(way - along * normal) > DRIFT_TOLERANCE * along:
-        raise InputError(f"{folder}: taken with a tilted gantry; straighten the slices first, say with dcm2niix")
+    offset = slices[-1].position_xyz - slices[0].position_xyz
+    along = float(offset @ normal)
+    if np.linalg.norm(offset - along * normal) > DRIFT_TOLERANCE * along:
+        raise InputError("scanned with a tilted gantry; correct the tilt, with dcm2niix", path=folder)
 
 
 def read_slice(file: Path) -> NDArray[Any]:
-    """The slice's voxels (row, col) in HU: rescaled as its header says."""
+    """Read a slice's pixels (row, col) in HU, rescaled by its header."""
     with errors_naming(file), no_warnings():
         voxels: NDArray[Any] = sitk.GetArrayFromImage(sitk.ReadImage(str(file), imageIO=IMAGE_IO))[0]
     return voxels
@@ -203,7 +197,7 @@ def read_slice(file: Path) -> NDArray[Any]:
 
 @contextmanager
 def no_warnings() -> Iterator[None]:
-    """Without ITK's remarks on files that are not DICOM, several lines each."""
+    """Silence ITK's warnings about files that are not DICOM, several lines each."""
     was_on = sitk.ProcessObject.GetGlobalWarningDisplay()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:

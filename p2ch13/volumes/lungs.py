@@ -1,4 +1,4 @@
-"""The lung field: where in a scan the lungs are, found by how dense things are and how they hang together."""
+"""Lung mask by thresholding and connected components."""
 
 from __future__ import annotations
 
@@ -6,33 +6,34 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
 
-GRID_MM = 2.0  # lungs are looked for in every so many voxels only
-PADDING_HU = -1500  # what is below was never scanned
-AIR_HU = -400  # border between what holds air (lung, airways, bowel, the room) and tissue
-GAS_HU = -950  # what is less dense on average is air alone, not lung
-THIN_MM = 2.0  # by which tissue is opened from all sides: a table's shell goes, the chest wall stays
-BRANCH_MM = 2.0  # by which what holds air is cut back: airways and stomach then hang apart from lung
-CLOSING_MM = 10.0  # radius up to which nodules at the pleura and vessels at the hilum are bridged
+GRID_MM = 2.0  # spacing of the voxels that are looked at
+PADDING_HU = -1500  # scanners mark pixels outside their field of view with less
+AIR_HU = -400  # border between tissue and what contains air: lung, airways, bowel, the room
+GAS_HU = -950  # a component with a lower mean is air without lung tissue
+THIN_MM = 2.0  # radius that opens tissue: removes a table's shell, keeps the chest wall
+BRANCH_MM = 2.0  # radius that separates airways and stomach from lung
+CLOSING_MM = 10.0  # radius that closes nodules at the pleura and vessels at the hilum
 MAX_HOLE_MM2 = 3000.0  # in a slice; the heart, between two lungs that touch, is larger
-MIN_LUNG_MM2 = 1000.0  # in a slice, on average; less is no lung
-MIN_SHARE = 0.02  # of the largest piece of lung; what is smaller is a bubble
+MIN_LUNG_MM2 = 1000.0  # mean area per slice; less is no lung
+MIN_SHARE = 0.02  # of the largest lung component's volume; smaller ones are bubbles
+FACES_IN_SLICE = ndimage.generate_binary_structure(3, 1) & (np.arange(3) == 1)[:, None, None]
 
 Mask = NDArray[np.bool_]  # (index, row, col)
 
 
 def find_lungs(hu: NDArray[np.int16], vx_size_xyz: ArrayLike) -> Mask | None:
-    """Mark both lungs and what lies in them: vessels and nodules, those at their surface too.
+    """Mark both lungs, including vessels and nodules in them and at their surface.
 
-    Lung is what holds air inside the body, without airways and bowel gas; these are told from lung by their mean
-    density. The mask has the steps of the coarse grid on which all of it is done.
+    Lung is what contains air inside the body, except airways and bowel gas, which have a lower mean density. Everything
+    is computed on a grid of `GRID_MM`, whose steps are visible in the mask.
 
     Args:
-        hu: (index, row, col), axial slices; a few of them will do.
-        vx_size_xyz: the voxel's size, mm.
-    Returns: bool array shaped like `hu`; None if there is nothing like a lung.
+        hu: (index, row, col), axial slices; a few are enough.
+        vx_size_xyz: mm.
+    Returns: bool array shaped like `hu`; None if no lung is found.
     """
     vx_size_irc = np.asarray(vx_size_xyz, dtype=float)[::-1]
     steps = [max(1, round(GRID_MM / size)) for size in vx_size_irc]
@@ -52,7 +53,7 @@ def find_lungs(hu: NDArray[np.int16], vx_size_xyz: ArrayLike) -> Mask | None:
 
 
 def downsample(hu: NDArray[np.int16], steps: Sequence[int]) -> NDArray[np.int16]:
-    """The middle voxel of every so many along each axis."""
+    """Take the middle voxel of each step along each axis."""
     index, rows, cols = (
         np.minimum(np.arange(0, size, step) + step // 2, size - 1) for size, step in zip(hu.shape, steps, strict=True)
     )
@@ -60,36 +61,33 @@ def downsample(hu: NDArray[np.int16], steps: Sequence[int]) -> NDArray[np.int16]
 
 
 def find_inside(grid_hu: NDArray[np.int16], thin: int) -> Mask:
-    """What holds air and is in the body: has some of it in front and behind, at most places in what hangs together.
+    """Mark air inside the body: components of which most voxels have body in front of them and behind.
 
-    To the left and right a narrow picture may have cut off the chest wall. What was never scanned then is its wall.
+    A narrow field of view may cut off the chest wall on the left and right; there its border acts as the wall.
     """
-    holds_air = (grid_hu > PADDING_HU) & (grid_hu < AIR_HU)
+    has_air = (grid_hu > PADDING_HU) & (grid_hu < AIR_HU)
     has_walls = between(find_body(grid_hu >= AIR_HU, thin))
-    labels = find_components(close(holds_air, thin))
+    labels = find_components(close(has_air, thin))
     mostly_walled = np.bincount(labels.ravel(), weights=has_walls.ravel()) > count_voxels(labels) / 2
-    inside: Mask = holds_air & (has_walls | mostly_walled[labels])
+    inside: Mask = has_air & (has_walls | mostly_walled[labels])
     return inside
 
 
 def find_body(is_tissue: Mask, thin: int) -> Mask:
-    """The largest thing that is thicker than a table's shell."""
+    """Mark the largest component of tissue that is thicker than a table's shell."""
     labels = find_components(dilate(erode(is_tissue, thin), thin))
     body: Mask = is_tissue & (labels == count_voxels(labels).argmax())
     return body
 
 
 def between(body: Mask) -> Mask:
-    """What has body in front of it and behind."""
-    return accumulate(body) & accumulate(body[:, ::-1])[:, ::-1]
-
-
-def accumulate(body: Mask) -> Mask:
-    return np.logical_or.accumulate(body, axis=1)
+    """Mark voxels that have body in front of them and behind."""
+    accumulate = np.logical_or.accumulate
+    return accumulate(body, axis=1) & accumulate(body[:, ::-1], axis=1)[:, ::-1]
 
 
 def find_gas(grid_hu: NDArray[np.int16], inside: Mask, branch: int) -> Mask:
-    """Trachea, large bronchi, stomach, bowel: what hangs apart once cut back, and is as thin as air."""
+    """Mark airways and bowel gas: components that separate after erosion and have the mean density of air."""
     labels = find_components(erode(inside, branch))
     sums = np.bincount(labels.ravel(), weights=grid_hu.ravel())
     is_gas = sums < GAS_HU * count_voxels(labels)
@@ -98,7 +96,7 @@ def find_gas(grid_hu: NDArray[np.int16], inside: Mask, branch: int) -> Mask:
 
 
 def keep_large(mask: Mask) -> Mask:
-    """Without the pieces that are small beside the largest one."""
+    """Remove components that are small compared with the largest one."""
     labels = find_components(mask)
     counts = count_voxels(labels)
     kept: Mask = mask & (counts >= MIN_SHARE * counts.max())[labels]
@@ -106,14 +104,12 @@ def keep_large(mask: Mask) -> Mask:
 
 
 def fill_holes(mask: Mask, max_pixels: int) -> Mask:
-    """With what is enclosed in its slice, if it is small enough."""
-    filled = mask.copy()
-    for slice_mask in filled:
-        labels = find_components(~slice_mask)
-        is_hole = count_voxels(labels) <= max_pixels
-        for edge in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
-            is_hole[edge] = False
-        slice_mask |= is_hole[labels] & ~slice_mask
+    """Fill holes of at most `max_pixels` in each slice; `ndimage.binary_fill_holes` knows no limit."""
+    labels = find_components(~mask, FACES_IN_SLICE)
+    is_hole = count_voxels(labels) <= max_pixels
+    for edge in (labels[:, 0], labels[:, -1], labels[:, :, 0], labels[:, :, -1]):
+        is_hole[edge] = False
+    filled: Mask = mask | is_hole[labels]
     return filled
 
 
@@ -122,12 +118,15 @@ def close(mask: Mask, radius: int) -> Mask:
 
 
 def erode(mask: Mask, radius: int) -> Mask:
-    """By so many pixels in each slice. Beyond the slice's edge it goes on as it is there."""
+    """Erode each slice with an octagon; pixels beyond the slice's border repeat those at the border."""
     return ~dilate(~mask, radius)
 
 
 def dilate(mask: Mask, radius: int) -> Mask:
-    """By so many pixels in each slice: crosses and squares by turns make an octagon."""
+    """Dilate each slice with an octagon of this radius in pixels, made of crosses and squares by turns.
+
+    `ndimage.binary_dilation` gives the same mask in 2 to 5 times the time.
+    """
     for step in range(radius):
         rows = mask.copy()
         rows[:, 1:] |= mask[:, :-1]
@@ -139,22 +138,21 @@ def dilate(mask: Mask, radius: int) -> Mask:
     return mask
 
 
-def find_components(mask: Mask) -> NDArray[np.uint32]:
-    """Number what hangs together by faces: 1, 2, ...; 0 outside the mask."""
-    image = sitk.GetImageFromArray(mask.astype(np.uint8))
-    labels: NDArray[np.uint32] = sitk.GetArrayFromImage(sitk.ConnectedComponent(image))
+def find_components(mask: Mask, structure: Mask | None = None) -> NDArray[np.int32]:
+    """Label connected components 1, 2, ...; 0 outside the mask. Voxels that share a face are connected."""
+    labels: NDArray[np.int32] = ndimage.label(mask, structure)[0]
     return labels
 
 
-def count_voxels(labels: NDArray[np.uint32]) -> NDArray[np.int64]:
-    """Of each component; [0], the rest, counts as none."""
+def count_voxels(labels: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Count each component's voxels; entry 0, for voxels outside the mask, is 0."""
     counts = np.bincount(labels.ravel())
     counts[0] = 0
     return counts
 
 
 def enlarge(mask: Mask, steps: Sequence[int], shape: tuple[int, ...]) -> Mask:
-    """From the grid back to all voxels."""
+    """Repeat the grid's voxels to fill the scan's shape."""
     index_step, row_step, col_step = steps
     enlarged = np.empty(shape, dtype=bool)
     for ndx, slice_mask in enumerate(mask):

@@ -10,7 +10,7 @@ import torch
 from benchmarks.bench import Row, as_result, describe_cpu, print_rows
 from benchmarks.in_subprocess import in_subprocess
 from benchmarks.synthetic import SyntheticCache, write_many_nodules
-from p2ch13.config import CROP_WIDTH_IRC, Folders
+from p2ch13.config import CROP_WIDTH_IRC, Folders, SamplingOptions
 from p2ch13.data import datasets
 from p2ch13.data.datasets import TrainingLuna2dSegmentationDataset
 
@@ -30,15 +30,15 @@ def test_training_on_nodules_without_scans(tmp_path, nodule_count, slice_spacing
     write_many_nodules(folders.data_dir, [f"1.2.{ndx}" for ndx in range(20)], nodule_count)
     with mock.patch.object(datasets, "CtCache", SyntheticCache):
         dataset = TrainingLuna2dSegmentationDataset(
-            samples_per_epoch=20, folders=folders, slice_spacing_mm=slice_spacing_mm
+            samples_per_epoch=20, folders=folders, sampling=SamplingOptions(slice_spacing_mm=slice_spacing_mm)
         )
     assert len(dataset.crop_list) == nodule_count
     crops, masks, series_uids, _ = next(dataset.batches(16))
     assert crops.shape == (16, CROP_WIDTH_IRC[0], 64, 64)
     assert torch.equal(masks[:, 0], crops[:, CROP_WIDTH_IRC[0] // 2] > -100)
     assert set(series_uids) <= set(dataset.series_list)
-    again = SyntheticCache(folders).get_ct_raw_candidate(*dataset.crop_list[0], CROP_WIDTH_IRC)
-    others = SyntheticCache(folders).get_ct_raw_candidate(*dataset.crop_list[1], CROP_WIDTH_IRC)
+    again = SyntheticCache.open(folders).get_ct_raw_candidate(*dataset.crop_list[0], CROP_WIDTH_IRC)
+    others = SyntheticCache.open(folders).get_ct_raw_candidate(*dataset.crop_list[1], CROP_WIDTH_IRC)
     assert (again[0] == dataset.ct_cache.get_ct_raw_candidate(*dataset.crop_list[0], CROP_WIDTH_IRC)[0]).all()
     assert (again[0] != others[0]).any()
 

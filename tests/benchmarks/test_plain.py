@@ -38,9 +38,9 @@ def app(folders, tmp_path):
 
 
 def test_masks(folders, plain):
-    ct_cache = CtCache(folders)
+    ct_cache = CtCache.open(folders)
     for series_uid, path in plain.scans.items():
-        ct = ct_cache.get_ct(series_uid)
+        ct = ct_cache.index.get_ct(series_uid)
         assert np.array_equal(PlainCt(path, plain.nodules[series_uid]).positive_mask, ct.positive_mask)
         assert plain.get_positive_indexes(series_uid) == ct.positive_indexes
 

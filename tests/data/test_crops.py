@@ -23,7 +23,7 @@ def phantom_cache(tmp_path_factory):
     """One small scan of a whole chest, with candidates."""
     folder = tmp_path_factory.mktemp("phantom")
     write_phantoms(folder / "luna", 1, pixels=128, slice_count=24)
-    return CtCache(Folders(folder / "luna", folder / "cache"))
+    return CtCache.open(Folders(folder / "luna", folder / "cache"))
 
 
 def test_slices_of_a_nodule_from_end_to_end(tmp_path):
@@ -66,14 +66,14 @@ def test_crops_of_a_nodule_hold_it(tmp_path, kind, slice_spacing_mm):
         assert pos_chunk[3, 48, 48]
 
 
-def test_a_nodule_of_which_nothing_is_marked_has_its_center(tmp_path):
+def test_an_unmarked_nodule_has_its_center(tmp_path):
     nodule = as_nodule("1.2", Ball((8, 50, 52), 3))
     ct = Ct(write_scan(tmp_path / "1.2.mhd", make_hu([])), [nodule], RefinedRule())
     assert choose_crop_centers(ct, [nodule], []).of_nodules == [[nodule.center_xyz]]
 
 
-def test_the_wall_behind_a_nodule_is_no_slice_of_it(tmp_path):
-    """The book's box goes on into tissue that begins beside the nodule and fills the slices above it."""
+def test_slices_of_the_chest_wall_are_not_the_nodules(tmp_path):
+    """The book's box grows into tissue that touches the nodule and fills the slices above it."""
     ball = Ball((5, 50, 52), 2)  # 2.8 mm: 1.4 and 1.5 mm are a slice on either side
     hu = make_hu([ball])
     hu[:, 50:56, 50:55] = TISSUE_HU
@@ -84,11 +84,11 @@ def test_the_wall_behind_a_nodule_is_no_slice_of_it(tmp_path):
 
 
 def test_negatives_are_of_several_kinds(phantom_cache):
-    (series_uid,) = phantom_cache.series_list
-    ct, nodules = phantom_cache.get_ct(series_uid), phantom_cache.nodules[series_uid]
-    negatives = phantom_cache.get_crop_places(series_uid).negatives
+    (series_uid,) = phantom_cache.index.series_list
+    ct, nodules = phantom_cache.index.get_ct(series_uid), phantom_cache.index.nodules[series_uid]
+    negatives = phantom_cache.get_crop_centers(series_uid).negatives
     assert len(negatives) == len(set(negatives)) == NEGATIVES_PER_SCAN
-    candidates = {candidate.center_xyz for candidate in phantom_cache.non_nodules[series_uid]}
+    candidates = {candidate.center_xyz for candidate in phantom_cache.index.non_nodules[series_uid]}
     assert sum(xyz in candidates for xyz in negatives) == NEGATIVES_PER_SCAN // 2
     lungs = find_lungs(ct.hu, ct.vx_size_xyz)
     others = [ct.locate(xyz) for xyz in negatives if xyz not in candidates]
@@ -118,22 +118,22 @@ def test_a_candidate_on_a_nodule_is_no_negative(tmp_path):
     assert near not in negatives
 
 
-def test_no_negative_lies_on_what_a_reader_outlined(tmp_path):
-    """Whether at least half of the readers did, or one, as a nodule under 3 mm too; LUNA16 lists none of them."""
+def test_no_negative_lies_in_a_readers_contour(tmp_path):
+    """Neither in the consensus, nor in one reader's contour, nor on a nodule under 3 mm; LUNA16 lists none of them."""
     consensus, single = block((7, 9), (46, 55), (48, 57)), block((3, 4), (20, 25), (30, 35))
     xml_path = write_readings(
         tmp_path / "a.xml", "1.2", [[consensus, single], [consensus], [[Roi(z_of(12), [(80, 80)])]]]
     )
     ct = Ct(write_scan(tmp_path / "1.2.mhd", make_hu([])), [], LidcRule(xml_path))
-    # Outlines are at col 58 and col 36; 4 mm are 5 cols of 0.7 mm.
+    # Contours are at col 58 and col 36; 4 mm are 5 cols of 0.7 mm.
     seen = [(8, 50, 52), (8, 50, 63), (3, 22, 41), (4, 22, 33), (12, 80, 84)]
-    free = [(8, 50, 64), (3, 22, 42), (12, 80, 86), (8, 200, 52)]  # the last one is outside of the scan
+    free = [(8, 50, 64), (3, 22, 42), (12, 80, 86), (8, 200, 52)]  # the last one is outside the scan
     non_nodules = [CandidateInfoTuple(False, False, False, 0.0, "1.2", to_xyz(irc)) for irc in seen + free]
     assert set(choose_crop_centers(ct, [], non_nodules).negatives) == {to_xyz(irc) for irc in free}
 
 
-def test_no_negative_lies_on_what_is_marked(tmp_path):
-    """A vessel that the book's box takes along is nodule by its label, 10 mm from the nodule's surface too."""
+def test_no_negative_lies_on_the_mask(tmp_path):
+    """The book's box labels a vessel as nodule, even 10 mm from the nodule's surface."""
     ball = Ball((8, 50, 52), 5)
     hu = make_hu([ball])
     hu[8, 20:80, 52] = TISSUE_HU
@@ -145,50 +145,50 @@ def test_no_negative_lies_on_what_is_marked(tmp_path):
 
 
 def test_no_negative_lies_on_an_excluded_finding(tmp_path):
-    """Neither a candidate nor a random place; without a diameter it counts as 10 mm."""
+    """Neither a candidate nor a random negative; a finding without diameter counts as 10 mm."""
     data_dir = tmp_path / "luna"
     write_phantoms(data_dir, 1, pixels=128, slice_count=24)
-    before = CtCache(Folders(data_dir, tmp_path / "cache"))
-    (series_uid,) = before.series_list
+    before = CtCache.open(Folders(data_dir, tmp_path / "cache"))
+    (series_uid,) = before.index.series_list
     strong = CropChoice(all_nodule_slices=True, negatives=True)
     for choice in (CropChoice(), strong):
         before.fill(series_uid, choice)
-    assert before.excluded[series_uid] == []
-    negatives = before.get_crop_places(series_uid).negatives
-    candidates = {candidate.center_xyz for candidate in before.non_nodules[series_uid]}
+    assert before.index.excluded[series_uid] == []
+    negatives = before.get_crop_centers(series_uid).negatives
+    candidates = {candidate.center_xyz for candidate in before.index.non_nodules[series_uid]}
     is_candidate = [xyz in candidates for xyz in negatives]
     places = [negatives[is_candidate.index(True)], negatives[is_candidate.index(False)]]
     rows = [(series_uid, *places[0], -1), (series_uid, *places[1], 16), ("1.9.9", 1, 2, 3, 4)]
     header = ["seriesuid", "coordX", "coordY", "coordZ", "diameter_mm"]
     write_csv(data_dir / "annotations_excluded.csv", header, rows)
-    after = CtCache(Folders(data_dir, tmp_path / "cache"))
-    assert {place.center_xyz for place in after.excluded[series_uid]} == set(places)
-    assert set(after.excluded) == {series_uid}
+    after = CtCache.open(Folders(data_dir, tmp_path / "cache"))
+    assert {place.center_xyz for place in after.index.excluded[series_uid]} == set(places)
+    assert set(after.index.excluded) == {series_uid}
     assert not after.is_complete(series_uid, strong)
-    assert after.is_complete(series_uid)  # crops through the centers have no use for them
-    kept = after.get_crop_places(series_uid).negatives
+    assert after.is_complete(series_uid)  # crops through the centers do not depend on them
+    kept = after.get_crop_centers(series_uid).negatives
     assert len(kept) == NEGATIVES_PER_SCAN
     for place, radius_mm in zip(places, (5, 8), strict=True):
         assert np.linalg.norm(np.subtract(kept, place), axis=1).min() > radius_mm + CLEARANCE_MM
 
 
-def test_the_cache_holds_all_that_is_asked_for(phantom_cache):
-    (series_uid,) = phantom_cache.series_list
+def test_the_cache_holds_the_chosen_crops(phantom_cache):
+    (series_uid,) = phantom_cache.index.series_list
     strong = CropChoice(all_nodule_slices=True, negatives=True)
     phantom_cache.fill(series_uid)
     assert phantom_cache.is_complete(series_uid)
     assert not phantom_cache.is_complete(series_uid, strong)
     phantom_cache.fill(series_uid, strong)
     assert phantom_cache.is_complete(series_uid, strong)
-    again = CtCache(Folders(phantom_cache.data_dir, phantom_cache.folder))
+    again = CtCache.open(Folders(phantom_cache.index.data_dir, phantom_cache.folder))
     assert again.is_complete(series_uid, strong)
-    assert again.find_centers(series_uid, strong) == phantom_cache.get_crop_places(series_uid)
+    assert again.find_centers(series_uid, strong) == phantom_cache.get_crop_centers(series_uid)
 
 
-def test_other_candidates_are_other_places(phantom_cache):
-    (series_uid,) = phantom_cache.series_list
+def test_candidates_are_part_of_the_key(phantom_cache):
+    (series_uid,) = phantom_cache.index.series_list
     strong = CropChoice(negatives=True)
     phantom_cache.fill(series_uid, strong)
-    again = CtCache(Folders(phantom_cache.data_dir, phantom_cache.folder))
-    del again.non_nodules[series_uid][0]
+    again = CtCache.open(Folders(phantom_cache.index.data_dir, phantom_cache.folder))
+    del again.index.non_nodules[series_uid][0]
     assert not again.is_complete(series_uid, strong)

@@ -8,9 +8,8 @@ import pytest
 
 from p2ch13 import precache
 from p2ch13.config import PRESETS, CropChoice, Folders, LabelOptions, TrainingConfig
-from p2ch13.crop_options import precache_command
 from p2ch13.data.cache import CtCache
-from p2ch13.label_options import label_options_of
+from p2ch13.data.prepare import precache_command
 from p2ch13.util.errors import run_command
 from tests.support.checks import assert_one_line
 from tests.support.hold import start_held
@@ -42,13 +41,13 @@ def test_fills_the_cache_once(folders):
     assert "4 scans, 4 of them to be cached; 6 nodules." in first.stdout
     assert "Cached 4 scans, skipped 0." in first.stdout
     assert " 6 nodules, 1." in first.stdout  # 6 crops of 7 * 96 * 96 * 3 bytes
-    ct_cache = CtCache(folders)
+    ct_cache = CtCache.open(folders)
     assert all(ct_cache.is_complete(series_uid) for series_uid in TINY_SCANS)
 
     again = run_script(folders)
     assert again.returncode == 0
     assert "Nothing to do" in again.stdout
-    assert "holds all 4 scans with 6 nodules" in again.stdout
+    assert ": 4 scans, 6 nodules, 1." in again.stdout
 
 
 def test_a_single_unreadable_scan_is_named_and_skipped(folders, capsys):
@@ -56,9 +55,9 @@ def test_a_single_unreadable_scan_is_named_and_skipped(folders, capsys):
     assert run(folders) == 1
     output = capsys.readouterr().out
     assert "Skipped: " in output
-    assert "1.2.1.raw: 5 bytes, but 1.2.1.mhd tells of 332,800" in output
+    assert "1.2.1.raw: 5 bytes, but 1.2.1.mhd claims 332,800" in output
     assert "Cached 3 scans, skipped 1." in output
-    ct_cache = CtCache(folders)
+    ct_cache = CtCache.open(folders)
     assert [ct_cache.is_complete(uid) for uid in ("1.2.0", "1.2.2", "1.2.3")] == [True] * 3
 
 
@@ -86,7 +85,7 @@ def test_mistakes_end_in_one_line(folders, tmp_path, capsys):
     assert_one_line(capsys, "empty: no scans")
     (tmp_path / "file").write_text("")
     assert run(Folders(folders.data_dir, tmp_path / "file")) == 2
-    assert_one_line(capsys, str(tmp_path / "file"), "cannot be used as cache (Not a directory)", "--cache-dir")
+    assert_one_line(capsys, str(tmp_path / "file"), "--cache-dir")
     assert not folders.cache_dir.exists()
     (folders.data_dir / "candidates.csv").write_text("seriesuid,coordX,coordY\n")
     assert run(folders, "--negatives", "0.5") == 2
@@ -122,23 +121,23 @@ def test_a_signal_keeps_what_is_cached(folders, tmp_path, signal_number, status)
     process.send_signal(signal_number)
     output, error = process.communicate(timeout=60)
     assert process.returncode == status
-    assert "What is cached by now stays; start again to go on." in output
+    assert "Cached entries are kept; start again to continue." in output
     assert "Traceback" not in error
-    ct_cache = CtCache(folders)
-    assert any(ct_cache.is_complete(series_uid) for series_uid in ct_cache.series_list)
+    ct_cache = CtCache.open(folders)
+    assert any(ct_cache.is_complete(series_uid) for series_uid in ct_cache.index.series_list)
     assert run(folders) == 0
-    assert all(ct_cache.is_complete(series_uid) for series_uid in ct_cache.series_list)
+    assert all(ct_cache.is_complete(series_uid) for series_uid in ct_cache.index.series_list)
 
 
 def test_a_preset_needs_more_crops(folders, capsys):
     """What training with the preset reads is there, by its labels; others can be named."""
     assert run(folders) == 0
     strong = TrainingConfig(**PRESETS["strong"])
-    ct_cache = CtCache(folders, strong.label_options)
+    ct_cache = CtCache.open(folders, strong.label_options)
     assert not ct_cache.is_complete("1.2.0", strong.crop_choice)
     assert run(folders, "--preset", "strong") == 0
-    assert all(ct_cache.is_complete(uid, strong.crop_choice) for uid in ct_cache.series_list)
-    box = CtCache(folders)
+    assert all(ct_cache.is_complete(uid, strong.crop_choice) for uid in ct_cache.index.series_list)
+    box = CtCache.open(folders)
     assert not box.is_complete("1.2.0", strong.crop_choice)
     assert run(folders, "--preset", "strong", "--labels", "box") == 0
     assert box.is_complete("1.2.0", strong.crop_choice)
@@ -148,17 +147,17 @@ def test_what_decides_about_crops_can_be_named(folders):
     """Beside a preset or without one; what is cached is what training with the same options reads."""
     assert run(folders, "--preset", "strong", "--slice-spacing-mm", "1") == 0
     strong = TrainingConfig(**{**PRESETS["strong"], "slice_spacing_mm": 1.0})
-    assert all(CtCache(folders, strong.label_options).is_complete(uid, strong.crop_choice) for uid in TINY_SCANS)
-    assert not CtCache(folders, strong.label_options).is_complete("1.2.0", CropChoice(True, True, 2.0))
+    assert all(CtCache.open(folders, strong.label_options).is_complete(uid, strong.crop_choice) for uid in TINY_SCANS)
+    assert not CtCache.open(folders, strong.label_options).is_complete("1.2.0", CropChoice(True, True, 2.0))
 
     negatives_alone = CropChoice(negatives=True)
-    assert not CtCache(folders).is_complete("1.2.0", negatives_alone)
+    assert not CtCache.open(folders).is_complete("1.2.0", negatives_alone)
     assert run(folders, "--negatives", "0.25") == 0
-    assert CtCache(folders).is_complete("1.2.0", negatives_alone)
-    assert not CtCache(folders).is_complete("1.2.0", CropChoice(all_nodule_slices=True))
+    assert CtCache.open(folders).is_complete("1.2.0", negatives_alone)
+    assert not CtCache.open(folders).is_complete("1.2.0", CropChoice(all_nodule_slices=True))
     assert run(folders, "--preset", "strong", "--labels", "box", "--slice-spacing-mm", "0", "--negatives", "0") == 0
-    assert CtCache(folders).is_complete("1.2.0", CropChoice(all_nodule_slices=True))
-    assert not CtCache(folders).is_complete("1.2.0", CropChoice(all_nodule_slices=True, slice_spacing_mm=2.0))
+    assert CtCache.open(folders).is_complete("1.2.0", CropChoice(all_nodule_slices=True))
+    assert not CtCache.open(folders).is_complete("1.2.0", CropChoice(all_nodule_slices=True, slice_spacing_mm=2.0))
 
 
 @pytest.mark.parametrize(
@@ -173,21 +172,17 @@ def test_the_command_for_a_training(labels, choice, negatives):
     command = precache_command(Folders(Path("my luna"), Path("c")), labels, choice, negatives)
     program, name, *options = shlex.split(command)
     assert (program, name) == ("python", "precache.py")
-    args = precache.parse_options(options)
-    assert (args.data_dir, args.cache_dir) == (Path("my luna"), Path("c"))
-    assert label_options_of(args) == labels
-    assert (args.all_nodule_slices, args.negatives, args.slice_spacing_mm) == (
-        choice.all_nodule_slices,
-        negatives,
-        choice.slice_spacing_mm,
-    )
+    parsed = precache.parse_options(options)
+    assert parsed.part(Folders) == Folders(Path("my luna"), Path("c"))
+    assert parsed.part(LabelOptions) == labels
+    assert (parsed.crop_choice, parsed.negatives) == (choice, negatives)
 
 
 def test_candidates_are_asked_for_where_they_are_needed(folders, capsys):
     """As in training: box labels without negatives need none."""
     (folders.data_dir / "candidates.csv").unlink()
     assert run(folders) == 0
-    assert all(CtCache(folders).is_complete(uid) for uid in TINY_SCANS)
+    assert all(CtCache.open(folders).is_complete(uid) for uid in TINY_SCANS)
     capsys.readouterr()
     assert run(folders, "--negatives", "0.5") == 2
     assert_one_line(capsys, "candidates.csv: no such file")
@@ -211,7 +206,7 @@ def test_damaged_values_are_counted_and_made_anew(folders, capsys):
     capsys.readouterr()
     assert run(folders) == 0
     output = capsys.readouterr().out
-    assert "Damaged values in the cache, which are made anew: 4." in output
+    assert "Recomputed 4 corrupt cache entries" in output
     assert "Cached 0 scans, skipped 0." in output
     assert sorted(path.read_bytes() for path in folders.cache_dir.rglob("*.val")) == sorted(values.values())
     assert run(folders) == 0
@@ -228,11 +223,11 @@ def test_a_full_disk_ends_in_one_line(folders):
     done = subprocess.run([sys.executable, "-c", code, *options], capture_output=True, text=True, cwd=REPOSITORY)
     assert done.returncode == 2, done.stdout
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert "cannot be used as cache (" in line and line.endswith("choose another with --cache-dir")
+    assert line.endswith(" --cache-dir")
     assert "Traceback" not in done.stderr
     assert run(folders) == 0  # what is there is no stumbling block
-    ct_cache = CtCache(folders)
-    for series_uid in ct_cache.series_list:
+    ct_cache = CtCache.open(folders)
+    for series_uid in ct_cache.index.series_list:
         ct_cache.fill(series_uid)
     assert ct_cache.rebuilt_count == 0
 
@@ -242,4 +237,4 @@ def test_a_damaged_cache_ends_in_one_line(folders, capsys):
     (database,) = folders.cache_dir.rglob("cache.db")
     database.write_bytes(b"no database" * 999)
     assert run(folders) == 2
-    assert_one_line(capsys, f"{database.parent}: a damaged cache (", "remove this folder")
+    assert_one_line(capsys, f"{database.parent}: corrupt cache (", "remove this folder")

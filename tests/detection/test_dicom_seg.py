@@ -3,8 +3,8 @@ import pytest
 from pydicom import dcmread
 
 from p2ch13.data.ct import Ct
-from p2ch13.detection.dicom_seg import check_highdicom, check_is_dicom, write_dicom_segmentation
-from p2ch13.util.errors import InputError
+from p2ch13.detection.outputs import check_highdicom, check_is_dicom, write_dicom_segmentation
+from tests.support.checks import refused
 from tests.support.dicom_files import SERIES_UID, write_series
 from tests.support.scan_files import Ball, make_hu, write_scan
 
@@ -30,8 +30,8 @@ def test_read_back(tmp_path, hu, step_xyz):
     assert segmentation.ReferencedSeriesSequence[0].SeriesInstanceUID == SERIES_UID
     assert list(segmentation.segment_numbers) == [1]
     assert segmentation.get_segment_description(1).segmented_property_type.meaning == "Nodule"
-    assert segmentation.NumberOfFrames == 5  # those that hold some of the ball
-    # Each frame refers to the file that it belongs to; by_uid follows the files as they were written.
+    assert segmentation.NumberOfFrames == 5  # those with a part of the ball
+    # Each frame refers to its file; by_uid has the order in which the files were written.
     uids = [dcmread(file).SOPInstanceUID for file in sorted((tmp_path / "scan").iterdir())]
     by_uid = segmentation.get_pixels_by_source_instance(uids, assert_missing_frames_are_empty=True)
     np.testing.assert_array_equal(by_uid[..., 0], hu > -700)
@@ -45,20 +45,20 @@ def test_without_nodules_all_frames_are_there(tmp_path, hu):
     assert not segmentation.pixel_array.any()
 
 
-def test_a_series_that_lacks_what_is_needed(tmp_path, hu):
+def test_a_series_without_a_required_attribute(tmp_path, hu):
     for file in write_series(tmp_path / "scan", hu):
         data = dcmread(file)
         del data.FrameOfReferenceUID
         data.save_as(file)
-    with pytest.raises(InputError, match=r"scan: --dicom-seg cannot refer to it .*Frame Of Reference UID"):
+    with refused(path=tmp_path / "scan"):
         write_dicom_segmentation(tmp_path / "seg.dcm", hu > -700, Ct(tmp_path / "scan"))
     assert not (tmp_path / "seg.dcm").exists()
 
 
 def test_checks(tmp_path, hu, monkeypatch):
     check_highdicom()
-    with pytest.raises(InputError, match=r"a\.mha: no DICOM series, and --dicom-seg is for these"):
+    with refused(path=tmp_path / "a.mha"):
         check_is_dicom(Ct(write_scan(tmp_path / "a.mha", hu)))
-    monkeypatch.setattr("p2ch13.detection.dicom_seg.find_spec", lambda name: None)
-    with pytest.raises(InputError, match="pip install highdicom"):
+    monkeypatch.setattr("p2ch13.detection.outputs.find_spec", lambda name: None)
+    with refused(option="--dicom-seg"):
         check_highdicom()

@@ -31,7 +31,7 @@ def logits():
     return logits
 
 
-def test_places_and_sizes_by_hand(ct, logits):
+def test_positions_and_sizes_by_hand(ct, logits):
     labels, (first, second) = find_nodules(ct, logits)
     assert labels.dtype == np.int32
     np.testing.assert_array_equal(labels, np.select([logits == 2, logits == 1], [1, 2]))
@@ -49,7 +49,7 @@ def test_places_and_sizes_by_hand(ct, logits):
     assert second.center_xyz == pytest.approx((x + 6.5 * 0.5, y + 4.5 * 0.8, z + 1.5 * 2))
 
 
-def test_places_in_a_turned_scan(tmp_path, logits):
+def test_positions_in_a_turned_scan(tmp_path, logits):
     """Cols run along -y, rows along -z, slices along x."""
     second = find_nodules(open_scan(tmp_path, TURNED), logits)[1][1]
     x, y, z = ORIGIN_XYZ
@@ -57,21 +57,21 @@ def test_places_in_a_turned_scan(tmp_path, logits):
     assert (second.first_slice, second.last_slice) == (1, 2)
 
 
-def test_corners_hold_together(ct):
+def test_components_are_connected_by_corners(ct):
     logits = np.full(SHAPE_IRC, -9, dtype=np.float32)
     logits[1:3, 3:7, 4:10] = 1
     logits[3:5, 7:11, 10:16] = 1
     assert [finding.volume_mm3 for finding in find_nodules(ct, logits)[1]] == [pytest.approx(96 * VOXEL_MM3)]
 
 
-def test_a_threshold_takes_apart_what_is_weakly_connected(ct, logits):
+def test_a_threshold_separates_components(ct, logits):
     logits[3:5, 7:10, 10:12] = -1.0  # a probability of 0.27
     assert len(find_nodules(ct, logits, threshold=0.2)[1]) == 1
     assert len(find_nodules(ct, logits, threshold=0.5)[1]) == 2
     assert [finding.number for finding in find_nodules(ct, logits, threshold=0.8)[1]] == [1]
 
 
-def test_small_pieces_are_left_out(ct, logits):
+def test_small_components_are_dropped(ct, logits):
     diameter_mm = (6 / math.pi * 44 * VOXEL_MM3) ** (1 / 3)  # between 40 and 48 voxels
     assert sphere_volume(diameter_mm) == pytest.approx(44 * VOXEL_MM3)
     labels, (only,) = find_nodules(ct, logits, min_diameter_mm=diameter_mm)
@@ -80,15 +80,15 @@ def test_small_pieces_are_left_out(ct, logits):
 
 
 def test_the_logit_is_of_the_most_probable_voxels(ct, logits):
-    """The smallest nodule, a sphere of 3 mm, is 14.1 mm3: 18 voxels of 0.8."""
+    """The smallest nodule, a sphere of 3 mm, has 14.1 mm3: 18 voxels of 0.8."""
     logits[5, 10, 12:20] = 0.5
     logits[5, 11:13, 12:20] = 3
     first = find_nodules(ct, logits)[1][0]
     assert first.logit == pytest.approx((16 * 3 + 2 * 2) / 18, abs=1e-6)
 
 
-def test_what_is_nearly_certain_keeps_its_rank(ct, logits):
-    """Probabilities of 0.99988 and 0.999994, the same in float16; and thresholds above 0.99976, float16's last."""
+def test_nearly_certain_findings_keep_their_rank(ct, logits):
+    """Probabilities of 0.99988 and 0.999994 are equal in float16, whose largest value below 1 is 0.99976."""
     logits[logits == 1] = 12.0
     logits[logits == 2] = 9.0
     first, second = find_nodules(ct, logits)[1]
@@ -102,7 +102,7 @@ def test_what_is_nearly_certain_keeps_its_rank(ct, logits):
 
 
 def test_voxels_just_above_the_threshold_count(ct, logits):
-    """A probability of 0.5001, which float16 takes for 0.5."""
+    """float16 rounds a probability of 0.5001 to 0.5."""
     logits[logits == 1] = 0.0004
     assert len(find_nodules(ct, logits)[1]) == 2
 

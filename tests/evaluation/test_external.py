@@ -6,7 +6,7 @@ import SimpleITK as sitk
 
 from p2ch13.data.ct import Ct
 from p2ch13.evaluation.external import find_mask, read_findings, read_mask
-from p2ch13.util.errors import InputError
+from tests.support.checks import refused
 from tests.support.scan_files import Ball, ball_mask, make_hu, write_csv, write_scan
 
 SHAPE = (6, 20, 22)
@@ -37,7 +37,7 @@ def test_masks_are_found_and_read(tmp_path, ct, name):
 
 
 def test_a_missing_mask_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"1\.2_mask\.nii\.gz: no such file"):
+    with refused(path=tmp_path / "1.2_mask.nii.gz"):
         find_mask(tmp_path, "1.2")
 
 
@@ -58,13 +58,14 @@ def test_probabilities_are_rounded(tmp_path, ct):
 )
 def test_another_geometry_is_refused(tmp_path, ct, what, change):
     path = write_mask(tmp_path / "m.nii.gz", ct, change)
-    with pytest.raises(InputError, match=rf"m\.nii\.gz: its {what} is .*, the scan's "):
+    with refused(path=path) as caught:
         read_mask(path, ct)
+    assert what in str(caught.value)
 
 
 def test_another_size_is_refused(tmp_path, ct):
     path = write_scan(tmp_path / "m.mha", np.zeros((5, 20, 22), dtype=np.uint8), TURNED)
-    with pytest.raises(InputError, match=r"m\.mha: its size is \(5, 20, 22\), the scan's \(6, 20, 22\)"):
+    with refused(path=path):
         read_mask(path, ct)
 
 
@@ -76,10 +77,10 @@ def test_findings_in_submission_columns(tmp_path):
         "1.2": [((1, 2, 3), 0.5), ((7, 8, 9), 1.5)],
         "1.3": [((4, 5, 6), 0.25)],
     }
-    with pytest.raises(InputError, match=r"g\.csv, line 2: 'high' is not a number"):
-        read_findings(write_csv(tmp_path / "g.csv", header, [("1.2", 1, 2, 3, "high")]))
-    with pytest.raises(InputError, match=r"h\.csv: no column probability"):
-        read_findings(write_csv(tmp_path / "h.csv", header[:4], []))
+    for columns, more, place in ((header, [("1.2", 1, 2, 3, "high")], "g.csv, line 2: "), (header[:4], [], "g.csv: ")):
+        with refused() as caught:
+            read_findings(write_csv(tmp_path / "g.csv", columns, more))
+        assert str(caught.value).startswith(f"{tmp_path}/{place}")
 
 
 def test_a_column_of_logits_ranks(tmp_path):
@@ -95,8 +96,9 @@ def test_a_column_of_logits_ranks(tmp_path):
     assert without.score == 250
     for wrong in ("", " ", "nan", "inf", "high"):
         write_csv(tmp_path / "h.csv", header, [*rows, ("1.2", 1, 2, 3, 0.5, "", wrong)])
-        with pytest.raises(InputError, match=rf"h\.csv, line 4: '{wrong.strip()}' is not a number"):
+        with refused() as caught:
             read_findings(tmp_path / "h.csv")
+        assert str(caught.value).startswith(f"{tmp_path / 'h.csv'}, line 4: ")
 
 
 def test_a_series_uid_is_a_text(tmp_path):
@@ -109,4 +111,4 @@ def test_a_series_uid_is_a_text(tmp_path):
 def test_a_series_uid_is_no_path(tmp_path):
     path = tmp_path / "findings.csv"
     path.write_text("seriesuid,coordX,coordY,coordZ,probability\n../../secret,1,2,3,0.5\n/etc/passwd,1,2,3,0.5\n")
-    assert list(read_findings(path)) == ["../../secret", "/etc/passwd"]  # looked up among the scans on disk, no more
+    assert list(read_findings(path)) == ["../../secret", "/etc/passwd"]  # only looked up among the scans on disk

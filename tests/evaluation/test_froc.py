@@ -1,4 +1,4 @@
-"""Cases worked out by hand. Probabilities fall from left to right in the tables; `fp` is per scan."""
+"""Cases computed by hand. Probabilities fall from left to right in the tables; `fp` is per scan."""
 
 import csv
 import gzip
@@ -48,7 +48,7 @@ def test_a_hit_is_nearer_than_the_radius():
     assert result.is_false_positive.tolist() == [False, True, False]
 
 
-def test_the_distance_is_in_three_dimensions():
+def test_the_distance_is_three_dimensional():
     # (3, 4, 12) is 13 mm from the origin.
     assert match_findings([(3, 4, 12)], [1], [(0, 0, 0)], [26.1]).hits.tolist() == [[True]]
     assert match_findings([(3, 4, 12)], [1], [(0, 0, 0)], [25.9]).hits.tolist() == [[False]]
@@ -69,7 +69,7 @@ def test_one_finding_in_two_nodules():
     assert curve_of(result) == ([0, 0], [0, 1], [np.inf, 0.6])
 
 
-def test_excluded_findings_are_neither_right_nor_wrong():
+def test_excluded_findings_are_ignored():
     # Of four findings one lies in an excluded place (radius 5 mm), one in such a place and in a nodule: a hit.
     result = match([(100, 0.9), (0, 0.8), (50, 0.7), (106, 0.6)], [(0, 6)], [(101, 10), (1, 10)])
     assert result.is_excluded.tolist() == [True, True, False, False]
@@ -137,7 +137,7 @@ def test_no_false_positives():
     assert froc.sensitivities == pytest.approx([2 / 3] * 7)
 
 
-def test_a_hundred_findings_of_a_scan_count():
+def test_a_hundred_findings_of_a_scan_are_used():
     # 120 false positives above 0.5, then a nodule of 0.1, which comes too late; in a second scan one of 0.4 does not.
     many = match([*((30 + ndx, 0.5 + ndx / 1000) for ndx in range(120)), (0, 0.1)], [(0, 6)])
     other = match([(0, 0.4)], [(0, 6)])
@@ -162,7 +162,7 @@ def test_a_hundred_findings_of_a_scan_count():
         ([ndx / 101 for ndx in range(101)], 100),
     ],
 )
-def test_of_more_than_a_hundred_those_above_the_101st_count(scores, kept_count):
+def test_of_more_than_a_hundred_those_above_the_101st_are_used(scores, kept_count):
     # The rule of LUNA16's script. Whichever of them is the hit, and in whatever order they stand.
     for order in (scores, scores[::-1]):
         kept = match([(ndx, score) for ndx, score in enumerate(order)]).limited_to(100)
@@ -172,7 +172,7 @@ def test_of_more_than_a_hundred_those_above_the_101st_count(scores, kept_count):
         assert compute_froc([match(findings, [(0, 6)])], bootstrap_count=2).sensitivities.tolist() == [0] * 7
 
 
-def test_certain_findings_are_told_apart():
+def test_certain_findings_are_ranked():
     # Of 4 scans, logits of p = 0.999999, 0.99999, 0.9999999 and 0.9; the third one hits the only nodule. No false
     # positive is above it: it is found at 1/8 and everywhere.
     logits = [math.log(p / (1 - p)) for p in (0.999999, 0.99999, 0.9999999, 0.9)]
@@ -183,7 +183,7 @@ def test_certain_findings_are_told_apart():
 
 @pytest.fixture
 def ten_scans():
-    """Ten scans with a nodule each, of which every other one is found; one false positive in each, less probable."""
+    """Ten scans with a nodule each; every other one is found. Each has a less probable false positive."""
     return [match([(0 if ndx % 2 else 20, 0.9), (50, 0.5 - ndx / 100)], [(0, 6)]) for ndx in range(10)]
 
 
@@ -218,8 +218,8 @@ def test_a_draw_is_a_set_of_scans():
     assert two.cpm_interval.tolist() == [1, 1]
 
 
-def test_every_point_is_what_counting_gives():
-    """Made-up scans, and for every threshold the findings above it counted one by one."""
+def test_every_point_by_counting():
+    """Random scans; for every threshold, count the findings above it one by one."""
     rng = np.random.default_rng(0)
     scans = [
         (
@@ -256,7 +256,7 @@ def read_example(name):
 
 
 def as_match(nodule_scores, false_positives):
-    """Args: nodule_scores: -1e9 for a nodule that is not found."""
+    """Args: nodule_scores: -1e9 for a missed nodule."""
     found_ndxs = [ndx for ndx, score in enumerate(nodule_scores) if score > -1e9]
     hits = np.zeros((len(found_ndxs) + len(false_positives), len(nodule_scores)), dtype=bool)
     hits[range(len(found_ndxs)), found_ndxs] = True

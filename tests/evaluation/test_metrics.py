@@ -18,7 +18,7 @@ def as_result(losses, counts, sums=None, faults=GOOD):
 
 
 def counts_in(totals):
-    """The sums of true positives, false negatives and false positives."""
+    """Sum true positives, false negatives and false positives."""
     return totals.values[6:9].tolist()
 
 
@@ -28,7 +28,7 @@ def test_count_pixels_of_each_sample():
     assert count_pixels(predicted, label).tolist() == [[2, 1, 1], [0, 0, 1]]
 
 
-def test_counts_beyond_what_float32_holds():
+def test_counts_beyond_float32():
     mask = torch.ones(1, 1, dtype=torch.bool).expand(1, 2**24 + 1)
     totals = EpochTotals(torch.device("cpu"))
     for _ in range(2):
@@ -60,7 +60,7 @@ def test_scores_by_hand():
         ("recall-at-precision", 0.5, -0.25),  # what is missing of the floor: worse than any recall
     ],
 )
-def test_what_a_model_is_chosen_by(name, precision_floor, expected):
+def test_the_metric_that_selects_a_model(name, precision_floor, expected):
     assert Scores.from_counts(0.5, 0.6, 6, 2, 18).metric(name, precision_floor) == pytest.approx(expected)
 
 
@@ -75,7 +75,7 @@ def test_nothing_to_find_has_no_scores():
     assert math.isnan(scores.precision)
     assert not scores.is_defined
     assert not scores.recall > 0.0  # so that it is never the best
-    assert str(scores) == "loss 0.5000, no scores: no pixel here is labelled nodule"
+    assert str(scores) == "loss 0.5000, no scores: no nodule pixel in the labels"
 
 
 def test_an_epochs_line():
@@ -85,7 +85,7 @@ def test_an_epochs_line():
     )
 
 
-def test_totals_weigh_every_sample_alike():
+def test_totals_weigh_samples_equally():
     totals = EpochTotals(torch.device("cpu"))
     totals.add(as_result([1.0, 2.0, 3.0], [[4, 0, 1], [0, 0, 0], [0, 0, 0]]))
     totals.add(as_result([6.0], [[2, 2, 14]]))
@@ -95,8 +95,8 @@ def test_totals_weigh_every_sample_alike():
 
 
 @pytest.mark.parametrize("bad_loss", [math.inf, 0.5])
-def test_a_bad_batch_counts_for_nothing(bad_loss):
-    """One whose gradient is not finite has a loss that is."""
+def test_a_skipped_batch_is_not_counted(bad_loss):
+    """A batch with a non-finite gradient can have a finite loss."""
     totals = EpochTotals(torch.device("cpu"))
     totals.add(as_result([0.5, 0.25], [[2, 2, 0], [1, 0, 0]]))
     totals.add(as_result([0.5, bad_loss], [[7, 7, 7], [7, 7, 7]], torch.full((2, 5), torch.nan), BAD))
@@ -137,11 +137,11 @@ def test_the_loss_of_all_samples_as_one():
 
 
 def test_totals_of_another_version_are_refused():
-    with pytest.raises(ValueError, match="7 totals of an epoch, not 14"):
+    with pytest.raises(ValueError, match="7 totals"):
         EpochTotals(torch.device("cpu"), [0.0] * 7)
 
 
-def test_a_model_is_chosen_on_all_slices():
+def test_a_model_is_selected_on_all_slices():
     of_all = Scores.from_counts(0.5, 0.3, 6, 2, 100)
     scores = dataclasses.replace(Scores.from_counts(0.5, 0.6, 6, 2, 18), of_all=of_all)
     assert scores.metric("dice", 0.0) == 0.3

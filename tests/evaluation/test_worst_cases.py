@@ -7,15 +7,7 @@ from PIL import Image as PillowImage
 from p2ch13.data.ct import Ct
 from p2ch13.detection.findings import Finding
 from p2ch13.evaluation.scoring import NoduleScore, score_scan
-from p2ch13.evaluation.worst_cases import (
-    CAPTION_HEIGHT,
-    CASE_COUNT,
-    WorstCases,
-    describe_finding,
-    describe_nodule,
-    find_voxel,
-    severity_of_nodule,
-)
+from p2ch13.evaluation.worst_cases import CAPTION_HEIGHT, CASE_COUNT, WorstCases, describe, find_voxel, severity_of
 from tests.support.scan_files import Ball, as_nodule, make_hu, to_xyz, write_scan
 
 SHAPE = (10, 40, 44)
@@ -37,33 +29,33 @@ def test_the_largest_miss_is_the_worst():
 
     good, bad, unknown = nodule(9, 0.9, 0.8), nodule(9, 0.9, 0.3), nodule(9, 0.9, math.nan)
     small_miss, large_miss = nodule(4, math.nan, 0.0), nodule(20, math.nan, 0.4)
-    order = sorted([good, small_miss, unknown, large_miss, bad], key=severity_of_nodule, reverse=True)
+    order = sorted([good, small_miss, unknown, large_miss, bad], key=severity_of, reverse=True)
     assert order == [large_miss, small_miss, bad, good, unknown]
 
 
-def test_the_most_probable_false_alarms_are_kept(ct, tmp_path):
+def test_the_most_probable_false_positives_are_kept(ct, tmp_path):
     findings = [false_alarm(to_xyz((0, 30, 30)), probability / 10) for probability in range(9)]
     worst = WorstCases()
     for finding in findings:  # each from a scan of its own, as it were
         worst.add(ct, None, score_scan(ct, None, [finding]))
-    assert [case.severity[0] for case in worst.false_alarms] == [0.8, 0.7, 0.6, 0.5, 0.4, 0.3]
-    assert len(worst.false_alarms) == len(worst.nodules) == CASE_COUNT
+    assert [case.severity[0] for case in worst.false_positives] == [0.8, 0.7, 0.6, 0.5, 0.4, 0.3]
+    assert len(worst.false_positives) == len(worst.nodules) == CASE_COUNT
 
 
-def test_certain_false_alarms_are_ranked_by_their_logits(ct):
+def test_certain_false_positives_are_ranked_by_their_logits(ct):
     worst = WorstCases()
     for logit in (30.0, 50.0, 40.0):
         worst.add(ct, None, score_scan(ct, None, [false_alarm(to_xyz((0, 30, 30)), 1.0, logit)]))
-    assert [case.severity[0] for case in worst.false_alarms] == [50, 40, 30]
-    text = describe_finding(false_alarm((0, 0, 0), 1.0, 50.0))
+    assert [case.severity[0] for case in worst.false_positives] == [50, 40, 30]
+    text = describe(false_alarm((0, 0, 0), 1.0, 50.0))
     assert "probability 1.00" in text
     assert "logit 50.0" in text
     nodule = NoduleScore("1.2", (0, 0, 0), 9, probability=1.0, logit=12.25)
-    assert "probability 1.00, logit 12.2" in describe_nodule(nodule)
-    assert "logit" not in describe_finding(false_alarm((0, 0, 0), 0.75))
+    assert "probability 1.00, logit 12.2" in describe(nodule)
+    assert "logit" not in describe(false_alarm((0, 0, 0), 0.75))
 
 
-def test_pictures_show_the_place(ct, tmp_path):
+def test_figures_show_the_finding(ct, tmp_path):
     # Marked is the left half of the ball, cols below 12: green left, orange right.
     labels = (ct.positive_mask & (np.arange(SHAPE[2]) < 12)).astype(np.int32)
     worst = WorstCases()
@@ -83,6 +75,6 @@ def test_pictures_show_the_place(ct, tmp_path):
     assert not (tmp_path / "worst_nodules.png").exists()
 
 
-def test_a_place_outside_is_moved_to_the_edge(ct):
+def test_a_point_outside_is_moved_to_the_edge(ct):
     assert find_voxel(ct, to_xyz((5, 12, 12))) == (5, 12, 12)
     assert find_voxel(ct, to_xyz((99, -5, 12))) == (9, 0, 12)

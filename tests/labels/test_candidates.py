@@ -3,7 +3,7 @@ import gzip
 import pytest
 
 from p2ch13.labels.candidates import get_candidate_info_list, get_nodule_info_list, read_excluded
-from p2ch13.util.errors import InputError
+from tests.support.checks import refused
 from tests.support.scan_files import TINY_SCANS, write_csv
 
 POSITION = ["seriesuid", "coordX", "coordY", "coordZ"]
@@ -24,7 +24,7 @@ def test_nodules_alone_are_the_head_of_the_list(luna_dir):
     assert nodules == get_candidate_info_list(luna_dir)[:6]
 
 
-def test_scans_that_are_not_on_disk_are_left_out_of_both_files(luna_dir):
+def test_scans_that_are_not_on_disk_are_skipped_in_both_files(luna_dir):
     """In the book's code a nodule of such a scan ends in an IndexError."""
     everywhere = get_candidate_info_list(luna_dir, require_on_disk=False)
     assert [c.is_nodule for c in everywhere if c.series_uid == "1.9.9"] == [True, False, False]
@@ -90,29 +90,29 @@ def test_dos_line_ends_and_a_byte_order_mark(luna_dir):
 
 
 @pytest.mark.parametrize(
-    ("name", "row", "message"),
+    ("name", "row"),
     [
-        ("annotations_with_malignancy.csv", "1.2.0,1,2,abc,5,True,x", "'abc' is not a number"),
-        ("annotations_with_malignancy.csv", "1.9.8,1,2,nan,5,True,x", "'nan' is not a number"),
-        ("annotations_with_malignancy.csv", "1.2.0,1,2,3,-5,True,x", "a diameter of -5.0 mm"),
-        ("annotations_with_malignancy.csv", "1.2.0,1,2,3,5,maybe,x", "mal_bool is 'maybe'"),
-        ("annotations_with_malignancy.csv", "1.2.0,1,2", "3 fields, the header has 7"),
-        ("annotations_with_malignancy.csv", "1.2.0,1,2,3,1e30,True,x", "a diameter of 1e+30 mm"),
-        ("annotations_with_malignancy.csv", "1.2.0,1,2,1e30,5,True,x", "(1, 2, 1e30) mm is no place in a scan"),
-        ("annotations_with_malignancy.csv", "1.2.0,1_0,2,3,5,True,x", "'1_0' is not a number"),
-        ("annotations.csv", "1.2.0,1,2,abc,5", "'abc' is not a number"),
-        ("candidates.csv", "1.2.0,1,2,3,2", "class '2'"),
-        ("candidates.csv", "1.2.0,1,,3,0", "'' is not a number"),
-        ("candidates.csv", "1.9.8,1,2,3", "4 fields, the header has 5"),
+        ("annotations_with_malignancy.csv", "1.2.0,1,2,abc,5,True,x"),
+        ("annotations_with_malignancy.csv", "1.9.8,1,2,nan,5,True,x"),
+        ("annotations_with_malignancy.csv", "1.2.0,1,2,3,-5,True,x"),
+        ("annotations_with_malignancy.csv", "1.2.0,1,2,3,5,maybe,x"),
+        ("annotations_with_malignancy.csv", "1.2.0,1,2"),
+        ("annotations_with_malignancy.csv", "1.2.0,1,2,3,1e30,True,x"),
+        ("annotations_with_malignancy.csv", "1.2.0,1,2,1e30,5,True,x"),
+        ("annotations_with_malignancy.csv", "1.2.0,1_0,2,3,5,True,x"),
+        ("annotations.csv", "1.2.0,1,2,abc,5"),
+        ("candidates.csv", "1.2.0,1,2,3,2"),
+        ("candidates.csv", "1.2.0,1,,3,0"),
+        ("candidates.csv", "1.9.8,1,2,3"),
+        ("candidates.csv", "1.9.8,1,2,3,0,5"),
     ],
 )
-def test_a_malformed_row_names_file_and_line(luna_dir, name, row, message):
+def test_a_malformed_row_names_file_and_line(luna_dir, name, row):
     path = luna_dir / name
     line_count = len(path.read_text().splitlines())
-    path.write_text(path.read_text() + "\n" + row + "\n")  # after an empty line, which is let pass
-    with pytest.raises(InputError) as error:
+    path.write_text(path.read_text() + "\n" + row + "\n")  # after an empty line, which is skipped
+    with refused(path, line=line_count + 2):
         get_candidate_info_list(luna_dir)
-    assert str(error.value).startswith(f"{path}, line {line_count + 2}: {message}")
 
 
 def test_the_second_list_of_candidates_is_used_where_it_is_there(luna_dir):
@@ -124,20 +124,21 @@ def test_the_second_list_of_candidates_is_used_where_it_is_there(luna_dir):
 @pytest.mark.parametrize("name", ["annotations.csv", "annotations_with_malignancy.csv", "candidates.csv"])
 def test_missing_columns_are_named(luna_dir, name):
     write_csv(luna_dir / name, ["seriesuid", "coordX", "coordZ"], [])
-    with pytest.raises(InputError, match=rf"{name}: no column coordY, "):
+    with refused(luna_dir / name) as caught:
         get_candidate_info_list(luna_dir)
+    assert " coordY, " in str(caught.value)
 
 
 def test_missing_and_unreadable_files(luna_dir):
     (luna_dir / "candidates.csv").write_bytes(b"seriesuid\xff\xfe\n")
-    with pytest.raises(InputError, match=r"candidates\.csv: not a CSV file"):
+    with refused(luna_dir / "candidates.csv"):
         get_candidate_info_list(luna_dir)
     (luna_dir / "candidates.csv").unlink()
-    with pytest.raises(InputError, match=r"candidates\.csv: no such file"):
+    with refused(luna_dir / "candidates.csv"):
         get_candidate_info_list(luna_dir)
     for path in luna_dir.glob("annotations*.csv"):
         path.unlink()
-    with pytest.raises(InputError, match=r"annotations\.csv: no such file"):
+    with refused(luna_dir / "annotations.csv"):
         get_nodule_info_list(luna_dir)
 
 
@@ -148,7 +149,7 @@ def test_gzipped_tables_and_blanks(tmp_path):
     assert [(row.series_uid, row.center_xyz) for row in read_excluded(path)] == [("007", (1, 2, 3)), ("1.2", (4, 5, 6))]
     for damaged in (text, gzip.compress(text)[:-12], gzip.compress(text)[:20] + b"?" * 40):
         path.write_bytes(damaged)
-        with pytest.raises(InputError, match=r"a\.csv\.gz: not a CSV file"):
+        with refused(path):
             read_excluded(path)
 
 
@@ -175,7 +176,7 @@ def test_excluded_annotations_may_lack_a_diameter(tmp_path):
     without = read_excluded(write_csv(tmp_path / "b.csv", POSITION, [row[:4] for row in rows]))
     assert [excluded.diameter_mm for excluded in without] == [10, 10, 10]
     assert [excluded.center_xyz for excluded in without] == [(1, 2, 3), (4, 5, 6), (7, 8, 9)]
-    with pytest.raises(InputError, match=r"c\.csv, line 3: 'big' is not a number"):
+    with refused(tmp_path / "c.csv", line=3):
         read_excluded(write_csv(tmp_path / "c.csv", [*POSITION, "diameter_mm"], [rows[0], ("1.2.0", 1, 2, 3, "big")]))
 
 

@@ -5,8 +5,8 @@ import SimpleITK as sitk
 from p2ch13.data.ct import Ct
 from p2ch13.labels.lidc import fill_polygon, find_readings, read_series_uid
 from p2ch13.labels.rules import LidcRule
-from p2ch13.util.errors import InputError
 from tests.conftest import SHARED
+from tests.support.checks import refused
 from tests.support.lidc_files import Roi, ring, write_readings
 from tests.support.scan_files import ORIGIN_XYZ, SHAPE_IRC, VX_SIZE_XYZ, make_hu, write_scan
 
@@ -30,7 +30,7 @@ def block_mask(slices, rows, cols):
 
 
 def mask_of(tmp_path, readings, direction=(1, 0, 0, 0, 1, 0, 0, 0, 1), **options):
-    """The mask of a scan of nothing but lung, with its slices' indexes seen to fit."""
+    """Return the mask of a scan of lung alone, after comparing its slices with it."""
     xml_path = write_readings(tmp_path / "xml" / "a.xml", "1.2", readings, **options)
     scan = write_scan(tmp_path / "1.2.mhd", make_hu([]), direction)
     ct = Ct(scan, [], LidcRule(xml_path))
@@ -56,26 +56,26 @@ AREAS = [
 
 @pytest.mark.parametrize(("points", "area"), AREAS)
 @pytest.mark.parametrize("turned", [False, True])
-def test_area_inside_of_an_outline(points, area, turned):
-    points = np.array(points)[::-1, ::-1] if turned else np.array(points)  # the other way round, rows for cols
-    interior, outline = fill_polygon(points, (12, 12))
+def test_area_inside_a_contour(points, area, turned):
+    points = np.array(points)[::-1, ::-1] if turned else np.array(points)  # reversed, rows and cols swapped
+    interior, edge = fill_polygon(points, (12, 12))
     assert interior.sum() == area
-    assert not (interior & outline).any()
-    assert outline[tuple(points.T)].all()
+    assert not (interior & edge).any()
+    assert edge[tuple(points.T)].all()
 
 
-def test_an_outline_that_comes_back_to_its_first_point():
+def test_a_contour_that_repeats_its_first_point():
     points = np.array(ring((3, 6), (2, 4)))
     closed = np.concatenate([points, points[:1]])
     np.testing.assert_array_equal(fill_polygon(closed, (12, 12))[0], fill_polygon(points, (12, 12))[0])
 
 
-def test_x_is_the_column_and_the_outline_is_outside(tmp_path):
+def test_x_is_the_column_and_the_contour_is_outside(tmp_path):
     mask = mask_of(tmp_path, [[block((4, 6), (20, 24), (60, 61))]])
     np.testing.assert_array_equal(mask, block_mask((4, 6), (20, 24), (60, 61)))
 
 
-def test_an_exclusion_and_its_outline_are_not_nodule(tmp_path):
+def test_an_exclusion_and_its_contour_are_not_nodule(tmp_path):
     nodule = [Roi(z_of(5), ring((40, 42), (50, 53)), False), *block((5, 5), (30, 50), (40, 60))]
     expected = block_mask((5, 5), (30, 50), (40, 60)) & ~block_mask((5, 5), (39, 43), (49, 54))
     mask = mask_of(tmp_path, [[nodule]])
@@ -90,7 +90,7 @@ def test_an_exclusion_is_of_its_own_nodule(tmp_path):
     assert mask.sum() == 21 * 21 - 5 * 6 + 1
 
 
-def test_several_outlines_in_one_slice(tmp_path):
+def test_several_contours_in_one_slice(tmp_path):
     nodule = [*block((5, 5), (30, 32), (40, 42)), *block((5, 5), (36, 38), (40, 42))]
     assert mask_of(tmp_path, [[nodule]]).sum() == 9 + 9
 
@@ -106,7 +106,7 @@ FOUR = [[block((4, 6), (first, 39), COLS)] for first in (30, 32, 34, 36)]  # eac
         (FOUR[:2], 30),  # one of two is half
         (FOUR[:3], 32),  # two of three
         (FOUR, 32),  # two of four
-        ([*FOUR[:3], []], 32),  # the fourth has seen nothing, and counts
+        ([*FOUR[:3], []], 32),  # the fourth saw nothing, and counts
         ([FOUR[0], [], []], None),  # one of three
         ([FOUR[0], FOUR[2], [], []], 34),
     ],
@@ -128,7 +128,7 @@ def test_nodules_far_apart_and_nodules_that_overlap(tmp_path):
     assert sorted(part.mark(part.box).sum() for part in ct.parts) == [2 * 9, 11 * 3, 2 * 25]  # rows 20 to 30
 
 
-def test_pieces_that_touch_by_a_corner_are_one(tmp_path):
+def test_components_are_connected_over_corners(tmp_path):
     xml_path = write_readings(
         tmp_path / "a.xml", "1.2", [[block((4, 5), (10, 12), (10, 12)), block((6, 7), (13, 15), (13, 15))]]
     )
@@ -147,7 +147,7 @@ def test_a_rounded_z_is_that_of_its_slice(tmp_path, shift_mm):
 
 
 def test_z_rounded_to_a_hundredth_of_a_millimeter_in_thin_slices(tmp_path):
-    """Slices of 0.4567 mm, the thinnest kind that LUNA16 has: 0.005 mm are a hundredth of one."""
+    """Slices of 0.4567 mm, the thinnest in LUNA16: 0.005 mm are a hundredth of one."""
     z_mm = [round(ORIGIN_XYZ[2] + 0.4567 * ndx, 2) for ndx in range(SHAPE_IRC[0])]
     nodule = [Roi(z, ring(ROWS, COLS)) for z in z_mm]
     xml_path = write_readings(tmp_path / "a.xml", "1.2", [[nodule]])
@@ -168,12 +168,12 @@ def test_contours_between_slices_are_refused(tmp_path, positions, slice_mm):
     nodule = [Roi(ORIGIN_XYZ[2] + position * slice_mm, ring(ROWS, COLS)) for position in positions]
     xml_path = write_readings(tmp_path / "a.xml", "1.2", [[nodule]])
     scan = write_scan(tmp_path / "1.2.mhd", make_hu([]), vx_size_xyz=(0.7, 0.7, slice_mm))
-    with pytest.raises(InputError, match=r"a\.xml: a contour at z .* mm from the nearest slice of 1\.2\.mhd"):
+    with refused(xml_path):
         Ct(scan, [], LidcRule(xml_path)).parts  # noqa: B018
 
 
 def test_the_readers_of_a_real_scan():
-    """Against masks of what at least two of four readers outlined, without the outlines."""
+    """Compare with masks of the interior of contours of at least two of four readers."""
     folder = SHARED / "real" / "test"
     scans = [path for path in folder.glob("*.nii.gz") if "consensus" not in path.name]
     if not scans:
@@ -190,48 +190,45 @@ def test_descending_slices(tmp_path):
 
 
 def test_a_scan_of_a_patient_lying_the_other_way(tmp_path):
-    """Direction -1, -1, 1 says where voxels are, not in which order they lie: that is the DICOM image's."""
+    """Direction (-1, -1, 1) gives the voxels' positions; their order is that of the DICOM image."""
     mask = mask_of(tmp_path, [[block((4, 6), ROWS, COLS)]], FLIPPED)
     np.testing.assert_array_equal(mask, block_mask((4, 6), ROWS, COLS))
 
 
 @pytest.mark.parametrize("direction", [(1, 0, 0, 0, -1, 0, 0, 0, 1), (0, 0, 1, 1, 0, 0, 0, 1, 0)])
 def test_rows_and_cols_that_are_not_those_of_the_dicom_image(tmp_path, direction):
-    with pytest.raises(InputError, match=r"1\.2\.mhd: its direction is .* --labels box"):
+    with refused(tmp_path / "1.2.mhd", "--labels"):
         mask_of(tmp_path, [[block((4, 6), ROWS, COLS)]], direction)
 
 
-def test_a_scan_of_which_only_a_part_is_there(tmp_path, caplog):
+def test_a_scan_cut_to_a_part(tmp_path, caplog):
     nodule = block((-2, 1), ROWS, COLS)
     np.testing.assert_array_equal(mask_of(tmp_path, [[nodule]]), block_mask((0, 1), ROWS, COLS))
-    assert "a.xml: 2 of 4 contours are in no slice of the scan." in caplog.text
+    assert "a.xml: 2 of 4 contours" in caplog.text
 
 
 @pytest.mark.parametrize(
-    ("nodule", "message"),
+    "readings",
     [
-        (block((20, 22), ROWS, COLS), r"a\.xml: none of its contours is in a slice of .*1\.2\.mhd"),
-        (block((4, 6), ROWS, (100, 103)), r"a\.xml: a contour at z 206.0 mm is not within 100 rows and 104 columns"),
-        (block((4, 6), (0, 3), COLS), r"a\.xml: a contour at z 206.0 mm is not within"),  # its outline is in row -1
-        ([Roi(z_of(4), [])], r"a\.xml: a roi with z 206.0, inclusion TRUE and 0 points"),
-        ([Roi("nan", [(1, 1)])], r"a\.xml: a roi with z nan"),
-        ([Roi("", [(1, 1)])], r"a\.xml: roi without imageZposition"),
-        ([Roi("up", [(1, 1)])], r"a\.xml: could not convert string to float: 'up'"),
-        ([Roi(z_of(4), [(1, "1.5")])], r"a\.xml: invalid literal .*'1.5'"),
-        ([Roi(z_of(4), [(1, 1)], "maybe")], r"a\.xml: a roi with z 206.0, inclusion MAYBE"),
+        [[block((20, 22), ROWS, COLS)]],  # in no slice
+        [[block((4, 6), ROWS, (100, 103))]],
+        [[block((4, 6), (0, 3), COLS)]],  # its contour is in row -1
+        [[[Roi(z_of(4), [])]]],
+        [[[Roi("nan", [(1, 1)])]]],
+        [[[Roi("", [(1, 1)])]]],
+        [[[Roi("up", [(1, 1)])]]],
+        [[[Roi(z_of(4), [(1, "1.5")])]]],
+        [[[Roi(z_of(4), [(1, 10**30)])]]],
+        [[[Roi(z_of(4), [(1, 1)], "maybe")]]],
+        [],  # no reader
     ],
 )
-def test_contours_that_cannot_be(tmp_path, nodule, message):
-    with pytest.raises(InputError, match=message):
-        mask_of(tmp_path, [[nodule]])
+def test_invalid_contours(tmp_path, readings):
+    with refused(tmp_path / "xml" / "a.xml"):
+        mask_of(tmp_path, readings)
 
 
-def test_no_reader(tmp_path):
-    with pytest.raises(InputError, match=r"a\.xml: no readingSession"):
-        mask_of(tmp_path, [])
-
-
-# Which file is about which scan
+# Files of scans
 
 SOME = [[block((4, 6), ROWS, COLS)]]
 
@@ -251,27 +248,27 @@ def test_files_are_found_by_the_series_they_name(tmp_path):
     found, unreadable = find_readings(folder)
     assert found == expected
     assert len(unreadable) == 2
-    assert "page.xml: no LidcReadMessage" in unreadable[0]
-    assert "wrong.xml: cannot be read as XML (syntax error: line 1, column 0)" in unreadable[1]
+    assert unreadable[0].startswith(f"{folder / 'page.xml'}: ")
+    assert unreadable[1].startswith(f"{folder / 'wrong.xml'}: ")
 
 
 def test_folders_that_cannot_be_used(tmp_path):
-    with pytest.raises(InputError, match=r"nowhere: no such folder; .*--lidc-xml"):
+    with refused(tmp_path / "nowhere", "--lidc-xml"):
         find_readings(tmp_path / "nowhere")
     write_readings(tmp_path / "chest.xml", "1.4", SOME, root="IdriReadMessage")
-    with pytest.raises(InputError, match="no XML file of LIDC-IDRI's CT scans in this folder"):
+    with refused(tmp_path, "--lidc-xml"):
         find_readings(tmp_path)
     write_readings(tmp_path / "a.xml", "1.2", SOME)
     write_readings(tmp_path / "b.xml", "1.2", [*SOME, []])
-    with pytest.raises(InputError, match=r"b\.xml: the same series as .*a\.xml, with other contours"):
+    with refused(tmp_path / "b.xml"):
         find_readings(tmp_path)
 
 
 def test_no_more_than_the_head_is_read(tmp_path):
     path = write_readings(tmp_path / "a.xml", "1.2", SOME * 50)
     path.write_bytes(path.read_bytes()[: 2**15])
-    assert read_series_uid(path) == "1.2"  # that the rest is missing is found when contours are needed
-    with pytest.raises(InputError, match=r"a\.xml: cannot be read as XML \(.*\); download it again"):
+    assert read_series_uid(path) == "1.2"  # reading the contours finds that the rest is missing
+    with refused(path):
         Ct(write_scan(tmp_path / "1.2.mhd", make_hu([])), [], LidcRule(path)).positive_indexes  # noqa: B018
 
 
@@ -287,6 +284,7 @@ HOSTILE = [
     "",
     "\0\0\0",
 ]
+HOSTILE += [f"<!--{'x' * 2**15}-->\n{text}" for text in HOSTILE[:2]]  # only expat itself sees this DOCTYPE
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -295,8 +293,5 @@ def test_hostile_files(tmp_path, text, encoding):
     (tmp_path / "secret").write_text("1.2")
     path = tmp_path / "a.xml"
     path.write_bytes(text.replace("SECRET", str(tmp_path / "secret")).encode(encoding))
-    with pytest.raises(InputError, match=r"a\.xml: ") as error:
+    with refused(path):
         read_series_uid(path)
-    assert "\n" not in str(error.value)
-    if "DOCTYPE" in text:
-        assert "a DOCTYPE, which" in str(error.value)

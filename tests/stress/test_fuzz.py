@@ -1,4 +1,4 @@
-"""The readers on damaged files: a short run of `stress.fuzz`, and texts that hypothesis makes up."""
+"""The readers on damaged files: a short run of `stress.fuzz`, and hypothesis."""
 
 import os
 import signal
@@ -6,7 +6,6 @@ import struct
 from contextlib import suppress
 from functools import partial
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -14,14 +13,16 @@ from p2ch13.labels.candidates import get_candidate_info_list
 from p2ch13.labels.lidc import read_readings, read_series_uid
 from p2ch13.util.errors import InputError
 from p2ch13.volumes.files import read_header
-from p2ch13.volumes.headers import read_metaimage_fields, read_nrrd_fields
-from stress import fuzz, kinds
+from p2ch13.volumes.formats import find_nrrd_voxels, read_metaimage_fields
+from stress import fuzz
 from stress.fuzz import Tally, format_table, read_files
+from stress.kinds import KINDS, Kind
+from tests.support.checks import refused
 from tests.support.dicom_files import write_series
 from tests.support.lidc_files import write_readings
 from tests.support.scan_files import make_hu, write_scan
 
-# The same examples in each run, and few: `stress.fuzz` has the many.
+# Few examples, the same in each run; `stress.fuzz` has many.
 SHORT = settings(
     derandomize=True, max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -29,18 +30,18 @@ NUMBERS = st.integers() | st.floats() | st.text("0123456789.eE+-_naifx ", max_si
 
 
 def test_every_kind_ends_in_a_documented_error_or_none():
-    kind_count = len(fuzz.kind_names())
+    kind_count = len(KINDS)
     tallies = fuzz.fuzz(5 * kind_count, seed=3)
     assert [tally.file_count for tally in tallies.values()] == [5] * kind_count
     assert [tally.failures for tally in tallies.values()] == [[]] * kind_count
     assert sum(tally.refused for tally in tallies.values()) > 2 * kind_count
 
 
-def read_badly(folder, as_it_should):
-    """A reader that behaves only before its files are mutated."""
+def read_badly(folder, deed):
+    """Misbehave once the files are mutated."""
     if folder.name != "mutated":
         return
-    as_it_should()
+    deed()
 
 
 def hang():
@@ -49,7 +50,7 @@ def hang():
 
 
 def read_with_bad_readers(seed, first, stop, outcomes):
-    """`stress.fuzz.read_files`, in a process of its own, of kinds whose readers do what no reader should."""
+    """Run `stress.fuzz.read_files` in a process, on kinds with misbehaving readers."""
     deeds = [
         lambda: {}["key"],
         lambda: None,
@@ -59,9 +60,7 @@ def read_with_bad_readers(seed, first, stop, outcomes):
         hang,
         lambda: os.kill(os.getpid(), signal.SIGSEGV),
     ]
-    kinds.KINDS = {
-        str(ndx): fuzz.Kind(write_any, partial(read_badly, as_it_should=deed)) for ndx, deed in enumerate(deeds)
-    }
+    fuzz.KINDS = {str(ndx): Kind(write_any, partial(read_badly, deed=deed)) for ndx, deed in enumerate(deeds)}
     fuzz.TIME_LIMIT_S = 0.3
     read_files(seed, first, stop, outcomes)
 
@@ -76,8 +75,8 @@ def write_any(folder):
     return [folder / "file"]
 
 
-def test_what_readers_should_not_do_is_noticed(monkeypatch):
-    """Each time the next file is read all the same."""
+def test_misbehaving_readers_fail(monkeypatch):
+    """After each failure the next file is read."""
     monkeypatch.setattr(fuzz, "read_files", read_with_bad_readers)
     outcomes = [outcome for _, outcome in fuzz.read_all(7, seed=0)]
     assert outcomes == [
@@ -91,7 +90,7 @@ def test_what_readers_should_not_do_is_noticed(monkeypatch):
     ]
 
 
-def test_a_table_of_what_became_of_the_files():
+def test_the_table():
     table = format_table({"CSV": Tally(refused=1200, read=3, failures=["file 7 (CSV): KeyError: 5"])})
     assert table.splitlines()[-1] == "| CSV | 1,204 | 1,200 | 3 | 1 |"
 
@@ -136,7 +135,7 @@ def test_numbers_of_a_metaimage(tmp_path, key, numbers):
 def test_a_header_of_anything(tmp_path, data):
     for name, start in (("a.mhd", b"NDims = 3\n"), ("a.nrrd", b"NRRD0004\n")):
         (tmp_path / name).write_bytes(start + data)
-        for read in (read_metaimage_fields, read_nrrd_fields, read_header):
+        for read in (read_metaimage_fields, find_nrrd_voxels, read_header):
             with suppress(InputError):
                 read(tmp_path / name)
 
@@ -172,5 +171,5 @@ def test_rows_that_no_file_can_hold(tmp_path):
             at = content.index(tag) + len(tag)
             content = content[:at] + struct.pack("<H", 65_535) + content[at + 2 :]
         file.write_bytes(content)
-    with pytest.raises(InputError, match=r"bytes, but|damaged DICOM file|no DICOM"):
+    with refused():
         read_header(tmp_path)

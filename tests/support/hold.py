@@ -1,4 +1,4 @@
-"""Interrupt a program where a test wants it, not where it happens to be: on a busy machine it may be over by then."""
+"""Hold a process at a given call, so that a test interrupts it there even on a busy machine."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def hold(where: str, reached: str, count: int = 1) -> None:
-    """Have this process wait in the `count`-th call of a function, which does not begin, until a file is removed.
+    """Make this process wait at the start of the `count`-th call of a function until a file is removed.
 
     Args:
         where: "module:function" or "module:Class.method".
-        reached: the file; it is made when the call is there.
+        reached: the file; it is created when the call is reached.
     """
     module, _, path = where.partition(":")
     *owners, name = path.split(".")
@@ -41,7 +41,7 @@ def hold(where: str, reached: str, count: int = 1) -> None:
 def start_held(
     program: str, where: str, reached: Path, count: int = 1, arguments: Sequence[object] = (), **options: Any
 ) -> subprocess.Popen[str]:
-    """Start Python code in a process of its own. Returns when it is held, with its output in pipes."""
+    """Start Python code in a process and return when it is held; its output goes to pipes."""
     code = f"from tests.support.hold import hold; hold({where!r}, {str(reached)!r}, {count})\n{program}"
     command = [sys.executable, "-c", code, *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": REPOSITORY}
@@ -51,7 +51,7 @@ def start_held(
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    """Until there is such a file, which the process makes."""
+    """Wait until the process has created a file."""
     while not path.exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)

@@ -3,7 +3,7 @@ import math
 import os
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -79,7 +79,7 @@ def test_two_epochs_for_real(options, tmp_path):
     assert (state["epoch"], state["totalTrainingSamples_count"]) == (2, 128)
     assert state["model_name"] == "UNetWrapper"
     assert state["sys_argv"][-1] == "tiny"
-    assert TrainingConfig(**state["config"]).augment_noise
+    assert TrainingConfig.from_dict(state["config"]).augment_noise
 
 
 def test_the_launcher_is_the_same_program(tmp_path):
@@ -90,14 +90,6 @@ def test_the_launcher_is_the_same_program(tmp_path):
     assert helps[0].returncode == 0
     assert helps[0].stdout == helps[1].stdout
     assert "--augment-offset" in helps[0].stdout
-
-
-def test_options_are_read_without_torch():
-    """It takes seconds to import, which a mistyped option should not."""
-    code = "import sys; from p2ch13.training.__main__ import main\nprint('torch' in sys.modules)\nmain(['--epoch'])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY)
-    assert done.stdout == "False\n"
-    assert done.returncode == 2
 
 
 def test_a_saved_model_predicts_what_the_trained_one_does(options):
@@ -288,7 +280,7 @@ def test_the_strong_preset_for_real(options, tmp_path, capsys):
     averaged, trained = state["model_state"]["unet.last.weight"], state["trained_state"]["unet.last.weight"]
     assert not torch.equal(averaged, trained)
     assert torch.allclose(averaged, trained, atol=0.1)
-    assert TrainingConfig(**state["config"]).preset == "strong"
+    assert TrainingConfig.from_dict(state["config"]).preset == "strong"
     events = {
         mode: EventAccumulator(str(next((tmp_path / "runs" / "p2ch13").glob(f"*_{mode}_*")))).Reload()
         for mode in ("trn", "val")
@@ -598,32 +590,36 @@ def test_options_from_a_file(tmp_path, capsys):
     assert (config.batch_dice, config.ema) == (False, True)
     assert parse_config(["--config", str(path)]).threads == "auto"
     assert parse_config(["--config", str(path), "--threads", "4"]).threads == 4
-    for content, parts in {
-        '{"epoch": 3}': ("there is no option epoch; is it epochs?",),
-        '{"epochs": "3"}': ("epochs is '3', not a whole number",),
-        '{"epochs": true}': ("epochs is True, not a whole number",),
-        '{"epochs": 0}': ("argument --epochs: 0 is less than 1",),
-        '{"precision": "fp8"}': ("argument --precision: invalid choice: 'fp8'",),
-        '{"negatives": 1.5}': ("1.5 is not between 0 and 1",),
-        '{"augment_flip": 1}': ("augment_flip is 1, not true or false",),
-        '{"comment": "../w4"}': ("cannot be part of a file name",),
-        "[1]": ("holds no options",),
-        '{"threads": "many"}': ("argument --threads: 'many' is not a whole number",),
-        '{"threads": 0}': ("argument --threads: 0 is less than 1",),
-        '{"threads": 1.5}': ("threads is 1.5, not a whole number",),
-        "{": ("cannot be read as options",),
-        "[" * 100_000: ("cannot be read as options",),
+    for content, option in {
+        '{"epoch": 3}': "--epoch",
+        '{"epochs": true}': "--epochs",
+        '{"epochs": [3]}': "--epochs",
+        '{"negatives": 1.5}': "--negatives",
+        '{"negatives": NaN}': "--negatives",
+        '{"data_dir": 3}': "--data-dir",
+        '{"comment": "../w4"}': "comment",
+        '{"threads": "many"}': "--threads",
+        '{"network": "os.system"}': "--network",
+        '{"warm_up_cosine": 1}': "--lr-schedule",
+        "[1]": None,
+        "{": None,
+        "[" * 100_000: None,
     }.items():
         path.write_text(content)
+        with refused(path=path, option=option):
+            parse_config(["--config", str(path)])
         assert run("--config", str(path)) == 2
-        assert_one_line(capsys, "config.json: ", *parts)
-    assert run("--deterministic", "--compile", "yes") == 2
-    assert_one_line(capsys, "--deterministic: compiled code makes no such promise")
+        assert_one_line(capsys, "config.json: ")
+    with refused(option="--deterministic"):
+        parse_config(["--deterministic", "--compile", "yes"])
+    with refused(option="--resume"):
+        path.write_text("{}")
+        parse_config(["--resume", "--config", str(path)])
 
 
 def write_config(path, *options):
     """A run's config.json, which names every option."""
-    path.write_text(json.dumps(asdict(parse_config(options))))
+    path.write_text(json.dumps(parse_config(options).as_dict()))
     return ["--config", str(path)]
 
 
@@ -714,17 +710,14 @@ def test_mistakes_end_in_one_line(options, folders, tmp_path, capsys):
     ("mistyped", "message"),
     [
         (["--epoch-count", "3"], "unrecognized arguments: --epoch-count"),
-        (["--epochs", "0"], "0 is less than 1"),
-        (["--epochs", "many"], "'many' is not a whole number"),
-        (["--precision", "fp8"], "invalid choice: 'fp8'"),
-        (["--preset", "weak"], "invalid choice: 'weak'"),
-        (["--negatives", "2"], "2 is not between 0 and 1"),
-        (["../comment"], "cannot be part of a file name"),
+        (["--epochs", "0"], "argument --epochs: 0 is less than 1"),
+        (["--precision", "fp8"], "argument --precision: invalid choice: 'fp8'"),
+        (["../comment"], "argument comment: '../comment' cannot be part of a file name"),
     ],
 )
 def test_mistyped_options(capsys, mistyped, message):
     assert run(*mistyped) == 2
-    assert message in capsys.readouterr().err
+    assert f"error: {message}" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_real_ct(luna_sample, options, tmp_path):

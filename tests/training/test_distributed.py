@@ -169,8 +169,8 @@ def test_precache_shares_out_the_scans(folders, tmp_path):
     output = run(REPOSITORY / "precache.py", "--data-dir", folders.data_dir, "--cache-dir", folders.cache_dir)
     assert "Process 1 of 2: Cached 2 scans, skipped 0." in output
     assert "Process 2 of 2: Cached 2 scans, skipped 0." in output
-    ct_cache = CtCache(folders)
-    assert all(ct_cache.is_complete(series_uid) for series_uid in ct_cache.series_list)
+    ct_cache = CtCache.open(folders)
+    assert all(ct_cache.is_complete(series_uid) for series_uid in ct_cache.index.series_list)
 
 
 @pytest.mark.slow
@@ -188,8 +188,8 @@ def test_two_precaches_of_one_folder(luna_dir, tmp_path):
     for process in processes:
         output, _ = process.communicate(timeout=60)
         assert process.returncode == 0, output
-    ct_cache = CtCache(folders)
-    assert all(ct_cache.is_complete(series_uid) for series_uid in ct_cache.series_list)
+    ct_cache = CtCache.open(folders)
+    assert all(ct_cache.is_complete(series_uid) for series_uid in ct_cache.index.series_list)
 
 
 def test_too_few_samples_for_the_processes(options, monkeypatch):

@@ -10,8 +10,8 @@ import zlib
 import numpy as np
 import pytest
 
-from p2ch13.config import CENTRES_ALONE, CropChoice, Folders, LabelOptions
-from p2ch13.data.cache import CtCache
+from p2ch13.config import CENTRES_ALONE, CropChoice, LabelOptions
+from p2ch13.data.index import ScanIndex
 from p2ch13.training.provenance import (
     FINGERPRINT_VERSION,
     fingerprint_data,
@@ -56,7 +56,7 @@ def test_without_git_there_is_no_commit(tmp_path, monkeypatch):
 
 
 def fingerprint(data_dir, labels=None, series=tuple(TINY_SCANS), choice=CENTRES_ALONE):
-    return fingerprint_data(CtCache(Folders(data_dir, data_dir / "no-cache"), labels), series, choice)
+    return fingerprint_data(ScanIndex(data_dir, labels), series, choice)
 
 
 def test_a_copy_of_the_data_has_the_same_fingerprint(luna_dir, tmp_path):
@@ -162,21 +162,21 @@ def test_blocks_of_a_file(tmp_path):
 
 def test_states_of_the_first_version(luna_dir, caplog):
     """Their fingerprints say nothing of candidates and voxels; what they do say has to be true."""
-    ct_cache = CtCache(Folders(luna_dir, luna_dir / "no-cache"))
+    index = ScanIndex(luna_dir)
     series = tuple(TINY_SCANS)
-    current, saved = fingerprint_data(ct_cache, series), fingerprint_first_version(ct_cache, series)
+    current, saved = fingerprint_data(index, series), fingerprint_first_version(index, series)
     assert current.startswith(f"{FINGERPRINT_VERSION}:")
     # As it was computed before there were versions: of the UID, files, places and rule of each series.
     digest = hashlib.sha256()
     for uid in series:
         files = [[f"{uid}{end}", (luna_dir / "subset0" / f"{uid}{end}").stat().st_size] for end in (".mhd", ".raw")]
-        places = [[*nodule.center_xyz, nodule.diameter_mm] for nodule in ct_cache.nodules[uid]]
+        places = [[*nodule.center_xyz, nodule.diameter_mm] for nodule in index.nodules[uid]]
         digest.update(json.dumps([uid, files, places, [-700, []]]).encode())
     assert saved == digest.hexdigest()
 
-    assert renew_fingerprint(saved, current, ct_cache, series) == current
+    assert renew_fingerprint(saved, current, index, series) == current
     assert "is of an earlier version" in caplog.text
     caplog.clear()
-    assert renew_fingerprint("0" * 64, current, ct_cache, series) == "0" * 64
-    assert renew_fingerprint(current, current, ct_cache, series) == current
+    assert renew_fingerprint("0" * 64, current, index, series) == "0" * 64
+    assert renew_fingerprint(current, current, index, series) == current
     assert not caplog.records

@@ -254,7 +254,7 @@ def test_the_number_format_is_kept(monkeypatch, caplog, precision, saved, can, e
 
 def test_the_number_format_is_saved(options, tmp_path):
     app = SegmentationTrainingApp([*options, "--epochs", "1", "--precision", "bf16"])
-    resume_run(app.run, app.settings, app.learner, app.init_train_ds().ct_cache)
+    resume_run(app.run, app.settings, app.learner, app.init_train_ds().index)
     app.save_model(None, is_best=False)
     assert last_state(tmp_path)["dtype"] == "bfloat16"
 

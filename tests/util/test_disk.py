@@ -10,11 +10,11 @@ import diskcache
 import numpy as np
 import pytest
 from diskcache.core import MODE_BINARY, MODE_PICKLE
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from p2ch13.util.disk import PREFIX, ArrayDisk, CacheError, DamagedEntryError, cache_errors, decode, encode, get_cache
-from tests.support.checks import Intruder
+from tests.support.checks import Intruder, refused
 
 
 def test_values_come_back_as_they_were(tmp_path):
@@ -33,7 +33,7 @@ def test_an_array_takes_its_own_bytes(tmp_path):
 
 
 def test_nothing_is_evicted(tmp_path):
-    """diskcache's own limit is 1 GB in all."""
+    """diskcache's default limit is 1 GB."""
     cache = get_cache(tmp_path)
     assert cache.size_limit > 1e15
     assert cache.eviction_policy == "none"
@@ -72,9 +72,10 @@ def nest(children):
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), nest, max_leaves=8))
+@example({"dtype": ",", "shape": []})  # a SyntaxError of NumPy
 @settings(derandomize=True, max_examples=200, deadline=None)
 def test_a_value_of_any_shape_is_decoded_or_refused(value):
-    """With a checksum that matches, as another program could put it there."""
+    """With a matching checksum, as another program could forge it."""
     text = json.dumps([value]).encode()
     body = text + bytes(16)
     with suppress(DamagedEntryError):
@@ -82,14 +83,14 @@ def test_a_value_of_any_shape_is_decoded_or_refused(value):
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, f'[{{"dtype": "<i2", "shape": [{10**30}]}}]'])
-def test_a_forged_value_that_is_too_much_to_decode(text):
+def test_a_forged_value_that_is_too_large(text):
     body = text.encode()
     with pytest.raises(DamagedEntryError):
         decode(PREFIX.pack(zlib.crc32(body), len(body)) + body)
 
 
 def plant(folder, code, as_file):
-    """In place of every value of the cache a pickle, in the database or in a file, in diskcache's own mode for one."""
+    """Replace every value of the cache with a pickle, in the database or in a file, as diskcache stores it."""
     with closing(sqlite3.connect(folder / "cache.db")) as database, database:
         if as_file:
             (folder / "ab" / "cd").mkdir(parents=True)
@@ -107,7 +108,7 @@ def test_a_planted_pickle_does_not_run(tmp_path, as_file):
     intruder = tmp_path / "intruder_was_here"
     plant(tmp_path / "cache", pickle.dumps(Intruder(intruder)), as_file)
     diskcache.Cache(str(tmp_path / "cache")).get("key")
-    assert intruder.exists()  # so that it is known to be planted well
+    assert intruder.exists()  # the pickle would run
     intruder.unlink()
     with diskcache.Cache(str(tmp_path / "cache"), disk=ArrayDisk) as cache, pytest.raises(DamagedEntryError):
         cache.get("key")
@@ -143,12 +144,12 @@ def test_a_missing_value_file_is_noticed(tmp_path):
     cache = get_cache(tmp_path)
     cache.set("key", [np.zeros(100_000)])
     next(tmp_path.rglob("*.val")).unlink()
-    with pytest.raises(DamagedEntryError, match="No such file"):
+    with pytest.raises(DamagedEntryError):
         cache.get("key")
 
 
 def fill(folder):
-    """A cache with values in the database and in files. Returns: its database."""
+    """Fill a cache with values in the database and in files. Returns: its database."""
     cache = get_cache(folder)
     for ndx in range(500):
         cache.set(f"key {ndx}", ["small" * 20])
@@ -179,71 +180,70 @@ def replace_by_folder(path):
         (replace_by_folder, "cache.db is a folder"),
     ],
 )
-def test_a_damaged_database_is_named_with_the_cure(tmp_path, damage, message):
+def test_a_corrupt_database(tmp_path, damage, message):
     damage(fill(tmp_path / "cache"))
     with pytest.raises(CacheError) as error, cache_errors(tmp_path / "cache"):
         cache = get_cache(tmp_path / "cache")
         for ndx in range(500):
             cache.get(f"key {ndx}")
-    assert str(error.value).startswith(f"{tmp_path / 'cache'}: a damaged cache (")
-    assert message in str(error.value)
-    assert "remove this folder, and precache.py makes it anew" in str(error.value)
+    assert error.value.path == tmp_path / "cache"
+    assert message in str(error.value)  # SQLite's word, or ours for what it does not notice
 
 
 def test_an_empty_database_without_values_is_filled(tmp_path):
-    """What is left of a process that was killed as it made one."""
+    """As left by a process that was killed while it created one."""
     (tmp_path / "cache.db").write_bytes(b"")
     fill(tmp_path)
     assert get_cache(tmp_path).get("key 7") == ["small" * 20]
 
 
-def test_a_locked_database_is_named_with_the_cure(tmp_path, monkeypatch):
+def test_a_locked_database(tmp_path, monkeypatch):
     monkeypatch.setattr("p2ch13.util.disk.LOCK_TIMEOUT_S", 0.1)
     cache = get_cache(tmp_path)
     cache.set("key", [1])
     with closing(sqlite3.connect(tmp_path / "cache.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         assert cache.get("key") == [1]  # reading goes on
-        with pytest.raises(CacheError, match=r"locked by another process, .* --cache-dir"), cache_errors(tmp_path):
+        with refused(tmp_path), cache_errors(tmp_path):
             cache.set("key", [2])
-        with pytest.raises(CacheError, match=r"locked by another process, .* --cache-dir"):
-            get_cache(tmp_path)
+        with refused(tmp_path, "--cache-dir") as caught:
+            get_cache(tmp_path, "--cache-dir")
+        assert str(caught.value).endswith(" --cache-dir")
     assert get_cache(tmp_path).get("key") == [1]
 
 
 @pytest.mark.parametrize("options", [{}, {"eviction_policy": "none", "disk_min_file_size": 5}])
-def test_a_cache_of_another_program_is_left_alone(tmp_path, options):
+def test_another_programs_cache_is_not_changed(tmp_path, options):
     with diskcache.Cache(str(tmp_path), **options) as other:
         other.set("key", "value")
     with closing(sqlite3.connect(tmp_path / "cache.db")) as database:
         before = list(database.iterdump())
-        with pytest.raises(CacheError, match=r"a cache that another program has made; .* --cache-dir"):
+        with refused(tmp_path):
             get_cache(tmp_path)
         assert list(database.iterdump()) == before
 
 
 def test_settings_are_not_run(tmp_path):
-    """diskcache makes SQL of those whose names begin with sqlite_, and attributes of all."""
+    """diskcache runs those named sqlite_... as SQL, and sets all as attributes."""
     get_cache(tmp_path).close()
     with closing(sqlite3.connect(tmp_path / "cache.db")) as database, database:
         database.execute("INSERT INTO Settings VALUES ('sqlite_journal_mode = delete; PRAGMA x', 1)")
-    with pytest.raises(CacheError, match="another program"):
+    with refused(tmp_path):
         get_cache(tmp_path)
 
 
 @pytest.mark.parametrize(
     "error", [OSError(errno.ENOSPC, "No space left on device"), sqlite3.OperationalError("database or disk is full")]
 )
-def test_a_full_disk_is_named_with_the_cure(tmp_path, error):
-    with pytest.raises(CacheError) as caught, cache_errors(tmp_path):
+def test_a_full_disk(tmp_path, error):
+    with refused(tmp_path, "--cache-dir") as caught, cache_errors(tmp_path, "--cache-dir"):
         raise error
-    assert str(caught.value).startswith(f"{tmp_path}: the disk is full (")
-    assert "make room, or choose another with --cache-dir" in str(caught.value)
+    assert "make room" in str(caught.value)
 
 
 def test_a_folder_that_cannot_be_used(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(CacheError, match=r"file.*: cannot be used as cache .* --cache-dir"):
+    with refused(tmp_path / "file" / "cache"):
         get_cache(tmp_path / "file" / "cache")
 
 
@@ -256,7 +256,7 @@ def test_a_folder_that_is_read_only(tmp_path, is_filled):
         fill(folder).chmod(0o444)
     folder.chmod(0o555)
     try:
-        with pytest.raises(CacheError, match=r"cache: cannot be used as cache .* --cache-dir"):
+        with refused(folder):
             get_cache(folder)
     finally:
         folder.chmod(0o755)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from p2ch13.util.morphology import distance_to, grow_by_cross, open_by_ball, open_by_cross
+from p2ch13.util.morphology import dilate_by_cross, distance_to, open_by_ball, open_by_cross
 
 VX_SIZE_IRC = (2.0, 0.7, 0.5)
 
@@ -12,17 +12,21 @@ def block(shape, *bounds):
     return mask
 
 
-def test_open_by_cross():
-    plate = block((3, 7, 7), (1, 2), (1, 6), (2, 5))
-    opened = open_by_cross(plate, (0, 1, 1))
-    assert opened.sum() == 5 * 3 - 4  # its corners
-    assert not (opened & ~plate).any()
-    assert not open_by_cross(plate, (1, 1, 1)).any()
+def shifted(mask, radii, beyond):
+    """The mask and its neighbors over faces, along the axes with a radius; `beyond` is outside of the array."""
+    padded = np.pad(mask, 1, constant_values=beyond)
+    inner = (slice(1, -1),) * 3
+    return [mask, *(np.roll(padded, by, axis)[inner] for axis, radius in enumerate(radii) if radius for by in (-1, 1))]
 
 
-def test_grow_by_cross():
-    grown = grow_by_cross(block((3, 5, 5), (1, 2), (2, 3), (2, 3)), (0, 1, 1))
-    assert sorted(map(tuple, np.argwhere(grown).tolist())) == [(1, 1, 2), (1, 2, 1), (1, 2, 2), (1, 2, 3), (1, 3, 2)]
+@pytest.mark.parametrize("radii", [(1, 1, 1), (0, 1, 1), (1, 0, 1), (0, 0, 0)])
+@pytest.mark.parametrize("shape", [(6, 7, 8), (1, 5, 9)])
+def test_cross_by_shifted_masks(radii, shape):
+    mask = np.random.default_rng(0).random(shape) < 0.8
+    dilated = np.any(shifted(mask, radii, False), axis=0)
+    eroded = np.all(shifted(mask, radii, True), axis=0)
+    np.testing.assert_array_equal(dilate_by_cross(mask, radii), dilated)
+    np.testing.assert_array_equal(open_by_cross(mask, radii), np.any(shifted(eroded, radii, False), axis=0))
 
 
 def test_distance_to():

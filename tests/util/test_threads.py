@@ -1,14 +1,14 @@
-"""The cores that a process may use, and how many threads are chosen, by a clock of the test's own."""
+"""The cores that a process may use, and the choice of threads by a simulated clock."""
 
 import os
 from collections import Counter
 
 import pytest
 
-from p2ch13 import precache
-from p2ch13.acquisition import import_dicom
-from p2ch13.phantom import __main__ as phantom_main
+from p2ch13.config import ImportOptions, PrecacheOptions
+from p2ch13.phantom.__main__ import PhantomOptions
 from p2ch13.util import threads
+from p2ch13.util.options import list_options
 from p2ch13.util.threads import ThreadTuner, available_cores, halvings
 
 # Files below the root -> cores, of eight that the process may run on.
@@ -87,9 +87,9 @@ def test_halvings(count, expected):
 
 
 class Machine:
-    """Takes `seconds[count]` for a step on so many threads, of which the calling thread gets a core for a share.
+    """Simulates steps of `seconds[count]`, of which the calling thread has a core for `own_share[count]`.
 
-    Attributes: `now`, seconds since the start; `steps`, how many were run on each number of threads.
+    Attributes: `now`, seconds since the start; `steps`, their number by count of threads.
     """
 
     def __init__(self, seconds, own_share):
@@ -282,7 +282,6 @@ def test_long_steps_are_measured_once():
     assert threads.LONG_S <= 2.0
 
 
-@pytest.mark.parametrize("module", [precache, import_dicom, phantom_main])
-def test_as_many_worker_processes_as_cores_to_use(monkeypatch, module):
-    monkeypatch.setattr(module, "available_cores", lambda: 3)
-    assert module.build_parser().get_default("num_workers") == 3
+@pytest.mark.parametrize("options", [PrecacheOptions, ImportOptions, PhantomOptions])
+def test_as_many_worker_processes_as_cores_to_use(options):
+    assert list_options(options)["num_workers"].default is available_cores

@@ -5,9 +5,9 @@ from pydicom import dcmread
 
 from p2ch13.data.ct import Ct
 from p2ch13.util.coordinates import irc2xyz
-from p2ch13.util.errors import InputError
 from p2ch13.volumes.dicom import list_series
 from p2ch13.volumes.files import read_header, read_voxels
+from tests.support.checks import refused
 from tests.support.dicom_files import ORIGIN_XYZ, SERIES_UID, SLICE_SPACING, write_series
 from tests.support.scan_files import Ball, make_hu
 
@@ -42,7 +42,7 @@ def test_slices_are_in_the_order_of_their_positions(tmp_path, hu):
 
 
 def test_slices_from_head_to_feet(tmp_path, hu):
-    """Files in the order of the scanner; the array is in that of the normal, and its origin the last file's."""
+    """The array is in the order of the normal, and its origin is the last file's."""
     write_series(tmp_path, hu, step_xyz=(0, 0, -SLICE_SPACING))
     ct = Ct(tmp_path)
     np.testing.assert_array_equal(ct.hu, hu[::-1])
@@ -79,7 +79,7 @@ def test_of_several_series_one_is_asked_for(tmp_path, hu):
     assert Ct(tmp_path).series_uid == SERIES_UID  # the largest
     ct = Ct(tmp_path, series_uid=OTHER_UID)
     np.testing.assert_array_equal(ct.hu, hu[:3] + 7)
-    with pytest.raises(InputError, match=f"no series 1.2.9; there is .*{SERIES_UID}"):
+    with refused(tmp_path):
         Ct(tmp_path, series_uid="1.2.9")
 
 
@@ -90,48 +90,48 @@ def test_a_single_slice(tmp_path, hu):
 
 def test_a_folder_without_dicom(tmp_path, capfd):
     (tmp_path / "readme.txt").write_text("not DICOM")
-    with pytest.raises(InputError, match="no DICOM files in this folder"):
+    with refused(tmp_path):
         read_header(tmp_path)
     assert capfd.readouterr().err == ""
 
 
 def test_a_missing_slice_is_named(tmp_path, hu):
     write_series(tmp_path, hu)[3].unlink()
-    with pytest.raises(InputError, match=r"004\.dcm: a slice is missing before it: 5\.00 mm from 002\.dcm.* 2\.50 mm"):
+    with refused(tmp_path / "004.dcm"):
         read_header(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("attributes", "message"),
+    "attributes",
     [
-        ({"PixelSpacing": [0.8, 0.5]}, r"004\.dcm: its pixel spacing \[0\.5, 0\.8\] differ from \[0\.5, 0\.75\]"),
-        ({"ImageOrientationPatient": [1, 0, 0, 0, 0, 1]}, r"004\.dcm: its orientation .* in 000\.dcm"),
-        ({"ImagePositionPatient": [-30, -40, 207.5]}, r"004\.dcm: in the same place as 003\.dcm"),
-        ({"ImagePositionPatient": [-30, -40, 210.5]}, r"004\.dcm: slices are unevenly spaced before it: 3\.00 mm"),
-        ({"Modality": "MR"}, r"004\.dcm: an image of modality 'MR'"),
-        ({"PhotometricInterpretation": "MONOCHROME1"}, r"004\.dcm: MONOCHROME1, bright for dark"),
-        ({"NumberOfFrames": 4}, r"004\.dcm: several frames in one file"),
-        ({"PixelSpacing": None}, r"004\.dcm: PixelSpacing is ''; export the series anew"),
-        ({"ImagePositionPatient": None}, r"004\.dcm: ImagePositionPatient is ''"),
+        {"PixelSpacing": [0.8, 0.5]},
+        {"ImageOrientationPatient": [1, 0, 0, 0, 0, 1]},
+        {"ImagePositionPatient": [-30, -40, 207.5]},  # as 003.dcm
+        {"ImagePositionPatient": [-30, -40, 210.5]},  # uneven
+        {"Modality": "MR"},
+        {"PhotometricInterpretation": "MONOCHROME1"},
+        {"NumberOfFrames": 4},
+        {"PixelSpacing": None},
+        {"ImagePositionPatient": None},
     ],
 )
-def test_slices_that_make_up_no_scan(tmp_path, hu, attributes, message):
+def test_slices_that_make_up_no_scan(tmp_path, hu, attributes):
     files = write_series(tmp_path, hu)
     rewrite(files[4], **attributes)
-    with pytest.raises(InputError, match=message):
+    with refused(files[4]):
         read_header(tmp_path)
 
 
 def test_slices_of_another_size(tmp_path, hu):
     write_series(tmp_path, hu)
     write_series(tmp_path, hu[:1, :10], names=["004.dcm"])
-    with pytest.raises(InputError, match=r"its rows and columns \[\d+, 22\] differ from \[\d+, 22\]"):
+    with refused():
         read_header(tmp_path)
 
 
 def test_a_tilted_gantry(tmp_path, hu):
     write_series(tmp_path, hu, step_xyz=(0, 0.5, 2.5))
-    with pytest.raises(InputError, match="taken with a tilted gantry"):
+    with refused(tmp_path):
         read_header(tmp_path)
 
 
@@ -139,7 +139,7 @@ def test_a_tilted_gantry(tmp_path, hu):
 def test_a_slice_cut_short(tmp_path, hu, ndx):
     files = write_series(tmp_path, hu)
     files[ndx].write_bytes(files[ndx].read_bytes()[:-300])
-    with pytest.raises(InputError, match=rf"00{ndx}\.dcm: a damaged DICOM file"):
+    with refused(files[ndx]):
         read_header(tmp_path)
 
 

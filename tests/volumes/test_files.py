@@ -5,8 +5,8 @@ import os
 import numpy as np
 import pytest
 
-from p2ch13.util.errors import InputError
 from p2ch13.volumes.files import find_scans, read_ahead, read_header, read_voxels, scan_signature
+from tests.support.checks import refused
 from tests.support.scan_files import ORIGIN_XYZ, VX_SIZE_XYZ, Ball, make_hu, write_scan
 
 FORMATS = [("a.mhd", False), ("a.mhd", True), ("a.mha", False), ("a.mha", True), ("a.nii.gz", True), ("a.nii", False)]
@@ -63,7 +63,7 @@ def test_floats_are_rounded_and_kept_within_int16(tmp_path):
 
 def test_nan_is_refused(tmp_path):
     path = write_scan(tmp_path / "a.mha", np.array([[[np.nan, 0.0]]], dtype=np.float32))
-    with pytest.raises(InputError, match=r"a\.mha: some voxels are NaN"):
+    with refused(path):
         read(path)
 
 
@@ -72,56 +72,28 @@ def test_a_file_cut_short_is_refused(tmp_path, hu, name, compress):
     path = write_scan(tmp_path / name, hu, compress=compress)
     data_file = max(tmp_path.iterdir(), key=lambda file: file.stat().st_size)
     data_file.write_bytes(data_file.read_bytes()[:-50])
-    with pytest.raises(InputError, match=r"a\.\w+"):
+    with refused(data_file):
         read(path)
 
 
-def test_a_nifti_that_lacks_voxels_is_refused_though_its_gzip_is_whole(tmp_path, hu):
+def test_a_nifti_without_its_last_voxels_is_refused_although_its_gzip_is_complete(tmp_path, hu):
     path = write_scan(tmp_path / "a.nii.gz", hu)
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-50]))
-    with pytest.raises(InputError, match=r"a\.nii\.gz: 5,582 of 5,632 bytes"):  # 352 + 6 * 20 * 22 * 2
+    with refused(path):
         read(path)
 
 
 def test_a_missing_data_file_is_named(tmp_path, hu):
     path = write_scan(tmp_path / "a.mhd", hu)
     (tmp_path / "a.raw").unlink()
-    with pytest.raises(InputError, match=r"a\.mhd: its data file a\.raw is missing"):
-        read_header(path)
-
-
-@pytest.mark.parametrize("name", ["../secret.raw", "/etc/passwd"])
-def test_a_header_cannot_lead_out_of_its_folder(tmp_path, hu, name):
-    path = write_scan(tmp_path / "scans" / "a.mhd", hu)
-    (tmp_path / "secret.raw").write_bytes(hu.tobytes())
-    edit_header(path, "a.raw", name)
-    with pytest.raises(InputError, match="outside its own folder"):
-        read_header(path)
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("TransformMatrix = 1 0 0 0 1 0 0 0 1", "TransformMatrix = 0 0 0 0 1 0 0 0 1", "is no rotation"),
-        ("ElementSpacing = 0.69999999999999996", "ElementSpacing = -0.7", "repair the header"),
-        ("Offset = -30", "Offset = nan", "repair the header"),
-        ("DimSize = 22 20 6", "DimSize = 22 20 1000000", "5,280 bytes, but a.mhd tells of 880,000,000"),
-        ("DimSize = 22 20 6", "DimSize = 22 20 0", r"a\.mhd: "),
-        ("NDims = 3", "NDims = 2", "NDims is '2'; a CT scan has 3"),
-        ("ElementDataFile = a.raw", "", "a.mhd"),
-    ],
-)
-def test_headers_that_make_no_sense(tmp_path, hu, old, new, message):
-    path = write_scan(tmp_path / "a.mhd", hu)
-    edit_header(path, old, new)
-    with pytest.raises(InputError, match=message):
+    with refused(path):
         read_header(path)
 
 
 def test_no_scan_at_all(tmp_path):
     path = tmp_path / "a.mhd"
     path.write_text("hello\n")
-    with pytest.raises(InputError, match=r"a\.mhd: cannot be read as a scan"):
+    with refused(path, line=1):
         read_header(path)
 
 
@@ -139,13 +111,12 @@ def test_find_scans(tmp_path, hu):
 
 
 def test_find_scans_refuses(tmp_path, hu):
-    with pytest.raises(InputError, match=r"nowhere: no such folder; .*--data-dir"):
+    with refused(tmp_path / "nowhere", "--data-dir"):
         find_scans(tmp_path / "nowhere")
-    with pytest.raises(InputError, match="no scans"):
+    with refused(tmp_path):
         find_scans(tmp_path)
     write_scan(tmp_path / "subset0" / "1.1.mhd", hu)
-    write_scan(tmp_path / "subset3" / "1.1.mha", hu)
-    with pytest.raises(InputError, match=r"subset3/1\.1\.mha: the same series as .*subset0/1\.1\.mhd"):
+    with refused(write_scan(tmp_path / "subset3" / "1.1.mha", hu)):
         find_scans(tmp_path)
 
 
@@ -163,7 +134,7 @@ def test_signature_changes_with_header_and_voxels(tmp_path, hu):
 def test_an_empty_scan(tmp_path):
     path = tmp_path / "a.nrrd"
     path.write_text("NRRD0004\ntype: short\ndimension: 3\nsizes: 4 4 0\nencoding: raw\nendian: little\n\n")
-    with pytest.raises(InputError, match=r"a\.nrrd: "):
+    with refused(path):
         read_header(path)
 
 

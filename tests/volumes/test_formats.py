@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from p2ch13.util.errors import InputError
 from p2ch13.volumes.files import read_header, read_voxels
-from p2ch13.volumes.headers import DEFLATE_RATIO, find_voxel_file, nifti_length, read_metaimage_fields
+from p2ch13.volumes.formats import find_voxel_file, nifti_length, read_metaimage_fields
+from p2ch13.volumes.headers import DEFLATE_RATIO
+from tests.support.checks import refused
 from tests.support.scan_files import IDENTITY, ORIGIN_XYZ, Ball, make_hu, write_scan
 
 
@@ -24,7 +25,7 @@ def edit(path, old, new):
 
 
 def write_secret(tmp_path, hu):
-    """Voxels outside of the scans' folder, and a folder for scans."""
+    """Write voxels outside of the scans' folder, and make that folder."""
     (tmp_path / "secret.raw").write_bytes(hu.tobytes())
     (tmp_path / "scans").mkdir()
     return tmp_path / "scans"
@@ -35,7 +36,7 @@ def write_secret(tmp_path, hu):
 def test_metaimage_cannot_lead_out_of_its_folder(tmp_path, hu, suffix, name):
     path = write_scan(write_secret(tmp_path, hu) / f"a{suffix}", hu)
     edit(path, "a.raw" if suffix == ".mhd" else "LOCAL", name)
-    with pytest.raises(InputError, match="outside its own folder"):
+    with refused(path):
         read_header(path)
 
 
@@ -45,39 +46,41 @@ def test_metaimage_cannot_lead_out_of_its_folder(tmp_path, hu, suffix, name):
 def test_voxels_in_several_files_are_refused(tmp_path, hu, name):
     path = write_scan(write_secret(tmp_path, hu) / "a.mhd", hu)
     edit(path, "a.raw", name)
-    with pytest.raises(InputError, match=r"not in one file; save it as \.mha"):
+    with refused(path):
         read_header(path)
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "message"),
+    ("old", "new"),
     [
-        (
-            "ElementDataFile",
-            "ElementDataFile = ../secret.raw\nElementDataFile",
-            "outside its own folder",
-        ),  # ITK's choice
-        ("ElementDataFile", "ElementDataFile: ../secret.raw\nElementDataFile", "cannot be read as a scan"),
-        ("ElementType = MET_SHORT", "ElementType = MET_SHORT\nElementType = MET_UCHAR", "cannot be read as a scan"),
-        ("NDims = 3", "NDims = 3\nComment = \x01", "cannot be read as a scan"),
-        ("DimSize = 22 20 6", "DimSize = 22 20", "DimSize is '22 20'; repair the header"),
-        ("DimSize = 22 20 6", "DimSize = 22 20 99999999999999999999", "DimSize is .*; repair the header"),
-        ("DimSize = 22 20 6", "DimSize = 22 20 6.5", "DimSize is .*; repair the header"),
-        ("Offset = -30", "Offset = 1_0", "Offset is .*; repair the header"),
-        ("Offset = -30", "Offset = 1e99", "repair the header"),
-        ("ElementSpacing = 0.6", "ElementSpacing = 1e-9 0.6", "ElementSpacing is .*; repair the header"),
-        ("0.69999999999999996", "1e-9", "voxels of .* mm at .*; repair the header"),
-        ("TransformMatrix = 1 0 0 0 1 0 0 0 1", "TransformMatrix = 1 0 0 0 1 0 0 9 1", "is no rotation"),
+        ("ElementDataFile", "ElementDataFile = ../secret.raw\nElementDataFile"),  # ITK uses the first
+        ("ElementDataFile", "ElementDataFile: ../secret.raw\nElementDataFile"),
+        ("ElementType = MET_SHORT", "ElementType = MET_SHORT\nElementType = MET_UCHAR"),
+        ("NDims = 3", "NDims = 3\nComment = \x01"),
+        ("DimSize = 22 20 6", "DimSize = 22 20"),
+        ("DimSize = 22 20 6", "DimSize = 22 20 99999999999999999999"),
+        ("DimSize = 22 20 6", "DimSize = 22 20 6.5"),
+        ("Offset = -30", "Offset = 1_0"),
+        ("Offset = -30", "Offset = 1e99"),
+        ("ElementSpacing = 0.6", "ElementSpacing = 1e-9 0.6"),
+        ("0.69999999999999996", "1e-9"),
+        ("TransformMatrix = 1 0 0 0 1 0 0 0 1", "TransformMatrix = 1 0 0 0 1 0 0 9 1"),
+        ("TransformMatrix = 1 0 0 0 1 0 0 0 1", "TransformMatrix = 0 0 0 0 1 0 0 0 1"),
+        ("ElementSpacing = 0.69999999999999996", "ElementSpacing = -0.7"),
+        ("Offset = -30", "Offset = nan"),
+        ("DimSize = 22 20 6", "DimSize = 22 20 0"),
+        ("NDims = 3", "NDims = 2"),
+        ("ElementDataFile = a.raw", ""),
     ],
 )
-def test_what_itk_would_read_otherwise_is_refused(tmp_path, hu, old, new, message):
+def test_invalid_headers(tmp_path, hu, old, new):
     path = write_scan(write_secret(tmp_path, hu) / "a.mhd", hu)
     edit(path, old, new)
-    with pytest.raises(InputError, match=message):
+    with refused(path):
         read_header(path)
 
 
-def test_a_line_end_of_dos_and_a_field_that_nobody_knows(tmp_path, hu):
+def test_dos_line_ends_and_an_unknown_field(tmp_path, hu):
     path = write_scan(tmp_path / "a.mhd", hu)
     path.write_bytes(path.read_bytes().replace(b"NDims", b"Series = Lung 1.5\nNDims").replace(b"\n", b"\r\n"))
     assert read_metaimage_fields(path)["Series"] == "Lung 1.5"
@@ -88,7 +91,7 @@ def test_a_line_end_of_dos_and_a_field_that_nobody_knows(tmp_path, hu):
 def test_nrrd_in_two_files_is_refused(tmp_path, hu, field):
     path = write_scan(write_secret(tmp_path, hu) / "a.nrrd", hu)
     edit(path, "encoding:", f"{field}\nencoding:")
-    with pytest.raises(InputError, match=r"a\.nrrd: its voxels are in another file"):
+    with refused(path):
         read_header(path)
 
 
@@ -96,7 +99,7 @@ NIFTI_DIM_Z = slice(46, 48)  # bytes of the number of slices, of the header of 3
 
 
 def claim_slices(path, count):
-    """Have a header tell of so many slices."""
+    """Make a header claim this number of slices."""
     if path.name.endswith((".nii", ".nii.gz")):
         open_file = gzip.open if path.name.endswith(".gz") else open
         with open_file(path, "rb") as file:
@@ -112,18 +115,16 @@ def claim_slices(path, count):
 
 @pytest.mark.parametrize("compress", [False, True])
 @pytest.mark.parametrize("name", ["a.mhd", "a.mha", "a.nrrd", "a.nii", "a.nii.gz"])
-def test_more_slices_than_the_file_can_hold_are_refused_before_there_is_room_for_them(
-    tmp_path, hu, name, compress, monkeypatch
-):
+def test_more_slices_than_the_file_can_hold_are_refused_before_allocation(tmp_path, hu, name, compress, monkeypatch):
     path = write_scan(tmp_path / name, hu, compress=compress)
     claim_slices(path, 10**6)
-    monkeypatch.setattr(sitk, "ReadImage", None)  # which makes the room
-    with pytest.raises(InputError, match=r"a\.[\w.]+: [\d,]+ bytes, but a\.[\w.]+ tells of [\d,]+; unpack or download"):
+    monkeypatch.setattr(sitk, "ReadImage", None)  # which allocates the voxels
+    with refused(find_voxel_file(path).path):
         read_voxels(read_header(path))
 
 
 def test_as_much_as_deflate_can_hold(tmp_path):
-    """Nothing that is well compressed is refused: air alone is what compresses best."""
+    """Air alone, which compresses best, is not refused."""
     for name in ("a.mhd", "a.nrrd", "a.nii.gz"):
         path = write_scan(tmp_path / name, np.full((64, 128, 128), -1024, dtype=np.int16), compress=True)
         file = find_voxel_file(path).path
@@ -133,22 +134,22 @@ def test_as_much_as_deflate_can_hold(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.nii", "a.mhd", "a.mha", "a.nrrd"])
 def test_a_files_format_is_that_of_its_name(tmp_path, hu, name):
-    """Left to itself, ITK would try its readers for pictures and microscopes on it as well."""
+    """ITK itself would try its readers of other formats."""
     write_scan(tmp_path / "a.tif", hu)
     (tmp_path / "a.tif").rename(tmp_path / name)
-    with pytest.raises(InputError, match=r"a\.[\w.]+: cannot be read as a scan"):
+    with refused(tmp_path / name):
         read_header(tmp_path / name)
 
 
 def test_other_formats_are_named(tmp_path, hu):
-    with pytest.raises(InputError, match=r"a\.tif: not one of the formats that are read; convert it to \.mhd"):
+    with refused(tmp_path / "a.tif"):
         read_header(write_scan(tmp_path / "a.tif", hu))
 
 
 def test_voxels_that_are_no_numbers(tmp_path, hu):
     image = sitk.GetImageFromArray(hu.astype(np.complex64))
     sitk.WriteImage(image, str(tmp_path / "a.nrrd"))
-    with pytest.raises(InputError, match=r"a\.nrrd: "):
+    with refused(tmp_path / "a.nrrd"):
         read_header(tmp_path / "a.nrrd")
 
 
@@ -158,7 +159,7 @@ def test_a_nifti_offset_that_makes_no_sense(tmp_path, hu, offset):
     data = bytearray(path.read_bytes())
     data[108:112] = struct.pack("<f", offset)
     path.write_bytes(data)
-    with pytest.raises(InputError, match=r"a\.nii"):
+    with refused(path):
         read_voxels(read_header(path))
 
 
@@ -175,7 +176,7 @@ def test_a_damaged_stream_is_refused(tmp_path, hu, name):
     data = bytearray(path.read_bytes())
     data[-30:-10] = bytes(20)
     path.write_bytes(data)
-    with pytest.raises(InputError, match=r"a\."):
+    with refused(path):
         read_voxels(read_header(path))
 
 
