@@ -14,7 +14,7 @@ def make_pixel_network(threshold_hu: float, weight: float = 1.0, bias: float = 0
     """Build a U-Net of one level and one filter; the logit of a pixel is weight * max(HU - threshold, 0) + bias."""
     model = UNetWrapper(**PIXEL_MODEL)
     with torch.no_grad():
-        first, _, _, second, _, _ = model.unet.down_path[0].block
+        first, _, _, second, _, _ = model.unet.down_path[0].block.children()
         for convolution, channel in ((first, 3), (second, 0)):
             convolution.get_parameter("weight").zero_()
             convolution.weight[0, channel, 1, 1] = 1
