@@ -51,6 +51,7 @@ SLICES_PER_NODULE = 5  # cached crops of a nodule at most, if training reads all
 NODULE_THRESHOLD = 0.5  # probability above which a pixel counts as nodule
 NODULE_LOGIT = to_logit(NODULE_THRESHOLD)  # the same as a logit, which is what the network returns
 NETWORKS = {"unet": "p2ch13.network.model:UNetWrapper"}
+NETWORK_NAME = (rf"{'|'.join(NETWORKS)}|[\w.]+:\w+", f"is neither {', '.join(NETWORKS)} nor package.module:Class")
 ACTIVATIONS = ("relu", "leaky_relu")
 AUTO_THREADS = "auto"
 
@@ -195,11 +196,7 @@ class CropOptions(Options):
 class NetworkOptions(Options):
     """Network."""
 
-    network: str = option(
-        "unet",
-        f"{', '.join(NETWORKS)}, or a class of your own as package.module:Class",
-        pattern=(rf"{'|'.join(NETWORKS)}|[\w.]+:\w+", f"is neither {', '.join(NETWORKS)} nor package.module:Class"),
-    )
+    network: str = option("unet", "unet, or a class of your own as package.module:Class", pattern=NETWORK_NAME)
     depth: int = option(3, "levels of the U-Net", choices=range(1, 6))
     filters: int = option(16, "filters of its first level; each further level doubles them", choices=(4, 8, 16, 32, 64))
     space_to_depth: int = option(1, "fold N x N pixels into channels (pixel unshuffle)", low=1)
@@ -239,7 +236,6 @@ class EpochOptions(Options):
 class SamplingOptions(CropOptions):
     """Sampling."""
 
-    batch_size: int = option(16, "crops per optimizer step in each process", low=1)
     hard_negative_candidates: int = option(1, "candidates per negative crop, the hardest of which is used", low=1)
     weight_by_diameter: bool = option(False, "sample nodules in proportion to their diameter")
 
@@ -276,6 +272,7 @@ class LossOptions(Options):
 class OptimizerOptions(Options):
     """Optimizer."""
 
+    batch_size: int = option(16, "crops per step in each process", low=1)
     optimizer: str = option("adam", "muon: momentum with an orthogonalized update", choices=tuple(OPTIMIZERS))
     learning_rate: float = option(1e-3, "learning rate", above=0)
     lr_schedule: str = option("constant", "cosine: linear warm-up, cosine decay", choices=("constant", "cosine"))
@@ -336,8 +333,8 @@ class RunOptions(Options):
 
 @dataclass(frozen=True)
 class TrainingConfig(
-    RunOptions, EpochOptions, Folders, LabelOptions, SamplingOptions, AugmentationOptions,
-    NetworkOptions, LossOptions, OptimizerOptions, SelectionOptions, ComputeOptions,
+    RunOptions, EpochOptions, Folders, LabelOptions, SamplingOptions, AugmentationOptions, NetworkOptions, LossOptions,
+    OptimizerOptions, SelectionOptions, ComputeOptions,
 ):  # fmt: skip
     """Options of a run, as its checkpoints and config.json hold them."""
 
@@ -363,7 +360,7 @@ class TrainingCommand(TrainingConfig):
     config: Path | None = option(
         None, "config.json of another run; --preset replaces what it had from its preset, other options anything"
     )
-    augmented: bool = option(False, "the book's augmentation: flip, offset, scale, rotate, noise")
+    augmented: bool = option(False, "the book's augmentation: flip, offset, scale, rotate, noise", const=True)
 
 
 # Other commands
@@ -392,7 +389,10 @@ class DetectionOptions(ComputeOptions):
     threshold: float = option(NODULE_THRESHOLD, "probability of a finding's voxels", above=0, below=1)
     min_diameter: float = option(MIN_DIAMETER_MM, "smallest finding: mm of a sphere of its volume", low=0)
     lung_mask: bool = option(True, "search the lungs only, and keep findings that touch them")
-    tta: bool = option(False, "average over flipped slices; takes four times as long")
+    tta: bool = option(False, "average over flipped slices; takes four times as long", const=True)
+    network: str | None = option(
+        None, "the checkpoint's network, if not the package's own; its code is imported only then", pattern=NETWORK_NAME
+    )
 
     @property
     def detection(self) -> dict[str, Any]:
@@ -414,8 +414,8 @@ class PredictOptions(DetectionOptions):
     checkpoint: Path = option(REQUIRED, ".state file of training or of the book")
     output: Path = option(REQUIRED, "folder for masks, overlays and nodules.csv")
     format: str = option("nii.gz", "format of masks and probability maps", choices=("nii.gz", "mha", "nrrd"))
-    probability: bool = option(False, "also write a map of each voxel's probability")
-    dicom_seg: bool = option(False, "also write a DICOM Segmentation object for each DICOM series")
+    probability: bool = option(False, "also write a map of each voxel's probability", const=True)
+    dicom_seg: bool = option(False, "also write a DICOM Segmentation object for each DICOM series", const=True)
     series_uid: str | None = option(None, "DICOM series, if a folder has several", shown="the largest")
 
 
@@ -439,7 +439,9 @@ class EvaluationOptions(DataFolder, DetectionOptions):
     val_stride: int | None = option(
         None, "every N-th series, as in training", low=1, exclusive=True, shown="the checkpoint's, or 10"
     )
-    all: bool = option(False, "all series, even those of training; default of --findings alone", exclusive=True)
+    all: bool = option(
+        False, "all series, even those of training; default of --findings alone", const=True, exclusive=True
+    )
     series_uid: str | None = option(None, "this series alone", exclusive=True)
     series: Path | None = option(None, "series that a file lists, one UID a line", exclusive=True)
     annotations: Path | None = option(None, "CSV file of the nodules, instead of those of --data-dir")
@@ -465,7 +467,7 @@ class AblationOptions(EpochOptions, Folders):
     """Study."""
 
     preset: str = option("strong", "recipe that is taken apart", choices=tuple(filter(PRESETS.get, PRESETS)))
-    any_commit: bool = option(False, "reuse scores of other commits of the code; the table names them")
+    any_commit: bool = option(False, "reuse scores of other commits of the code; the table names them", const=True)
     seeds: int = option(3, "runs of each variant", low=1)
     first_seed: int = option(0, "seed of the first run", low=0)
     output: Path = option(Path("data/ablation"), "folder for the table and each run's scores")
@@ -478,10 +480,14 @@ class DownloadOptions(DataFolder):
     subset: tuple[int, ...] | None = option(
         None, "subsets 0 to 9; without a number the CSV files alone", choices=range(10), metavar="N", shown="all, 66 GB"
     )
-    verify: bool = option(False, "download nothing; read every header and report what is missing or corrupt")
-    dry_run: bool = option(False, "show what would be downloaded, and stop")
+    verify: bool = option(
+        False, "download nothing; read every header and report what is missing or corrupt", const=True
+    )
+    dry_run: bool = option(False, "show what would be downloaded, and stop", const=True)
     mirror: str | None = option(None, "URL of a folder that has the files", shown="Zenodo")
-    ignore_checksum: bool = option(False, "accept files of another size, MD5 or number of rows than expected")
+    ignore_checksum: bool = option(
+        False, "accept files of another size, MD5 or number of rows than expected", const=True
+    )
 
 
 @dataclass(frozen=True)
@@ -496,16 +502,17 @@ class ImportOptions(DataFolder, Workers):
     )
 
 
-# Those of `python -m p2ch13.phantom` are its own: it knows nothing of the rest.
-COMMANDS: dict[str, tuple[type[Options], ...]] = {
-    "training": (TrainingCommand,),
-    "predict": (PredictOptions,),
-    "evaluate": (EvaluationOptions, LabelOptions),
-    "precache": (PrecacheOptions,),
-    "ablation": (AblationOptions,),
-    "download": (DownloadOptions,),
-    "import_dicom": (ImportOptions,),
+# `python -m p2ch13.phantom` has its own, since it knows nothing of the rest; `evaluate` reads LabelOptions as well.
+COMMANDS: dict[str, type[Options]] = {
+    "training": TrainingCommand,
+    "predict": PredictOptions,
+    "evaluate": EvaluationOptions,
+    "precache": PrecacheOptions,
+    "ablation": AblationOptions,
+    "download": DownloadOptions,
+    "import_dicom": ImportOptions,
 }
+OF_CHECKPOINT = "as the checkpoint was trained"
 
 
 def make_parser(options: type[Options], prog: str, description: str | None) -> ArgumentParser:
@@ -523,6 +530,6 @@ def parse(options: type[Group], prog: str, description: str | None, sys_argv: Se
 
 if __name__ == "__main__":
     phantom = import_module("p2ch13.phantom.__main__")
-    for name, groups in {**COMMANDS, "phantom": (phantom.PhantomOptions,)}.items():
-        tables = "\n\n".join(map(as_markdown, groups))
-        print(f"### `python -m p2ch13.{name}`\n\n{tables}\n")
+    for name, options in {**COMMANDS, "phantom": phantom.PhantomOptions}.items():
+        labels = as_markdown(LabelOptions, OF_CHECKPOINT) if options is EvaluationOptions else ""
+        print(f"### `python -m p2ch13.{name}`\n{as_markdown(options)}\n{labels}")

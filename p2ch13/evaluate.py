@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from p2ch13.config import EvaluationOptions, LabelOptions, make_parser
+from p2ch13.config import OF_CHECKPOINT, EvaluationOptions, LabelOptions, make_parser
 from p2ch13.util.errors import run_command
 from p2ch13.util.launch import Launch
 from p2ch13.util.logconf import set_up_logging
@@ -26,7 +26,7 @@ def main(sys_argv: Sequence[str] | None = None) -> int:
 
 def parse_options(sys_argv: Sequence[str] | None = None) -> EvaluationOptions:
     parser = make_parser(EvaluationOptions, "python -m p2ch13.evaluate", __doc__)
-    add_options(parser, LabelOptions, default="as the checkpoint was trained")
+    add_options(parser, LabelOptions, default=OF_CHECKPOINT)
     given = vars(parser.parse_args(sys_argv))
     changes = {name: given.pop(name) for name in list_options(LabelOptions) if name in given}
     subject = given.get("checkpoint") or given.get("mask") or given.get("findings")

@@ -41,8 +41,9 @@ def option(default: Any, text: str, **spec: Any) -> Any:
         text: help, without the default.
         spec: any of `low`, `high` (inclusive limits), `above`, `below` (exclusive ones), `choices` (of an option that
             takes a number or a word, the words), `pattern` (a regular expression and the complaint about what does not
-            match), `metavar`, `shown` (default in the help), `const` (value of the option's name alone), `positional`,
-            `exclusive` (of the others in its group with this mark), `on_resume` (a resumed run may change it).
+            match), `metavar`, `shown` (default in the help), `const` (value of the name alone; for a switch: there is
+            no `--no-...`), `positional`, `exclusive` (of the others in its group with this mark), `on_resume` (a
+            resumed run may change it).
     """
     where: dict[str, Any] = {"default_factory" if callable(default) else "default": default}
     return field(**where, kw_only=default is REQUIRED, metadata={"text": text, **spec})
@@ -108,7 +109,7 @@ class Option:
         text = f"{spec['text']} (default: {shown})" if shown else spec["text"]
         arguments: dict[str, Any] = {"default": SUPPRESS, "help": text.replace("%", "%%")}
         if self.kinds == (bool,):
-            return {**arguments, "action": BooleanOptionalAction}
+            return {**arguments, "action": "store_true" if "const" in spec else BooleanOptionalAction}
         metavar = METAVARS.get(self.kinds[0])
         if "choices" in spec:
             words = map(str, spec["choices"])
@@ -143,6 +144,14 @@ def list_options(options: type[Options]) -> dict[str, Option]:
 def title_of(part: type) -> str:
     """Return the first line of a class's docstring."""
     return (part.__doc__ or "").partition("\n")[0].rstrip(".")
+
+
+def group_options(options: type[Options]) -> dict[str, list[Option]]:
+    """Return a class's options by title, its own first."""
+    groups: dict[str, list[Option]] = {title_of(part): [] for part in options.__mro__}
+    for each in list_options(options).values():
+        groups[each.title].append(each)
+    return {title: own for title, own in groups.items() if own}
 
 
 def as_flag(name: str) -> str:
@@ -215,10 +224,8 @@ def add_options(parser: ArgumentParser, options: type[Options], default: str | N
 
     Args: default: shown in place of each default.
     """
-    listed = list_options(options).values()
-    for title in dict.fromkeys(map(title_of, options.__mro__)):
-        own = [each for each in listed if each.title == title]
-        group = parser.add_argument_group(title) if own else parser
+    for title, own in group_options(options).items():
+        group = parser.add_argument_group(title)
         is_exclusive = any(each.spec.get("exclusive") for each in own)
         exclusive = group.add_mutually_exclusive_group() if is_exclusive else group
         for each in own:
@@ -256,11 +263,13 @@ def as_arguments(values: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def as_markdown(options: type[Options]) -> str:
-    """Return a table of a class's options."""
-    rows = ["| option | default | meaning |", "| --- | --- | --- |"]
-    for each in list_options(options).values():
-        choices = f" ({', '.join(map(str, each.spec['choices']))})" if "choices" in each.spec else ""
-        default = "required" if each.default is REQUIRED else each.shown_default
-        rows.append(f"| `{each.flag}` | {default} | {each.title}: {each.spec['text']}{choices} |")
+def as_markdown(options: type[Options], default: str | None = None) -> str:
+    """Return a table of a class's options. Args: default: shown in place of each default."""
+    rows = []
+    for title, own in group_options(options).items():
+        rows += ["", f"| {title} | default | |", "| --- | --- | --- |"]
+        for each in own:
+            choices = f" ({', '.join(map(str, each.spec['choices']))})" if "choices" in each.spec else ""
+            shown = "required" if each.default is REQUIRED else default or each.shown_default
+            rows.append(f"| `{each.flag}` | {shown} | {each.spec['text']}{choices} |".replace("<", "\\<"))
     return "\n".join(rows)

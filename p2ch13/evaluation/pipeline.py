@@ -227,7 +227,7 @@ def describe_settings(options: EvaluationOptions, results: Results, labels: Labe
     if labels is not None:
         values = labels.as_dict()
         settings["labels"] = {"kind": values.pop("labels"), **values}
-    irrelevant = ("all", "val_stride", "series_uid", "output", "label_changes", "threads")
+    irrelevant = ("all", "val_stride", "series_uid", "output", "label_changes", "threads", "network")
     if options.checkpoint is None:
         settings |= dict.fromkeys(("threshold", "tta", "lung_mask", "precision"))
     return {key: plain(value) for key, value in settings.items() if key not in irrelevant}

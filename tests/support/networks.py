@@ -14,13 +14,12 @@ def make_pixel_network(threshold_hu: float, weight: float = 1.0, bias: float = 0
     """Build a U-Net of one level and one filter; the logit of a pixel is weight * max(HU - threshold, 0) + bias."""
     model = UNetWrapper(**PIXEL_MODEL)
     with torch.no_grad():
-        first, _, _, second, _, _ = model.unet.down_path[0].block.children()
-        for convolution, channel in ((first, 3), (second, 0)):
-            convolution.get_parameter("weight").zero_()
-            convolution.weight[0, channel, 1, 1] = 1
-        first.get_parameter("bias").fill_(-threshold_hu)
-        model.unet.last.get_parameter("weight").fill_(weight)
-        model.unet.last.get_parameter("bias").fill_(bias)
+        for layer, channel in ((0, 3), (3, 0)):  # both convolutions hand on one pixel of one channel
+            kernel = model.unet.get_parameter(f"down_path.0.block.{layer}.weight")
+            kernel.zero_()[0, channel, 1, 1] = 1
+        model.unet.get_parameter("down_path.0.block.0.bias").fill_(-threshold_hu)
+        model.unet.get_parameter("last.weight").fill_(weight)
+        model.unet.get_parameter("last.bias").fill_(bias)
     return model.eval()
 
 
