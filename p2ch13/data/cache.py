@@ -42,7 +42,7 @@ class CtCache:
     """The cache of crops and slice lists of an index's scans.
 
     A key holds all that its value depends on: the scan's files, the series' annotations, the label rule, the crop's
-    geometry. A value whose inputs have changed is therefore not found and computed again.
+    geometry. A value whose inputs have changed is not found, and is recomputed.
 
     Args: index: the scans; folder: the cache's.
     Attributes: `index`; `folder`; `rebuilt_count`, the number of corrupt entries that were recomputed.

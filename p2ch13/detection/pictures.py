@@ -38,15 +38,15 @@ def draw_overlay(hu: NDArray[Any], is_predicted: NDArray[np.bool_], label: NDArr
     Args: hu, prediction and label of the slice, each (row, col).
     """
     black, white = LUNG_WINDOW_HU
-    grey = ((hu - black) * (255 / (white - black))).clip(0, 255).round().astype(np.uint8)
-    picture = np.repeat(grey[..., np.newaxis], 3, axis=2)
+    gray = ((hu - black) * (255 / (white - black))).clip(0, 255).round().astype(np.uint8)
+    image = np.repeat(gray[..., np.newaxis], 3, axis=2)
     for color, where in (
         (FOUND, is_predicted & label),
         (MISSED, ~is_predicted & label),
         (FALSE_POSITIVE, is_predicted & ~label),
     ):
-        picture[where] = ((1 - COLOR_WEIGHT) * picture[where] + COLOR_WEIGHT * np.array(color)).round()
-    return picture
+        image[where] = ((1 - COLOR_WEIGHT) * image[where] + COLOR_WEIGHT * np.array(color)).round()
+    return image
 
 
 def draw_findings(dataset: Luna2dSegmentationDataset, predict: Predictor, series_count: int = 4) -> Image:
@@ -88,36 +88,36 @@ def draw_nodules(hu: NDArray[np.int16], labels: NDArray[np.int32], numbers: Sequ
 def draw_enlarged(ct_slice: NDArray[Any], overlay: Image, row: int, col: int) -> list[Image]:
     """Enlarge the surroundings of a pixel, without and with the overlay."""
     nothing = np.zeros(ct_slice.shape, dtype=bool)
-    return [enlarge(picture, row, col) for picture in (draw_overlay(ct_slice, nothing, nothing), overlay)]
+    return [enlarge(image, row, col) for image in (draw_overlay(ct_slice, nothing, nothing), overlay)]
 
 
 def stack(rows: Sequence[Sequence[Image]]) -> Image:
     """Arrange images in rows and cols of equal cells."""
-    height = max(picture.shape[0] for row in rows for picture in row)
-    width = max(picture.shape[1] for row in rows for picture in row)
+    height = max(image.shape[0] for row in rows for image in row)
+    width = max(image.shape[1] for row in rows for image in row)
     return np.concatenate(
-        [np.concatenate([fit(picture, height, width) for picture in row], axis=1) for row in rows], axis=0
+        [np.concatenate([fit(image, height, width) for image in row], axis=1) for row in rows], axis=0
     )
 
 
-def enlarge(picture: Image, row: int, col: int, size: int = 128, factor: int = 4) -> Image:
+def enlarge(image: Image, row: int, col: int, size: int = 128, factor: int = 4) -> Image:
     """Enlarge the `size` x `size` pixels around a pixel `factor` times; beyond the image's edge they are black."""
-    padded = np.pad(picture, ((size // 2, size // 2), (size // 2, size // 2), (0, 0)))
+    padded = np.pad(image, ((size // 2, size // 2), (size // 2, size // 2), (0, 0)))
     return padded[row : row + size, col : col + size].repeat(factor, axis=0).repeat(factor, axis=1)
 
 
-def fit(picture: Image, height: int, width: int) -> Image:
+def fit(image: Image, height: int, width: int) -> Image:
     """Pad an image with black below and to the right."""
-    return np.pad(picture, ((0, height - picture.shape[0]), (0, width - picture.shape[1]), (0, 0)))
+    return np.pad(image, ((0, height - image.shape[0]), (0, width - image.shape[1]), (0, 0)))
 
 
-def encode_png(picture: Image) -> bytes:
+def encode_png(image: Image) -> bytes:
     file = io.BytesIO()
-    PillowImage.fromarray(picture).save(file, format="PNG", compress_level=PNG_LEVEL)
+    PillowImage.fromarray(image).save(file, format="PNG", compress_level=PNG_LEVEL)
     return file.getvalue()
 
 
-def write_png(path: Path, picture: Image) -> None:
+def write_png(path: Path, image: Image) -> None:
     """Write an image as PNG, atomically."""
     with atomic_write(path) as file:
-        file.write(encode_png(picture))
+        file.write(encode_png(image))

@@ -63,7 +63,7 @@ class VoxelCounts:
 
     @property
     def scores(self) -> Scores:
-        """Precision, recall, and Dice under its other name, F1; NaN if no voxel is labelled."""
+        """Precision, recall, and Dice under its other name, F1; NaN without nodule voxels."""
         return Scores.from_counts(math.nan, math.nan, self.tp, self.fn, self.fp)
 
 

@@ -124,11 +124,6 @@ def test_a_nearby_nodule_changes_a_crops_mask(tmp_path):
     np.testing.assert_array_equal(masks[1], (ball_mask(balls[0]) | ball_mask(balls[1]))[window])
 
 
-def test_the_threshold_is_part_of_the_key(folders):
-    CtCache.open(folders).fill("1.2.0")
-    assert not CtCache.open(folders, LabelOptions(threshold_hu=-600)).is_complete("1.2.0")
-
-
 def test_a_corrupt_value_is_recomputed(folders, caplog):
     ct_cache = CtCache.open(folders)
     ct_cache.fill("1.2.0")

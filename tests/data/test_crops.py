@@ -13,8 +13,7 @@ from p2ch13.labels.refined import RefinedRule
 from p2ch13.labels.rules import LidcRule
 from p2ch13.phantom.dataset import write_phantoms
 from p2ch13.volumes.lungs import find_lungs
-from tests.labels.test_lidc import block, z_of
-from tests.support.lidc_files import Roi, write_readings
+from tests.support.lidc_files import Roi, block, write_readings, z_of
 from tests.support.scan_files import Ball, as_nodule, make_hu, to_xyz, write_csv, write_scan
 
 

@@ -13,9 +13,8 @@ from p2ch13.data import crop_store
 from p2ch13.data.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
 from p2ch13.data.sampling import EpochSampler
 from p2ch13.util.launch import Launch
-from tests.labels.test_lidc import block
 from tests.support.checks import refused
-from tests.support.lidc_files import write_readings
+from tests.support.lidc_files import block, write_readings
 from tests.support.scan_files import TINY_SCANS, Ball, ball_mask, make_hu, write_scan
 
 

@@ -5,9 +5,8 @@ import pytest
 from p2ch13.config import LabelOptions
 from p2ch13.data.cache import CtCache
 from p2ch13.data.index import ScanIndex, split_series
-from tests.labels.test_lidc import block
 from tests.support.checks import refused
-from tests.support.lidc_files import write_readings
+from tests.support.lidc_files import block, write_readings
 
 
 def test_the_split_is_by_series():

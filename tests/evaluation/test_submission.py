@@ -6,21 +6,19 @@ import math
 
 import numpy as np
 import pytest
-import torch
 
 from p2ch13.detection.findings import Finding
 from p2ch13.detection.outputs import write_nodules
 from p2ch13.evaluate import main as evaluate
 from p2ch13.evaluation.external import read_series_file
 from p2ch13.labels.candidates import read_annotations
-from p2ch13.network.checkpoint import save_checkpoint
-from p2ch13.network.model import BOOK_MODEL, UNetWrapper
 from p2ch13.predict import main as predict
 from p2ch13.util.coordinates import XyzTuple
 from p2ch13.util.errors import run_command
 from p2ch13.util.logits import to_logit
 from tests.conftest import SHARED
 from tests.support.checks import assert_one_line, refused
+from tests.support.networks import write_pixel_network
 from tests.support.scan_files import LUNG_HU, Ball, ball_mask, write_csv, write_luna, write_scan
 
 POSITION = ("seriesuid", "coordX", "coordY", "coordZ")
@@ -175,23 +173,8 @@ def test_certain_findings_keep_their_rank_in_the_file(run, tmp_path):
     assert (float(row["probability"]), float(row["logit"])) == (0.9999999, findings[2].logit)
 
 
-def make_density_model():
-    """Build a U-Net of one filter: the logit is (HU + 900) / 10 - 5."""
-    model_args = {**BOOK_MODEL, "depth": 1, "wf": 0}
-    model = UNetWrapper(**model_args)
-    with torch.no_grad():
-        first, _, _, second, _, _ = model.unet.down_path[0].block
-        for convolution, channel in ((first, 3), (second, 0)):
-            convolution.weight.zero_()
-            convolution.weight[0, channel, 1, 1] = 1
-        first.bias.fill_(-LUNG_HU)
-        model.unet.last.weight.fill_(0.1)
-        model.unet.last.bias.fill_(-5)
-    return model_args, model
-
-
 def write_dense_balls(data_dir):
-    """Four scans: two nodules with logits of 30 and 12, and a false positive of 9, by `make_density_model`."""
+    """Four scans: two nodules with logits of 30 and 12, and a false positive of 9, see `score_both_ways`."""
     ball = Ball((8, 50, 52), 5)
     densities = {"1.2.0": 350, "1.2.1": 170, "1.2.2": 140, "1.2.3": 30}
     write_luna(data_dir, {series_uid: [ball] if ndx < 2 else [] for ndx, series_uid in enumerate(densities)})
@@ -203,9 +186,7 @@ def write_dense_balls(data_dir):
 
 def score_both_ways(run, tmp_path, data_dir, *search):
     """Return metrics.json of a model, and of its list of findings, with and without the scans."""
-    checkpoint = tmp_path / "model.state"
-    model_args, model = make_density_model()
-    save_checkpoint(checkpoint, {"model_state": model.state_dict(), "model_args": model_args})
+    checkpoint = write_pixel_network(tmp_path / "model.state", LUNG_HU, weight=0.1, bias=-5)
     search = ("--no-lung-mask", "--precision", "fp32", *search)
     assert predict([str(data_dir), "--checkpoint", str(checkpoint), "--output", str(tmp_path / "found"), *search]) == 0
     findings = ["--findings", tmp_path / "found" / "nodules.csv"]

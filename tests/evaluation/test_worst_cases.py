@@ -19,7 +19,7 @@ def ct(tmp_path):
     return Ct(write_scan(tmp_path / "1.2.mhd", make_hu([BALL], SHAPE)), [as_nodule("1.2", BALL)])
 
 
-def false_alarm(center_xyz, probability, logit=math.nan):
+def false_positive(center_xyz, probability, logit=math.nan):
     return Finding("1.2", 1, center_xyz, logit, probability, math.nan, math.nan, -1, -1)
 
 
@@ -34,9 +34,9 @@ def test_the_largest_miss_is_the_worst():
 
 
 def test_the_most_probable_false_positives_are_kept(ct, tmp_path):
-    findings = [false_alarm(to_xyz((0, 30, 30)), probability / 10) for probability in range(9)]
+    findings = [false_positive(to_xyz((0, 30, 30)), probability / 10) for probability in range(9)]
     worst = WorstCases()
-    for finding in findings:  # each from a scan of its own, as it were
+    for finding in findings:
         worst.add(ct, None, score_scan(ct, None, [finding]))
     assert [case.severity[0] for case in worst.false_positives] == [0.8, 0.7, 0.6, 0.5, 0.4, 0.3]
     assert len(worst.false_positives) == len(worst.nodules) == CASE_COUNT
@@ -45,33 +45,33 @@ def test_the_most_probable_false_positives_are_kept(ct, tmp_path):
 def test_certain_false_positives_are_ranked_by_their_logits(ct):
     worst = WorstCases()
     for logit in (30.0, 50.0, 40.0):
-        worst.add(ct, None, score_scan(ct, None, [false_alarm(to_xyz((0, 30, 30)), 1.0, logit)]))
+        worst.add(ct, None, score_scan(ct, None, [false_positive(to_xyz((0, 30, 30)), 1.0, logit)]))
     assert [case.severity[0] for case in worst.false_positives] == [50, 40, 30]
-    text = describe(false_alarm((0, 0, 0), 1.0, 50.0))
+    text = describe(false_positive((0, 0, 0), 1.0, 50.0))
     assert "probability 1.00" in text
     assert "logit 50.0" in text
     nodule = NoduleScore("1.2", (0, 0, 0), 9, probability=1.0, logit=12.25)
     assert "probability 1.00, logit 12.2" in describe(nodule)
-    assert "logit" not in describe(false_alarm((0, 0, 0), 0.75))
+    assert "logit" not in describe(false_positive((0, 0, 0), 0.75))
 
 
 def test_figures_show_the_finding(ct, tmp_path):
-    # Marked is the left half of the ball, cols below 12: green left, orange right.
+    # The left half of the ball is marked, cols below 12: green left, orange right.
     labels = (ct.positive_mask & (np.arange(SHAPE[2]) < 12)).astype(np.int32)
     worst = WorstCases()
     worst.add(ct, labels, score_scan(ct, labels, []))
     worst.write(tmp_path)
     picture = np.asarray(PillowImage.open(tmp_path / "worst_nodules.png"))
     assert picture.shape == (CAPTION_HEIGHT + 512, 3 * 512, 3)
-    assert picture[:CAPTION_HEIGHT].max() == 255  # there is something to read
-    # 0 HU is grey 230, half of it and of green or orange; each pixel is enlarged to 4 x 4, the centre at 256.
+    assert picture[:CAPTION_HEIGHT].max() == 255  # the caption
+    # 0 HU is gray 230, blended with green or orange; each pixel is enlarged to 4 x 4, the center is at 256.
     middle = CAPTION_HEIGHT + 256
     assert picture[middle, 512 + 256].tolist() == [230, 230, 230]
     assert picture[middle, 1024 + 255].tolist() == [115, 242, 115]
     assert picture[middle, 1024 + 256].tolist() == [242, 179, 115]
     assert not (tmp_path / "worst_false_alarms.png").exists()
 
-    WorstCases().write(tmp_path)  # nothing went wrong: the picture is not left behind
+    WorstCases().write(tmp_path)  # without cases an earlier figure is removed
     assert not (tmp_path / "worst_nodules.png").exists()
 
 

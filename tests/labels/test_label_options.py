@@ -17,9 +17,8 @@ from p2ch13.precache import parse_options
 from p2ch13.training.options import parse_config
 from p2ch13.volumes.files import scan_signature
 from tests.data.test_precache import run, run_script
-from tests.labels.test_lidc import block, block_mask
 from tests.support.checks import assert_one_line
-from tests.support.lidc_files import write_readings
+from tests.support.lidc_files import block, block_mask, write_readings
 from tests.support.scan_files import TINY_SCANS
 from tests.training import test_app as test_training
 from tests.training.test_app import options  # noqa: F401  # a fixture

@@ -7,26 +7,11 @@ from p2ch13.labels.lidc import fill_polygon, find_readings, read_series_uid
 from p2ch13.labels.rules import LidcRule
 from tests.conftest import SHARED
 from tests.support.checks import refused
-from tests.support.lidc_files import Roi, ring, write_readings
+from tests.support.lidc_files import Roi, block, block_mask, ring, write_readings, z_of
 from tests.support.scan_files import ORIGIN_XYZ, SHAPE_IRC, VX_SIZE_XYZ, make_hu, write_scan
 
 FLIPPED = (-1, 0, 0, 0, -1, 0, 0, 0, 1)  # 14 scans of LUNA16
 UPSIDE_DOWN = (1, 0, 0, 0, 1, 0, 0, 0, -1)
-
-
-def z_of(slice_ndx, step=VX_SIZE_XYZ[2]):
-    return ORIGIN_XYZ[2] + slice_ndx * step
-
-
-def block(slices, rows, cols, z=z_of):
-    """A nodule of these slices, rows and cols, ends included."""
-    return [Roi(z(ndx), ring(rows, cols)) for ndx in range(slices[0], slices[1] + 1)]
-
-
-def block_mask(slices, rows, cols):
-    mask = np.zeros(SHAPE_IRC, dtype=bool)
-    mask[tuple(slice(first, last + 1) for first, last in (slices, rows, cols))] = True
-    return mask
 
 
 def mask_of(tmp_path, readings, direction=(1, 0, 0, 0, 1, 0, 0, 0, 1), **options):

@@ -10,9 +10,8 @@ from p2ch13.data.ct import Ct
 from p2ch13.labels.box import BoxRule
 from p2ch13.labels.refined import RefinedRule, opening_radii
 from p2ch13.labels.rules import Labels, LidcRule
-from tests.labels.test_lidc import block, block_mask, z_of
 from tests.support.checks import refused
-from tests.support.lidc_files import Roi, write_readings
+from tests.support.lidc_files import Roi, block, block_mask, write_readings, z_of
 from tests.support.scan_files import (
     LUNG_HU,
     SHAPE_IRC,

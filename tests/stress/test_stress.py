@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from stress import busy, damaged_scans
-from stress.__main__ import LONG, SHORT, make_parts
+from stress.__main__ import SHORT, make_parts
 from stress.busy import Pace, busy_loops
 from stress.damaged_scans import DAMAGES, check_rebuilt, check_skipped, check_stopped, damage_scans
 from stress.report import LostError, Row, collect_rows, format_table, report
@@ -90,13 +90,7 @@ def test_one_table_of_all_runs(capsys):
     assert "| disks | ended early |  | 0 | 1; see the line above | 0 |" in said.out
 
 
-def test_the_long_versions_are_long():
-    assert LONG.kills == 30
-    assert LONG.files >= 10_000
-    assert (LONG.scans, LONG.share) == (1000, 0.05)
-
-
-def test_all_four_are_run():
+def test_all_are_run():
     assert list(make_parts(SHORT, 0, None)) == ["busy machine", "damaged scans", "mutated files", "full disk", "kills"]
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
+
+from tests.support.scan_files import ORIGIN_XYZ, SHAPE_IRC, VX_SIZE_XYZ
 
 Points = Sequence[tuple[int, int]]  # row, col
 
@@ -19,6 +23,25 @@ def ring(rows: tuple[int, int], cols: tuple[int, int]) -> Points:
     """The corners of an outline around these rows and cols, ends included: it lies one pixel outside of them."""
     (top, bottom), (left, right) = (rows[0] - 1, rows[1] + 1), (cols[0] - 1, cols[1] + 1)
     return [(top, left), (top, right), (bottom, right), (bottom, left)]
+
+
+def z_of(slice_ndx: int, step_mm: float = VX_SIZE_XYZ[2]) -> float:
+    """Return the position of a slice of `scan_files`, mm."""
+    return ORIGIN_XYZ[2] + slice_ndx * step_mm
+
+
+def block(
+    slices: tuple[int, int], rows: tuple[int, int], cols: tuple[int, int], z: Callable[[int], float] = z_of
+) -> list[Roi]:
+    """Contour a nodule of these slices, rows and cols, ends included."""
+    return [Roi(z(ndx), ring(rows, cols)) for ndx in range(slices[0], slices[1] + 1)]
+
+
+def block_mask(slices: tuple[int, int], rows: tuple[int, int], cols: tuple[int, int]) -> np.ndarray:
+    """Return the mask of the same nodule."""
+    mask = np.zeros(SHAPE_IRC, dtype=bool)
+    mask[tuple(slice(first, last + 1) for first, last in (slices, rows, cols))] = True
+    return mask
 
 
 def roi_xml(roi: Roi) -> str:

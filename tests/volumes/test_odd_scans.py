@@ -12,8 +12,8 @@ from p2ch13.data.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmen
 from p2ch13.predict import main as predict
 from p2ch13.util.coordinates import irc2xyz
 from p2ch13.util.errors import run_command
-from tests.detection.test_pipeline import write_checkpoint
 from tests.support.checks import refused
+from tests.support.networks import write_pixel_network
 from tests.support.scan_files import (
     IDENTITY,
     LUNG_HU,
@@ -93,7 +93,7 @@ def test_the_right_slices_crops_and_masks(tmp_path, name):
     assert masks.sum(dim=(1, 2, 3)).tolist() == [is_ball[slice_count // 2].sum()] * 20  # the whole ball, in each crop
     np.testing.assert_array_equal(masks[:, 0], ct_slices[:, 3] > -700)
 
-    checkpoint = write_checkpoint(tmp_path / "seg.state", -700)
+    checkpoint = write_pixel_network(tmp_path / "seg.state", -700)
     out = tmp_path / "out"
     assert predict([str(scan), "--checkpoint", str(checkpoint), "--output", str(out), "--no-lung-mask"]) == 0
     marked = sitk.ReadImage(str(out / "1.2.0_mask.nii.gz"))
@@ -113,6 +113,6 @@ def test_a_voxel_that_is_no_number(tmp_path, capsys, value):
     for dataset in (Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset):
         with refused(scan):
             dataset(series_uid="1.2.0", folders=folders)
-    checkpoint = write_checkpoint(tmp_path / "seg.state", -700)
+    checkpoint = write_pixel_network(tmp_path / "seg.state", -700)
     with refused(scan):
         predict([str(scan), "--checkpoint", str(checkpoint), "--output", str(tmp_path / "out"), "--no-lung-mask"])
