@@ -1,4 +1,4 @@
-"""Made-up scans and crops: any number, of any size, with nothing to see in them."""
+"""Synthetic scans and crops: any number, of any size, without anatomy."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from p2ch13.util.coordinates import IrcTuple
 from p2ch13.util.files import write_csv
 
 LUNA16_SERIES, LUNA16_NODULES = 888, 1186
-PLACE_COUNT = 512  # where crops of noise begin
-SMOKE_NOTE = "A try on next to nothing: the figures mean nothing."
+START_COUNT = 512  # columns at which crops of noise begin
+SMOKE_NOTE = "A smoke test on tiny data: the figures mean nothing."
 
 
-def write_made_up_scans(
+def write_synthetic_scans(
     data_dir: Path,
     series_list: list[str],
     shape_irc: tuple[int, int, int],
     centers: Sequence[tuple[int, int, int]],
     candidate_count: int = 0,
 ) -> None:
-    """Scans of lung with a cube of tissue around each centre, and their CSV files; voxels are cubes of a millimetre.
+    """Write scans of lung with a cube of tissue around each center, and their CSV files; voxels of 1 mm.
 
-    All are links to the voxels of one, so that many of them take no more room.
+    All scans link to the voxels of one, so that many take no more space.
     """
     hu = np.full(shape_irc, -900, dtype="<i2")
     for index, row, col in centers:
@@ -59,29 +59,26 @@ def write_made_up_scans(
 
 
 def write_many_nodules(data_dir: Path, series_list: list[str], nodule_count: int) -> None:
-    """Tiny scans that share out any number of nodules, for `MadeUpCache`: there is nothing to see in them."""
+    """Write tiny scans with any number of nodules between them, for `SyntheticCache`."""
     per_series = math.ceil(nodule_count / len(series_list))
-    write_made_up_scans(data_dir, series_list, shape_irc=(8, 16, max(16, per_series)), centers=[])
+    write_synthetic_scans(data_dir, series_list, shape_irc=(8, 16, max(16, per_series)), centers=[])
     nodules = [(series_list[ndx % len(series_list)], ndx // len(series_list), 8, 4, 5) for ndx in range(nodule_count)]
     write_csv(data_dir / "annotations.csv", ANNOTATION_COLUMNS, nodules)
 
 
-class MadeUpCache(CtCache):
-    """Crops without voxels behind them: noise, cut out of one block at places that depend on series and centre.
-
-    All else is `CtCache`, of the scans and CSV files of a folder, so that the two cannot drift apart.
-    """
+class SyntheticCache(CtCache):
+    """Crops of noise, cut out of one block at a column that depends on series and center; all else is `CtCache`."""
 
     @cached_property
     def noise(self) -> NDArray[np.int16]:
-        """HU, (7, 96, 96 + the number of places)."""
-        shape = (*CROP_WIDTH_IRC[:2], CROP_WIDTH_IRC[2] + PLACE_COUNT)
+        """HU, (7, 96, 96 + START_COUNT)."""
+        shape = (*CROP_WIDTH_IRC[:2], CROP_WIDTH_IRC[2] + START_COUNT)
         return np.random.default_rng(0).integers(HU_MIN, 0, size=shape, dtype=np.int16)
 
     def get_ct_raw_candidate(
         self, series_uid: str, center_xyz: Sequence[float], *args: Any, **kwargs: Any
     ) -> tuple[NDArray[np.int16], NDArray[np.bool_], IrcTuple]:
-        start = zlib.crc32(repr((series_uid, tuple(center_xyz))).encode()) % PLACE_COUNT
+        start = zlib.crc32(repr((series_uid, tuple(center_xyz))).encode()) % START_COUNT
         ct_chunk = self.noise[:, :, start : start + CROP_WIDTH_IRC[2]]
         return ct_chunk, ct_chunk > -100, IrcTuple(*(width // 2 for width in CROP_WIDTH_IRC))
 

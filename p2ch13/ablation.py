@@ -191,13 +191,12 @@ def train_and_score(command_line: Sequence[str], preset: str) -> dict[str, Any]:
     train_ds, val_ds = app.init_train_ds(), app.init_val_ds()
     for epoch_ndx in range(1, app.config.epochs + 1):
         log.info(f"E{epoch_ndx} trn {app.do_training(epoch_ndx, train_ds)}")
-    app.set_evaluating()
     index = ScanIndex(app.config.folders.data_dir, labels_of(preset))
     excluded = read_excluded_by_series(find_excluded_file(app.config.folders.data_dir))
     scans = []
     for series_uid in val_ds.series_list:
         ct = index.get_ct(series_uid)
-        found = detect(ct, app.evaluated_model)
+        found = detect(ct, app.learner.evaluated_model)
         scans.append(score_scan(ct, found.labels, found.findings, excluded.get(series_uid, ())))
     scores: dict[str, Any] = summarize(scans).as_dict()
     return scores

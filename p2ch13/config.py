@@ -529,6 +529,7 @@ def parse(options: type[Group], prog: str, description: str | None, sys_argv: Se
 
 
 if __name__ == "__main__":
+    print("# Options of all commands\n\n`python -m p2ch13.config` prints this page.\n")
     phantom = import_module("p2ch13.phantom.__main__")
     for name, options in {**COMMANDS, "phantom": phantom.PhantomOptions}.items():
         labels = as_markdown(LabelOptions, OF_CHECKPOINT) if options is EvaluationOptions else ""

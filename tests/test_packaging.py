@@ -31,7 +31,7 @@ def checkout(tmp_path):
     for name in ("pyproject.toml", "setup.py", "README.md"):
         shutil.copy(REPOSITORY / name, folder)
     link = folder / "p2ch13" / "util"
-    target = os.readlink(link)
+    target = str(link.readlink())
     link.unlink()
     link.write_text(target)
     return folder

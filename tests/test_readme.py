@@ -58,6 +58,11 @@ def test_options(program):
     assert PROGRAMS[program] <= known
 
 
+def test_the_page_of_options_is_current():
+    printed = subprocess.check_output([sys.executable, "-m", "p2ch13.config"], cwd=REPOSITORY, text=True)
+    assert (REPOSITORY / "docs" / "options.md").read_text() == printed
+
+
 def find_python():
     return re.findall(r"^```python\n(.*?)^```$", (REPOSITORY / "README.md").read_text(), re.MULTILINE | re.DOTALL)
 

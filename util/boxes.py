@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 Box = tuple[slice, slice, slice]  # index, row, col; each with a start and a stop
@@ -22,6 +22,11 @@ class BoxMask(NamedTuple):
 def make_box(starts: Iterable[int], stops: Iterable[int]) -> Box:
     index, row, col = (slice(int(start), int(stop)) for start, stop in zip(starts, stops, strict=True))
     return index, row, col
+
+
+def box_of(voxel: Sequence[int]) -> Box:
+    """Return the box of a single voxel."""
+    return make_box(voxel, np.add(voxel, 1))
 
 
 def starts_of(box: Box) -> NDArray[np.int64]:
@@ -51,6 +56,12 @@ def enclose(boxes: Sequence[Box]) -> Box:
 def inside(box: Box, outer: Box) -> Box:
     """Express a box relative to the first voxel of a box that contains it, to index that one's array."""
     return make_box(starts_of(box) - starts_of(outer), stops_of(box) - starts_of(outer))
+
+
+def pad_box(box: Box, margin: ArrayLike, shape: Sequence[int]) -> Box:
+    """Extend a box by a margin of voxels along each axis, within an array's shape."""
+    voxels = np.asarray(margin, dtype=np.int64)
+    return make_box(np.maximum(starts_of(box) - voxels, 0), np.minimum(stops_of(box) + voxels, shape))
 
 
 def widen(part: BoxMask, outer: Box) -> BoxMask:

@@ -103,7 +103,7 @@ def decode(data: Any) -> list[Any]:
                 count = int(np.prod(shape, dtype=np.int64))
                 value[ndx] = np.frombuffer(body, dtype, count, offset).reshape(shape)
                 offset += count * dtype.itemsize
-    except (struct.error, ValueError, TypeError, KeyError, ArithmeticError, RecursionError) as error:
+    except (struct.error, ValueError, TypeError, KeyError, ArithmeticError, RecursionError, SyntaxError) as error:
         raise DamagedEntryError(str(error)) from None
     return list(value)
 

@@ -39,7 +39,7 @@ def fetch(url: str, path: Path, size: int | None = None, md5: str | None = None,
         backoff_s: wait before the second try; doubles from try to try.
     Raises: DownloadError.
     """
-    if path.exists() and md5 in (None, md5_of(path)):
+    if path.exists() and (md5 is None or md5_of(path) == md5):
         return
     part = part_of(path)
     part.touch()

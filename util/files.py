@@ -1,10 +1,11 @@
-"""Atomic file writes, writable folders and free disk space."""
+"""Atomic file writes, writable folders, free disk space, memory maps."""
 
 from __future__ import annotations
 
 import csv
 import glob
 import io
+import mmap
 import os
 import platform
 import shutil
@@ -165,3 +166,12 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object
     writer.writerows([["" if value != value else value for value in row] for row in rows])
     with atomic_write(path) as file:
         file.write(text.getvalue().encode())
+
+
+def advise(file_map: mmap.mmap, advice: str) -> None:
+    """Tell the system how a memory map is used; Windows takes no advice.
+
+    Args: advice: the name of a constant of `mmap`, such as "MADV_RANDOM".
+    """
+    if hasattr(mmap, advice):  # `madvise` exists wherever its constants do
+        file_map.madvise(getattr(mmap, advice))

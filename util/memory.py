@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from p2ch13.util.memory_map import advise
+from p2ch13.util.files import advise
 
 
 class DiskTensor:

@@ -18,7 +18,7 @@ from p2ch13.detection.findings import Finding
 from p2ch13.labels.candidates import POSITION_COLUMNS
 from p2ch13.util.errors import InputError
 from p2ch13.util.files import atomic_path, write_csv
-from p2ch13.volumes.headers import check_nifti_length
+from p2ch13.volumes.formats import check_nifti_length
 
 if TYPE_CHECKING:
     from highdicom.seg import SegmentDescription

@@ -66,7 +66,7 @@ def predict(options: PredictOptions) -> int:
     total = len(scans) + len(errors)
     for error in errors:
         report_skipped(error, total)
-    model = load_segmenter(options.checkpoint)
+    model = load_segmenter(options.checkpoint, options.network)
     make_writable_folder(options.output, "--output")
     threads = choose_threads(options.threads)
     findings: list[Finding] = []

@@ -18,7 +18,7 @@ from p2ch13.data.ct import Ct, cut_slab, find_slice_step, repeat_ends
 from p2ch13.detection.findings import Finding, find_nodules
 from p2ch13.network.checkpoint import load_model
 from p2ch13.network.compute import autocast, get_device, get_dtype, get_slice_batch_size
-from p2ch13.network.model import UNetWrapper
+from p2ch13.network.model import SegmentationNetwork
 from p2ch13.util.boxes import Box
 from p2ch13.util.coordinates import axial_vx_size, to_axial
 from p2ch13.util.errors import InputError
@@ -36,18 +36,18 @@ FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3))  # of (batch, chan
 
 
 class Segmenter(Protocol):
-    """A network that gives slices their logits: `UNetWrapper`, or any object with these attributes.
+    """A network that gives slices their logits: a `SegmentationNetwork`, or any object with these attributes.
 
     Attributes:
         slice_spacing_mm: spacing of its input slices; 0: adjacent slices.
         size_multiple: the block size in which it combines rows and cols.
-        reach: rows and cols away from which a pixel can change another one's result.
+        receptive_field: width in pixels of the square of input that an output pixel depends on.
         device: the device of its weights.
     """
 
     slice_spacing_mm: float
     size_multiple: int
-    reach: int
+    receptive_field: int
 
     @property
     def device(self) -> torch.device: ...
@@ -73,12 +73,13 @@ class Detection(NamedTuple):
     findings: list[Finding]
 
 
-def load_segmenter(checkpoint: Path) -> UNetWrapper:
+def load_segmenter(checkpoint: Path, network: str | None = None) -> SegmentationNetwork:
     """Load the model of a checkpoint onto this process's device.
 
+    Args: network: see `load_model`.
     Raises: InputError if the file cannot be read, or its model does not map context slices to one logit per pixel.
     """
-    model = load_model(checkpoint)
+    model = load_model(checkpoint, network)
     channel_count, class_count = model.in_channels, model.n_classes
     slice_count = 2 * CONTEXT_SLICES_COUNT + 1
     if channel_count != slice_count or class_count != 1:
@@ -139,7 +140,8 @@ def segment(
     lungs = find_lungs(hu, vx_size_xyz) if lung_mask else None
     if lung_mask and lungs is None:
         log.warning(f"{ct.header.path}: no lungs found; searching the whole scan. Is it a chest CT in HU?")
-    box = whole_box(hu.shape) if lungs is None else find_lung_box(lungs, model.reach, model.size_multiple)
+    margin = model.receptive_field // 2
+    box = whole_box(hu.shape) if lungs is None else find_lung_box(lungs, margin, model.size_multiple)
 
     logits = np.full(ct.shape_irc, -np.inf, dtype=np.float32)
     in_box = to_axial(logits, ct.direction)[box]  # a view
@@ -162,17 +164,17 @@ def whole_box(shape: tuple[int, ...]) -> Box:
     return index, rows, cols
 
 
-def find_lung_box(lungs: NDArray[np.bool_], reach: int, size_multiple: int) -> Box:
+def find_lung_box(lungs: NDArray[np.bool_], margin: int, size_multiple: int) -> Box:
     """Find the box around the lungs, one slice larger at either end, with the margin that logits in it depend on.
 
-    Args: reach, size_multiple: the network's, see `Segmenter`. The box is aligned with the network's blocks in a whole
-        slice, so that the same pixels are combined.
+    Args: margin: pixels, half of the network's receptive field; size_multiple: the network's, see `Segmenter`. The box
+        is aligned with the network's blocks in a whole slice, so that the same pixels are combined.
     """
     slices, rows, cols = (np.flatnonzero(lungs.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1)))
     return (
         slice(max(int(slices[0]) - 1, 0), min(int(slices[-1]) + 2, len(lungs))),
-        with_margin(int(rows[0]), int(rows[-1]) + 1, lungs.shape[1], reach, size_multiple),
-        with_margin(int(cols[0]), int(cols[-1]) + 1, lungs.shape[2], reach, size_multiple),
+        with_margin(int(rows[0]), int(rows[-1]) + 1, lungs.shape[1], margin, size_multiple),
+        with_margin(int(cols[0]), int(cols[-1]) + 1, lungs.shape[2], margin, size_multiple),
     )
 
 

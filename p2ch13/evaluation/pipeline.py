@@ -124,7 +124,7 @@ def make_finder(options: EvaluationOptions, series_list: Sequence[str]) -> Finde
     Raises: InputError if the checkpoint, the folder of masks or the findings cannot be used.
     """
     if options.checkpoint is not None:
-        model, threads = load_segmenter(options.checkpoint), choose_threads(options.threads)
+        model, threads = load_segmenter(options.checkpoint, options.network), choose_threads(options.threads)
         keep_freed_memory()
         return lambda ct: detect(ct, model, **options.detection, threads=threads)[1:]
     given = None

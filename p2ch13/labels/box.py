@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from p2ch13.config import MASK_THRESHOLD_HU
 from p2ch13.labels.candidates import CandidateInfoTuple
 from p2ch13.labels.regions import LabelRule, MaskRegion, Scan
-from p2ch13.util.boxes import Box, make_box
+from p2ch13.util.boxes import Box, box_of, pad_box
 from p2ch13.util.coordinates import IrcTuple
 
 FIRST_RADIUS = 2  # voxels; a box starts with it, as in the book
@@ -39,9 +37,8 @@ BOOK_RULE = BoxRule()
 
 
 def grow_box(scan: Scan, center_irc: IrcTuple, threshold_hu: float) -> Box:
-    center = np.array(center_irc)
-    radii = np.array([find_radius(scan, center_irc, axis, threshold_hu) for axis in range(3)])
-    return make_box(np.maximum(center - radii, 0), np.minimum(center + radii + 1, scan.header.shape_irc))
+    radii = [find_radius(scan, center_irc, axis, threshold_hu) for axis in range(3)]
+    return pad_box(box_of(center_irc), radii, scan.header.shape_irc)
 
 
 def find_radius(scan: Scan, center_irc: IrcTuple, axis: int, threshold_hu: float) -> int:

@@ -14,7 +14,8 @@ from typing import NamedTuple, TextIO, TypeVar
 
 from p2ch13.util.coordinates import XyzTuple
 from p2ch13.util.errors import InputError, one_line
-from p2ch13.volumes.files import ORIGIN_LIMIT_MM, find_scans
+from p2ch13.volumes.files import find_scans
+from p2ch13.volumes.headers import ORIGIN_LIMIT_MM
 
 ANNOTATIONS_FILE = "annotations.csv"  # LUNA16's nodules
 MALIGNANCY_FILE = "annotations_with_malignancy.csv"  # the book's: malignancy, four rows fewer

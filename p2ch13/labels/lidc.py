@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from p2ch13.util.boxes import BoxMask, enclose, inside, intersect, make_box, merge_touching, shape_of, split_components
 from p2ch13.util.errors import InputError
-from p2ch13.volumes.files import ORIGIN_LIMIT_MM, ScanHeader
+from p2ch13.volumes.headers import ORIGIN_LIMIT_MM, ScanHeader
 
 log = logging.getLogger(__name__)
 
@@ -123,10 +123,7 @@ def vote(readings: Sequence[Sequence[BoxMask]], least_votes: int) -> list[BoxMas
 # From contours to voxels
 
 
-class SliceContour(NamedTuple):
-    slice_ndx: int
-    is_inclusion: bool
-    points: NDArray[np.int64]
+PlacedNodule = list[tuple[int, Contour]]  # with the index of each contour's slice
 
 
 def check_axes(header: ScanHeader) -> None:
@@ -146,7 +143,7 @@ def check_axes(header: ScanHeader) -> None:
         )
 
 
-def place_readings(readings: Sequence[Reading], header: ScanHeader, path: Path) -> list[list[list[SliceContour]]]:
+def place_readings(readings: Sequence[Reading], header: ScanHeader, path: Path) -> list[list[PlacedNodule]]:
     """Assign each reader's contours to the scan's slices; skip nodules without any.
 
     Raises: InputError if the file belongs to another scan.
@@ -162,7 +159,7 @@ def count_contours(readings: Sequence[Sequence[Sequence[Any]]]) -> int:
     return sum(len(nodule) for nodule in chain(*readings))
 
 
-def place(nodule: Nodule, header: ScanHeader, path: Path) -> list[SliceContour]:
+def place(nodule: Nodule, header: ScanHeader, path: Path) -> PlacedNodule:
     """Assign a nodule's contours to slices by z; skip those beyond the scan's ends."""
     _, rows, cols = header.shape_irc
     placed = []
@@ -176,7 +173,7 @@ def place(nodule: Nodule, header: ScanHeader, path: Path) -> list[SliceContour]:
                 "remove the wrong file",
                 path=path,
             )
-        placed.append(SliceContour(slice_ndx, contour.is_inclusion, contour.points))
+        placed.append((slice_ndx, contour))
     return placed
 
 
@@ -196,19 +193,18 @@ def find_slice(contour: Contour, header: ScanHeader, path: Path) -> int | None:
     return slice_ndx
 
 
-def fill_nodule(contours: Sequence[SliceContour], with_contours: bool = False) -> BoxMask:
+def fill_nodule(nodule: PlacedNodule, with_contours: bool = False) -> BoxMask:
     """Mark the interior of inclusions, except exclusions and their contours.
 
     Contours are not part of the nodule: readers drew them on the first pixels outside (Armato et al. 2011, "outer
     borders"). pylidc excludes them as well, those of exclusions included.
     """
-    box = enclose(
-        [make_box([ndx, *points.min(axis=0)], [ndx + 1, *points.max(axis=0) + 1]) for ndx, _, points in contours]
-    )
+    corners = [(ndx, contour.points.min(axis=0), contour.points.max(axis=0) + 1) for ndx, contour in nodule]
+    box = enclose([make_box((ndx, *low), (ndx + 1, *high)) for ndx, low, high in corners])
     index, rows, cols = box
     mask = np.zeros(shape_of(box), dtype=bool)
-    for contour in sorted(contours, key=lambda contour: not contour.is_inclusion):
-        slice_mask = mask[contour.slice_ndx - index.start]
+    for slice_ndx, contour in sorted(nodule, key=lambda placed: not placed[1].is_inclusion):
+        slice_mask = mask[slice_ndx - index.start]
         interior, edge = fill_polygon(contour.points - (rows.start, cols.start), slice_mask.shape)
         if contour.is_inclusion:
             slice_mask |= interior | edge if with_contours else interior

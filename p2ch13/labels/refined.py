@@ -13,7 +13,8 @@ from p2ch13.config import REFINED_THRESHOLD_HU
 from p2ch13.labels.box import grow_box
 from p2ch13.labels.candidates import CandidateInfoTuple
 from p2ch13.labels.regions import LabelRule, MaskRegion, Scan, as_region, ball_in, box_around, find_nearest, offsets
-from p2ch13.util.boxes import Box, BoxMask, enclose, inside, make_box, split_components, starts_of, stops_of, widen
+from p2ch13.util.boxes import Box, BoxMask, enclose, inside, intersect, pad_box, split_components, widen
+from p2ch13.util.coordinates import IrcTuple
 from p2ch13.util.morphology import dilate_by_cross, open_by_ball, open_by_cross
 
 WALL = 1.25  # nodule radii, plus half a voxel: tissue that contains a ball of this radius is chest wall
@@ -42,11 +43,11 @@ class RefinedRule(LabelRule):
         return self.threshold_hu, ["refined", REFINED_VERSION, WALL, diameters_mm]
 
     def mark_nodule(self, scan: Scan, nodule: CandidateInfoTuple) -> MaskRegion:
-        center_irc = scan.locate(nodule.center_xyz)
+        center_irc, radius_mm = scan.locate(nodule.center_xyz), nodule.diameter_mm / 2
         vx_size_irc = scan.header.vx_size_xyz[::-1]
-        threshold_hu = self.find_threshold(scan, nodule)
-        box = find_box(scan, nodule, threshold_hu)
-        tissue = BoxMask(box, self.find_tissue(scan, nodule, box, threshold_hu))
+        threshold_hu = self.find_threshold(scan, center_irc, radius_mm)
+        box = find_box(scan, center_irc, radius_mm, threshold_hu)
+        tissue = BoxMask(box, find_tissue(scan, center_irc, radius_mm, box, threshold_hu))
         whole = find_nearest(split_components(tissue, fully_connected=False), center_irc, vx_size_irc)
         if whole is None:
             return as_region(tissue)
@@ -58,15 +59,15 @@ class RefinedRule(LabelRule):
             return as_region(whole)
         return as_region(BoxMask(box, dilate_by_cross(widen(core, box).mask, opening_radii(vx_size_irc)) & whole.mask))
 
-    def find_threshold(self, scan: Scan, nodule: CandidateInfoTuple) -> float:
+    def find_threshold(self, scan: Scan, center_irc: IrcTuple, radius_mm: float) -> float:
         """Find the threshold: the rule's, or for a faint nodule halfway between its HU and the surrounding lung's.
 
         A nodule's HU are those that the densest third of its ball exceeds, since the ball may contain lung or a cavity.
         The threshold is at least the 90th percentile of the surrounding lung, so that noise is not marked.
         """
-        center_irc, vx_size_irc = scan.locate(nodule.center_xyz), scan.header.vx_size_xyz[::-1]
-        radius_mm, voxel_mm = nodule.diameter_mm / 2, float(vx_size_irc.max())
-        around_mm = nodule.diameter_mm + voxel_mm + LUNG_AROUND_MM
+        vx_size_irc = scan.header.vx_size_xyz[::-1]
+        voxel_mm = float(vx_size_irc.max())
+        around_mm = 2 * radius_mm + voxel_mm + LUNG_AROUND_MM
         box = box_around(scan, center_irc, around_mm)
         hu = scan.hu[box]
         ball, near, around = (
@@ -78,30 +79,29 @@ class RefinedRule(LabelRule):
         halfway_hu = float(np.median(lung) + np.quantile(hu[ball], 2 / 3)) / 2
         return min(self.threshold_hu, max(halfway_hu, float(np.quantile(lung, 0.9))))
 
-    def find_tissue(self, scan: Scan, nodule: CandidateInfoTuple, box: Box, threshold_hu: float) -> NDArray[np.bool_]:
-        """Mark tissue within the radius, without the chest wall unless that removes everything near the center."""
-        center_irc, vx_size_irc = scan.locate(nodule.center_xyz), scan.header.vx_size_xyz[::-1]
-        radius_mm, voxel_mm = nodule.diameter_mm / 2, float(vx_size_irc.max())
-        tissue: NDArray[np.bool_] = scan.hu[box] > threshold_hu
-        tissue &= ball_in(box, center_irc, radius_mm + voxel_mm, vx_size_irc)
-        off_wall = tissue & ~find_wall(scan, box, WALL * radius_mm + voxel_mm / 2, threshold_hu)
-        is_central = ball_in(box, center_irc, radius_mm / 2 + voxel_mm, vx_size_irc)
-        return off_wall if (off_wall & is_central).any() else tissue
-
 
 REFINED_RULE = RefinedRule()
 
 
-def find_box(scan: Scan, nodule: CandidateInfoTuple, threshold_hu: float) -> Box:
+def find_box(scan: Scan, center_irc: IrcTuple, radius_mm: float, threshold_hu: float) -> Box:
     """Limit the book's box along each axis to at least the annotated radius and at most a voxel more.
 
     In a cavitary nodule, or beside a denser vessel, the book's box is smaller than the nodule.
     """
-    center_irc, voxel_mm = scan.locate(nodule.center_xyz), float(scan.header.vx_size_xyz.max())
-    radius_mm = nodule.diameter_mm / 2
-    largest = box_around(scan, center_irc, radius_mm + voxel_mm)
+    largest = box_around(scan, center_irc, radius_mm + float(scan.header.vx_size_xyz.max()))
     grown = enclose([grow_box(scan, center_irc, threshold_hu), box_around(scan, center_irc, radius_mm)])
-    return make_box(np.maximum(starts_of(largest), starts_of(grown)), np.minimum(stops_of(largest), stops_of(grown)))
+    return intersect(largest, grown) or largest  # both contain the center
+
+
+def find_tissue(scan: Scan, center_irc: IrcTuple, radius_mm: float, box: Box, threshold_hu: float) -> NDArray[np.bool_]:
+    """Mark tissue within the radius, without the chest wall unless that removes everything near the center."""
+    vx_size_irc = scan.header.vx_size_xyz[::-1]
+    voxel_mm = float(vx_size_irc.max())
+    tissue: NDArray[np.bool_] = scan.hu[box] > threshold_hu
+    tissue &= ball_in(box, center_irc, radius_mm + voxel_mm, vx_size_irc)
+    off_wall = tissue & ~find_wall(scan, box, WALL * radius_mm + voxel_mm / 2, threshold_hu)
+    is_central = ball_in(box, center_irc, radius_mm / 2 + voxel_mm, vx_size_irc)
+    return off_wall if (off_wall & is_central).any() else tissue
 
 
 def opening_radii(vx_size_irc: NDArray[np.float64]) -> list[int]:
@@ -113,5 +113,5 @@ def find_wall(scan: Scan, box: Box, radius_mm: float, threshold_hu: float) -> ND
     """Mark the voxels of a box that belong to tissue into which a ball of this radius fits."""
     vx_size_irc = scan.header.vx_size_xyz[::-1]
     margin = np.ceil(2 * radius_mm / vx_size_irc).astype(int)  # so that balls are complete that reach into the box
-    around = make_box(np.maximum(starts_of(box) - margin, 0), np.minimum(stops_of(box) + margin, scan.header.shape_irc))
+    around = pad_box(box, margin, scan.header.shape_irc)
     return open_by_ball(scan.hu[around] > threshold_hu, radius_mm, vx_size_irc)[inside(box, around)]

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from p2ch13.labels.candidates import CandidateInfoTuple
-from p2ch13.util.boxes import Box, BoxMask, inside, make_box, starts_of
+from p2ch13.util.boxes import Box, BoxMask, box_of, inside, pad_box, starts_of
 from p2ch13.util.coordinates import IrcTuple, xyz2irc
 from p2ch13.util.errors import InputError
 from p2ch13.volumes.files import read_header, read_voxels
@@ -91,8 +91,8 @@ def as_region(component: BoxMask) -> MaskRegion:
 
 def box_around(scan: Scan, center_irc: IrcTuple, reach_mm: float) -> Box:
     """Return the box that contains all voxels of the scan within a distance of the center."""
-    center, reach = np.array(center_irc), np.ceil(reach_mm / scan.header.vx_size_xyz[::-1]).astype(int)
-    return make_box(np.maximum(center - reach, 0), np.minimum(center + reach + 1, scan.header.shape_irc))
+    reach = np.ceil(reach_mm / scan.header.vx_size_xyz[::-1]).astype(int)
+    return pad_box(box_of(center_irc), reach, scan.header.shape_irc)
 
 
 def ball_in(box: Box, center_irc: IrcTuple, radius_mm: float, vx_size_irc: NDArray[np.float64]) -> NDArray[np.bool_]:

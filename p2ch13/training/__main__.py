@@ -11,7 +11,7 @@ from p2ch13.util.logconf import set_up_logging
 
 
 def main(sys_argv: Sequence[str] | None = None) -> None:
-    """Train as a command line says. Raises: SystemExit for --help and a mistyped option, else see the app's `main`."""
+    """Train by the options of a command line. Raises: SystemExit for --help and bad options; see the app's `main`."""
     parse_config(sys_argv)  # before torch is imported, which takes seconds
     from p2ch13.training.app import SegmentationTrainingApp
 

@@ -1,4 +1,4 @@
-"""SegmentationAugmentation: turns a crop into another one that could have been, on the training device."""
+"""Random augmentation of crops, on the training device."""
 
 from __future__ import annotations
 
@@ -11,22 +11,21 @@ from torch import nn
 
 from p2ch13.config import HU_MAX, HU_MIN
 
-UNSURE = (0.2, 0.8)  # values of an interpolated mask that can be label or not, as the label's area asks for
+UNSURE = (0.2, 0.8)  # values of an interpolated mask that the label's area decides
 
 
 class SegmentationAugmentation(nn.Module):
-    """Flips, moves, scales and turns crop and mask together, and adds noise to the crop: drawn anew for each sample.
+    """Flip, shift, scale and rotate crop and mask together, and add noise to the crop: drawn anew for each sample.
 
     Args:
         flip: mirror rows and columns, each with probability 1/2.
-        offset: move by up to this share of half the crop's height and width; 0.03 is 1 pixel of 64.
+        offset: shift by up to this share of half the crop's height and width; 0.03 is 1 pixel of 64.
         scale: shrink or enlarge by up to this share.
-        rotate: turn by any angle about the head-foot axis.
+        rotate: rotate by any angle about the head-foot axis.
         noise: standard deviation of the noise added, in HU.
         intensity: change the contrast by up to this share, and the level by up to this share of 1000 HU.
-        blur: mix each pixel with the mean of those around it, by up to this share; a third of the time sharpen instead.
-        resolution: see the crop with pixels of up to twice the size, and slices up to half as far apart, in this share
-            of the samples.
+        blur: mix each pixel with the mean of its neighbors, by up to this share; sharpen a third of the samples.
+        resolution: share of samples with pixels of up to twice the size, and down to half the slice spacing.
     Random numbers come from the device's default generator: `torch.manual_seed` fixes them.
     Source: the book, chapters 12.6.2 and 13.
     """
@@ -74,7 +73,7 @@ class SegmentationAugmentation(nn.Module):
         return ct_slices.clamp(HU_MIN, HU_MAX), label_mask
 
     def _coarsen(self, ct_slices: torch.Tensor) -> torch.Tensor:
-        """Larger pixels, and slices that are closer together: between the middle slice and its neighbours."""
+        """Enlarge pixels, and reduce the slice spacing by interpolating between the middle slice and its neighbors."""
         is_chosen = draw(ct_slices) < self.resolution  # (batch, 1, 1, 1)
         coarse = F.avg_pool2d(ct_slices, 2, ceil_mode=True, count_include_pad=False)
         coarse = F.interpolate(coarse, size=ct_slices.shape[2:], mode="bilinear", align_corners=False)
@@ -86,18 +85,18 @@ class SegmentationAugmentation(nn.Module):
         return torch.einsum("bnc,bchw->bnhw", weights, coarse)
 
     def _blur(self, ct_slices: torch.Tensor) -> torch.Tensor:
-        """Mix each pixel with the mean of the 3x3 around it, or take some of that away, which sharpens."""
+        """Mix each pixel with the mean of its 3x3 neighborhood, or subtract some of it, which sharpens."""
         mean = F.avg_pool2d(ct_slices, 3, stride=1, padding=1, count_include_pad=False)
         return ct_slices.lerp(mean, self.blur * (1.5 * draw(ct_slices) - 0.5))
 
     def _change_intensity(self, ct_slices: torch.Tensor) -> torch.Tensor:
-        """Another contrast about the HU of air, which no scanner gets wrong, and another level."""
+        """Change the contrast about the HU of air, to which scanners are calibrated, and the level."""
         contrast = 1 + self.intensity * (2 * draw(ct_slices) - 1)
         level = 1000 * self.intensity * (2 * draw(ct_slices) - 1)
         return (ct_slices - HU_MIN) * contrast + HU_MIN + level
 
     def _draw_transforms(self, ct_slices: torch.Tensor) -> torch.Tensor:
-        """(batch, 2, 3): from a pixel of the new crop to its place in the old one, both as -1..1 (x, then y)."""
+        """Draw transforms, (batch, 2, 3), from a pixel of the new crop to its position in the old one, -1..1 (x, y)."""
 
         batch_size = ct_slices.shape[0]
         like: dict[str, Any] = {"dtype": ct_slices.dtype, "device": ct_slices.device}
@@ -124,16 +123,16 @@ class SegmentationAugmentation(nn.Module):
 
 
 def draw(ct_slices: torch.Tensor) -> torch.Tensor:
-    """A number from 0 to 1 for each sample: (batch, 1, 1, 1)."""
+    """Draw a number from 0 to 1 for each sample: (batch, 1, 1, 1)."""
     return torch.rand(len(ct_slices), 1, 1, 1, dtype=ct_slices.dtype, device=ct_slices.device)
 
 
 def threshold_by_area(soft_mask: torch.Tensor) -> torch.Tensor:
     """Mark the largest values of each interpolated mask, as many as their sum: (batch, 1, row, col), 0..1 -> bool.
 
-    The label keeps its area, times the change of scale, however small it is. Only what lies between `UNSURE` is chosen
-    that way: a pixel that is hardly covered stays unmarked. A fixed threshold loses labels of a pixel or makes all of
-    them larger, and so does the nearest pixel in place of interpolation.
+    The label keeps its area, times the change of scale, however small it is. The area decides values within `UNSURE`
+    alone: a pixel that is hardly covered stays unmarked. A fixed threshold loses labels of a pixel or enlarges all
+    labels, and so does nearest-neighbor interpolation.
     """
     values = soft_mask.flatten(1)
     areas = values.sum(1, keepdim=True).round().long()

@@ -1,4 +1,4 @@
-"""One run in several processes, on one machine or many, as torchrun starts them."""
+"""One run in several processes, which torchrun starts on one machine or many."""
 
 from __future__ import annotations
 
@@ -17,23 +17,22 @@ from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
-from p2ch13.network.model import UNetWrapper
+from p2ch13.network.model import SegmentationNetwork
 from p2ch13.util.errors import InputError
 from p2ch13.util.launch import Launch
 
-CONNECT_S, PATIENCE_S = 3, 300  # for one try to reach the first process, and for all
+CONNECT_S, PATIENCE_S = 3, 300  # timeouts of one try to reach the first process, and of all tries
 
 
 @contextmanager
 def process_group(launch: Launch) -> Iterator[str | None]:
-    """While inside, the processes of a run can talk to each other.
+    """Inside, the processes of a run communicate.
 
-    Nothing that `data_parallel` has made may be in use any more at the end: it keeps the threads that talk alive. One
-    that is left when Python ends may hold the last tensor that it sent, and then the process dies, with all work done.
+    Delete all that `data_parallel` returned before the end: it keeps the communicating threads alive. One that still
+    lives when Python ends may hold the last tensor that it sent, and then the process crashes, with all work done.
     Source: https://github.com/pytorch/pytorch/issues/190489
 
-    Yields: a name that is the same for all starts of the processes by one torchrun, and for no other one; None for a
-    process that was started by hand.
+    Yields: an id that all starts of the processes by one torchrun share; None for a process started by hand.
     """
     if not launch.by_torchrun:
         yield None
@@ -48,16 +47,16 @@ def process_group(launch: Launch) -> Iterator[str | None]:
     dist.init_process_group(backend, store=store, rank=launch.rank, world_size=launch.world_size)
     try:
         yield launch_id
-        dist.barrier()  # the first process, which holds the store, still writes when the others have nothing left to do
+        dist.barrier()  # rank 0 holds the store, and still writes when the others are done
     finally:
         dist.destroy_process_group()
 
 
 def open_store(agent_store: Store, launch: Launch) -> TCPStore:
-    """A store for this start of the processes alone, held by the first of them.
+    """Open a store for this start of the processes alone, which the first of them holds.
 
-    torchrun keeps its own store when it starts processes anew, and in it they would find the addresses of those that
-    are gone. Its count of restarts is no help: each machine's torchrun has one of its own.
+    torchrun keeps its own store when it restarts processes: they would find the addresses of dead ones in it. Its count
+    of restarts does not help: each machine's torchrun has its own.
     """
     host = os.environ["MASTER_ADDR"]
     if launch.is_first:
@@ -72,26 +71,26 @@ def open_store(agent_store: Store, launch: Launch) -> TCPStore:
         except dist.DistError:
             if time.monotonic() > give_up:
                 raise
-            continue  # the port of the start before, whose processes are gone
+            continue  # the port of the previous start, whose processes are dead
         store.set_timeout(timedelta(seconds=PATIENCE_S))
         return store
 
 
-def sync_batchnorm(model: UNetWrapper, device: torch.device) -> UNetWrapper:
-    """The model with batch statistics over all processes. Raises: InputError on a CPU, for which PyTorch has none."""
+def sync_batchnorm(model: SegmentationNetwork, device: torch.device) -> SegmentationNetwork:
+    """Compute batch statistics over all processes. Raises: InputError on a CPU, for which PyTorch cannot."""
     if device.type != "cuda":
-        raise InputError("--sync-batchnorm: PyTorch has it for GPUs only, and there is none here; leave it out")
+        raise InputError("PyTorch has it for GPUs only, and there is none here", option="--sync-batchnorm")
     return nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def data_parallel(model: nn.Module, device: torch.device) -> nn.Module:
-    """The model as the processes of a run train it together: each step's gradients are averaged over them."""
+    """Wrap a model so that each step's gradients are averaged over the processes of the run."""
     if not dist.is_initialized():
         return model
     return DistributedDataParallel(
         model,
         device_ids=[device] if device.type == "cuda" else None,
-        broadcast_buffers=False,  # training does not use running means; see `copy_buffers_from_first`
+        broadcast_buffers=False,  # training uses no running means; see `copy_buffers_from_first`
         gradient_as_bucket_view=True,
     )
 
@@ -103,7 +102,7 @@ def sum_over_processes(values: torch.Tensor) -> None:
 
 
 class _SumWithGradients(torch.autograd.Function):
-    """Each process's gradient of the sum counts: the sum is in the loss of all of them.
+    """Sum over processes whose backward pass sums the gradients, since the sum is in the loss of every process.
 
     `torch.distributed.nn.functional.all_reduce` does this, and is deprecated in PyTorch 2.13 in favor of a private one.
     """
@@ -120,19 +119,19 @@ class _SumWithGradients(torch.autograd.Function):
 
 
 def sum_with_gradients(values: torch.Tensor) -> torch.Tensor:
-    """The sum of the values over all processes of the run, through which each process's gradients flow."""
+    """Return the sum of the values over all processes of the run; gradients flow to each process."""
     if not dist.is_initialized():
         return values
     return cast("torch.Tensor", _SumWithGradients.apply(values))  # type: ignore[no-untyped-call]
 
 
 def mean_over_processes(losses: torch.Tensor) -> torch.Tensor:
-    """What a process's backward pass begins with, so that `data_parallel` gives the gradient of all samples' mean loss.
+    """Scale a process's losses so that `data_parallel` gives the gradient of all samples' mean loss.
 
-    It averages the gradients of the processes, as if all had the same number of samples; in an epoch's last step one
-    can have more than another.
+    `data_parallel` averages gradients over processes, as if all had the same number of samples; in an epoch's last step
+    they may not.
 
-    Args: losses: of this process's samples, (batch,).
+    Args: losses: of this process's samples, (batch,). Returns: a scalar.
     """
     if not dist.is_initialized():
         return losses.mean()
@@ -142,14 +141,14 @@ def mean_over_processes(losses: torch.Tensor) -> torch.Tensor:
 
 
 def copy_buffers_from_first(model: nn.Module) -> None:
-    """Give all processes the first one's buffers: each has running means of its own, and the first saves the model."""
+    """Copy the first process's buffers to all: each has running means of its own, and the first saves the model."""
     if dist.is_initialized():
         for buffer in model.buffers():
             dist.broadcast(buffer, src=0)
 
 
 def copy_from_first(value: Any) -> Any:
-    """The first process's value, in all of them."""
+    """Return the first process's value, in all of them."""
     values = [value]
     if dist.is_initialized():
         dist.broadcast_object_list(values, src=0)

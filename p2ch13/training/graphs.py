@@ -1,23 +1,26 @@
-"""How a training step runs: compiled, recorded as a CUDA graph, or deterministic."""
+"""Compiled, recorded (CUDA graph) and deterministic training steps; random numbers."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import nn
 
+from p2ch13.config import TrainingConfig
 from p2ch13.util.errors import InputError
+from p2ch13.util.launch import Launch
 
 COMPILE_FROM_SAMPLES = 300_000  # an epoch of the book's; compiling takes longer than it gains in a short run
 
 
 def enable_determinism() -> None:
-    """Have this process calculate the same bits each time, or say that it cannot.
+    """Have this process compute the same bits each time, or raise RuntimeError where PyTorch cannot.
 
     Source: https://docs.pytorch.org/docs/stable/notes/randomness.html
     """
@@ -26,18 +29,43 @@ def enable_determinism() -> None:
     torch.backends.cudnn.benchmark = False
 
 
-def should_compile(choice: str, sample_count: int) -> bool:
-    """Whether to fuse a run's operations with `torch.compile`, and on one GPU to record and replay its steps.
+def seed_epoch(seed: int, epoch_ndx: int, rank: int) -> None:
+    """Seed an epoch's random numbers by seed, epoch and process alone: they do not depend on the epochs before."""
+    torch.manual_seed(np.random.SeedSequence([seed, epoch_ndx, rank]).generate_state(1)[0])
 
-    `auto` does so in runs that are long enough: compiling takes half a minute.
+
+def get_random_state(device: torch.device) -> dict[str, torch.Tensor]:
+    """Return the states of PyTorch's random number generators, on the CPU and on the device."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def set_random_state(device: torch.device, states: Mapping[str, torch.Tensor]) -> None:
+    """Set the generators' states; one from a machine without a GPU leaves that of a GPU as the epoch seeded it."""
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
+
+
+def is_compiled(config: TrainingConfig) -> bool:
+    """Decide whether to fuse a run's operations with `torch.compile`.
+
+    `auto` does so in long runs: compiling takes half a minute.
     """
-    if choice == "auto":
-        return sample_count >= COMPILE_FROM_SAMPLES and has_compiler()
-    return choice == "yes"
+    if config.deterministic or config.compile != "auto":
+        return not config.deterministic and config.compile == "yes"
+    return config.epochs * config.samples_per_epoch >= COMPILE_FROM_SAMPLES and has_compiler()
+
+
+def is_recorded(config: TrainingConfig, device: torch.device, launch: Launch) -> bool:
+    """Decide whether to record and replay a run's steps: those of compiled models on one GPU."""
+    return is_compiled(config) and device.type == "cuda" and launch.is_alone
 
 
 def has_compiler() -> bool:
-    """Whether there is what `torch.compile` compiles with."""
+    """Tell whether there is a C++ compiler, which `torch.compile` needs."""
     return shutil.which(compiler_name()) is not None
 
 
@@ -46,12 +74,12 @@ def compiler_name() -> str:
 
 
 def compile_model(model: nn.Module, choice: str) -> nn.Module:
-    """The model with its operations fused, compiled at its first call. Where it was not asked for, it need not succeed.
+    """Fuse a model's operations, at its first call. With `auto` a failure falls back to the model as it is.
 
-    Raises: InputError if it was, and there is no compiler.
+    Raises: InputError if there is no compiler.
     """
     if not has_compiler():
-        raise InputError(f"--compile: there is no compiler {compiler_name()}; install it, or say --compile no")
+        raise InputError(f"there is no compiler {compiler_name()}; install it, or use no", option="--compile")
     import torch._dynamo  # takes a second
 
     torch._dynamo.config.suppress_errors = choice == "auto"
@@ -59,13 +87,13 @@ def compile_model(model: nn.Module, choice: str) -> nn.Module:
 
 
 class CapturedStep:
-    """A function of CUDA tensors whose work on the GPU is recorded once and then replayed as a whole.
+    """A function of CUDA tensors whose GPU work is recorded once and then replayed as a whole.
 
-    A U-Net this small is done with an operation before Python has launched the next one; a replay is a single launch.
-    The function must do the same work on the same memory in every call, apart from the values of its arguments. It is
-    called as it is for the first few batches and for one of another size, such as the last of an epoch.
+    The GPU finishes an operation of a U-Net this small before Python has launched the next one; a replay is one launch.
+    The function must do the same work on the same memory in every call, apart from its arguments' values. The first
+    few batches, and one of another size, such as the last of an epoch, run without recording.
 
-    Args: is_ready: whether all is there that the function makes at its first calls, so that it can be recorded.
+    Args: is_ready: tells whether everything that the first calls allocate is there, so that recording may begin.
     Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#whole-network-capture
     """
 
@@ -88,7 +116,7 @@ class CapturedStep:
             return self.function(*inputs)
         if self.warm_up_left or (self.graph is None and not self.is_ready()):
             self.warm_up_left = max(self.warm_up_left - 1, 0)
-            return self._call_aside(inputs)
+            return self._warm_up(inputs)
         if self.graph is None:
             self.graph = self._record(inputs)
         for recorded, x in zip(self.inputs, inputs, strict=True):
@@ -96,8 +124,8 @@ class CapturedStep:
         self.graph.replay()
         return self.outputs
 
-    def _call_aside(self, inputs: tuple[torch.Tensor, ...]) -> Any:
-        """On a stream of its own, as work that is to be recorded has to be warmed up."""
+    def _warm_up(self, inputs: tuple[torch.Tensor, ...]) -> Any:
+        """Call the function on a separate stream, on which work has to be warmed up before it is recorded."""
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):

@@ -15,37 +15,34 @@ from p2ch13.util.errors import InputError
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 50  # batches whose losses a GPU is asked for at once, since it has to wait for each answer
+PATIENCE = 50  # batches that a GPU is asked about at once, since the CPU waits for each answer
 
 
-class Faults(NamedTuple):
-    """What was not finite in a step, in the order of `find_faults`."""
-
-    own_loss: bool
-    loss: bool
-    gradient: bool
-
-    def describe(self, batch: Seen) -> str:
-        if self.loss and not self.own_loss:
-            return f"the loss of {batch.name} is not finite in another process"
-        what = "loss" if self.loss else "gradient"
-        return f"the {what} of {batch.name} is not finite; its slices: {name_slices(batch)}"
-
-
-class Seen(NamedTuple):
-    """A batch whose faults have not been looked at yet."""
+class CheckedBatch(NamedTuple):
+    """A batch whose faults are not read yet."""
 
     name: str
     faults: torch.Tensor  # (3,), bool, on the device
     series_uids: Sequence[str]
     slice_ndxs: torch.Tensor
 
+    def describe(self, own_loss: bool, loss: bool, gradient: bool) -> str:
+        if loss and not own_loss:
+            return f"the loss of {self.name} is not finite in another process"
+        return f"the {'loss' if loss else 'gradient'} of {self.name} is not finite; its slices: {self.name_slices()}"
+
+    def name_slices(self) -> str:
+        slices: defaultdict[str, set[int]] = defaultdict(set)
+        for series_uid, slice_ndx in zip(self.series_uids, self.slice_ndxs.tolist(), strict=True):
+            slices[series_uid].add(slice_ndx)
+        return ", ".join(f"{uid} {' '.join(map(str, sorted(ndxs)))}" for uid, ndxs in sorted(slices.items()))
+
 
 def find_faults(losses: torch.Tensor, parameters: Iterable[nn.Parameter]) -> torch.Tensor:
-    """Whether a loss or gradient of a training step is not finite: (3,) bool, on the device.
+    """Find out whether a loss or gradient of a training step is not finite: (3,) bool, on the device.
 
-    First whether a loss of this process is not, then whether one of any process is not, then whether the gradient is
-    not, which all processes share. Nor may the gradient's square be: optimizers keep it.
+    The values: a loss of this process, a loss of any process, the gradient, which all processes share. The gradient's
+    square has to be finite too: optimizers keep it.
 
     Args: losses: of this process's samples, (batch,); parameters: with their gradients.
     """
@@ -57,54 +54,45 @@ def find_faults(losses: torch.Tensor, parameters: Iterable[nn.Parameter]) -> tor
 
 
 def find_validation_faults(losses: torch.Tensor) -> torch.Tensor:
-    """The same of a validation's batch, which has no gradient and is one process's alone."""
+    """Do the same for a batch of a validation, which has no gradient and belongs to one process."""
     is_bad = is_not_finite(losses)
     return torch.stack([is_bad, is_bad, torch.zeros_like(is_bad)])
 
 
 def is_not_finite(losses: torch.Tensor) -> torch.Tensor:
-    """A bool, on the device."""
+    """Return a bool, on the device."""
     return ~losses.detach().isfinite().all()
 
 
 class NonFiniteLossMonitor:
-    """Looks at the faults of each batch: on a CPU at once, on a GPU when some have come together.
+    """Reads the faults of each batch: on a CPU at once, on a GPU of many batches together.
 
-    That it comes late there does no harm: such a batch changes no weights, see `SegmentationTrainingApp.compute_step`.
+    A late answer does no harm: such a batch changes no weights, see `train_step`.
 
-    Args: skips: warn of such a batch, and do not raise.
+    Args: skips: warn of such a batch instead of raising.
     """
 
     def __init__(self, device: torch.device, skips: bool) -> None:
         self.patience = 1 if device.type == "cpu" else PATIENCE
         self.skips = skips
-        self.seen: list[Seen] = []
+        self.waiting: list[CheckedBatch] = []
 
     def add(self, name: str, faults: torch.Tensor, series_uids: Sequence[str], slice_ndxs: torch.Tensor) -> None:
-        """Args: what the batch is called; its faults; its samples' series and slices. Raises: see `check`."""
-        self.seen.append(Seen(name, faults.clone(), series_uids, slice_ndxs))  # a recorded step overwrites them
-        if len(self.seen) >= self.patience:
+        """Args: the batch's name; its faults; its samples' series and slices. Raises: see `check`."""
+        self.waiting.append(CheckedBatch(name, faults.clone(), series_uids, slice_ndxs))  # a replay overwrites faults
+        if len(self.waiting) >= self.patience:
             self.check()
 
     def check(self) -> None:
-        """Look at what has come together. Raises: InputError, naming the batch, if something in it is not finite."""
-        seen, self.seen = self.seen, []
-        if not seen:
+        """Read the faults so far. Raises: InputError, naming the batch, if something in it is not finite."""
+        waiting, self.waiting = self.waiting, []
+        if not waiting:
             return
-        for batch, values in zip(seen, torch.stack([batch.faults for batch in seen]).tolist(), strict=True):
-            faults = Faults(*values)
+        for batch, faults in zip(waiting, torch.stack([batch.faults for batch in waiting]).tolist(), strict=True):
             if not any(faults):
                 continue
-            message = faults.describe(batch)
+            message = batch.describe(*faults)
             if not self.skips:
-                raise InputError(
-                    f"{message}; try --precision fp32 or a lower --learning-rate, or leave it out: --skip-non-finite"
-                )
-            log.warning(f"Left out: {message}")
-
-
-def name_slices(batch: Seen) -> str:
-    slices: defaultdict[str, set[int]] = defaultdict(set)
-    for series_uid, slice_ndx in zip(batch.series_uids, batch.slice_ndxs.tolist(), strict=True):
-        slices[series_uid].add(slice_ndx)
-    return ", ".join(f"{uid} {' '.join(map(str, sorted(ndxs)))}" for uid, ndxs in sorted(slices.items()))
+                cure = "lower it, try --precision fp32, or skip such batches: --skip-non-finite"
+                raise InputError(f"{message}; {cure}", option="--learning-rate")
+            log.warning(f"Skipped: {message}")

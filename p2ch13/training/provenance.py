@@ -1,4 +1,4 @@
-"""Where a run comes from: versions, commit, data."""
+"""Provenance of a run: versions, commit, fingerprint of the data."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from p2ch13.data.index import ScanIndex
 from p2ch13.labels.rules import LidcRule
 from p2ch13.util.errors import errors_naming
 from p2ch13.volumes.files import scan_signature
-from p2ch13.volumes.headers import find_voxel_file
+from p2ch13.volumes.formats import find_voxel_file
 
 log = logging.getLogger(__name__)
 
 PACKAGES = ("torch", "numpy", "SimpleITK", "p2ch13")
 FINGERPRINT_VERSION = "v2"
-BLOCK_COUNT, BLOCK_BYTES = 4, 4096  # what is read of each file for the fingerprint
+BLOCK_COUNT, BLOCK_BYTES = 4, 4096  # read of each file for the fingerprint
 
 
 def get_versions() -> dict[str, str]:
@@ -37,22 +37,22 @@ def get_version(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:
-        return "not installed"  # but run from its own folder
+        return "not installed"  # run from its own folder
 
 
 def get_commit(folder: Path = Path(__file__).parents[1]) -> str | None:
-    """The commit of the code, with `+changes` if files are not as they were committed; None if it is in no repository.
+    """Return the commit of the code, with `+changes` if files differ from it; None outside of a repository.
 
     Args: folder: of the code.
     """
-    if not ask_git(folder, "ls-files", "."):  # in a repository it may be, but be no part of it
+    if not ask_git(folder, "ls-files", "."):  # the folder may lie in a repository and be no part of it
         return None
     commit = ask_git(folder, "rev-parse", "HEAD")
     return commit and commit + ("+changes" if ask_git(folder, "status", "--porcelain") else "")
 
 
 def ask_git(folder: Path, *arguments: str) -> str | None:
-    """What git says; None if it is not there or has no answer."""
+    """Return git's output; None if git is missing or fails."""
     try:
         done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True)
     except OSError:
@@ -61,13 +61,12 @@ def ask_git(folder: Path, *arguments: str) -> str | None:
 
 
 def fingerprint_data(index: ScanIndex, series_list: Sequence[str], choice: CropChoice = CENTRES_ALONE) -> str:
-    """A SHA-256 that tells one data set from another, behind the version of the way it is made.
+    """Compute a SHA-256 that tells one data set from another, after the version of its recipe.
 
-    It is made of the series UIDs, the names, lengths and parts of the scans' files, their nodules, the way they are
-    marked and the choice of crops; and, for negatives, of candidates and excluded findings. It is not made of the
-    files' times, which change when they are copied.
+    It covers series UIDs, names, lengths and parts of the scans' files, nodules, label rules and the choice of crops;
+    for negatives candidates and excluded findings too. Times of files are no part of it: copying changes them.
 
-    Args: choice: which crops are trained on.
+    Args: choice: the crops that are trained on.
     Raises: InputError if a file cannot be read.
     """
     digest = hashlib.sha256(json.dumps(asdict(choice)).encode())
@@ -84,16 +83,16 @@ def fingerprint_data(index: ScanIndex, series_list: Sequence[str], choice: CropC
 
 
 def renew_fingerprint(saved: str, current: str, index: ScanIndex, series_list: Sequence[str]) -> str:
-    """A saved state's fingerprint, to be compared with the current one.
+    """Return a saved state's fingerprint, in the current version.
 
-    Those of the first version have no version in front, and say less. Where all that they say is true of the data, this
-    is the current one, and a warning says what was not compared. Any other is returned as it is.
+    Fingerprints of the first version, without a version in front, cover less. If the data match such a one, this is the
+    current fingerprint, and a warning names what was not compared. Any other is returned as it is.
     """
     if ":" in saved or saved != fingerprint_first_version(index, series_list):
         return saved
     log.warning(
-        "The state to go on from is of an earlier version, which did not note candidates and voxels: whether they are "
-        "those that the run began with is not known."
+        "The state to resume is of an earlier version, without a fingerprint of candidates and voxels: they are not "
+        "compared with those that the run began with."
     )
     return current
 
@@ -112,7 +111,7 @@ def describe_nodules(index: ScanIndex, series_uid: str) -> list[list[float]]:
 
 
 def describe_negatives(index: ScanIndex, series_uid: str) -> list[list[Any]]:
-    """The candidates that negatives are taken from, and the excluded findings, near which none is."""
+    """List the candidates that become negatives, and the excluded findings, near which none is taken."""
     return [
         [candidate.center_xyz for candidate in index.non_nodules[series_uid]],
         [[*finding.center_xyz, finding.diameter_mm] for finding in index.excluded[series_uid]],
@@ -120,7 +119,7 @@ def describe_negatives(index: ScanIndex, series_uid: str) -> list[list[Any]]:
 
 
 def describe_rule(index: ScanIndex, series_uid: str) -> Any:
-    """How a scan's nodules are marked; readers' contours by what is in their file, not by its time."""
+    """Describe a scan's label rule; readers' contours by the content of their file, not by its time."""
     rule = index.labels.rule_of(series_uid)
     if isinstance(rule, LidcRule):
         with errors_naming(rule.xml_path):
@@ -129,16 +128,16 @@ def describe_rule(index: ScanIndex, series_uid: str) -> Any:
 
 
 def describe_scan(path: Path) -> list[list[str | int]]:
-    """Name, length and a checksum of each of a scan's files: the header's, and the voxels' if they have their own."""
+    """List name, length and checksum of a scan's header, and of its file of voxels if there is one."""
     files = dict.fromkeys((path, find_voxel_file(path).path))
     return [[file.name, file.stat().st_size, sum_blocks(file)] for file in files]
 
 
 def sum_blocks(path: Path) -> int:
-    """A CRC of blocks that are spread evenly over a file, the first and the last of its bytes included.
+    """Compute a CRC of blocks that are spread evenly over a file, from its first to its last bytes.
 
-    Of a whole data set that is a few megabytes. They are bytes of the file, not voxels: where these are compressed, all
-    bytes that come after a voxel change with it.
+    Those of a whole data set are a few megabytes. They are bytes of the file: in a compressed one a changed voxel
+    changes all bytes after it.
     """
     checksum = 0
     with errors_naming(path), path.open("rb") as file:

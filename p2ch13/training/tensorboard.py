@@ -1,4 +1,4 @@
-"""What a person looks at: TensorBoard scalars and overlay pictures."""
+"""TensorBoard scalars and overlays of a run."""
 
 from __future__ import annotations
 
@@ -18,19 +18,22 @@ from torch.utils.tensorboard import SummaryWriter
 from p2ch13.data.datasets import Luna2dSegmentationDataset
 from p2ch13.detection.pictures import Image, Predictor, draw_overlay, encode_png, predict_slice
 from p2ch13.evaluation.metrics import Scores
+from p2ch13.training.provenance import get_commit, get_versions
+from p2ch13.training.run import RunState
+from p2ch13.training.run_files import runs_dir_of
 from p2ch13.util.files import atomic_write
 from p2ch13.util.threads import available_cores
 
-PICTURE_SERIES_COUNT = 12
-PICTURE_SLICE_COUNT = 6
+OVERLAY_SERIES_COUNT = 12
+OVERLAY_SLICE_COUNT = 6
 
 
 class TensorBoardReport:
-    """The curves and pictures of a run: one folder for training and one for validation, which TensorBoard overlays.
+    """The curves and overlays of a run: a folder for training and one for validation, whose curves share the axes.
 
     Args:
         run_name, comment: the folders are `<run_name>_trn_seg_<comment>` and `<run_name>_val_seg_<comment>`.
-        first_step: what an interrupted run has left there of this number of samples, or of more, is not shown.
+        first_step: events of an interrupted run at this number of samples or later are hidden.
     """
 
     def __init__(self, folder: Path, run_name: str, comment: str, first_step: int = 1) -> None:
@@ -39,17 +42,19 @@ class TensorBoardReport:
             mode: SummaryWriter(log_dir=str(path), purge_step=first_step) for mode, path in self.folders.items()
         }
 
-    def log_settings(self, options: dict[str, Any], origin: dict[str, Any]) -> None:
-        """The run's options, also as a config.json that `--config` reads, and where it comes from; plain values."""
+    def log_settings(self, run: RunState) -> None:
+        """Write the run's options, also as a config.json that `--config` reads, and its code and data."""
+        options, code = run.config.as_dict(), {"versions": get_versions(), "commit": get_commit()}
+        origin = code | {"data": run.data_fingerprint, "series": run.series}
         with atomic_write(self.folders["trn"] / "config.json") as file:
             file.write(as_json(options).encode())
         for name, values in {"options": options, "origin": origin}.items():
             self.writers["trn"].add_text(name, textwrap.indent(as_json(values), 4 * " "))  # code, in Markdown
 
     def log_scores(self, mode: str, scores: Scores, samples_count: int) -> None:
-        """Scalars under the book's names, over the number of training samples seen so far.
+        """Write scalars under the book's names, over the number of training samples so far.
 
-        `pr/...` are of a validation's slices that hold nodule, `pr_all/...` of all its slices, if it has others.
+        In a validation `pr/...` are of slices that hold nodule, `pr_all/...` of all slices, if it has others.
         """
         values = {"loss/all": scores.loss}
         if scores.is_defined:
@@ -65,33 +70,33 @@ class TensorBoardReport:
             self.writers[mode].add_scalar(name, value, samples_count)
 
     def log_learning_rate(self, learning_rate: float, samples_count: int) -> None:
-        """The learning rate of an epoch's last step."""
+        """Write the learning rate of an epoch's last step."""
         self.writers["trn"].add_scalar("learning_rate", learning_rate, samples_count)
 
-    def log_pictures(
+    def log_overlays(
         self, mode: str, dataset: Luna2dSegmentationDataset, predict: Predictor, samples_count: int, with_labels: bool
     ) -> None:
-        """Overlays of 6 slices of each of the first 12 series; with them, if asked for, the labels alone."""
+        """Write overlays of 6 slices of each of the first 12 series; with labels, also of these alone."""
         writer = self.writers[mode]
-        # Compressing a picture takes as long as segmenting its slice.
+        # Compressing an overlay takes as long as segmenting its slice.
         with ThreadPoolExecutor(available_cores()) as pool:
             written = []
-            for series_ndx, series_uid in enumerate(dataset.series_list[:PICTURE_SERIES_COUNT]):
+            for series_ndx, series_uid in enumerate(dataset.series_list[:OVERLAY_SERIES_COUNT]):
                 slices = choose_slices(*dataset.ct_cache.get_ct_sample_size(series_uid))
-                for picture_ndx, slice_ndx in enumerate(slices):
+                for overlay_ndx, slice_ndx in enumerate(slices):
                     ct_slice, is_predicted, label = predict_slice(dataset, predict, series_uid, slice_ndx)
-                    pictures = {"prediction": draw_overlay(ct_slice, is_predicted, label)}
+                    overlays = {"prediction": draw_overlay(ct_slice, is_predicted, label)}
                     if with_labels:
-                        pictures["label"] = draw_overlay(ct_slice, label, label)
-                    for name, picture in pictures.items():
-                        tag = f"{mode}/{series_ndx}_{name}_{picture_ndx}"
-                        written.append(pool.submit(add_png, writer, tag, picture, samples_count))
+                        overlays["label"] = draw_overlay(ct_slice, label, label)
+                    for name, overlay in overlays.items():
+                        tag = f"{mode}/{series_ndx}_{name}_{overlay_ndx}"
+                        written.append(pool.submit(add_png, writer, tag, overlay, samples_count))
         for future in written:
             future.result()
         writer.flush()
 
     def __enter__(self) -> TensorBoardReport:
-        threading.excepthook = leave_os_errors_to_the_caller
+        threading.excepthook = ignore_os_errors
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -103,6 +108,18 @@ class TensorBoardReport:
             threading.excepthook = threading.__excepthook__
 
 
+@contextmanager
+def open_report(run: RunState, is_first: bool) -> Iterator[TensorBoardReport | None]:
+    """Open a run's TensorBoard folders, in the first process; the others get None."""
+    if not is_first:
+        yield None
+        return
+    folder, first_step = runs_dir_of(run.config), run.count_samples(run.epoch) + 1
+    with TensorBoardReport(folder, run.files.time_str, run.files.comment, first_step) as report:
+        report.log_settings(run)
+        yield report
+
+
 def name_curves(group: str, scores: Scores) -> dict[str, float]:
     return {
         f"{group}/precision": scores.precision,
@@ -112,18 +129,18 @@ def name_curves(group: str, scores: Scores) -> dict[str, float]:
     }
 
 
-def add_png(writer: SummaryWriter, tag: str, picture: Image, samples_count: int) -> None:
-    """What `SummaryWriter.add_image` does, but that it compresses by `PNG_LEVEL`, which takes less time."""
-    height, width, channel_count = picture.shape
+def add_png(writer: SummaryWriter, tag: str, overlay: Image, samples_count: int) -> None:
+    """Do as `SummaryWriter.add_image`, but compress by `PNG_LEVEL`, which is faster."""
+    height, width, channel_count = overlay.shape
     image = Summary.Image(
-        height=height, width=width, colorspace=channel_count, encoded_image_string=encode_png(picture)
+        height=height, width=width, colorspace=channel_count, encoded_image_string=encode_png(overlay)
     )
     summary = Summary(value=[Summary.Value(tag=tag, image=image)])
     writer.file_writer.add_summary(summary, samples_count)  # type: ignore[attr-defined]  # declared as None
 
 
-def leave_os_errors_to_the_caller(error: threading.ExceptHookArgs) -> None:
-    """A writer's thread raises what a full disk has told it, and so does the writer's next call: once is enough."""
+def ignore_os_errors(error: threading.ExceptHookArgs) -> None:
+    """Ignore a full disk's error in a writer's thread: the writer's next call raises it again."""
     if not issubclass(error.exc_type, OSError):
         threading.__excepthook__(error)
 
@@ -140,8 +157,8 @@ def as_json(values: dict[str, Any]) -> str:
     return json.dumps(values, indent=2) + "\n"
 
 
-def choose_slices(slice_count: int, positive_indexes: Sequence[int], count: int = PICTURE_SLICE_COUNT) -> list[int]:
-    """Every other one of the slices with nodule, so that there is something to find, the rest from the whole scan."""
+def choose_slices(slice_count: int, positive_indexes: Sequence[int], count: int = OVERLAY_SLICE_COUNT) -> list[int]:
+    """Choose half of the slices among those with nodule, the others from the whole scan."""
     everywhere = spread(range(slice_count), count)
     with_nodule = spread(positive_indexes, count // 2)
     others = [ndx for ndx in everywhere if ndx not in with_nodule]
@@ -149,7 +166,7 @@ def choose_slices(slice_count: int, positive_indexes: Sequence[int], count: int 
 
 
 def spread(values: Sequence[int], count: int) -> list[int]:
-    """At most `count` of the values, evenly spread from the first to the last."""
+    """Return at most `count` of the values, evenly spread from the first to the last."""
     if len(values) <= count:
         return list(values)
     return [values[ndx] for ndx in np.linspace(0, len(values) - 1, count).round().astype(int)]

@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from p2ch13.util.errors import InputError, errors_naming
-from p2ch13.volumes.headers import VoxelFile
+from p2ch13.volumes.headers import ScanHeader, VoxelFile
 
 IMAGE_IO = "GDCMImageIO"  # ITK's reader of DICOM
 GAP_TOLERANCE = 0.1  # of a slice spacing, relative to the median
@@ -32,17 +32,6 @@ class DicomSlice:
     cosines: NDArray[np.float64]  # (2, 3): direction to the next col, to the next row
     pixel_size_xy: NDArray[np.float64]  # (2,) mm: between cols, between rows
     thickness_mm: float
-
-
-@dataclass(frozen=True, eq=False)
-class DicomSeries:
-    """The slices of a series, sorted by position along their normal."""
-
-    files: tuple[Path, ...]
-    shape_irc: tuple[int, int, int]
-    origin_xyz: NDArray[np.float64]
-    vx_size_xyz: NDArray[np.float64]
-    direction: NDArray[np.float64]
 
 
 def list_series(folder: Path) -> dict[str, list[Path]]:
@@ -86,8 +75,8 @@ def has_dicom_magic(file: Path) -> bool:
         return opened.read(132)[128:] == b"DICM"
 
 
-def read_series(folder: Path, files: Iterable[Path]) -> DicomSeries:
-    """Sort a series' slices and check that they make up one scan.
+def read_series(folder: Path, series_uid: str, files: Iterable[Path]) -> ScanHeader:
+    """Sort a series' slices by position along their normal and check that they make up one scan.
 
     `highdicom.spatial.get_series_volume_positions` finds the same faults but not the file at fault.
 
@@ -103,12 +92,14 @@ def read_series(folder: Path, files: Iterable[Path]) -> DicomSeries:
     slices.sort(key=lambda one: float(one.position_xyz @ normal))
     spacing_mm = check_gaps(slices, normal)
     check_drift(folder, slices, normal)
-    return DicomSeries(
-        files=tuple(one.file for one in slices),
-        shape_irc=(len(slices), first.rows, first.cols),
+    return ScanHeader(
+        folder,
+        series_uid,
+        (len(slices), first.rows, first.cols),
         origin_xyz=slices[0].position_xyz,
         vx_size_xyz=np.array([*first.pixel_size_xy, spacing_mm]),
         direction=np.column_stack([*first.cosines, normal]),
+        dicom_files=tuple(one.file for one in slices),
     )
 
 

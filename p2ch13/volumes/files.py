@@ -5,7 +5,6 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,10 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from p2ch13.util.errors import InputError, errors_naming
-from p2ch13.util.memory_map import advise
+from p2ch13.util.files import advise
 from p2ch13.volumes.dicom import choose_series, read_series, read_slice
-from p2ch13.volumes.headers import FORMATS, find_format, find_voxel_file
+from p2ch13.volumes.formats import FORMATS, find_format, find_voxel_file
+from p2ch13.volumes.headers import ScanHeader
 
 SCAN_SUFFIXES = tuple(FORMATS)
 BYTES_OF_VALUES = {
@@ -25,9 +25,6 @@ BYTES_OF_VALUES = {
     **dict.fromkeys((sitk.sitkInt32, sitk.sitkUInt32, sitk.sitkFloat32), 4),
     **dict.fromkeys((sitk.sitkInt64, sitk.sitkUInt64, sitk.sitkFloat64), 8),
 }
-SPACING_LIMITS_MM = (1e-3, 1e3)  # of a human's scan
-ORIGIN_LIMIT_MM = 1e5
-ANGLE_TOLERANCE = 1e-2  # of direction cosines, which NIfTI stores as quaternions
 INT16 = np.iinfo(np.int16)
 READ_AHEAD_BYTES = 2**17  # the most that Linux fetches per call
 
@@ -69,35 +66,6 @@ def no_such_series(series_uid: str) -> InputError:
     return InputError(f"{series_uid}: no scan of this series is on disk; is its subset unpacked?")
 
 
-@dataclass(frozen=True, eq=False)
-class ScanHeader:
-    """Shape and geometry of a scan, as used by `p2ch13.util.coordinates`."""
-
-    path: Path
-    series_uid: str
-    shape_irc: tuple[int, int, int]  # slices, rows, cols
-    origin_xyz: NDArray[np.float64]  # (3,) mm
-    vx_size_xyz: NDArray[np.float64]  # (3,) mm
-    direction: NDArray[np.float64]  # (3, 3)
-    mapped_file: Path | None = None  # holds nothing but voxels, of `mapped_dtype`
-    mapped_dtype: str | None = None
-    byte_count: int = 0  # of all voxels, in the file's own type
-    dicom_files: tuple[Path, ...] = ()  # one for each slice
-
-    def __post_init__(self) -> None:
-        """Raises: InputError for an implausible spacing, origin or direction."""
-        spacing = self.vx_size_xyz
-        low, high = SPACING_LIMITS_MM
-        if not ((low <= spacing) & (spacing <= high)).all() or not (abs(self.origin_xyz) <= ORIGIN_LIMIT_MM).all():
-            raise InputError(
-                f"voxels of {spacing.tolist()} mm at {self.origin_xyz.tolist()}; repair the header", path=self.path
-            )
-        if not np.allclose(self.direction @ self.direction.T, np.eye(3), rtol=0, atol=ANGLE_TOLERANCE):
-            raise InputError(
-                f"its direction matrix {self.direction.tolist()} is no rotation; repair the header", path=self.path
-            )
-
-
 def read_header(path: Path, series_uid: str | None = None) -> ScanHeader:
     """Read a scan's geometry without its voxels.
 
@@ -108,7 +76,7 @@ def read_header(path: Path, series_uid: str | None = None) -> ScanHeader:
         length, or DICOM slices do not make up a scan.
     """
     if path.is_dir():
-        return read_dicom_header(path, *choose_series(path, series_uid))
+        return read_series(path, *choose_series(path, series_uid))
     voxel_file = find_voxel_file(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
@@ -135,20 +103,6 @@ def read_header(path: Path, series_uid: str | None = None) -> ScanHeader:
         mapped_file=voxel_file.path if voxel_file.mapped_dtype else None,
         mapped_dtype=voxel_file.mapped_dtype,
         byte_count=byte_count,
-    )
-
-
-def read_dicom_header(folder: Path, series_uid: str, files: Iterable[Path]) -> ScanHeader:
-    """Read the geometry of a DICOM series. Raises: InputError if its slices do not make up a scan."""
-    series = read_series(folder, files)
-    return ScanHeader(
-        folder,
-        series_uid,
-        series.shape_irc,
-        series.origin_xyz,
-        series.vx_size_xyz,
-        series.direction,
-        dicom_files=series.files,
     )
 
 

@@ -82,11 +82,8 @@ def find_body(is_tissue: Mask, thin: int) -> Mask:
 
 def between(body: Mask) -> Mask:
     """Mark voxels that have body in front of them and behind."""
-    return accumulate(body) & accumulate(body[:, ::-1])[:, ::-1]
-
-
-def accumulate(body: Mask) -> Mask:
-    return np.logical_or.accumulate(body, axis=1)
+    accumulate = np.logical_or.accumulate
+    return accumulate(body, axis=1) & accumulate(body[:, ::-1], axis=1)[:, ::-1]
 
 
 def find_gas(grid_hu: NDArray[np.int16], inside: Mask, branch: int) -> Mask:

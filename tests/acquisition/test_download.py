@@ -94,7 +94,7 @@ def test_some_subsets(table, server, data_dir):
     assert names_asked(server)[3:] == ["subset0.zip"]
 
 
-def test_a_damaged_subset_is_made_whole(table, server, data_dir):
+def test_a_damaged_subset_is_downloaded_again(table, server, data_dir):
     assert run(table, server, data_dir) == 0
     (data_dir / "subset0" / "1.2.1.raw").write_bytes(b"short")
     server.requests.clear()
@@ -111,8 +111,8 @@ def test_a_dry_run(table, server, data_dir, capsys):
     assert files_in(data_dir) == []
 
 
-def test_a_broken_download_goes_on(table, server, data_dir, contents, capsys):
-    """First the connection breaks off and comes again, then it stays away."""
+def test_a_broken_download_resumes(table, server, data_dir, contents, capsys):
+    """The connection breaks; the next requests fail as well."""
     half = 2**16
     server.faults = [("", 0), ("", 0), ("drop", half), *[("status", 503)] * 5]
     assert run(table, server, data_dir, "--subset", "0") == 1
@@ -177,7 +177,7 @@ def test_a_server_that_is_killed_and_restarted(contents, tmp_path, data_dir):
 
 
 def test_stopped_while_unpacking(table, server, data_dir, monkeypatch):
-    """The archive is not downloaded again."""
+    """A second run does not download the archive again."""
 
     def stop(*args):
         raise KeyboardInterrupt
@@ -191,7 +191,7 @@ def test_stopped_while_unpacking(table, server, data_dir, monkeypatch):
 
 
 def test_stopped_while_scans_move_to_their_places(table, server, data_dir, monkeypatch):
-    """They come out of a folder beside them, voxels before headers: at no moment is there a scan without voxels."""
+    """Voxels move before headers: no header ever exists without its voxels."""
     moved = []
     replace = Path.replace
 
@@ -250,7 +250,7 @@ def test_the_users_own_file_is_kept(table, server, data_dir, capsys):
     assert "1.2.9" in (data_dir / "annotations.csv").read_text()
 
 
-def test_scans_of_another_origin_stay(table, server, data_dir):
+def test_other_scans_are_kept(table, server, data_dir):
     own = write_scan(data_dir / "subset0" / "9.9.9.mhd", make_hu([], SHAPE_IRC))
     assert run(table, server, data_dir) == 0
     assert own.exists()
@@ -267,7 +267,7 @@ def test_a_hostile_archive(server, data_dir, contents, name, capsys, tmp_path):
 
 
 def test_a_member_with_a_wrong_checksum(server, data_dir, contents, capsys):
-    """As in an older record of LUNA16, whose archive has the MD5 that it should have."""
+    """As in an older record of LUNA16, whose archive has the right MD5."""
     data = bytearray(contents["subset0.zip"])
     data[data.index(b"1.2.1.raw") + 500] ^= 0xFF
     contents["subset0.zip"] = server.files["subset0.zip"] = bytes(data)
@@ -276,15 +276,15 @@ def test_a_member_with_a_wrong_checksum(server, data_dir, contents, capsys):
     assert not (data_dir / "subset0").exists()
 
 
-def test_a_full_disk_is_noticed_beforehand(table, server, data_dir, monkeypatch, capsys):
+def test_a_full_disk_is_noticed_before_the_download(table, server, data_dir, monkeypatch, capsys):
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 19_000_000_000}))
     assert run([table[0], FILES[2]], server, data_dir) == 2
     assert_one_line(capsys, "needs 19.1 GB, 19.0 GB are free", "--data-dir")  # 6.8 GB and 1.8 times as much
     assert server.requests == []
 
 
-def test_room_for_several_archives():
-    """Those that are unpacked are gone, what was in them stays."""
+def test_space_for_several_archives():
+    """Archives are removed once unpacked; scans stay."""
     sizes = [file.size for file in FILES[2:4]]
     needed = download.room_needed(Path("nowhere"), FILES[2:4])
     assert needed == pytest.approx(1.8 * sizes[0] + 2.8 * sizes[1], abs=2)
@@ -313,7 +313,7 @@ def test_everything_can_be_imported_on_other_systems():
 
 
 def test_a_lock_without_fcntl(tmp_path):
-    """The same on a system without it: a second download is refused, and one that comes later is not."""
+    """A second download at the same time is refused, a later one is not."""
     code = (
         f"{WITHOUT_UNIX}\nfrom pathlib import Path; from p2ch13.acquisition.download import only_process\n"
         "from p2ch13.util.errors import InputError; folder = Path(sys.argv[1])\n"
@@ -353,7 +353,7 @@ def test_mistakes_end_in_one_line(table, server, data_dir, tmp_path, capsys):
 
 
 def test_the_command_line(server, data_dir):
-    """The real table: what a server sends in place of LUNA16 is refused before it is downloaded."""
+    """With the real table: files of the wrong size are refused before they are downloaded."""
     command = [sys.executable, "-m", "p2ch13.download", "--data-dir", str(data_dir), "--mirror", server.url]
     done = subprocess.run([*command, "--subset", "0"], capture_output=True, text=True, cwd=REPOSITORY)
     if "needs 19.1 GB" in done.stderr:
@@ -364,8 +364,8 @@ def test_the_command_line(server, data_dir):
     assert files_in(data_dir) == []
 
 
-def test_what_is_known_of_luna16():
-    """Sums from LUNA16's own pages."""
+def test_facts_about_luna16():
+    """Sums from LUNA16's pages."""
     subsets = [file for file in FILES if file.subset is not None]
     assert [file.subset for file in subsets] == list(range(10))
     assert sum(file.size for file in subsets) == 66_337_930_718

@@ -31,7 +31,7 @@ def hu():
 
 @pytest.fixture
 def source(tmp_path, hu):
-    """Two patients, the first one with a chest X-ray, too, as The Cancer Imaging Archive hands them out."""
+    """Two patients in The Cancer Imaging Archive's layout, the first with a chest radiograph as well."""
     root = tmp_path / "LIDC-IDRI"
     write_series(root / "LIDC-IDRI-0001" / "study-a" / "CT", hu)
     (root / "LIDC-IDRI-0001" / "study-a" / "CT" / "069.xml").write_text("<LidcReadMessage/>")
@@ -78,7 +78,7 @@ def test_a_folder_of_patients(source, data_dir, hu):
     same_scan(turned, Ct(source / "LIDC-IDRI-0002" / "study-c" / "CT"))
     np.testing.assert_array_equal(turned.hu, hu + 7)
     assert turned.direction[:, 0] == pytest.approx((0.8, 0.6, 0))
-    assert turned.header.mapped_file is not None  # read where it is touched, not decoded
+    assert turned.header.mapped_file is not None  # a memory map
 
 
 def test_training_reads_what_was_imported(source, data_dir, tmp_path, capsys):
@@ -120,7 +120,7 @@ def test_broken_series_are_named_and_the_others_imported(source, data_dir, hu, c
     assert set(find_scans(data_dir)) == {SERIES_UID, OTHER_UID}
 
 
-def test_what_is_imported_is_skipped_until_it_changes(source, data_dir, hu, capsys):
+def test_imported_series_are_skipped_until_they_change(source, data_dir, hu, capsys):
     assert run(source, data_dir) == 0
     times = {path: path.stat().st_mtime_ns for path in data_dir.rglob("*.*")}
     capsys.readouterr()
@@ -138,14 +138,14 @@ def test_what_is_imported_is_skipped_until_it_changes(source, data_dir, hu, caps
     np.testing.assert_array_equal(Ct(imported(data_dir, OTHER_UID)).hu, hu + 7)
 
 
-def test_a_scan_that_luna16_has_is_left_to_it(source, data_dir, hu, capsys):
+def test_a_scan_of_luna16_is_not_imported(source, data_dir, hu, capsys):
     path = write_scan(data_dir / "subset3" / f"{SERIES_UID}.mhd", hu)
     assert run(source, data_dir) == 0
     assert "2 CT series, 1 of them in" in capsys.readouterr().out
     assert find_scans(data_dir) == {SERIES_UID: path, OTHER_UID: imported(data_dir, OTHER_UID)}
 
 
-def test_half_an_import_is_no_scan(source, data_dir, monkeypatch):
+def test_a_partial_import_is_no_scan(source, data_dir, monkeypatch):
     """The process ends between the voxels and the header."""
 
     def stop(*args):
@@ -164,17 +164,17 @@ def test_half_an_import_is_no_scan(source, data_dir, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR UI", "ignore:The value length")
 @pytest.mark.parametrize("series_uid", ["../../1.2.5", "/1.2.5", "1.2..5", "1" * 70])
-def test_a_series_uid_leads_nowhere_else(tmp_path, data_dir, hu, series_uid, capsys):
+def test_a_series_uid_that_is_a_path(tmp_path, data_dir, hu, series_uid, capsys):
     write_series(tmp_path / "dicom" / "bad", hu, series_uid=series_uid)
     write_series(tmp_path / "dicom" / "good", hu)
     status = run(tmp_path / "dicom", data_dir)
     found = set(find_scans(data_dir)) - {SERIES_UID}
-    assert (status, found) in [(1, set()), (0, {"1.2.5"})]  # GDCM itself leaves a slash out
+    assert (status, found) in [(1, set()), (0, {"1.2.5"})]  # GDCM itself drops a slash
     assert ("Skipped: " in capsys.readouterr().out) == (status == 1)
     assert {path.parent for path in tmp_path.rglob("*.mhd")} == {data_dir / "subset_dicom"}
 
 
-def test_reports_without_pixels_are_passed_over(source, data_dir, capsys):
+def test_reports_without_pixels_are_ignored(source, data_dir, capsys):
     report = Dataset()
     report.file_meta = FileMetaDataset()
     report.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -210,7 +210,7 @@ def test_mistakes_end_in_one_line(tmp_path, data_dir, hu, capsys):
     assert "argument --subset-folder: " in capsys.readouterr().err
 
 
-def test_a_full_disk_is_noticed_beforehand(source, data_dir, monkeypatch, capsys):
+def test_a_full_disk_is_noticed_before_the_import(source, data_dir, monkeypatch, capsys):
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
     assert run(source, data_dir) == 2

@@ -1,4 +1,4 @@
-"""The benchmarks run, and say what they ran on; that both versions do the same is in `test_plain.py`."""
+"""The benchmarks run, and describe the machine; `test_plain.py` compares both versions."""
 
 import json
 import math
@@ -7,9 +7,9 @@ from unittest import mock
 import pytest
 import torch
 
-from benchmarks.apart import apart
 from benchmarks.bench import Row, as_result, describe_cpu, print_rows
-from benchmarks.synthetic import MadeUpCache, write_many_nodules
+from benchmarks.in_subprocess import in_subprocess
+from benchmarks.synthetic import SyntheticCache, write_many_nodules
 from p2ch13.config import CROP_WIDTH_IRC, Folders, SamplingOptions
 from p2ch13.data import datasets
 from p2ch13.data.datasets import TrainingLuna2dSegmentationDataset
@@ -28,7 +28,7 @@ flags\t\t: fpu sse avx avx2 avx512f avx512_bf16
 def test_training_on_nodules_without_scans(tmp_path, nodule_count, slice_spacing_mm):
     folders = Folders(tmp_path / "luna", tmp_path / "cache")
     write_many_nodules(folders.data_dir, [f"1.2.{ndx}" for ndx in range(20)], nodule_count)
-    with mock.patch.object(datasets, "CtCache", MadeUpCache):
+    with mock.patch.object(datasets, "CtCache", SyntheticCache):
         dataset = TrainingLuna2dSegmentationDataset(
             samples_per_epoch=20, folders=folders, sampling=SamplingOptions(slice_spacing_mm=slice_spacing_mm)
         )
@@ -37,19 +37,19 @@ def test_training_on_nodules_without_scans(tmp_path, nodule_count, slice_spacing
     assert crops.shape == (16, CROP_WIDTH_IRC[0], 64, 64)
     assert torch.equal(masks[:, 0], crops[:, CROP_WIDTH_IRC[0] // 2] > -100)
     assert set(series_uids) <= set(dataset.series_list)
-    again = MadeUpCache.open(folders).get_ct_raw_candidate(*dataset.crop_list[0], CROP_WIDTH_IRC)
-    others = MadeUpCache.open(folders).get_ct_raw_candidate(*dataset.crop_list[1], CROP_WIDTH_IRC)
+    again = SyntheticCache.open(folders).get_ct_raw_candidate(*dataset.crop_list[0], CROP_WIDTH_IRC)
+    others = SyntheticCache.open(folders).get_ct_raw_candidate(*dataset.crop_list[1], CROP_WIDTH_IRC)
     assert (again[0] == dataset.ct_cache.get_ct_raw_candidate(*dataset.crop_list[0], CROP_WIDTH_IRC)[0]).all()
     assert (again[0] != others[0]).any()
 
 
-def test_a_process_of_its_own():
-    assert apart(divmod, 7, 2) == (3, 1)
-    with pytest.raises(RuntimeError, match=r"divmod\(7, 0\) has failed:(\n|.)*ZeroDivisionError"):
-        apart(divmod, 7, 0)
+def test_in_subprocess():
+    assert in_subprocess(divmod, 7, 2) == (3, 1)
+    with pytest.raises(RuntimeError, match=r"divmod\(7, 0\) failed:(\n|.)*ZeroDivisionError"):
+        in_subprocess(divmod, 7, 0)
 
 
-def test_what_the_processor_can_do(tmp_path):
+def test_cpu_features(tmp_path):
     (tmp_path / "cpuinfo").write_text(AMD)
     assert describe_cpu(tmp_path / "cpuinfo") == "AMD EPYC 9R14 (AVX2 AVX-512 AVX-512-BF16)"
     (tmp_path / "cpuinfo").write_text("model name : Xeon\nflags : avx2 amx_bf16 amx_tile\n")

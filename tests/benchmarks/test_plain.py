@@ -12,6 +12,7 @@ from p2ch13.config import Folders
 from p2ch13.data.cache import CtCache
 from p2ch13.data.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
 from p2ch13.training.app import SegmentationTrainingApp
+from p2ch13.training.graphs import seed_epoch
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="compares float32 on a CPU")
 
@@ -86,12 +87,12 @@ class InDoublePrecision(Dataset):
 @pytest.fixture
 def both(app, plain):
     """The same first weights and the same samples: the package's training, plain training, their data."""
-    training = PlainTraining(app.augmentation_model)
+    training = PlainTraining(app.learner.augmentation_model)
     copy_weights(app.segmentation_model, training.model)
     train_ds, plain_ds = app.init_train_ds(), PlainTrainingDataset(plain, plain.split(2, False), SAMPLES)
     for dataset in (train_ds, plain_ds):
         dataset.shuffle_samples(1)
-    app.training_model.train()
+    app.learner.training_model.train()
     return app, training, train_ds, plain_ds
 
 
@@ -107,9 +108,9 @@ def test_losses_step_by_step(both):
     plain_losses = training.train(InDoublePrecision(plain_ds))
     for step, (ct_slices, label_mask, *_) in enumerate(islice(train_ds.batches(app.config.batch_size), 3)):
         copy_weights(app.segmentation_model, training.model)
-        app.seed_epoch(step)
-        result, _ = app.train_step(ct_slices.double(), label_mask)
-        app.seed_epoch(step)
+        seed_epoch(0, step, 0)
+        result = app.learner.train_step(ct_slices.double(), label_mask)
+        seed_epoch(0, step, 0)
         torch.testing.assert_close(result.losses, next(plain_losses), rtol=1e-6, atol=0)
     assert step == 2
 
@@ -120,12 +121,12 @@ def test_losses_of_two_runs(both):
     app, training, train_ds, plain_ds = both
     app.segmentation_model.double()
     training.model.double()
-    app.seed_epoch(1)
+    seed_epoch(0, 1, 0)
     ours = [
-        app.train_step(ct_slices.double(), label_mask)[0].losses
+        app.learner.train_step(ct_slices.double(), label_mask).losses
         for ct_slices, label_mask, *_ in train_ds.batches(app.config.batch_size)
     ]
-    app.seed_epoch(1)
+    seed_epoch(0, 1, 0)
     theirs = list(training.train(InDoublePrecision(plain_ds)))
     torch.testing.assert_close(torch.stack(ours), torch.stack(theirs), rtol=1e-4, atol=0)
     assert ours[-1].mean() < 0.9 * ours[0].mean()  # the steps have moved the weights

@@ -35,7 +35,7 @@ class Fake:
 
     slice_spacing_mm = 0.0
     size_multiple = 4
-    reach = 24
+    receptive_field = 49
     device = torch.device("cpu")
 
     def eval(self):
@@ -234,12 +234,13 @@ def settled(**arguments) -> UNetWrapper:
 def test_the_box_of_the_lungs_gives_the_logits_of_whole_slices(tmp_path, depth, space_to_depth, up_mode):
     """Inside the lungs, with each network's own margin and alignment; rows and cols are not multiples of it."""
     model = settled(depth=depth, space_to_depth=space_to_depth, up_mode=up_mode)
-    size, lung = 2 * model.reach + 2 * model.size_multiple + 107, 20
+    margin = model.receptive_field // 2
+    size, lung = 2 * margin + 2 * model.size_multiple + 107, 20
     hu = np.random.default_rng(0).normal(-600, 300, (1, size, size)).astype(np.int16)
     lungs = np.zeros(hu.shape, dtype=bool)
-    start = model.reach + model.size_multiple + 41
+    start = margin + model.size_multiple + 41
     lungs[:, start : start + lung, start : start + lung] = True
-    box = find_lung_box(lungs, model.reach, model.size_multiple)
+    box = find_lung_box(lungs, margin, model.size_multiple)
     assert box[1].start > 0
     assert box[2].stop < size
     step = {"step": 1, "model": model, "tta": False, "precision": "fp32"}

@@ -4,16 +4,17 @@ import math
 import pytest
 import torch
 
+from p2ch13.config import LossOptions
 from p2ch13.evaluation.metrics import Scores, count_pixels, find_nodule_samples, sample_dice
 from p2ch13.training.losses import loss_of_sums
-from p2ch13.training.totals import BatchResult, EpochTotals
+from p2ch13.training.totals import EpochTotals, StepResult
 
-GOOD, BAD = torch.tensor(False), torch.tensor(True)
+GOOD, BAD = torch.tensor([False] * 3), torch.tensor([False, False, True])  # faults
 
 
-def as_result(losses, counts, sums=None):
+def as_result(losses, counts, sums=None, faults=GOOD):
     counts = torch.tensor(counts)
-    return BatchResult(torch.tensor(losses), counts, torch.zeros(len(counts), 5) if sums is None else sums)
+    return StepResult(torch.tensor(losses), counts, torch.zeros(len(counts), 5) if sums is None else sums, faults)
 
 
 def counts_in(totals):
@@ -31,7 +32,7 @@ def test_counts_beyond_float32():
     mask = torch.ones(1, 1, dtype=torch.bool).expand(1, 2**24 + 1)
     totals = EpochTotals(torch.device("cpu"))
     for _ in range(2):
-        totals.add(BatchResult(torch.zeros(1), count_pixels(mask, mask), torch.zeros(1, 5)), GOOD)
+        totals.add(StepResult(torch.zeros(1), count_pixels(mask, mask), torch.zeros(1, 5), GOOD))
     assert counts_in(totals) == [2**25 + 2, 0, 0]
 
 
@@ -86,8 +87,8 @@ def test_an_epochs_line():
 
 def test_totals_weigh_samples_equally():
     totals = EpochTotals(torch.device("cpu"))
-    totals.add(as_result([1.0, 2.0, 3.0], [[4, 0, 1], [0, 0, 0], [0, 0, 0]]), GOOD)
-    totals.add(as_result([6.0], [[2, 2, 14]]), GOOD)
+    totals.add(as_result([1.0, 2.0, 3.0], [[4, 0, 1], [0, 0, 0], [0, 0, 0]]))
+    totals.add(as_result([6.0], [[2, 2, 14]]))
     scores = totals.scores()
     assert (scores.loss, scores.tp_percent, scores.fn_percent, scores.fp_percent) == (3.0, 75.0, 25.0, 187.5)
     assert scores.dice == pytest.approx((8 / 9 + 1 + 1 + 0.2) / 4)
@@ -97,9 +98,9 @@ def test_totals_weigh_samples_equally():
 def test_a_skipped_batch_is_not_counted(bad_loss):
     """A batch with a non-finite gradient can have a finite loss."""
     totals = EpochTotals(torch.device("cpu"))
-    totals.add(as_result([0.5, 0.25], [[2, 2, 0], [1, 0, 0]]), GOOD)
-    totals.add(as_result([0.5, bad_loss], [[7, 7, 7], [7, 7, 7]], torch.full((2, 5), torch.nan)), BAD)
-    assert (totals.left_out_count, totals.sample_count) == (1, 2)
+    totals.add(as_result([0.5, 0.25], [[2, 2, 0], [1, 0, 0]]))
+    totals.add(as_result([0.5, bad_loss], [[7, 7, 7], [7, 7, 7]], torch.full((2, 5), torch.nan), BAD))
+    assert (totals.skipped_count, totals.sample_count) == (1, 2)
     assert totals.scores().loss == 0.375
     assert counts_in(totals) == [3, 2, 0]
     assert totals.sums.tolist() == [0] * 5
@@ -108,7 +109,7 @@ def test_a_skipped_batch_is_not_counted(bad_loss):
 def test_totals_of_some_samples():
     result = as_result([0.5, 4.0, 0.25], [[2, 2, 0], [0, 0, 9], [0, 3, 0]])
     totals = EpochTotals(torch.device("cpu"))
-    totals.add(result, GOOD, find_nodule_samples(result.counts))
+    totals.add(result, find_nodule_samples(result.counts))
     assert (totals.sample_count, counts_in(totals), totals.scores().loss) == (2, [2, 5, 0], 0.375)
 
 
@@ -119,7 +120,7 @@ def test_f1_of_slices_by_hand():
     """
     counts = [[4, 0, 1], [2, 2, 14], [0, 3, 0], [0, 0, 0], [0, 0, 1], [0, 0, 4000], [0, 0, 0]]
     totals = EpochTotals(torch.device("cpu"))
-    totals.add(as_result([0.0] * 7, counts), GOOD)
+    totals.add(as_result([0.0] * 7, counts))
     found = 8 / 9 + 0.2
     assert totals.scores().slice_f1 == pytest.approx(2 * found / (found + 5))
     assert totals.scores().metric("slice-f1", 0.0) == totals.scores().slice_f1
@@ -129,9 +130,9 @@ def test_the_loss_of_all_samples_as_one():
     """Sums of two batches: 12 correct of 20 predicted and 30 labeled, entropy 8 of 64 pixels."""
     totals = EpochTotals(torch.device("cpu"))
     for sums in ([[10.0, 15, 10, 5, 32]], [[2.0, 5, 20, 3, 32]]):
-        totals.add(as_result([9.0], [[1, 1, 1]], torch.tensor(sums)), GOOD)
+        totals.add(as_result([9.0], [[1, 1, 1]], torch.tensor(sums)))
     expected = 1 - 25 / 51 + 0.5 * (1 - 25 / 43) + 10 * 8 / 64
-    assert loss_of_sums(totals.sums, fn_weight=0.5, cross_entropy=10.0).item() == pytest.approx(expected)
+    assert loss_of_sums(totals.sums, LossOptions(fn_weight=0.5, cross_entropy=10.0)).item() == pytest.approx(expected)
     assert totals.scores(loss=expected).loss == expected
 
 

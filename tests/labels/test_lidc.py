@@ -15,7 +15,7 @@ UPSIDE_DOWN = (1, 0, 0, 0, 1, 0, 0, 0, -1)
 
 
 def mask_of(tmp_path, readings, direction=(1, 0, 0, 0, 1, 0, 0, 0, 1), **options):
-    """The mask of a scan of nothing but lung, with its slices' indexes seen to fit."""
+    """Return the mask of a scan of lung alone, after comparing its slices with it."""
     xml_path = write_readings(tmp_path / "xml" / "a.xml", "1.2", readings, **options)
     scan = write_scan(tmp_path / "1.2.mhd", make_hu([]), direction)
     ct = Ct(scan, [], LidcRule(xml_path))
@@ -49,18 +49,18 @@ def test_area_inside_a_contour(points, area, turned):
     assert edge[tuple(points.T)].all()
 
 
-def test_an_outline_that_comes_back_to_its_first_point():
+def test_a_contour_that_repeats_its_first_point():
     points = np.array(ring((3, 6), (2, 4)))
     closed = np.concatenate([points, points[:1]])
     np.testing.assert_array_equal(fill_polygon(closed, (12, 12))[0], fill_polygon(points, (12, 12))[0])
 
 
-def test_x_is_the_column_and_the_outline_is_outside(tmp_path):
+def test_x_is_the_column_and_the_contour_is_outside(tmp_path):
     mask = mask_of(tmp_path, [[block((4, 6), (20, 24), (60, 61))]])
     np.testing.assert_array_equal(mask, block_mask((4, 6), (20, 24), (60, 61)))
 
 
-def test_an_exclusion_and_its_outline_are_not_nodule(tmp_path):
+def test_an_exclusion_and_its_contour_are_not_nodule(tmp_path):
     nodule = [Roi(z_of(5), ring((40, 42), (50, 53)), False), *block((5, 5), (30, 50), (40, 60))]
     expected = block_mask((5, 5), (30, 50), (40, 60)) & ~block_mask((5, 5), (39, 43), (49, 54))
     mask = mask_of(tmp_path, [[nodule]])
@@ -75,7 +75,7 @@ def test_an_exclusion_is_of_its_own_nodule(tmp_path):
     assert mask.sum() == 21 * 21 - 5 * 6 + 1
 
 
-def test_several_outlines_in_one_slice(tmp_path):
+def test_several_contours_in_one_slice(tmp_path):
     nodule = [*block((5, 5), (30, 32), (40, 42)), *block((5, 5), (36, 38), (40, 42))]
     assert mask_of(tmp_path, [[nodule]]).sum() == 9 + 9
 
@@ -91,7 +91,7 @@ FOUR = [[block((4, 6), (first, 39), COLS)] for first in (30, 32, 34, 36)]  # eac
         (FOUR[:2], 30),  # one of two is half
         (FOUR[:3], 32),  # two of three
         (FOUR, 32),  # two of four
-        ([*FOUR[:3], []], 32),  # the fourth has seen nothing, and counts
+        ([*FOUR[:3], []], 32),  # the fourth saw nothing, and counts
         ([FOUR[0], [], []], None),  # one of three
         ([FOUR[0], FOUR[2], [], []], 34),
     ],
@@ -113,7 +113,7 @@ def test_nodules_far_apart_and_nodules_that_overlap(tmp_path):
     assert sorted(part.mark(part.box).sum() for part in ct.parts) == [2 * 9, 11 * 3, 2 * 25]  # rows 20 to 30
 
 
-def test_pieces_that_touch_by_a_corner_are_one(tmp_path):
+def test_components_are_connected_over_corners(tmp_path):
     xml_path = write_readings(
         tmp_path / "a.xml", "1.2", [[block((4, 5), (10, 12), (10, 12)), block((6, 7), (13, 15), (13, 15))]]
     )
@@ -132,7 +132,7 @@ def test_a_rounded_z_is_that_of_its_slice(tmp_path, shift_mm):
 
 
 def test_z_rounded_to_a_hundredth_of_a_millimeter_in_thin_slices(tmp_path):
-    """Slices of 0.4567 mm, the thinnest kind that LUNA16 has: 0.005 mm are a hundredth of one."""
+    """Slices of 0.4567 mm, the thinnest in LUNA16: 0.005 mm are a hundredth of one."""
     z_mm = [round(ORIGIN_XYZ[2] + 0.4567 * ndx, 2) for ndx in range(SHAPE_IRC[0])]
     nodule = [Roi(z, ring(ROWS, COLS)) for z in z_mm]
     xml_path = write_readings(tmp_path / "a.xml", "1.2", [[nodule]])
@@ -158,7 +158,7 @@ def test_contours_between_slices_are_refused(tmp_path, positions, slice_mm):
 
 
 def test_the_readers_of_a_real_scan():
-    """Against masks of what at least two of four readers outlined, without the outlines."""
+    """Compare with masks of the interior of contours of at least two of four readers."""
     folder = SHARED / "real" / "test"
     scans = [path for path in folder.glob("*.nii.gz") if "consensus" not in path.name]
     if not scans:
@@ -175,7 +175,7 @@ def test_descending_slices(tmp_path):
 
 
 def test_a_scan_of_a_patient_lying_the_other_way(tmp_path):
-    """Direction -1, -1, 1 says where voxels are, not in which order they lie: that is the DICOM image's."""
+    """Direction (-1, -1, 1) gives the voxels' positions; their order is that of the DICOM image."""
     mask = mask_of(tmp_path, [[block((4, 6), ROWS, COLS)]], FLIPPED)
     np.testing.assert_array_equal(mask, block_mask((4, 6), ROWS, COLS))
 
@@ -186,7 +186,7 @@ def test_rows_and_cols_that_are_not_those_of_the_dicom_image(tmp_path, direction
         mask_of(tmp_path, [[block((4, 6), ROWS, COLS)]], direction)
 
 
-def test_a_scan_of_which_only_a_part_is_there(tmp_path, caplog):
+def test_a_scan_cut_to_a_part(tmp_path, caplog):
     nodule = block((-2, 1), ROWS, COLS)
     np.testing.assert_array_equal(mask_of(tmp_path, [[nodule]]), block_mask((0, 1), ROWS, COLS))
     assert "a.xml: 2 of 4 contours" in caplog.text
@@ -213,7 +213,7 @@ def test_invalid_contours(tmp_path, readings):
         mask_of(tmp_path, readings)
 
 
-# Which file is about which scan
+# Files of scans
 
 SOME = [[block((4, 6), ROWS, COLS)]]
 
@@ -252,7 +252,7 @@ def test_folders_that_cannot_be_used(tmp_path):
 def test_no_more_than_the_head_is_read(tmp_path):
     path = write_readings(tmp_path / "a.xml", "1.2", SOME * 50)
     path.write_bytes(path.read_bytes()[: 2**15])
-    assert read_series_uid(path) == "1.2"  # that the rest is missing is found when contours are needed
+    assert read_series_uid(path) == "1.2"  # reading the contours finds that the rest is missing
     with refused(path):
         Ct(write_scan(tmp_path / "1.2.mhd", make_hu([])), [], LidcRule(path)).positive_indexes  # noqa: B018
 

@@ -39,7 +39,7 @@ def longest_mm(ball):
 
 
 def assert_is_coherent(ct):
-    """Mask, slices, and crops tell the same."""
+    """Check that mask, slices and crops agree."""
     mask = ct.positive_mask
     assert ct.positive_indexes == mask.any(axis=(1, 2)).nonzero()[0].tolist()
     np.testing.assert_array_equal(np.stack([ct.get_slice_mask(ndx) for ndx in range(SHAPE_IRC[0])]), mask)
@@ -78,7 +78,7 @@ def test_refined_keeps_a_ball_as_it_is(tmp_path, radius, index):
     )
 
 
-def test_refined_leaves_attached_vessels_out(tmp_path):
+def test_refined_excludes_attached_vessels(tmp_path):
     hu = make_hu([BALL])
     hu[8:10, 50:52, 52:72] = TISSUE_HU  # 2 voxels thick, along the cols; the ball ends at col 57
     hu[8:10, 50:52, 32:52] = TISSUE_HU
@@ -93,8 +93,8 @@ def test_refined_leaves_attached_vessels_out(tmp_path):
     assert book[8, 50, 32:72].all()
 
 
-def test_refined_leaves_out_what_the_centre_does_not_hang_together_with(tmp_path):
-    """The corner of a nodule's box holds a part of its neighbour, which is marked if it is annotated itself."""
+def test_refined_excludes_components_without_the_center(tmp_path):
+    """A nodule's box contains a part of its neighbor, which has an annotation of its own."""
     balls = [BALL, Ball((8, 57, 59), 3)]
     hu = make_hu(balls)
     assert not (ball_mask(balls[0]) & ball_mask(balls[1])).any()
@@ -106,7 +106,7 @@ def test_refined_leaves_out_what_the_centre_does_not_hang_together_with(tmp_path
     assert (book & ball_mask(balls[1])).any()
 
 
-def test_refined_keeps_what_an_opening_would_take_away(tmp_path):
+def test_refined_keeps_what_an_opening_would_remove(tmp_path):
     hu = make_hu([])
     hu[8, 49:52, 51:54] = TISSUE_HU  # a nodule in a single slice
     hu[7:10, 53:58, 40:60] = TISSUE_HU  # and a wall two rows from it, which is all that the opening leaves
@@ -115,7 +115,7 @@ def test_refined_keeps_what_an_opening_would_take_away(tmp_path):
 
 
 def test_refined_keeps_a_small_nodule_at_a_wall(tmp_path):
-    """All that the opening leaves is the wall, and the voxel before it: 2 rows from the centre."""
+    """All that the opening leaves is the wall, and the voxel before it: 2 rows from the center."""
     hu = make_hu([])
     hu[8, 47:53, 52] = TISSUE_HU
     hu[7:10, 53:58, 47:58] = TISSUE_HU
@@ -137,7 +137,7 @@ def test_refined_reaches_no_further_than_the_nodule_can(tmp_path):
     assert (cols.min(), cols.max()) == (47, 57)
 
 
-def test_refined_leaves_a_wall_behind_the_nodule_out(tmp_path):
+def test_refined_excludes_a_wall_behind_the_nodule(tmp_path):
     """The same, half of it in a wall of 30 rows: what bulges out of it is nodule, but for its seam with the wall."""
     ball = ball_mask(Ball((8, 50, 52), 3))
     hu = make_hu([Ball((8, 50, 52), 3)])
@@ -161,7 +161,7 @@ def mark_small_nodule(tmp_path, hu):
 )
 @pytest.mark.parametrize("center_irc", [(8, 50, 52), (0, 50, 2)])
 def test_refined_marks_a_faint_nodule_and_never_leaves_its_ball(tmp_path, lung_hu, nodule_hu, center_irc):
-    """A nodule of 6 mm, round in mm. Above -700 HU all of the scan hangs together where the lung is at -680 HU."""
+    """A nodule of 6 mm, round in mm. With lung at -680 HU, everything is connected above -700 HU."""
     hu = np.full(SHAPE_IRC, lung_hu, dtype=np.int16)
     away_mm = distance_from(center_irc)
     hu[away_mm <= 3] = nodule_hu
@@ -172,7 +172,7 @@ def test_refined_marks_a_faint_nodule_and_never_leaves_its_ball(tmp_path, lung_h
 
 
 def test_refined_marks_ground_glass_around_a_denser_core_in_noise(tmp_path):
-    """12 mm of -640 HU, of which one voxel in twenty is above -600, about a core of 2 mm: no crumb, and no lung."""
+    """12 mm at -640 HU, with one voxel in twenty above -600, around a core of 2 mm."""
     rng = np.random.default_rng(0)
     away_mm = distance_from((8, 50, 52))
     is_nodule = away_mm <= 6
@@ -184,7 +184,7 @@ def test_refined_marks_ground_glass_around_a_denser_core_in_noise(tmp_path):
 
 
 def test_refined_marks_a_hollow_nodule(tmp_path):
-    """The book's box ends in the hole, which is as thin as lung; the wall around it is marked, and nothing beyond."""
+    """The book's box ends in the cavity, which has the HU of lung; the wall around it is marked, and nothing beyond."""
     hu = make_hu([])
     away_mm = distance_from((8, 50, 52))
     wall = (away_mm <= 8) & (away_mm > 3.5)
@@ -195,7 +195,7 @@ def test_refined_marks_a_hollow_nodule(tmp_path):
 
 
 def distance_from(center_irc):
-    """Of each voxel, in mm."""
+    """Distance of each voxel in mm."""
     index, row, col = (
         (axis - center) * size
         for axis, center, size in zip(np.ogrid[:16, :100, :104], center_irc, VX_SIZE_XYZ[::-1], strict=True)
@@ -216,7 +216,7 @@ def test_nothing_is_too_thin_along_thick_slices():
 
 
 def lidc_ct(tmp_path, balls):
-    """Two of three readers have marked three blocks; the third nodule nobody has annotated in the CSV file."""
+    """Two of three readers marked three blocks; the third one has no annotation in the CSV file."""
     nodules = [
         block((7, 9), (46, 55), (48, 57)),
         block((3, 4), (20, 25), (30, 35)),
@@ -227,7 +227,7 @@ def lidc_ct(tmp_path, balls):
     return Ct(path, [as_nodule("1.2", ball) for ball in balls], LidcRule(xml_path))
 
 
-def test_the_mask_of_a_scan_is_all_that_the_readers_agree_on(tmp_path):
+def test_the_mask_of_a_scan_is_the_consensus(tmp_path):
     ct = lidc_ct(tmp_path, [BALL])
     blocks = [
         block_mask((7, 9), (46, 55), (48, 57)),
@@ -239,7 +239,7 @@ def test_the_mask_of_a_scan_is_all_that_the_readers_agree_on(tmp_path):
     assert_is_coherent(ct)
 
 
-def test_the_mask_of_a_nodule_is_the_piece_at_its_centre(tmp_path):
+def test_the_mask_of_a_nodule_is_the_component_at_its_center(tmp_path):
     balls = [BALL, Ball((4, 22, 28), 3), Ball((8, 50, 70), 5), Ball((12, 86, 82), 3)]
     ct = lidc_ct(tmp_path, balls)
     first, beside, far, near = ct.nodules
@@ -254,8 +254,8 @@ def test_the_mask_of_a_nodule_is_the_piece_at_its_centre(tmp_path):
         ct.build_annotation_mask([as_nodule("1.2", Ball((99, 5, 5), 3))])
 
 
-def test_a_nodule_of_which_readers_agree_on_no_voxel_is_marked_as_refined(tmp_path):
-    """Two of four readers have outlined a pixel of it, not the same; the other nodule is as they drew it."""
+def test_a_nodule_without_consensus_is_marked_by_the_refined_rule(tmp_path):
+    """Two of four readers marked a pixel each, not the same one; the other nodule is as they drew it."""
     balls = [BALL, Ball((3, 22, 32), 3)]
     drawn = block((3, 4), (20, 25), (30, 35))
     readings = [[drawn, block((8, 8), (50, 50), (col, col))] for col in (51, 52)]
@@ -271,8 +271,8 @@ def test_a_nodule_of_which_readers_agree_on_no_voxel_is_marked_as_refined(tmp_pa
     assert_is_coherent(ct)
 
 
-def test_what_single_readers_marked_is_seen(tmp_path):
-    """With its outline, and a nodule of less than 3 mm as its point; the mask has neither."""
+def test_contours_of_single_readers_are_seen(tmp_path):
+    """Including contours and the points of nodules under 3 mm, which the mask excludes."""
     readings = [[block((4, 5), (30, 33), (40, 45))], [[Roi(z_of(9), [(70, 20)])]], []]
     ct = Ct(
         write_scan(tmp_path / "1.2.mhd", make_hu([])), [], LidcRule(write_readings(tmp_path / "a.xml", "1.2", readings))
@@ -284,7 +284,7 @@ def test_what_single_readers_marked_is_seen(tmp_path):
     assert not ct.positive_mask.any()
 
 
-# Which rule for which scan
+# Rules of scans
 
 
 def test_rules_of_the_options(tmp_path):
@@ -300,7 +300,7 @@ def test_rules_of_the_options(tmp_path):
     assert labels.notes == ["Labels: readers' contours of 1 scans; 1 without XML are marked with the box."]
 
 
-def test_scans_without_xml_are_left_out_if_asked_for(tmp_path):
+def test_scans_without_xml_are_skipped_on_request(tmp_path):
     write_readings(tmp_path / "a.xml", "1.2", [[]])
     labels = Labels(LabelOptions("lidc", lidc_xml=tmp_path, missing_xml="leave-out"), ["1.1", "1.2", "1.3"])
     assert labels.series_list == ["1.2"]
@@ -329,8 +329,8 @@ def test_options_of_a_training_run():
     assert config.label_options == LabelOptions("lidc", -500, Path("x"), "leave-out")
 
 
-def test_a_scan_is_let_go_of_at_once(tmp_path):
-    """Its parts must not hold it: the map of its file would stay in memory."""
+def test_a_scan_is_released_at_once(tmp_path):
+    """Its regions must not refer to it: the memory map of its file would stay open."""
     ct = make_ct(tmp_path, make_hu([BALL]), [BALL], BoxRule())
     assert ct.positive_indexes
     gone = weakref.ref(ct)

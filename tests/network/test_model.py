@@ -86,9 +86,9 @@ def test_blocks_of_pixels_are_put_back_in_place():
 def test_batch_norm_makes_of_hu_what_a_network_can_use():
     torch.manual_seed(0)
     model = UNetWrapper(**BOOK_MODEL)
-    normalised = model.input_batchnorm(torch.randn(16, 7, 64, 64) * 400 - 600)
-    assert normalised.mean().item() == pytest.approx(0, abs=1e-4)
-    assert normalised.std().item() == pytest.approx(1, abs=1e-3)
+    normalized = model.input_batchnorm(torch.randn(16, 7, 64, 64) * 400 - 600)
+    assert normalized.mean().item() == pytest.approx(0, abs=1e-4)
+    assert normalized.std().item() == pytest.approx(1, abs=1e-3)
 
 
 def test_weights_start_from_kaiming_normal():
@@ -242,10 +242,10 @@ def test_logits_are_float32_under_autocast():
 
 def test_reach_of_networks_by_hand():
     """Two convolutions of a pixel each, of 1, 2 and 4 pixels' size: down 14, up 6, and 4 for where pooling begins."""
-    assert UNetWrapper(**BOOK_MODEL).reach == 24
-    assert UNetWrapper(**BOOK_MODEL, space_to_depth=2).reach == 48
-    assert UNetWrapper(**{**BOOK_MODEL, "depth": 5}).reach == 108
-    assert UNetWrapper(**{**BOOK_MODEL, "depth": 1}).reach == 3
+    assert UNetWrapper(**BOOK_MODEL).receptive_field == 2 * 24 + 1
+    assert UNetWrapper(**BOOK_MODEL, space_to_depth=2).receptive_field == 2 * 48 + 1
+    assert UNetWrapper(**{**BOOK_MODEL, "depth": 5}).receptive_field == 2 * 108 + 1
+    assert UNetWrapper(**{**BOOK_MODEL, "depth": 1}).receptive_field == 2 * 3 + 1
 
 
 def test_the_books_weights_find_a_nodule(book_checkpoint, luna_sample, tmp_path):

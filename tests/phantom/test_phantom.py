@@ -25,7 +25,7 @@ from p2ch13.phantom.nodules import center_on_tissue, draw_diameter, draw_nodule,
 from p2ch13.phantom.painting import Grid, paint_rod, splat
 from p2ch13.phantom.scan import make_phantom
 from p2ch13.phantom.scanner import Scanner, draw_protocol
-from p2ch13.util.errors import InputError
+from tests.support.checks import refused
 from tests.support.hold import start_held
 
 REPOSITORY = Path(__file__).parents[2]
@@ -223,7 +223,7 @@ def test_a_turned_scan_shows_the_same_places(tmp_path):
 
 def test_refuses_a_folder_in_use(data_dir):
     before = read_bytes(data_dir)
-    with pytest.raises(InputError, match="name another folder, or delete this one"):
+    with refused(data_dir):
         write_phantoms(data_dir, scan_count=1, **SMALL)
     assert read_bytes(data_dir) == before
 
@@ -306,7 +306,7 @@ def test_a_nodule_has_its_diameter():
 @pytest.mark.parametrize(
     ("tissue_col", "center_col"),
     [
-        (10, 10),  # the centre shows tissue: it stays
+        (10, 10),  # the center shows tissue: it stays
         (12, 12),  # it does not: the nearest tissue within reach
         (18, 9),  # nothing shows tissue: the densest voxel within reach, here just beside it
     ],

@@ -13,7 +13,7 @@ from p2ch13.labels.candidates import get_candidate_info_list
 from p2ch13.labels.lidc import read_readings, read_series_uid
 from p2ch13.util.errors import InputError
 from p2ch13.volumes.files import read_header
-from p2ch13.volumes.headers import find_nrrd_voxels, read_metaimage_fields
+from p2ch13.volumes.formats import find_nrrd_voxels, read_metaimage_fields
 from stress import fuzz
 from stress.fuzz import Tally, format_table, read_files
 from stress.kinds import KINDS, Kind

@@ -1,4 +1,4 @@
-"""Checks that tests of several stages share."""
+"""What tests check of every command and of every file that code could be in."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from p2ch13.util.errors import InputError
 
 
 class Intruder:
-    """Creates a file when it is unpickled."""
+    """Makes a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -22,7 +22,7 @@ class Intruder:
 
 
 def assert_one_line(capsys: pytest.CaptureFixture[str], *parts: str) -> None:
-    """Check that a command has ended in one line with these parts, without a traceback."""
+    """A command has ended in one line that names what is wrong, and in no traceback."""
     error = capsys.readouterr().err
     lines = [line for line in error.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
@@ -35,7 +35,7 @@ def assert_one_line(capsys: pytest.CaptureFixture[str], *parts: str) -> None:
 def refused(
     path: Path | None = None, option: str | None = None, line: int | None = None
 ) -> Iterator[pytest.ExceptionInfo[InputError]]:
-    """Check that the block raises an InputError of one line, with this path, line and option if given."""
+    """What runs inside raises an InputError of one line, about this path, line and option where they are given."""
     with pytest.raises(InputError) as caught:
         yield caught
     error = caught.value

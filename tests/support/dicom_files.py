@@ -28,9 +28,9 @@ def write_series(
     slope: float = SLOPE,
     **attributes: Any,
 ) -> list[Path]:
-    """Write the slices of `hu` (index, row, col) as files, the first at the origin, each `step_xyz` mm after the last.
+    """Write the slices of `hu` (index, row, col) as files, the first at the origin, each one `step_xyz` mm further on.
 
-    By default the step is along the normal. Attributes replace those of every slice.
+    The step is along the normal if none is given. Attributes replace those of every slice.
     """
     folder.mkdir(parents=True, exist_ok=True)
     normal = np.cross(cosines[:3], cosines[3:])

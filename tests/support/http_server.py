@@ -1,4 +1,4 @@
-"""A web server of files with faults on request."""
+"""A web server of files that misbehaves as told."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class FileServer:
 
     Attributes:
         requests: (name, Range header or None) of each request.
-        faults: one for each request, in order; requests after the last one succeed. ("drop", n): the connection
-            breaks after n bytes; ("status", n); ("content-range", text): a wrong header;
+        faults: taken from the front, one for each request; when there are none left it behaves. ("drop", n): the
+            connection breaks off after n bytes; ("status", n); ("content-range", text): in place of the right one;
             ("unsized", n): n bytes and no length; ("hang", n): n bytes, then nothing more until the server ends.
-        ranges: whether it supports ranges.
+        ranges: whether it knows of ranges at all.
     """
 
     def __init__(self, files: dict[str, bytes], port: int = 0) -> None:
@@ -38,7 +38,7 @@ class FileServer:
             daemon_threads = True
 
             def handle_error(self, *args: object) -> None:
-                pass  # some tests close the connection
+                pass  # a client that has gone is what some tests are about
 
         self.http = Server(("127.0.0.1", port), Handler)
         self.url = f"http://127.0.0.1:{self.http.server_port}"

@@ -1,4 +1,4 @@
-"""Small XML files in the format of LIDC-IDRI's readers."""
+"""XML files as LIDC-IDRI's readers have left them, small enough to be worked out by hand."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Roi(NamedTuple):
 
 
 def ring(rows: tuple[int, int], cols: tuple[int, int]) -> Points:
-    """Return the corners of a contour around rows and cols, ends included: it lies one pixel outside of them."""
+    """The corners of an outline around these rows and cols, ends included: it lies one pixel outside of them."""
     (top, bottom), (left, right) = (rows[0] - 1, rows[1] + 1), (cols[0] - 1, cols[1] + 1)
     return [(top, left), (top, right), (bottom, right), (bottom, left)]
 
@@ -71,7 +71,7 @@ def write_readings(
     uid_tag: str = "SeriesInstanceUid",
     root: str = "LidcReadMessage",
 ) -> Path:
-    """Args: readings: the nodules of each reader, each with its contours."""
+    """Args: readings: for each reader his nodules, each with its outlines."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
         f'<?xml version="1.0" encoding="UTF-8"?>\n<{root} uid="1.3.6" xmlns="http://www.nih.gov">'

@@ -1,4 +1,4 @@
-"""A small LUNA16: three scans in two subsets, as on the server.
+"""LUNA16 in small: three scans in two subsets, as they lie on a server.
 
 `python -m tests.support.luna16_files URL OPTIONS...` downloads it in a process of its own.
 """
@@ -24,7 +24,7 @@ CANDIDATES = CsvFacts("candidates_V2.csv", (*POSITION, "class"), 2)
 
 
 def make_contents(folder: Path) -> dict[str, bytes]:
-    """Make the bytes of each file on the server, by name; `folder` holds intermediate files."""
+    """Name -> bytes of each file on the server; `folder` is for what is needed in between."""
     contents = {
         "annotations.csv": b"seriesuid,coordX,coordY,coordZ,diameter_mm\r\n"
         b"1.2.0,-20,-30,205,5\r\n1.2.0,-10,-20,206,4\r\n1.2.2,-20,-30,205,6\r\n",
@@ -42,7 +42,7 @@ def make_contents(folder: Path) -> dict[str, bytes]:
 
 
 def zip_of(members: dict[str, bytes]) -> bytes:
-    """Make an uncompressed archive, so that a broken download has many bytes."""
+    """Not compressed, so that a broken download holds many bytes."""
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w") as archive:
         for name, content in members.items():
@@ -51,7 +51,7 @@ def zip_of(members: dict[str, bytes]) -> bytes:
 
 
 def make_table(contents: dict[str, bytes]) -> list[RemoteFile]:
-    """Make the downloader's table of the files."""
+    """What the downloader knows of them."""
     annotations = contents["annotations.csv"]
     return [
         RemoteFile("annotations.csv", "1", len(annotations), hashlib.md5(annotations).hexdigest(), csv=ANNOTATIONS),

@@ -1,18 +1,18 @@
-"""What `test_distributed.py` has torchrun start in two processes: `processes.py WHAT RESULT_PATH OPTIONS...`."""
+"""Programs that `test_distributed.py` starts by torchrun: `processes.py NAME RESULT_PATH OPTIONS...`."""
 
 import atexit
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 
-from p2ch13.network.model import LogitNetwork
+from p2ch13.network.model import LogitNetwork, UNetWrapper
 from p2ch13.training.__main__ import main as train_from
 from p2ch13.training.app import SegmentationTrainingApp
 from p2ch13.training.distributed import data_parallel, mean_over_processes
@@ -26,42 +26,53 @@ def compute_gradients(app: SegmentationTrainingApp, batch_size: int) -> list[tor
 
     In float64, so that rounding, which depends on how a batch is shared, is no part of what is compared.
     """
-    variance = app.segmentation_model.input_batchnorm.running_var
-    assert variance is not None
-    variance.fill_(500.0**2)
-    model = data_parallel(LogitNetwork(app.segmentation_model.double()), app.device).eval()
+    network = cast("UNetWrapper", app.segmentation_model).double()
+    assert network.input_batchnorm.running_var is not None
+    network.input_batchnorm.running_var.fill_(500.0**2)
+    model = data_parallel(LogitNetwork(network), app.compute.device).eval()
     ct_slices, label_mask, *_ = next(app.init_train_ds().batches(batch_size, app.launch))
-    config = app.config
-    losses = segmentation_loss(
-        model(ct_slices.double()), label_mask, config.fn_weight, config.batch_dice, config.cross_entropy
-    )
+    losses, _ = segmentation_loss(model(ct_slices.double()), label_mask, app.config, app.config.batch_dice)
     torch.autograd.backward(mean_over_processes(losses))
-    return [parameter.grad for parameter in app.segmentation_model.parameters()]
+    return [parameter.grad for parameter in network.parameters()]
 
 
-def train_with_a_bad_step(app: SegmentationTrainingApp) -> dict[str, Any]:
-    """Whether the third step, of which one process's loss is bad, changes anything in either, and what is counted."""
-    compute, take_step = app.compute_batch_loss, app.train_step
-    steps: list[int] = []
+def spoil_step(app: SegmentationTrainingApp, step: int) -> None:
+    """Make the network's input NaN in one of its training steps, the first of which is number 1."""
+    calls: list[int] = []
+
+    def spoil(module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        if not module.training:
+            return inputs
+        calls.append(1)
+        return (inputs[0] * torch.nan if len(calls) == step else inputs[0],)
+
+    cast("UNetWrapper", app.segmentation_model).input_batchnorm.register_forward_pre_hook(spoil)
+
+
+def record_unchanged(app: SegmentationTrainingApp) -> list[bool]:
+    """Tell, step by step, whether all of the model's weights and statistics stay as they are."""
     unchanged: list[bool] = []
+    take_step = app.learner.train_step
 
-    def compute_batch_loss(ct_slices: torch.Tensor, label_mask: torch.Tensor) -> Any:
-        is_bad = len(steps) == 2 and not app.launch.is_first
-        return compute(ct_slices * torch.nan if is_bad else ct_slices, label_mask)
-
-    def train_step(*batch: torch.Tensor) -> Any:
+    def step(*batch: torch.Tensor) -> Any:
         before = [value.clone() for value in app.segmentation_model.state_dict().values()]
         result = take_step(*batch)
-        steps.append(1)
         after = app.segmentation_model.state_dict().values()
         unchanged.append(all(torch.equal(*pair) for pair in zip(before, after, strict=True)))
         return result
 
-    app.compute_batch_loss, app.train_step = compute_batch_loss, train_step  # type: ignore[method-assign]
+    app.learner.train_step = step
+    return unchanged
+
+
+def train_with_a_bad_step(app: SegmentationTrainingApp) -> dict[str, Any]:
+    """Whether the third step, of which one process's loss is bad, changes anything in either, and what is counted."""
+    if not app.launch.is_first:
+        spoil_step(app, 3)
+    unchanged = record_unchanged(app)
     app.do_training(1, app.init_train_ds())
-    assert app.run.progress is not None
-    totals = app.run.progress.totals  # of both
-    return {"unchanged": copy_from_last(unchanged), "left_out": totals.left_out_count, "samples": totals.sample_count}
+    totals = app.totals  # of both
+    return {"unchanged": copy_from_last(unchanged), "skipped": totals.skipped_count, "samples": totals.sample_count}
 
 
 def copy_from_last(value: Any) -> Any:
@@ -73,7 +84,7 @@ def copy_from_last(value: Any) -> Any:
 def validate(app: SegmentationTrainingApp) -> list[dict[str, float]]:
     """The scores of slices with nodule, and those of all slices; the untrained network marks something."""
     with torch.no_grad():
-        app.segmentation_model.unet.last.weight.neg_()
+        cast("UNetWrapper", app.segmentation_model).unet.last.weight.neg_()
     scores = asdict(app.do_validation(1, app.init_val_ds()))
     of_all = scores.pop("of_all")
     del of_all["of_all"]
@@ -81,9 +92,9 @@ def validate(app: SegmentationTrainingApp) -> list[dict[str, float]]:
 
 
 def train_weights(app: SegmentationTrainingApp) -> list[float]:
-    """How far the weights of the processes are from each other after an epoch."""
+    """How far the weights of the processes are from each other after an epoch; the last learning rate."""
     app.do_training(1, app.init_train_ds())
-    own = torch.cat([parameter.detach().flatten() for parameter in app.evaluated_model.parameters()])
+    own = torch.cat([parameter.detach().flatten() for parameter in app.learner.evaluated_model.parameters()])
     highest, lowest = own.clone(), own.clone()
     dist.all_reduce(highest, dist.ReduceOp.MAX)
     dist.all_reduce(lowest, dist.ReduceOp.MIN)
@@ -105,20 +116,24 @@ def check_no_thread_is_left() -> None:
         os._exit(70)
 
 
-def main(what: str, result_path: str, *options: str) -> None:
+PROGRAMS: dict[str, Callable[[SegmentationTrainingApp], Any]] = {
+    "gradients": lambda app: compute_gradients(app, 8),
+    "validate": validate,
+    "weights": train_weights,
+    "bad step": train_with_a_bad_step,
+}
+
+
+def main(name: str, result_path: str, *options: str) -> None:
     atexit.register(check_no_thread_is_left)
-    if what == "train":
+    if name == "train":
         train(result_path, options)
     app = SegmentationTrainingApp(options)
-    result: Any
-    with app.training_together():
-        if what == "gradients":
-            result = compute_gradients(app, 8)
-        else:
-            result = {"validate": validate, "weights": train_weights, "bad step": train_with_a_bad_step}[what](app)
+    with app.learner.training_together():
+        result = PROGRAMS[name](app)
     if not app.launch.is_first:
         return
-    if what == "gradients":
+    if name == "gradients":
         torch.save(result, result_path)
     else:
         Path(result_path).write_text(json.dumps(result))

@@ -1,4 +1,4 @@
-"""Tiny scans in the LUNA16 layout: lung at -900 HU with balls of tissue at 0 HU."""
+"""Tiny scans in the LUNA16 layout: lung at -900 HU with balls of tissue at 0 HU in it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IDENTITY = (1, 0, 0, 0, 1, 0, 0, 0, 1)
 
 
 class Ball(NamedTuple):
-    """A nodule of a tiny scan: its center and radius in voxels."""
+    """A nodule of a tiny scan: its centre and radius in voxels."""
 
     center_irc: tuple[int, int, int]
     radius: int
@@ -46,7 +46,7 @@ def make_hu(balls: Iterable[Ball], shape_irc: Sequence[int] = SHAPE_IRC) -> np.n
 
 
 def make_chest(shape_irc: Sequence[int] = (8, 96, 128), vx_size_mm: float = 3.0) -> np.ndarray:
-    """Make a body with two lungs and a trachea, on a table of foam in a shell; all slices are equal.
+    """A body with two lungs, a trachea between them, on a table of foam in a shell; all of it goes through all slices.
 
     Rows go to the back. With voxels of 3 mm, the lungs are ellipses of 72 x 120 mm around row 40, cols 42 and 86.
     """
@@ -99,7 +99,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
 
 
 def write_luna(data_dir: Path, scans: dict[str, list[Ball]], shape_irc: Sequence[int] = SHAPE_IRC) -> Path:
-    """Write scans, annotations and candidates; the CSV files also list scans that are not on disk."""
+    """Scans, annotations and candidates; the CSV files also name scans that are not there."""
     for series_uid, balls in scans.items():
         write_scan(data_dir / "subset0" / f"{series_uid}.mhd", make_hu(balls, shape_irc))
     position = ["seriesuid", "coordX", "coordY", "coordZ"]

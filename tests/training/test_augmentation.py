@@ -23,7 +23,7 @@ def disc(row, col, radius, size=64):
     return (rows - row) ** 2 + (cols - col) ** 2 <= radius**2
 
 
-def centres(label):
+def centers(label):
     """(batch, 2): mean row and col of each mask, as the distance from the picture's middle in pixels."""
     rows = torch.arange(label.shape[2]) - (label.shape[2] - 1) / 2
     cols = torch.arange(label.shape[3]) - (label.shape[3] - 1) / 2
@@ -110,7 +110,7 @@ def test_offset_moves_both_ways_along_both_axes():
     """In the book's code it moves nothing."""
     ct_slices, label_mask = as_batch(disc(31, 31, 12) | disc(32, 32, 12))
     _, label = SegmentationAugmentation(offset=0.25)(ct_slices, label_mask)
-    moved = centres(label) - centres(label_mask)
+    moved = centers(label) - centers(label_mask)
     # 0.25 of half the width of 64 pixels.
     assert moved.abs().max() <= 8 + 0.1
     for axis in range(2):
@@ -122,7 +122,7 @@ def test_offset_moves_both_ways_along_both_axes():
 def test_offset_keeps_its_share_of_crops_that_are_not_square():
     ct_slices, label_mask = as_batch(torch.nn.functional.pad(disc(31, 31, 12), (32, 32)))  # 64 rows, 128 cols
     _, label = SegmentationAugmentation(offset=0.25)(ct_slices, label_mask)
-    moved = (centres(label) - centres(label_mask)).abs().amax(0)
+    moved = (centers(label) - centers(label_mask)).abs().amax(0)
     assert 6 < moved[0] <= 8.1
     assert 12 < moved[1] <= 16.1
 
@@ -139,7 +139,7 @@ def test_scale_shrinks_and_enlarges_by_its_share():
 def test_rotate_turns_by_any_angle_about_the_middle():
     ct_slices, label_mask = as_batch(disc(31.5, 47.5, 6))  # 16 pixels to the right of the middle
     _, label = SegmentationAugmentation(rotate=True)(ct_slices, label_mask)
-    rows, cols = centres(label).T
+    rows, cols = centers(label).T
     assert torch.allclose(torch.hypot(rows, cols), torch.tensor(16.0), atol=0.3)
     quadrants = (torch.atan2(rows, cols) // (torch.pi / 2)).long() % 4
     assert torch.bincount(quadrants, minlength=4).min() > BATCH_SIZE / 16

@@ -15,7 +15,7 @@ from p2ch13.config import Folders
 from p2ch13.data.cache import CtCache
 from p2ch13.network.checkpoint import load_checkpoint
 from p2ch13.training.app import SegmentationTrainingApp
-from p2ch13.util.errors import InputError
+from tests.support.checks import refused
 from tests.support.hold import wait_for
 from tests.support.processes import compute_gradients, validate
 
@@ -63,7 +63,8 @@ def train(models_dir, runs_dir, *options, held=REPOSITORY):
             "--validation-cadence",
             99,
             "--augmented",
-            "--warm-up-cosine",
+            "--lr-schedule",
+            "cosine",
             "--ema",
             *options,
         ),
@@ -104,7 +105,7 @@ def test_weights_stay_the_same_in_all_processes(options, tmp_path):
     """With a learning rate that changes from step to step, and averaged weights."""
     run(
         *(REPOSITORY / "tests" / "support" / "processes.py", "weights", tmp_path / "apart.json", *options),
-        *("--samples-per-epoch", 56, "--warm-up-cosine", "--ema"),
+        *("--samples-per-epoch", 56, "--lr-schedule", "cosine", "--ema"),
     )
     difference, last_rate = json.loads((tmp_path / "apart.json").read_text())
     assert difference == 0
@@ -113,18 +114,18 @@ def test_weights_stay_the_same_in_all_processes(options, tmp_path):
 
 
 def test_a_bad_loss_of_one_process_changes_nothing_in_any(options, tmp_path):
-    """Three steps of twice 8 samples; of the third, both processes' parts are left out."""
+    """Three steps of twice 8 samples; of the third, both processes' parts are skipped."""
     run(
         *(REPOSITORY / "tests" / "support" / "processes.py", "bad step", tmp_path / "result.json", *options),
         *("--skip-non-finite", "--ema"),
     )
     result = json.loads((tmp_path / "result.json").read_text())
-    assert result == {"unchanged": [False, False, True], "left_out": 2, "samples": 32}
+    assert result == {"unchanged": [False, False, True], "skipped": 2, "samples": 32}
 
 
 @pytest.mark.slow
 def test_a_new_run_reads_no_other_runs_states(options, tmp_path):
-    """A damaged one, of the same name, is none of its business; nor is what a torchrun of before has left."""
+    """Neither a corrupt one of the same name, nor the note of an earlier torchrun, matters."""
     folder = tmp_path / "models" / "p2ch13"
     folder.mkdir(parents=True)
     (folder / "seg_2026-01-01_10.00.00_none.last.state").write_bytes(b"damaged")
@@ -137,7 +138,7 @@ def test_a_new_run_reads_no_other_runs_states(options, tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_worker_is_made_up_for(options, tmp_path):
-    """The run goes on from its last checkpoint and ends with the weights that it would have had anyway."""
+    """The run resumes from its last checkpoint and ends with the weights that it would have had anyway."""
     output = run(*train(tmp_path / "whole", tmp_path / "whole-runs", *options))
     assert f"{SAMPLES} samples in batches of 8 in each of 2 processes" in output
     assert re.findall(r" E(\d+) trn", output) == list("1234")  # the first process speaks for both
@@ -147,7 +148,7 @@ def test_a_killed_worker_is_made_up_for(options, tmp_path):
     output, _ = process.communicate(timeout=90)
     assert process.returncode == 0, output
 
-    (last_epoch,) = re.findall(r"Going on from .* after epoch (\d+)", output)
+    (last_epoch,) = re.findall(r"Resuming from .* after epoch (\d+)", output)
     assert int(last_epoch) == 2
     assert re.findall(r" E(\d+) trn", output) == list("1234")
     (whole_path,), (path,) = (list((tmp_path / name / "p2ch13").glob("*.last.state")) for name in ("whole", "models"))
@@ -194,10 +195,10 @@ def test_two_precaches_of_one_folder(luna_dir, tmp_path):
 def test_too_few_samples_for_the_processes(options, monkeypatch):
     app = SegmentationTrainingApp([*options, "--samples-per-epoch", "3"])
     app.launch = type(app.launch)(world_size=4)
-    with pytest.raises(InputError, match="3 samples an epoch for 4 processes; raise --samples-per-epoch"):
+    with refused(option="--samples-per-epoch"):
         app.init_train_ds()
 
 
 def test_sync_batchnorm_needs_gpus(options):
-    with pytest.raises(InputError, match="--sync-batchnorm: PyTorch has it for GPUs only"):
+    with refused(option="--sync-batchnorm"):
         SegmentationTrainingApp([*options, "--sync-batchnorm"])

@@ -6,9 +6,10 @@ import pytest
 import torch
 import torch._dynamo
 
+from p2ch13.config import TrainingConfig
 from p2ch13.training import graphs
-from p2ch13.training.graphs import CapturedStep, compile_model, should_compile
-from p2ch13.util.errors import InputError
+from p2ch13.training.graphs import CapturedStep, compile_model, is_compiled
+from tests.support.checks import refused
 
 COMPILE = """
 import sys, torch
@@ -19,24 +20,25 @@ print(torch.equal(compile_model(model, sys.argv[1])(x), model(x)))
 
 
 def test_what_is_compiled(monkeypatch):
-    assert should_compile("yes", 1)
-    assert not should_compile("no", 10**9)
+    assert is_compiled(TrainingConfig(compile="yes", samples_per_epoch=1))
+    assert not is_compiled(TrainingConfig(compile="yes", deterministic=True))
+    assert not is_compiled(TrainingConfig(compile="no", samples_per_epoch=10**9))
     monkeypatch.setattr(graphs.shutil, "which", lambda name: f"/usr/bin/{name}")
-    assert should_compile("auto", 300_000)
-    assert not should_compile("auto", 299_999)
+    assert is_compiled(TrainingConfig(epochs=2, samples_per_epoch=150_000))
+    assert not is_compiled(TrainingConfig(samples_per_epoch=299_999))
     monkeypatch.setattr(graphs.shutil, "which", lambda name: None)
-    assert not should_compile("auto", 300_000)
+    assert not is_compiled(TrainingConfig(samples_per_epoch=300_000))
 
 
 def test_no_compiler(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(InputError, match="there is no compiler no-such-compiler; install it, or say --compile no"):
+    with refused(option="--compile"):
         compile_model(torch.nn.Linear(1, 1), "yes")
 
 
 @pytest.mark.parametrize(("choice", "may_fail"), [("yes", False), ("auto", True)])
 def test_a_model_is_compiled(monkeypatch, choice, may_fail):
-    """And goes on without, if that fails and was not asked for."""
+    """With `auto` a failure falls back to the model as it is."""
     monkeypatch.setattr(graphs.shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(torch, "compile", lambda model, dynamic: ("compiled", model, dynamic))
     with torch._dynamo.config.patch(suppress_errors=not may_fail):

@@ -3,17 +3,25 @@ import math
 import pytest
 import torch
 
+from p2ch13.config import LossOptions
 from p2ch13.training.losses import (
-    FALSE_ALARM_PIXELS,
+    FALSE_POSITIVE_PIXELS,
     dice_loss,
     false_positive_score,
     loss_of_sums,
-    segmentation_loss,
     sum_cross_entropy,
     sum_pixels,
 )
+from p2ch13.training.losses import (
+    segmentation_loss as losses_and_sums,
+)
 
-# (2 * correct + 1) / (predicted + labelled + 1)
+
+def segmentation_loss(logits, label, over_batch=False, **options):
+    return losses_and_sums(logits, label, LossOptions(**options), over_batch)[0]
+
+
+# (2 * correct + 1) / (predicted + labeled + 1)
 DICE_BY_HAND = [
     ([1, 1, 0, 0], [1, 1, 0, 0], 0.0),  # same pixels
     ([0, 0, 0, 0], [0, 0, 0, 0], 0.0),  # nothing to find, nothing found
@@ -62,8 +70,10 @@ def test_dice_over_the_batch():
     label = torch.cat([as_slice([1, 1, 0, 0], torch.bool), as_slice([0, 0, 0, 0], torch.bool)])
     # (2*1 + 1) / (3 + 2 + 1); of the label's two pixels one is found: (2*1 + 1) / (1 + 2 + 1)
     logits = torch.cat([as_logits([1, 0, 0, 0]), as_logits([0, 0, 1, 1])])
-    assert segmentation_loss(logits, label, 0.0, over_batch=True).tolist() == pytest.approx([0.5, 0.5])
-    assert segmentation_loss(logits, label, 2.0, over_batch=True).tolist() == pytest.approx([0.5 + 2 * 0.25] * 2)
+    assert segmentation_loss(logits, label, over_batch=True, fn_weight=0.0).tolist() == pytest.approx([0.5, 0.5])
+    assert segmentation_loss(logits, label, over_batch=True, fn_weight=2.0).tolist() == pytest.approx(
+        [0.5 + 2 * 0.25] * 2
+    )
 
 
 def test_over_the_batch_a_false_alarm_where_nothing_is_keeps_its_gradient():
@@ -113,7 +123,7 @@ def test_gradient_leads_to_the_label():
     assert (logits.grad.flatten() < 0).tolist() == [True, False, False, False]
 
 
-def test_rating_false_alarms():
+def test_false_positive_score():
     """By hand: 20 of 25 pixels count, the highest that are no nodule; one of logit 20 is told from one of 40."""
     logits = torch.full((3, 1, 5, 5), -2.0)
     logits[0].flatten()[:5] = 3.0
@@ -121,7 +131,7 @@ def test_rating_false_alarms():
     logits[2].flatten()[:5] = 40.0
     label = torch.zeros(3, 1, 5, 5, dtype=torch.bool)
     label[0].flatten()[:2] = True
-    assert FALSE_ALARM_PIXELS == 20
+    assert FALSE_POSITIVE_PIXELS == 20
     expected = [(3 * 3 - 17 * 2) / 20, (5 * 20 - 15 * 2) / 20, (5 * 40 - 15 * 2) / 20]
     assert false_positive_score(logits, label).tolist() == pytest.approx(expected)
     assert false_positive_score(logits[..., :2, :2], label[..., :2, :2]).shape == (3,)
@@ -133,7 +143,7 @@ def test_the_loss_is_made_of_sums_of_pixels():
     (sums,) = sum_pixels(logits, label)
     assert sums.tolist() == pytest.approx([0.75, 2.25, 1, math.log(4 / 3) + 3 * math.log(2), 4])
     expected = 1 - 2.5 / 4.25 + 8 * (1 - 2.5 / 2.75) + 2 * sums[3].item() / 4
-    assert loss_of_sums(sums, 8.0, 2.0).item() == pytest.approx(expected)
+    assert loss_of_sums(sums, LossOptions(cross_entropy=2.0)).item() == pytest.approx(expected)
     assert segmentation_loss(logits, label, cross_entropy=2.0).item() == pytest.approx(expected)
 
 
@@ -142,6 +152,6 @@ def test_sums_of_parts_are_the_batch():
     torch.manual_seed(0)
     logits, label = torch.randn(6, 1, 8, 8), torch.rand(6, 1, 8, 8) > 0.8
     parts = [sum_pixels(part, truth) for part, truth in zip(logits.split(2), label.split(2), strict=True)]
-    of_parts = loss_of_sums(torch.cat(parts).sum(0), 0.3, 10.0).item()
-    of_batch = segmentation_loss(logits, label, 0.3, over_batch=True, cross_entropy=10.0)
+    of_parts = loss_of_sums(torch.cat(parts).sum(0), LossOptions(fn_weight=0.3, cross_entropy=10.0)).item()
+    of_batch = segmentation_loss(logits, label, over_batch=True, fn_weight=0.3, cross_entropy=10.0)
     assert of_batch.tolist() == pytest.approx([of_parts] * 6)

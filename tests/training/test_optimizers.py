@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from p2ch13.training.optimizers import STEP_RMS, Muon, orthogonalize, step_unless
+from p2ch13 import config
+from p2ch13.training.optimizers import STEP_RMS, Muon, build_optimizer, orthogonalize, step_unless
 
 
 @pytest.mark.parametrize("shape", [(6, 20), (20, 6), (8, 8)])
@@ -71,6 +72,19 @@ OPTIMIZERS = {
     "sgd with momentum": partial(torch.optim.SGD, lr=0.1, momentum=0.9, dampening=0.5),
     "muon": Muon,
 }
+
+
+def test_a_librarys_optimizer_needs_its_name_alone(monkeypatch):
+    for name in ("SGD", "Adam", "AdamW", "NAdam", "RMSprop", "Adagrad"):
+        monkeypatch.setitem(config.OPTIMIZERS, "new", f"torch.optim:{name}")
+        parameter = nn.Parameter(torch.ones(3))
+        parameter.grad = torch.ones(3)
+        optimizer = build_optimizer("new", [parameter], 0.125)
+        assert (type(optimizer).__name__, optimizer.param_groups[0]["lr"]) == (name, 0.125)
+        step_unless(torch.tensor(False), optimizer)
+        assert (parameter < 1).all()
+    for name in ("adam", "muon"):
+        assert torch.is_tensor(build_optimizer(name, [parameter], 0.125, is_recorded=True).param_groups[0]["lr"])
 
 
 def train(optimizer_class, grads, is_bad):

@@ -1,4 +1,4 @@
-"""A run that was stopped and goes on is the run that was not."""
+"""A run that was stopped and resumed equals one that was not."""
 
 import datetime
 import json
@@ -19,12 +19,14 @@ from p2ch13.config import PRESETS, Folders
 from p2ch13.evaluation.metrics import Scores
 from p2ch13.network import compute
 from p2ch13.network.checkpoint import load_checkpoint, save_checkpoint
-from p2ch13.training import app as app_module
-from p2ch13.training import run_state
+from p2ch13.training import learner as learner_module
+from p2ch13.training import run_files
 from p2ch13.training.__main__ import main
 from p2ch13.training.app import SegmentationTrainingApp
+from p2ch13.training.loop import train_step
 from p2ch13.training.provenance import get_commit
-from p2ch13.training.resume import read_settings
+from p2ch13.training.resume import read_settings, resume_run
+from p2ch13.training.run import choose_dtype
 from p2ch13.util.errors import Stopped, run_command
 from tests.support.checks import assert_one_line
 from tests.support.scan_files import TINY_SCANS, write_luna
@@ -72,18 +74,18 @@ def run(*options):
     return end.value.code
 
 
-def stop_in(app, monkeypatch, function, after, signal_number=signal.SIGTERM):
-    """A signal during the `after`-th call of one of the app's methods."""
+def stop_in(owner, monkeypatch, function, after, signal_number=signal.SIGTERM):
+    """A signal during the `after`-th call of a function of a module or an object."""
     calls = []
-    original = getattr(app, function)
+    original = getattr(owner, function)
 
-    def call(*arguments):
+    def call(*arguments, **options):
         calls.append(1)
         if len(calls) == after:
             os.kill(os.getpid(), signal_number)
-        return original(*arguments)
+        return original(*arguments, **options)
 
-    monkeypatch.setattr(app, function, call)
+    monkeypatch.setattr(owner, function, call)
 
 
 def last_state(folder):
@@ -105,19 +107,19 @@ def assert_same_state(state, expected):
 @pytest.mark.parametrize(
     ("function", "after", "position"),
     [
-        ("compute_step", 2, (0, 2)),  # in the middle of the first epoch, of three steps
-        ("log_pictures", 1, (1, 1)),  # after the first epoch's validation
+        ("train_step", 2, (0, 2)),  # in the middle of the first epoch, of three steps
+        ("log_images", 1, (1, 1)),  # after the first epoch's validation
     ],
 )
 def test_stopped_and_resumed_is_bit_for_bit_the_same(options, tmp_path, monkeypatch, whole, function, after, position):
     app = SegmentationTrainingApp(options)
-    stop_in(app, monkeypatch, function, after)
+    stop_in(app if function == "log_images" else learner_module, monkeypatch, function, after)
     with pytest.raises(Stopped) as stopped:
         app.main()
     state = last_state(tmp_path)
     assert (state["epoch"], state["step"]) == position
-    command = str(stopped.value).partition("To go on: python -m p2ch13.training ")[2].split()
-    assert command == ["--resume", str(app.run.last_path)]
+    command = str(stopped.value).partition("To resume: python -m p2ch13.training ")[2].split()
+    assert command == ["--resume", str(app.run.files.last)]
     torch.manual_seed(99)
     SegmentationTrainingApp(command).main()
     assert_same_state(last_state(tmp_path), whole)
@@ -133,16 +135,16 @@ def test_stopped_in_a_validation(options, tmp_path, monkeypatch, whole):
     app = SegmentationTrainingApp(options)
     original = app.init_val_dl
     monkeypatch.setattr(app, "init_val_dl", lambda *given: (os.kill(os.getpid(), signal.SIGINT), original(*given))[1])
-    with pytest.raises(Stopped, match="Stopped by SIGINT in the validation of epoch 1") as stopped:
+    with pytest.raises(Stopped, match="in the validation of epoch 1") as stopped:
         app.main()
     assert stopped.value.signal_number == signal.SIGINT
     state = last_state(tmp_path)
     assert (state["epoch"], state["step"], state["totalTrainingSamples_count"]) == (0, 3, 20)
-    resumed = SegmentationTrainingApp(["--resume", str(app.run.last_path)])
-    monkeypatch.setattr(
-        resumed, "compute_step", lambda *batch, step=resumed.compute_step: (taken.append(1), step(*batch))[1]
-    )
+    resumed = SegmentationTrainingApp(["--resume", str(app.run.files.last)])
     taken = []
+    monkeypatch.setattr(
+        learner_module, "train_step", lambda *batch, **options: (taken.append(1), train_step(*batch, **options))[1]
+    )
     resumed.main()
     assert len(taken) == 3  # of the second epoch
     assert_same_state(last_state(tmp_path), whole)
@@ -158,53 +160,52 @@ def test_from_an_earlier_epoch(tmp_path, whole_dir, whole, caplog):
     with caplog.at_level("INFO"):
         app.main()
     assert {file: file.read_bytes() for file in files} == files
-    assert_same_state(load_checkpoint(app.run.last_path), whole)
-    assert app.run.last_path not in files
-    assert f"Going on from {path}: after epoch 1, step 0 of the next" in caplog.text
-    assert f"keeps its files; these go to {app.run.last_path}" in caplog.text
+    assert_same_state(load_checkpoint(app.run.files.last), whole)
+    assert app.run.files.last not in files
+    assert all(str(name) in caplog.text for name in (path, app.run.files.last))
 
 
 def test_an_earlier_epoch_that_is_stopped_at_once(options, tmp_path, monkeypatch):
     """The branch of epoch 2 of 4 begins with the best model until then, not with that of epoch 4."""
-    options = [*options, "--no-warm-up-cosine", "--validation-cadence", "1", "--keep-checkpoints", "9"]
+    options = [*options, "--lr-schedule", "constant", "--validation-cadence", "1", "--keep-checkpoints", "9"]
     app = SegmentationTrainingApp([*options, "--epochs", "4"])
     scores = iter([0.25, 0.5, 0.375, 0.75])
     monkeypatch.setattr(app, "do_validation", lambda *_: Scores.from_counts(1.0, 0.5, 1, 1, 1, next(scores)))
     app.main()
-    files = {file: file.read_bytes() for file in app.run.models_dir.iterdir()}
-    states = {epoch: app.run.model_path(f"{20 * epoch}.state") for epoch in range(1, 5)}
+    files = {file: file.read_bytes() for file in app.run.files.folder.iterdir()}
+    states = {epoch: app.run.files.path(f"{20 * epoch}.state") for epoch in range(1, 5)}
 
     branches = []
     for epoch, best_epoch, best_score in ((2, 2, 0.5), (3, None, None), (1, 1, 0.25)):
         branch = SegmentationTrainingApp(["--resume", str(states[epoch])])
-        stop_in(branch, monkeypatch, "compute_step", 1)
+        stop_in(learner_module, monkeypatch, "train_step", 1)
         with pytest.raises(Stopped) as stopped:
             branch.main()
-        assert str(branch.run.last_path) in str(stopped.value)
-        state = load_checkpoint(branch.run.last_path)
+        assert str(branch.run.files.last) in str(stopped.value)
+        state = load_checkpoint(branch.run.files.last)
         assert (state["epoch"], state["step"]) == (epoch, 1)
-        assert branch.run.best_path.exists() == (best_epoch is not None)
+        assert branch.run.files.best.exists() == (best_epoch is not None)
         if best_epoch is not None:
-            assert branch.run.best_path.read_bytes() == files[states[best_epoch]]
+            assert branch.run.files.best.read_bytes() == files[states[best_epoch]]
         assert state["best_score"] == (-math.inf if best_score is None else best_score)
-        branches.append(branch.run.last_path)
+        branches.append(branch.run.files.last)
     assert len(set(branches)) == 3  # however fast one comes after the other
     assert {file: file.read_bytes() for file in files} == files
 
 
 def test_a_best_model_of_before_is_the_branchs_too(options, monkeypatch):
     """Epoch 1 is the best of all: a branch of epoch 2 begins with it."""
-    options = [*options, "--no-warm-up-cosine", "--validation-cadence", "1"]
+    options = [*options, "--lr-schedule", "constant", "--validation-cadence", "1"]
     app = SegmentationTrainingApp([*options, "--epochs", "3"])
     scores = iter([0.75, 0.5, 0.25])
     monkeypatch.setattr(app, "do_validation", lambda *_: Scores.from_counts(1.0, 0.5, 1, 1, 1, next(scores)))
     app.main()
-    branch = SegmentationTrainingApp(["--resume", str(app.run.model_path("40.state"))])
-    stop_in(branch, monkeypatch, "compute_step", 1)
+    branch = SegmentationTrainingApp(["--resume", str(app.run.files.path("40.state"))])
+    stop_in(learner_module, monkeypatch, "train_step", 1)
     with pytest.raises(Stopped):
         branch.main()
-    assert branch.run.best_path.read_bytes() == app.run.best_path.read_bytes()
-    state = load_checkpoint(branch.run.last_path)
+    assert branch.run.files.best.read_bytes() == app.run.files.best.read_bytes()
+    state = load_checkpoint(branch.run.files.last)
     assert (state["best_score"], state["validations_since_best"]) == (0.75, 1)
 
 
@@ -214,7 +215,7 @@ def test_where_nothing_is_ahead_the_run_keeps_its_name(tmp_path, whole_dir, whol
     (path,) = (tmp_path / "models" / "p2ch13").glob("*.40.state")
     app = SegmentationTrainingApp(["--resume", str(path), *folder_options(tmp_path)])
     app.main()
-    assert app.run.time_str == whole["time_str"]
+    assert app.run.files.time_str == whole["time_str"]
 
 
 def test_two_runs_of_one_second_have_names_of_their_own(options, monkeypatch):
@@ -225,12 +226,12 @@ def test_two_runs_of_one_second_have_names_of_their_own(options, monkeypatch):
         def now(cls, tz=None):
             return datetime.datetime(2026, 1, 1, 10, 0, 59)
 
-    monkeypatch.setattr(run_state.datetime, "datetime", Clock)
+    monkeypatch.setattr(run_files.datetime, "datetime", Clock)
     names = []
     for _ in range(2):
         app = SegmentationTrainingApp([*options, "--epochs", "1"])
         app.save_model(None, is_best=False)
-        names.append(app.run.time_str)
+        names.append(app.run.files.time_str)
     assert names == ["2026-01-01_10.00.59", "2026-01-01_10.01.00"]
 
 
@@ -244,17 +245,16 @@ def test_two_runs_of_one_second_have_names_of_their_own(options, monkeypatch):
         ("auto", None, True, torch.bfloat16),  # of an older version
     ],
 )
-def test_the_number_format_is_kept(options, monkeypatch, caplog, precision, saved, can, expected):
+def test_the_number_format_is_kept(monkeypatch, caplog, precision, saved, can, expected):
     monkeypatch.setattr(compute, "has_bfloat16_arithmetic", lambda device: can)
-    app = SegmentationTrainingApp([*options, "--precision", precision])
-    app.keep_dtype(saved)
-    assert app.dtype == expected
+    current = compute.get_dtype(precision, torch.device("cpu"))
+    assert choose_dtype(precision, saved, current) == expected
     assert bool(caplog.records) == (saved == "bfloat16" and not can)
 
 
 def test_the_number_format_is_saved(options, tmp_path):
     app = SegmentationTrainingApp([*options, "--epochs", "1", "--precision", "bf16"])
-    app.resume(app.init_train_ds().index)
+    resume_run(app.run, app.settings, app.learner, app.init_train_ds().index)
     app.save_model(None, is_best=False)
     assert last_state(tmp_path)["dtype"] == "bfloat16"
 
@@ -262,20 +262,20 @@ def test_the_number_format_is_saved(options, tmp_path):
 @pytest.mark.parametrize("saved", [3, None, "x", -1])
 def test_a_deterministic_run_keeps_its_number_of_threads(options, tmp_path, monkeypatch, saved):
     """That of the machine that it began on; a state without one, of an earlier version, takes this machine's."""
-    monkeypatch.setattr(app_module, "get_thread_limit", lambda: 2)
+    monkeypatch.setattr(learner_module, "get_thread_limit", lambda: 2)
     threads = torch.get_num_threads()
     try:
         app = SegmentationTrainingApp([*options, "--deterministic", "--threads", "auto", "--epochs", "1"])
-        assert (app.train_threads.counts, app.val_threads.counts) == ((2,), (2,))
+        assert (app.learner.train_threads.counts, app.learner.val_threads.counts) == ((2,), (2,))
         app.main()
         state = last_state(tmp_path)
         assert state["threads"] == 2
-        save_checkpoint(app.run.last_path, {**state, "threads": saved})
+        save_checkpoint(app.run.files.last, {**state, "threads": saved})
         resumed = SegmentationTrainingApp(["--resume", *folder_options(tmp_path)])
-        assert resumed.train_threads.counts == (3 if saved == 3 else 2,)
+        assert resumed.learner.train_threads.counts == (3 if saved == 3 else 2,)
     finally:
         torch.set_num_threads(threads)
-    assert run("--resume", app.run.last_path, "--threads", "1") == 2
+    assert run("--resume", app.run.files.last, "--threads", "1") == 2
 
 
 def test_another_number_of_threads_from_now_on(options, tmp_path):
@@ -320,12 +320,12 @@ def test_each_epoch_is_kept(options, tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="killed"):
         app.main()
     assert (last_state(tmp_path)["epoch"], last_state(tmp_path)["scores"]) == (2, None)
-    assert not list(app.run.models_dir.glob("*.40.state"))
+    assert not list(app.run.files.folder.glob("*.40.state"))
 
 
 def test_more_epochs(options, tmp_path):
     """`--resume` alone is the latest run; one of two epochs ends like one of one that is given another."""
-    options = [*options, "--no-warm-up-cosine", "--validation-cadence", "1"]
+    options = [*options, "--lr-schedule", "constant", "--validation-cadence", "1"]
     SegmentationTrainingApp([*options, *folder_options(tmp_path / "whole")]).main()
     SegmentationTrainingApp([*options, "--epochs", "1"]).main()
     app = SegmentationTrainingApp(["--resume", *folder_options(tmp_path), "--epochs", "2"])
@@ -343,60 +343,49 @@ def test_a_run_that_is_over_has_nothing_left_to_do(options, tmp_path, caplog):
     assert "tensorboard --logdir" in caplog.text
 
 
-def test_what_cannot_be_gone_on_with(options, folders, tmp_path, capsys):
-    assert run("--resume", *folder_options(tmp_path)) == 2
-    assert_one_line(capsys, "models/p2ch13: no run to go on with; start one without --resume")
+def test_what_cannot_be_resumed(options, folders, tmp_path, capsys):
+    def refused(*arguments, **changes):
+        if changes:
+            save_checkpoint(path, {**state, **changes})
+        assert run("--resume", *arguments) == 2
+        assert_one_line(capsys)
+
+    refused(*folder_options(tmp_path))
     app = SegmentationTrainingApp([*options, "--epochs", "1"])
     app.main()
-    path = app.run.last_path
-    assert run("--resume", path, "--batch-size", "4") == 2
-    assert_one_line(capsys, "--batch-size: this run has 8, which cannot become 4")
-    assert run("--resume", path, "--epochs", "3") == 2
-    assert_one_line(capsys, "--epochs: ")
-    assert run("--resume", path, "--models-dir", tmp_path / "other") == 2
-    assert_one_line(capsys, "last.state: not in", "--models-dir")
-    assert run("--resume", path, "--config", "x.json") == 2
-    assert_one_line(capsys, "x.json: no such file")
+    path = app.run.files.last
     state = load_checkpoint(path)
-    save_checkpoint(path, {**state, "time_str": "../../elsewhere"})
-    assert run("--resume", path) == 2
-    assert_one_line(capsys, "last.state: holds a model, but not what is needed to go on")
-    save_checkpoint(path, {**state, "config": {**state["config"], "comment": "../elsewhere"}})
-    assert run("--resume", path) == 2
-    assert_one_line(capsys, "last.state: comment: '../elsewhere' cannot be part of a file name")
+    for changed in (("--batch-size", "4"), ("--epochs", "3"), ("--models-dir", tmp_path / "x"), ("--config", "x.json")):
+        refused(path, *changed)
+    refused(path, time_str="../../elsewhere")
+    refused(path, config={**state["config"], "comment": "../elsewhere"})
+    refused(path, totals=[0.0] * 7, random_state={}, step=1)
+    refused(path, optimizer_state={"state": {}, "param_groups": []})
     save_checkpoint(path, {"model_state": state["model_state"]})
-    assert run("--resume", path) == 2
-    assert_one_line(capsys, "holds a model, but not what is needed to go on")
-    save_checkpoint(path, {**state, "totals": [0.0] * 7, "random_state": {}, "step": 1})
-    assert run("--resume", path) == 2
-    assert_one_line(capsys, "the state to go on from is damaged (7 totals of an epoch, not 14)")
-    save_checkpoint(path, {**state, "optimizer_state": {"state": {}, "param_groups": []}})
-    assert run("--resume", path) == 2
-    assert_one_line(capsys, "the state to go on from is damaged")
+    refused(path)
     save_checkpoint(path, state)
     annotations = folders.data_dir / "annotations.csv"
-    lines = annotations.read_text().splitlines()
-    annotations.write_text("\n".join(lines[:-2]))
-    assert run("--resume", path) == 2
-    assert_one_line(capsys, "scans, annotations or labels are not those that the run began with")
+    annotations.write_text("\n".join(annotations.read_text().splitlines()[:-2]))
+    refused(path)
 
 
 def test_checkpoints_by_the_clock(options, tmp_path, monkeypatch, whole):
-    """Each step is saved; a run that is killed in its fifth goes on with the fifth."""
+    """Each step is saved; a run that is killed in its fifth resumes with the fifth."""
     app = SegmentationTrainingApp([*options, "--checkpoint-minutes", "1e-9"])
     steps = []
 
-    def step(*batch, take=app.compute_step):
+    def step(*batch, **options):
         if len(steps) == 4:
             raise RuntimeError("killed")
         steps.append(1)
-        return take(*batch)
+        return train_step(*batch, **options)
 
-    monkeypatch.setattr(app, "compute_step", step)
+    monkeypatch.setattr(learner_module, "train_step", step)
     with pytest.raises(RuntimeError, match="killed"):
         app.main()
+    monkeypatch.undo()
     assert (last_state(tmp_path)["epoch"], last_state(tmp_path)["step"]) == (1, 1)
-    SegmentationTrainingApp(["--resume", str(app.run.last_path)]).main()
+    SegmentationTrainingApp(["--resume", str(app.run.files.last)]).main()
     assert_same_state(last_state(tmp_path), whole)
 
 
@@ -418,19 +407,19 @@ def test_a_signal_for_real(options, tmp_path, signal_number, status):
     assert "Traceback" not in error
     last_line = error.splitlines()[-1]
     assert f"Stopped by {signal.Signals(signal_number).name} in epoch 1, after" in last_line
-    assert "To go on: python -m p2ch13.training --resume " in last_line
+    assert "To resume: python -m p2ch13.training --resume " in last_line
     assert last_state(tmp_path)["step"] > 0
 
 
 def test_a_second_signal_ends_training_at_once(options, tmp_path):
     """In the middle of a step, which is not waited for."""
     code = (
-        "import os, signal, sys; from p2ch13.training.app import SegmentationTrainingApp as App\n"
+        "import os, signal, sys; from p2ch13.training import learner\n"
         "from p2ch13.training.__main__ import main; from p2ch13.util.errors import run_command\n"
-        "def step(*batch):\n"
+        "def step(*batch, **options):\n"
         "    os.kill(os.getpid(), signal.SIGINT); print('one', flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGTERM); print('two', flush=True)\n"
-        "App.compute_step = step; run_command(lambda: main(sys.argv[1:]))"
+        "learner.train_step = step; run_command(lambda: main(sys.argv[1:]))"
     )
     done = subprocess.run([sys.executable, "-c", code, *options], capture_output=True, text=True, cwd=REPOSITORY)
     assert done.returncode == -signal.SIGTERM, done.stderr
@@ -442,9 +431,9 @@ def test_the_newest_and_the_best_are_kept(options, tmp_path, monkeypatch):
     app = SegmentationTrainingApp([*options, "--epochs", "4", "--validation-cadence", "1", "--keep-checkpoints", "2"])
     monkeypatch.setattr(app.run, "update_best", lambda scores: app.run.epoch == 2)
     app.main()
-    endings = sorted(path.name.split("_none.")[1] for path in app.run.models_dir.glob("*.state"))
+    endings = sorted(path.name.split("_none.")[1] for path in app.run.files.folder.glob("*.state"))
     assert endings == ["60.state", "80.state", "best.state", "last.state"]
-    assert load_checkpoint(app.run.best_path)["epoch"] == 2
+    assert load_checkpoint(app.run.files.best)["epoch"] == 2
 
 
 def test_a_run_says_where_it_comes_from(options, tmp_path):

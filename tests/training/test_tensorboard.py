@@ -23,13 +23,13 @@ def is_dense(ct_slices: torch.Tensor) -> torch.Tensor:
     return ct_slices[:, 3:4] > -700
 
 
-def test_colours_by_hand():
+def test_colors_by_hand():
     hu = np.array([[-1350.0, -600.0, 150.0, -3024.0], [-600.0, -600.0, -600.0, 3000.0]])
     predicted = np.array([[0, 0, 0, 0], [1, 0, 1, 0]], dtype=bool)
     label = np.array([[0, 0, 0, 0], [1, 1, 0, 0]], dtype=bool)
     picture = draw_overlay(hu, predicted, label)
     assert picture[0].tolist() == [[0, 0, 0], [128, 128, 128], [255, 255, 255], [0, 0, 0]]
-    # Half way from grey 128 to green, orange and red.
+    # Half way from gray 128 to green, orange and red.
     assert picture[1, :3].tolist() == [[64, 192, 64], [192, 128, 64], [192, 64, 64]]
     assert picture[1, 3].tolist() == [255, 255, 255]
 
@@ -143,8 +143,8 @@ def test_what_an_interrupted_run_has_left_is_not_shown(tmp_path, report):
 
 def test_pictures_of_every_series(tmp_path, report, folders):
     dataset = Luna2dSegmentationDataset(2, True, folders=folders)
-    report.log_pictures("val", dataset, is_dense, 1600, with_labels=True)
-    report.log_pictures("val", dataset, is_dense, 3200, with_labels=False)
+    report.log_overlays("val", dataset, is_dense, 1600, with_labels=True)
+    report.log_overlays("val", dataset, is_dense, 3200, with_labels=False)
     events = read_events(tmp_path, "val")
     names = {
         f"val/{series}_{name}_{ndx}" for series in range(2) for name in ("prediction", "label") for ndx in range(6)

@@ -59,24 +59,28 @@ def test_links_and_devices_become_plain_files(tmp_path, out, kind):
     assert file.read_text() == "/etc/passwd"
 
 
-@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_a_damaged_member(tmp_path, out, compression):
-    archive = write_zip(tmp_path / "a.zip", {"subset0/1.mhd": b"header", "subset0/1.raw": RAW}, compression)
-    data = bytearray(archive.read_bytes())
+def flip(data):
     data[data.index(b"1.raw") + 100] ^= 0xFF
-    archive.write_bytes(data)
+    return data
+
+
+def set_password(data):
+    data[6] |= 1  # in the member's own header
+    data[data.index(b"PK\x01\x02") + 8] |= 1  # in the central directory
+    return data
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-100], lambda data: b"<html>", lambda data: b"", flip, set_password]
+)
+def test_a_damaged_archive(tmp_path, out, damage, compression):
+    archive = write_zip(tmp_path / "a.zip", {"1.raw": RAW, "2.raw": b""}, compression)
+    archive.write_bytes(damage(bytearray(archive.read_bytes())))
     with refused(archive) as caught:
         unpack(archive, out, "--data-dir")
-    assert "subset0/1.raw" in str(caught.value) or compression == zipfile.ZIP_DEFLATED
+    assert isinstance(caught.value, ArchiveError)
     assert not out.exists()
-
-
-@pytest.mark.parametrize("damage", [lambda data: data[:-100], lambda data: b"<html>not found</html>", lambda data: b""])
-def test_no_archive(tmp_path, out, damage):
-    archive = write_zip(tmp_path / "a.zip", {"1.raw": RAW})
-    archive.write_bytes(damage(archive.read_bytes()))
-    with refused(archive):
-        unpack(archive, out, "--data-dir")
 
 
 def test_a_method_that_python_cannot_read(tmp_path, out):
@@ -118,16 +122,6 @@ def test_mutated_archives(tmp_path):
             assert "\n" not in str(error)
             outcomes.add("refused")
     assert outcomes == {"unpacked", "refused"}
-
-
-def test_a_password(tmp_path, out):
-    archive = write_zip(tmp_path / "a.zip", {"1.raw": RAW}, zipfile.ZIP_STORED)
-    data = bytearray(archive.read_bytes())
-    data[6] |= 1  # of the member's own header
-    data[data.index(b"PK\x01\x02") + 8] |= 1  # of the central directory
-    archive.write_bytes(data)
-    with refused(archive):
-        unpack(archive, out, "--data-dir")
 
 
 def test_a_full_disk_is_no_fault_of_the_archive(tmp_path, out, monkeypatch):

@@ -10,7 +10,7 @@ import diskcache
 import numpy as np
 import pytest
 from diskcache.core import MODE_BINARY, MODE_PICKLE
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from p2ch13.util.disk import PREFIX, ArrayDisk, CacheError, DamagedEntryError, cache_errors, decode, encode, get_cache
@@ -33,7 +33,7 @@ def test_an_array_takes_its_own_bytes(tmp_path):
 
 
 def test_nothing_is_evicted(tmp_path):
-    """diskcache's own limit is 1 GB in all."""
+    """diskcache's default limit is 1 GB."""
     cache = get_cache(tmp_path)
     assert cache.size_limit > 1e15
     assert cache.eviction_policy == "none"
@@ -72,9 +72,10 @@ def nest(children):
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), nest, max_leaves=8))
+@example({"dtype": ",", "shape": []})  # a SyntaxError of NumPy
 @settings(derandomize=True, max_examples=200, deadline=None)
 def test_a_value_of_any_shape_is_decoded_or_refused(value):
-    """With a checksum that matches, as another program could put it there."""
+    """With a matching checksum, as another program could forge it."""
     text = json.dumps([value]).encode()
     body = text + bytes(16)
     with suppress(DamagedEntryError):
@@ -82,14 +83,14 @@ def test_a_value_of_any_shape_is_decoded_or_refused(value):
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, f'[{{"dtype": "<i2", "shape": [{10**30}]}}]'])
-def test_a_forged_value_that_is_too_much_to_decode(text):
+def test_a_forged_value_that_is_too_large(text):
     body = text.encode()
     with pytest.raises(DamagedEntryError):
         decode(PREFIX.pack(zlib.crc32(body), len(body)) + body)
 
 
 def plant(folder, code, as_file):
-    """In place of every value of the cache a pickle, in the database or in a file, in diskcache's own mode for one."""
+    """Replace every value of the cache with a pickle, in the database or in a file, as diskcache stores it."""
     with closing(sqlite3.connect(folder / "cache.db")) as database, database:
         if as_file:
             (folder / "ab" / "cd").mkdir(parents=True)
@@ -107,7 +108,7 @@ def test_a_planted_pickle_does_not_run(tmp_path, as_file):
     intruder = tmp_path / "intruder_was_here"
     plant(tmp_path / "cache", pickle.dumps(Intruder(intruder)), as_file)
     diskcache.Cache(str(tmp_path / "cache")).get("key")
-    assert intruder.exists()  # so that it is known to be planted well
+    assert intruder.exists()  # the pickle would run
     intruder.unlink()
     with diskcache.Cache(str(tmp_path / "cache"), disk=ArrayDisk) as cache, pytest.raises(DamagedEntryError):
         cache.get("key")
@@ -148,7 +149,7 @@ def test_a_missing_value_file_is_noticed(tmp_path):
 
 
 def fill(folder):
-    """A cache with values in the database and in files. Returns: its database."""
+    """Fill a cache with values in the database and in files. Returns: its database."""
     cache = get_cache(folder)
     for ndx in range(500):
         cache.set(f"key {ndx}", ["small" * 20])
@@ -179,7 +180,7 @@ def replace_by_folder(path):
         (replace_by_folder, "cache.db is a folder"),
     ],
 )
-def test_a_damaged_database_is_named_with_the_cure(tmp_path, damage, message):
+def test_a_corrupt_database(tmp_path, damage, message):
     damage(fill(tmp_path / "cache"))
     with pytest.raises(CacheError) as error, cache_errors(tmp_path / "cache"):
         cache = get_cache(tmp_path / "cache")
@@ -190,13 +191,13 @@ def test_a_damaged_database_is_named_with_the_cure(tmp_path, damage, message):
 
 
 def test_an_empty_database_without_values_is_filled(tmp_path):
-    """What is left of a process that was killed as it made one."""
+    """As left by a process that was killed while it created one."""
     (tmp_path / "cache.db").write_bytes(b"")
     fill(tmp_path)
     assert get_cache(tmp_path).get("key 7") == ["small" * 20]
 
 
-def test_a_locked_database_is_named_with_the_cure(tmp_path, monkeypatch):
+def test_a_locked_database(tmp_path, monkeypatch):
     monkeypatch.setattr("p2ch13.util.disk.LOCK_TIMEOUT_S", 0.1)
     cache = get_cache(tmp_path)
     cache.set("key", [1])
@@ -212,7 +213,7 @@ def test_a_locked_database_is_named_with_the_cure(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("options", [{}, {"eviction_policy": "none", "disk_min_file_size": 5}])
-def test_a_cache_of_another_program_is_left_alone(tmp_path, options):
+def test_another_programs_cache_is_not_changed(tmp_path, options):
     with diskcache.Cache(str(tmp_path), **options) as other:
         other.set("key", "value")
     with closing(sqlite3.connect(tmp_path / "cache.db")) as database:
@@ -223,7 +224,7 @@ def test_a_cache_of_another_program_is_left_alone(tmp_path, options):
 
 
 def test_settings_are_not_run(tmp_path):
-    """diskcache makes SQL of those whose names begin with sqlite_, and attributes of all."""
+    """diskcache runs those named sqlite_... as SQL, and sets all as attributes."""
     get_cache(tmp_path).close()
     with closing(sqlite3.connect(tmp_path / "cache.db")) as database, database:
         database.execute("INSERT INTO Settings VALUES ('sqlite_journal_mode = delete; PRAGMA x', 1)")
@@ -234,7 +235,7 @@ def test_settings_are_not_run(tmp_path):
 @pytest.mark.parametrize(
     "error", [OSError(errno.ENOSPC, "No space left on device"), sqlite3.OperationalError("database or disk is full")]
 )
-def test_a_full_disk_is_named_with_the_cure(tmp_path, error):
+def test_a_full_disk(tmp_path, error):
     with refused(tmp_path, "--cache-dir") as caught, cache_errors(tmp_path, "--cache-dir"):
         raise error
     assert "make room" in str(caught.value)

@@ -38,7 +38,7 @@ def test_a_file_comes_whole_and_once(server, path):
 
 
 def test_only_the_rest_is_asked_for(server, path):
-    """A part that another process has left."""
+    """The part is left by another process."""
     part_of(path).write_bytes(DATA[:300_000])
     get(server, path)
     assert ranges_asked(server) == ["bytes=300000-"]
@@ -95,7 +95,7 @@ def test_a_part_that_is_too_long(server, path):
 
 
 def test_a_part_that_is_longer_than_the_file_on_the_server(server, path):
-    """Its size is not known beforehand: the server answers 416."""
+    """Its size is unknown: the server answers 416."""
     part_of(path).write_bytes(DATA + b"x")
     get(server, path, size=None)
     assert ranges_asked(server) == ["bytes=1024001-", None]
@@ -136,7 +136,7 @@ def test_an_answer_cut_short_without_a_length(server, path):
     assert path.read_bytes() == DATA
 
 
-def test_an_answer_without_end(server, path):
+def test_a_response_longer_than_the_file(server, path):
     server.files["a.zip"] = DATA * 4
     server.faults = [("unsized", 4 * SIZE)]
     with refused(path):
@@ -152,14 +152,14 @@ def test_a_busy_server_is_asked_again(server, path, status):
 
 
 @pytest.mark.parametrize("status", [403, 404])
-def test_what_is_not_there_is_asked_for_once(server, path, status):
+def test_a_missing_file_is_asked_for_once(server, path, status):
     server.faults = [("status", status)]
     with refused(path):
         get(server, path)
     assert len(server.requests) == 1
 
 
-def test_after_some_tries_in_vain_the_part_stays(server, path):
+def test_the_part_stays_after_failed_tries(server, path):
     server.faults = [("drop", CHUNK_BYTES), *[("drop", 0)] * TRIES]
     with refused(path):
         get(server, path)

@@ -1,4 +1,4 @@
-"""The cores that a process may use, and how many threads are chosen, by a clock of the test's own."""
+"""The cores that a process may use, and the choice of threads by a simulated clock."""
 
 import os
 from collections import Counter
@@ -87,9 +87,9 @@ def test_halvings(count, expected):
 
 
 class Machine:
-    """Takes `seconds[count]` for a step on so many threads, of which the calling thread gets a core for a share.
+    """Simulates steps of `seconds[count]`, of which the calling thread has a core for `own_share[count]`.
 
-    Attributes: `now`, seconds since the start; `steps`, how many were run on each number of threads.
+    Attributes: `now`, seconds since the start; `steps`, their number by count of threads.
     """
 
     def __init__(self, seconds, own_share):

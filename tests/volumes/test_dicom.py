@@ -42,7 +42,7 @@ def test_slices_are_in_the_order_of_their_positions(tmp_path, hu):
 
 
 def test_slices_from_head_to_feet(tmp_path, hu):
-    """Files in the order of the scanner; the array is in that of the normal, and its origin the last file's."""
+    """The array is in the order of the normal, and its origin is the last file's."""
     write_series(tmp_path, hu, step_xyz=(0, 0, -SLICE_SPACING))
     ct = Ct(tmp_path)
     np.testing.assert_array_equal(ct.hu, hu[::-1])

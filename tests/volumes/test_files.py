@@ -76,7 +76,7 @@ def test_a_file_cut_short_is_refused(tmp_path, hu, name, compress):
         read(path)
 
 
-def test_a_nifti_that_lacks_voxels_is_refused_though_its_gzip_is_whole(tmp_path, hu):
+def test_a_nifti_without_its_last_voxels_is_refused_although_its_gzip_is_complete(tmp_path, hu):
     path = write_scan(tmp_path / "a.nii.gz", hu)
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-50]))
     with refused(path):
@@ -87,34 +87,6 @@ def test_a_missing_data_file_is_named(tmp_path, hu):
     path = write_scan(tmp_path / "a.mhd", hu)
     (tmp_path / "a.raw").unlink()
     with refused(path):
-        read_header(path)
-
-
-@pytest.mark.parametrize("name", ["../secret.raw", "/etc/passwd"])
-def test_a_header_cannot_lead_out_of_its_folder(tmp_path, hu, name):
-    path = write_scan(tmp_path / "scans" / "a.mhd", hu)
-    (tmp_path / "secret.raw").write_bytes(hu.tobytes())
-    edit_header(path, "a.raw", name)
-    with refused(path):
-        read_header(path)
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "name"),
-    [
-        ("TransformMatrix = 1 0 0 0 1 0 0 0 1", "TransformMatrix = 0 0 0 0 1 0 0 0 1", "a.mhd"),
-        ("ElementSpacing = 0.69999999999999996", "ElementSpacing = -0.7", "a.mhd"),
-        ("Offset = -30", "Offset = nan", "a.mhd"),
-        ("DimSize = 22 20 6", "DimSize = 22 20 1000000", "a.raw"),
-        ("DimSize = 22 20 6", "DimSize = 22 20 0", "a.mhd"),
-        ("NDims = 3", "NDims = 2", "a.mhd"),
-        ("ElementDataFile = a.raw", "", "a.mhd"),
-    ],
-)
-def test_invalid_headers(tmp_path, hu, old, new, name):
-    path = write_scan(tmp_path / "a.mhd", hu)
-    edit_header(path, old, new)
-    with refused(tmp_path / name):
         read_header(path)
 
 

@@ -1,4 +1,4 @@
-"""Scans as there are some in LUNA16, and as there are none: through the cache, training's data, and prediction."""
+"""Unusual scans, through the cache, training's data, and prediction."""
 
 from typing import Any, NamedTuple
 
@@ -83,8 +83,8 @@ def test_the_right_slices_crops_and_masks(tmp_path, name):
     assert [slice_ndx for _, slice_ndx in val_ds.sample_list] == np.flatnonzero(is_ball.any(axis=(1, 2))).tolist()
     step = {1.0: 2, 1.5: 1, 5.0: 1}[odd.vx_size_xyz[2]]
     for ct_slices, mask, _, slice_ndx in val_ds:
-        neighbours = [min(max(slice_ndx + step * away, 0), slice_count - 1) for away in range(-3, 4)]
-        np.testing.assert_array_equal(ct_slices, hu[neighbours])
+        context = [min(max(slice_ndx + step * away, 0), slice_count - 1) for away in range(-3, 4)]
+        np.testing.assert_array_equal(ct_slices, hu[context])
         np.testing.assert_array_equal(mask[0], is_ball[slice_ndx])
 
     train_ds = TrainingLuna2dSegmentationDataset(samples_per_epoch=20, folders=folders)

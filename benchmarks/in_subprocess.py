@@ -1,4 +1,4 @@
-"""Call a function in a fresh Python process, whose memory, threads and settings are no other's."""
+"""Call a function in a fresh Python process, with memory, threads and settings of its own."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any, TypeVar
 Result = TypeVar("Result")
 
 
-def apart(function: Callable[..., Result], *arguments: Any) -> Result:
-    """The function's result. Function, arguments and result must be such as `pickle` can name or copy."""
+def in_subprocess(function: Callable[..., Result], *arguments: Any) -> Result:
+    """Return the function's result. `pickle` has to be able to store function, arguments and result."""
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.apart"],
+        [sys.executable, "-m", "benchmarks.in_subprocess"],
         input=pickle.dumps((function, arguments)),
         capture_output=True,
     )
     if done.returncode:
-        raise RuntimeError(f"{function.__name__}{arguments} has failed:\n{done.stderr.decode()}")
+        raise RuntimeError(f"{function.__name__}{arguments} failed:\n{done.stderr.decode()}")
     result: Result = pickle.loads(done.stdout)
     return result
 
