@@ -173,7 +173,7 @@ class CropChoice:
         return self.all_nodule_slices or self.negatives
 
 
-CENTRES_ALONE = CropChoice()
+CENTERS_ALONE = CropChoice()
 
 
 @dataclass(frozen=True)

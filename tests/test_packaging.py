@@ -12,8 +12,8 @@ REPOSITORY = Path(__file__).parents[1]
 IMPORT_ALL = """
 import pkgutil, util
 import p2ch13
-for module in pkgutil.walk_packages(p2ch13.__path__, "p2ch13."):
-    if not module.name.startswith("p2ch13.util.") and not module.name.endswith("__main__"):
+for module in pkgutil.walk_packages(p2ch13.__path__[:1], "p2ch13."):
+    if not module.name.endswith("__main__"):
         __import__(module.name)
 import p2ch13.util.errors
 from p2ch13 import Ct

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from p2ch13.config import (
-    CENTRES_ALONE,
+    CENTERS_ALONE,
     CROP_WIDTH_IRC,
     HU_MAX,
     HU_MIN,
@@ -104,7 +104,7 @@ class CtCache:
             [[XyzTuple(*xyz) for xyz in centers] for centers in of_nodules], [XyzTuple(*xyz) for xyz in negatives]
         )
 
-    def find_centers(self, series_uid: str, choice: CropChoice = CENTRES_ALONE) -> CropCenters:
+    def find_centers(self, series_uid: str, choice: CropChoice = CENTERS_ALONE) -> CropCenters:
         """Find the centers of a series' crops: of each nodule, in the order of `index.nodules`, and of negatives."""
         centers = [[nodule.center_xyz] for nodule in self.index.nodules[series_uid]]
         if not needs_centers(choice):
@@ -114,7 +114,7 @@ class CtCache:
             chosen.of_nodules if choice.all_nodule_slices else centers, chosen.negatives if choice.negatives else []
         )
 
-    def is_complete(self, series_uid: str, choice: CropChoice = CENTRES_ALONE) -> bool:
+    def is_complete(self, series_uid: str, choice: CropChoice = CENTERS_ALONE) -> bool:
         """Whether the cache has an entry for everything that training and validation read of a series.
 
         False for an unreadable scan: `fill` raises its error. Only `fill` checks the entries' contents.
@@ -135,7 +135,7 @@ class CtCache:
         except InputError:
             return False
 
-    def fill(self, series_uid: str, choice: CropChoice = CENTRES_ALONE) -> None:
+    def fill(self, series_uid: str, choice: CropChoice = CENTERS_ALONE) -> None:
         """Cache everything that training and validation read of a series; recompute corrupt entries.
 
         Raises: InputError.

@@ -133,8 +133,8 @@ class SegmentationTrainingApp:
         seed_epoch(self.config.seed, epoch_ndx, self.launch.rank)
         train_ds.shuffle_samples(epoch_ndx)
         self.totals = self.run.begin_epoch(self.compute.device)
-        rate = partial(score_negatives, model=self.segmentation_model, compute=self.compute)
-        batches = train_ds.batches(self.config.batch_size, self.launch, self.run.step, rate)
+        score = partial(score_negatives, model=self.segmentation_model, compute=self.compute)
+        batches = train_ds.batches(self.config.batch_size, self.launch, self.run.step, score)
         with progress_bar(len(train_ds), f"E{epoch_ndx} training", "sample") as bar:
             bar.update(self.run.count_samples(0, self.run.step))
 

@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from p2ch13.config import CENTRES_ALONE, CropChoice
+from p2ch13.config import CENTERS_ALONE, CropChoice
 from p2ch13.data.index import ScanIndex
 from p2ch13.labels.rules import LidcRule
 from p2ch13.util.errors import errors_naming
@@ -60,7 +60,7 @@ def ask_git(folder: Path, *arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def fingerprint_data(index: ScanIndex, series_list: Sequence[str], choice: CropChoice = CENTRES_ALONE) -> str:
+def fingerprint_data(index: ScanIndex, series_list: Sequence[str], choice: CropChoice = CENTERS_ALONE) -> str:
     """Compute a SHA-256 that tells one data set from another, after the version of its recipe.
 
     It covers series UIDs, names, lengths and parts of the scans' files, nodules, label rules and the choice of crops;

@@ -45,7 +45,7 @@ def read_settings(sys_argv: Sequence[str]) -> Settings:
     try:
         saved = TrainingConfig.from_dict({"activation": UNNAMED_ACTIVATION, **state["config"]})
     except InputError as error:
-        raise InputError(f"{error}; it is damaged", path=path, option=error.option) from None
+        raise InputError(f"{error}; it is corrupt", path=path, option=error.option) from None
     check_allowed(path, saved.network, given.get("network"))
     config = resume_config(saved, given)
     folder = models_dir_of(config)

@@ -183,7 +183,8 @@ def test_training_with_readers_contours(options, xml_dir, tmp_path, capsys):  # 
     output = capsys.readouterr().out
     assert output.count("readers' contours of 2 scans; 2 without XML are left out.") == 1
     # 1.2.0 is for validation: slices 4, 7 to 9 and 12.
-    assert "Training on 1 series with 1 nodules, validation on 1 series with 5 nodule slices" in output
+    assert "with 1 nodules" in output
+    assert "5 nodule slices" in output
     (path,) = (tmp_path / "models").rglob("*.last.state")
     config = load_checkpoint(path)["config"]
     assert TrainingConfig.from_dict(config).label_options == lidc(xml_dir, "leave-out")

@@ -13,6 +13,7 @@ from p2ch13.network.checkpoint import load_checkpoint, load_model, save_checkpoi
 from p2ch13.network.model import BOOK_MODEL, UNetWrapper, build_network
 from p2ch13.predict import main as predict
 from p2ch13.training.__main__ import main as train
+from p2ch13.training.resume import read_settings
 from p2ch13.util.errors import InputError
 from tests.support.checks import refused
 from tests.support.tiny_network import TinyNetwork
@@ -60,6 +61,14 @@ def test_a_file_imports_only_what_the_user_names(path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY)
     assert done.stdout.splitlines() == ["seg.state False", "seg.state False", "TinyNetwork"], done.stderr
+
+
+def test_a_config_file_imports_nothing_either(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"network": NAME}))
+    with refused(path=path):
+        read_settings(["--config", str(path)])
+    assert read_settings(["--config", str(path), "--network", NAME]).config.network == NAME
 
 
 def test_the_error_says_which_option_allows_it(path):

@@ -10,7 +10,7 @@ import zlib
 import numpy as np
 import pytest
 
-from p2ch13.config import CENTRES_ALONE, CropChoice, LabelOptions
+from p2ch13.config import CENTERS_ALONE, CropChoice, LabelOptions
 from p2ch13.data.index import ScanIndex
 from p2ch13.training.provenance import (
     FINGERPRINT_VERSION,
@@ -55,7 +55,7 @@ def test_without_git_there_is_no_commit(tmp_path, monkeypatch):
     assert get_commit() is None
 
 
-def fingerprint(data_dir, labels=None, series=tuple(TINY_SCANS), choice=CENTRES_ALONE):
+def fingerprint(data_dir, labels=None, series=tuple(TINY_SCANS), choice=CENTERS_ALONE):
     return fingerprint_data(ScanIndex(data_dir, labels), series, choice)
 
 
@@ -108,13 +108,13 @@ def test_another_header_of_the_same_length_has_another_fingerprint(luna_dir):
 
 
 def test_other_candidates_matter_where_negatives_are_trained_on(luna_dir):
-    before = [fingerprint(luna_dir, choice=choice) for choice in (CENTRES_ALONE, WITH_NEGATIVES)]
+    before = [fingerprint(luna_dir, choice=choice) for choice in (CENTERS_ALONE, WITH_NEGATIVES)]
     assert before[0] != before[1]
     path = luna_dir / "candidates.csv"
     lines = path.read_text().splitlines()
     ndx = next(ndx for ndx, line in enumerate(lines) if line.startswith("1.2.3") and line.endswith(",0"))
     path.write_text("\n".join(lines[:ndx] + lines[ndx + 1 :]))
-    after = [fingerprint(luna_dir, choice=choice) for choice in (CENTRES_ALONE, WITH_NEGATIVES)]
+    after = [fingerprint(luna_dir, choice=choice) for choice in (CENTERS_ALONE, WITH_NEGATIVES)]
     assert after[0] == before[0]
     assert after[1] != before[1]
     path.unlink()
@@ -122,16 +122,16 @@ def test_other_candidates_matter_where_negatives_are_trained_on(luna_dir):
 
 
 def test_excluded_findings_matter_where_negatives_are_trained_on(luna_dir):
-    before = [fingerprint(luna_dir, choice=choice) for choice in (CENTRES_ALONE, WITH_NEGATIVES)]
+    before = [fingerprint(luna_dir, choice=choice) for choice in (CENTERS_ALONE, WITH_NEGATIVES)]
     place = ",".join(map(str, to_xyz((8, 30, 30))))
     (luna_dir / "annotations_excluded.csv").write_text(f"seriesuid,coordX,coordY,coordZ,diameter_mm\n1.2.1,{place},5\n")
-    after = [fingerprint(luna_dir, choice=choice) for choice in (CENTRES_ALONE, WITH_NEGATIVES)]
+    after = [fingerprint(luna_dir, choice=choice) for choice in (CENTERS_ALONE, WITH_NEGATIVES)]
     assert after[0] == before[0]
     assert after[1] != before[1]
 
 
 def test_other_crops_have_another_fingerprint(luna_dir):
-    choices = [CENTRES_ALONE, WITH_NEGATIVES, CropChoice(all_nodule_slices=True), CropChoice(slice_spacing_mm=2.0)]
+    choices = [CENTERS_ALONE, WITH_NEGATIVES, CropChoice(all_nodule_slices=True), CropChoice(slice_spacing_mm=2.0)]
     assert len({fingerprint(luna_dir, choice=choice) for choice in choices}) == 4
 
 
