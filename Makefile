@@ -40,6 +40,7 @@ check: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
 
 clean:
 	rm -rf $(DEMO_DIR) data/demo-cache data/demo-masks data/demo-evaluation data/bench

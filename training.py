@@ -1,7 +1,7 @@
 """Train the segmentation model: `python training.py --help`, the same as `python -m p2ch13.training`."""
 
 from p2ch13.training.__main__ import main
-from util.errors import run_command
+from p2ch13.util.errors import run_command
 
 if __name__ == "__main__":
     run_command(main)

@@ -1,8 +1,8 @@
-"""Measure the package beside plain PyTorch and the machine's own limits: `make bench`.
+"""Measure the package against plain PyTorch and the machine's own limits: `make bench`.
 
 Prints a table with each figure's target and writes `benchmarks/results.json`, a list of {name, value, target, met}.
-Every figure is a ratio of what was measured in this run, or a size; a pair is measured alternately. With `--smoke` all
-of it runs on next to nothing, to show that it does: the figures then mean nothing, and none are written.
+Every figure is a size or a ratio of two measurements of this run, taken alternately. `--smoke` runs all of it on tiny
+data to see that it runs: it writes no figures.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from typing import Any
 import torch
 
 from benchmarks import measure
-from benchmarks.made_up import SMOKE_NOTE, write_made_up_scans
 from benchmarks.measure import FULL, SMOKE, Setup
+from benchmarks.synthetic import SMOKE_NOTE, write_synthetic_scans
 from p2ch13 import precache
-from p2ch13.compute import get_dtype
 from p2ch13.config import Folders
-from util.errors import run_command
-from util.options import positive_int
+from p2ch13.network.compute import get_dtype
+from p2ch13.util.errors import run_command
+from p2ch13.util.options import positive_int
 
 RESULTS_PATH = Path(__file__).with_name("results.json")
-# What decides how fast a processor is at this, and how Linux calls it.
+# Features that decide a processor's speed here, and Linux's names of them.
 CPU_FEATURES = {"AVX2": "avx2", "AVX-512": "avx512f", "AVX-512-BF16": "avx512_bf16", "AMX-BF16": "amx_bf16"}
 LARGE = 20  # times LUNA16
 MANY_SERIES = 10  # times LUNA16's
@@ -41,7 +41,7 @@ MANY_SERIES = 10  # times LUNA16's
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table. `value` is met at `target` and below it, or above it if `at_least`."""
+    """A line of the table. The target is met by a `value` of at most, or with `at_least` of at least `target`."""
 
     name: str
     value: float
@@ -58,7 +58,7 @@ def main() -> None:
     start = time.monotonic()
     args = build_parser().parse_args()
     logging.disable(logging.INFO)
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # benchmarks/gpu.py is for those
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # GPUs are for benchmarks/gpu.py
     with tempfile.TemporaryDirectory(dir=make_folder(args.work_dir)) as work_dir:
         setup = prepare(args, Path(work_dir))
         rows: list[Row] = []
@@ -81,11 +81,11 @@ def main() -> None:
 
 
 def prepare(args: argparse.Namespace, work_dir: Path) -> Setup:
-    """The data set and the sizes that are asked for."""
+    """Prepare the data set, and choose the sizes."""
     if not args.smoke:
         return Setup(args.data_dir.absolute(), work_dir / "cache", args.val_stride, FULL)
     setup = Setup(work_dir / "scans", work_dir / "cache", val_stride=2, sizes=SMOKE)
-    write_made_up_scans(setup.data_dir, ["1.2.0", "1.2.1"], SMOKE.shape_irc, SMOKE.centers, SMOKE.candidate_count)
+    write_synthetic_scans(setup.data_dir, ["1.2.0", "1.2.1"], SMOKE.shape_irc, SMOKE.centers, SMOKE.candidate_count)
     return setup
 
 
@@ -97,8 +97,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--data-dir", type=Path, default=Folders.data_dir, help="scans and CSV files")
     parser.add_argument("--val-stride", type=positive_int, default=4, help="every such series is for validation")
-    parser.add_argument("--work-dir", type=Path, default=Path("data/bench"), help="for caches; needs 8 GB for a while")
-    parser.add_argument("--smoke", action="store_true", help="run all of it on next to nothing, and measure nothing")
+    parser.add_argument("--work-dir", type=Path, default=Path("data/bench"), help="for caches; needs 8 GB temporarily")
+    parser.add_argument("--smoke", action="store_true", help="run all of it on tiny data, and measure nothing")
     return parser
 
 
@@ -167,7 +167,7 @@ def bench_memory(setup: Setup, work_dir: Path) -> list[Row]:
 
 
 def bench_large_sets(setup: Setup, work_dir: Path) -> list[Row]:
-    """Sets larger than LUNA16"""
+    """Data sets larger than LUNA16"""
     sizes, work_dir = setup.sizes, work_dir / "set"
     memory, rates = defaultdict(list), defaultdict(list)
     for _ in range(sizes.processes):
@@ -206,14 +206,14 @@ def bench_start(setup: Setup, work_dir: Path) -> list[Row]:
 
 
 def as_result(row: Row) -> dict[str, Any]:
-    value = None if math.isnan(row.value) else row.value  # JSON knows no NaN
+    value = None if math.isnan(row.value) else row.value  # JSON has no NaN
     return {"name": row.name, "value": value, "target": row.target, "met": row.met}
 
 
 def print_rows(rows: list[Row], machine: str) -> None:
-    """As a table in Markdown."""
+    """Print a table in Markdown."""
     print(f"\n{machine}\n")
-    print(f"| {'what':50} | {'value':>7} | {'target':>9} | met |\n| {'-' * 50} | {'-' * 6}: | {'-' * 8}: | --- |")
+    print(f"| {'figure':50} | {'value':>7} | {'target':>9} | met |\n| {'-' * 50} | {'-' * 6}: | {'-' * 8}: | --- |")
     for row in rows:
         target = f"{'>=' if row.at_least else '<='} {row.target:.3g}"
         print(f"| {row.name:50} | {row.value:7.3g} | {target:>9} | {'yes' if row.met else 'no':3} |")
@@ -221,7 +221,7 @@ def print_rows(rows: list[Row], machine: str) -> None:
 
 
 def describe_cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """Its name, and which of `CPU_FEATURES` it has, as far as the system tells."""
+    """Return the processor's name and its `CPU_FEATURES`, as far as the system tells."""
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     flags = facts.get("flags", "").split()

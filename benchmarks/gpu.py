@@ -1,6 +1,6 @@
-"""The same comparison on a GPU: `python -m benchmarks.gpu`. It makes its own scans, so that nothing has to be there.
+"""The same comparison on a GPU, on synthetic scans: `python -m benchmarks.gpu`.
 
-With `--smoke`, and without a GPU, it runs on next to nothing, to show that it does: the figures then mean nothing.
+With `--smoke`, and without a GPU, it runs on tiny data to see that it runs: the figures mean nothing.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import torch
 
 from benchmarks import measure
 from benchmarks.bench import Row, print_rows
-from benchmarks.made_up import SMOKE_NOTE, write_made_up_scans
 from benchmarks.measure import FULL, SMOKE, Setup, Sizes
+from benchmarks.synthetic import SMOKE_NOTE, write_synthetic_scans
 from p2ch13 import precache
-from p2ch13.compute import get_device, get_dtype
-from util.errors import run_command
-from util.launch import Launch
-from util.options import positive_int
+from p2ch13.network.compute import get_device, get_dtype
+from p2ch13.util.errors import run_command
+from p2ch13.util.launch import Launch
+from p2ch13.util.options import positive_int
 
 EPOCH_SAMPLES = 300_000
-PLAIN_SHARE = 20  # plain gets as many fewer samples: it takes a quarter of an hour for an epoch
+PLAIN_SHARE = 20  # plain trains on a twentieth of the samples: its epoch takes a quarter of an hour
 SCANS = replace(FULL, scan_count=40, shape_irc=(24, 512, 512), centers=((8, 200, 180), (15, 300, 350)))
 
 
@@ -48,7 +48,7 @@ def prepare(folder: Path, sizes: Sizes) -> Setup:
     """Write the scans and fill the cache."""
     setup = Setup(folder / "luna", folder / "cache", val_stride=min(10, sizes.scan_count), sizes=sizes)
     series_list = [f"1.2.{ndx:03d}" for ndx in range(sizes.scan_count)]
-    write_made_up_scans(setup.data_dir, series_list, sizes.shape_irc, sizes.centers)
+    write_synthetic_scans(setup.data_dir, series_list, sizes.shape_irc, sizes.centers)
     setup.run(precache.main, ["--data-dir", str(setup.data_dir), "--cache-dir", str(setup.cache_dir)])
     return setup
 
@@ -60,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--samples", type=positive_int, default=EPOCH_SAMPLES, help="training crops of an epoch")
-    parser.add_argument("--smoke", action="store_true", help="run all of it on next to nothing, and measure nothing")
+    parser.add_argument("--smoke", action="store_true", help="run all of it on tiny data, and measure nothing")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""How well do labels mark nodules? Measured on invented scans, whose nodules are known voxel by voxel."""
+"""Measure how well labels mark nodules, on synthetic scans whose nodules are known voxel by voxel."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from unittest import mock
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.made_up import SMOKE_NOTE
-from p2ch13.candidates import CandidateInfoTuple
+from benchmarks.synthetic import SMOKE_NOTE
 from p2ch13.config import LabelOptions
-from p2ch13.ct import Ct
-from p2ch13.labels import Labels
+from p2ch13.data.ct import Ct
+from p2ch13.labels.candidates import CandidateInfoTuple
+from p2ch13.labels.rules import Labels
 from p2ch13.phantom import nodules as phantom_nodules
 from p2ch13.phantom import scan
 from p2ch13.phantom.dataset import write_scan
-from util.coordinates import XyzTuple, to_axial
-from util.options import non_negative_int, positive_int
+from p2ch13.util.coordinates import XyzTuple, to_axial
+from p2ch13.util.options import non_negative_int, positive_int
 
 KINDS = ("box", "refined")
-LEAST_CHANGE_HU = 150  # by which a nodule changes a voxel that is its own: more than half of the faintest ground glass
+LEAST_CHANGE_HU = 150  # of a voxel by a nodule that it belongs to: more than half of the faintest ground glass
 
 
 def main(sys_argv: Sequence[str] | None = None) -> None:
-    """Print a table: Dice of each kind of labels with the nodules as they were painted."""
+    """Print a table: Dice of each kind of labels with the painted nodules."""
     args = build_parser().parse_args(sys_argv)
     scan_count, pixels, slice_count = (1, 128, 16) if args.smoke else (args.scans, None, None)
     dice: dict[str, list[float]] = {kind: [] for kind in KINDS}
@@ -37,7 +37,7 @@ def main(sys_argv: Sequence[str] | None = None) -> None:
     for index in range(scan_count):
         with tempfile.TemporaryDirectory() as folder, recording_nodules() as painted:
             _, record = write_scan(Path(folder), args.seed, pixels, slice_count, index)
-            rows: list[Any] = record.nodules  # series UID, centre, diameter and more
+            rows: list[Any] = record.nodules  # series UID, center, diameter and more
             (path,) = Path(folder).glob("subset*/*.mhd")
             nodules = [
                 CandidateInfoTuple(True, True, False, diameter_mm, path.stem, XyzTuple(x, y, z))
@@ -51,7 +51,7 @@ def main(sys_argv: Sequence[str] | None = None) -> None:
                     shares[kind].append(label.sum() / truth.sum())
     if args.smoke:
         print(f"{SMOKE_NOTE}\n")
-    print("| labels | nodules | mean Dice | a tenth is below | median size / painted |")
+    print("| labels | nodules | mean Dice | 10th percentile | median size / painted |")
     print("| --- | ---: | ---: | ---: | ---: |")
     for kind in KINDS:
         print(
@@ -62,7 +62,7 @@ def main(sys_argv: Sequence[str] | None = None) -> None:
 
 @contextmanager
 def recording_nodules() -> Iterator[list[NDArray[np.bool_]]]:
-    """Where each nodule changes the chest that it is painted into, (slice, row, col)."""
+    """Yield a list that gets, for each nodule, the voxels that its painting changes: (slice, row, col), bool."""
     painted: list[NDArray[np.bool_]] = []
     paint = phantom_nodules.paint_nodule
 
@@ -79,7 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.labels", description=__doc__)
     parser.add_argument("--scans", type=positive_int, default=8)
     parser.add_argument("--seed", type=non_negative_int, default=0, help="of the scans")
-    parser.add_argument("--smoke", action="store_true", help="run all of it on next to nothing, and measure nothing")
+    parser.add_argument("--smoke", action="store_true", help="run all of it on tiny data, and measure nothing")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""What the benchmarks measure, a function for each process that they start; values are seconds, rates and bytes."""
+"""The benchmarks' measurements, a function for each process that they start: seconds, rates and bytes."""
 
 from __future__ import annotations
 
@@ -24,31 +24,40 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import plain
-from benchmarks.apart import apart
-from benchmarks.made_up import LUNA16_NODULES, LUNA16_SERIES, MadeUpCache, write_made_up_scans, write_many_nodules
+from benchmarks.in_subprocess import in_subprocess
 from benchmarks.memory import PeakMemory
-from p2ch13 import datasets, precache
-from p2ch13.augmentation import SegmentationAugmentation
-from p2ch13.cache import CtCache
-from p2ch13.compute import autocast, has_compiler, keep_freed_memory
+from benchmarks.synthetic import (
+    LUNA16_NODULES,
+    LUNA16_SERIES,
+    SyntheticCache,
+    write_many_nodules,
+    write_synthetic_scans,
+)
+from p2ch13 import precache
 from p2ch13.config import Folders
-from p2ch13.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
-from p2ch13.losses import segmentation_loss
+from p2ch13.data import crop_store, datasets
+from p2ch13.data.cache import CtCache
+from p2ch13.data.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
+from p2ch13.data.index import ScanIndex
+from p2ch13.network.compute import keep_freed_memory
 from p2ch13.training.app import SegmentationTrainingApp
+from p2ch13.training.augmentation import SegmentationAugmentation
+from p2ch13.training.graphs import has_compiler
+from p2ch13.training.losses import segmentation_loss
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured."""
+    """Amounts of work to measure."""
 
-    is_separate: bool = True  # each measurement in a process of its own
-    compile: str = "yes" if has_compiler() else "no"  # as a run of 300,000 samples or more has it
+    is_separate: bool = True  # run each measurement in a process of its own
+    compile: str = "yes" if has_compiler() else "no"  # the choice of a run of 300,000 samples or more
     samples: int = 320  # training crops of an epoch
-    val_slices: int = 16  # at least; whole series
+    val_slices: int = 16  # at least, of whole series
     rounds: int = 3  # of rates within a process
-    processes: int = 2  # that measure the same
+    processes: int = 2  # with the same measurement
     gemm_sizes: tuple[int, ...] = (512, 1024, 2048)
     slice_size: int = 512
     scan_count: int = 12  # scans of a clinic's size, their shape, their two nodules and LUNA16's share of candidates
@@ -57,14 +66,14 @@ class Sizes:
     candidate_count: int = 620  # of 551,065 in 888 scans
     series_count: int = LUNA16_SERIES
     nodule_count: int = LUNA16_NODULES
-    crops_in_memory_bytes: int = datasets.CROPS_IN_MEMORY_BYTES  # more of them lie on disk, as 20 times LUNA16's do
+    crops_in_memory_bytes: int = crop_store.CROPS_IN_MEMORY_BYTES  # more lie on disk, such as those of 20 times LUNA16
     seeds: int = 3
     loss_samples: int = 160
     loss_slices: int = 4
 
 
 FULL = Sizes()
-# To see that all of it runs. Nothing is measured: not even a process is started.
+# For a smoke test, in this process.
 SMOKE = Sizes(
     is_separate=False,
     compile="no",
@@ -89,7 +98,7 @@ SMOKE = Sizes(
 
 @dataclass(frozen=True)
 class Setup:
-    """What is run on: a data set, its split, and how much of everything."""
+    """A data set, its split, and the amounts of work."""
 
     data_dir: Path
     cache_dir: Path
@@ -102,14 +111,14 @@ class Setup:
 
     @property
     def long_run(self) -> tuple[str, ...]:
-        """The options of a run that is long enough to be compiled."""
+        """Return the options of a run that is long enough to be compiled."""
         return "--augmented", "--compile", self.sizes.compile
 
     def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        """The function's result, from a process whose memory, threads and settings are no other's; it is not heard."""
+        """Return the function's result, from a silent process with memory, threads and settings of its own."""
         if self.sizes.is_separate:
-            return apart(function, *arguments)
-        torch.set_num_threads(1)  # more are slower wherever others are at work, and nothing is measured
+            return in_subprocess(function, *arguments)
+        torch.set_num_threads(1)  # more are slower on a busy machine, and nothing is measured
         with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
             return function(*arguments)
 
@@ -118,12 +127,12 @@ class Setup:
             [
                 *("--data-dir", str(self.data_dir), "--cache-dir", str(self.cache_dir)),
                 *("--val-stride", str(self.val_stride), "--samples-per-epoch", str(self.sizes.samples)),
-                *("--threads", str(torch.get_num_threads()), *options),  # as many as plain PyTorch has
+                *("--threads", str(torch.get_num_threads()), *options),  # plain PyTorch's number
             ]
         )
 
     def shorten(self, sample_list: list[tuple[str, int]]) -> list[tuple[str, int]]:
-        """The slices of the first series, as many series as are needed for `val_slices`."""
+        """Return the slices of the first series, of as many as have `val_slices` together."""
         counts = Counter(series_uid for series_uid, _ in sample_list)
         kept: set[str] = set()
         for series_uid in counts:
@@ -133,7 +142,7 @@ class Setup:
 
 
 def seconds(function: Callable[..., Any], *arguments: Any, repeat: int = 1) -> float:
-    """Of one call, on average."""
+    """Measure one call, on average."""
     start = time.perf_counter()
     for _ in range(repeat):
         function(*arguments)
@@ -144,9 +153,9 @@ def seconds(function: Callable[..., Any], *arguments: Any, repeat: int = 1) -> f
 
 
 def measure_package(setup: Setup) -> dict[str, list[float]]:
-    """Rates per second of everything that is compared within one process, and its ratios, round by round.
+    """Measure rates per second that are compared within one process, and their ratios, round by round.
 
-    Neighbours on a shared machine come and go: a ratio is of what was measured one right after the other.
+    The load of a shared machine changes: a ratio is of two measurements in succession.
     """
     keep_freed_memory()
     app, sizes = setup.make_app(*setup.long_run), setup.sizes
@@ -155,20 +164,22 @@ def measure_package(setup: Setup) -> dict[str, list[float]]:
     crops, crop_mask = next(train_ds.batches(app.config.batch_size))[:2]
     whole_slice = torch.randn(1, crops.shape[1], sizes.slice_size, sizes.slice_size) * 300 - 600
 
+    def loss_of(logits: torch.Tensor) -> torch.Tensor:
+        return segmentation_loss(logits, crop_mask, app.config)[0]
+
     def step() -> None:
         app.optimizer.zero_grad()
-        with autocast(app.device, app.dtype):
-            logits = app.training_model(crops)
-        torch.autograd.backward(segmentation_loss(logits, crop_mask).mean())
+        with app.compute.autocast():
+            logits = app.learner.training_model(crops)
+        torch.autograd.backward(loss_of(logits).mean())
         app.optimizer.step()
 
     @torch.inference_mode()
     def forward() -> None:
-        with autocast(app.device, app.dtype):
+        with app.compute.autocast():
             app.segmentation_model(whole_slice)
 
     app.segmentation_model.train()
-    loss_of = partial(segmentation_loss, label=crop_mask)
     step_flops = count_flops(lambda: torch.autograd.backward(loss_of(app.segmentation_model.logits(crops)).mean()))
     step()
     app.segmentation_model.eval()
@@ -177,8 +188,8 @@ def measure_package(setup: Setup) -> dict[str, list[float]]:
     app.do_training(0, train_ds)
     app.do_validation(0, val_ds)
     for round_ndx in range(1, sizes.rounds + 1):
-        gemm = gemm_flop_rate(app.dtype, sizes.gemm_sizes)
-        app.training_model.train()
+        gemm = gemm_flop_rate(app.compute.dtype, sizes.gemm_sizes)
+        app.learner.training_model.train()
         step_rate = 1 / seconds(step, repeat=max(1, sizes.samples // len(crops)))
         loop_rate = len(train_ds) / seconds(app.do_training, round_ndx, train_ds)
         app.segmentation_model.eval()
@@ -200,7 +211,7 @@ def measure_package(setup: Setup) -> dict[str, list[float]]:
 
 
 def measure_epochs(setup: Setup, compile_choice: str) -> dict[str, float]:
-    """Of the second epoch and validation: the first ones compile, choose algorithms and record."""
+    """Measure the second epoch and validation: the first ones compile, choose algorithms and record."""
     keep_freed_memory()
     app = setup.make_app("--augmented", "--compile", compile_choice)
     train_ds, val_ds = app.init_train_ds(), app.init_val_ds()
@@ -221,7 +232,7 @@ def measure_plain(setup: Setup, rounds: int = 1) -> dict[str, list[float]]:
     for epoch_ndx in range(1, rounds + 1):
         train_ds.shuffle_samples(epoch_ndx)
         batches = training.train(train_ds)
-        first = len(next(batches))  # the worker processes are up: they start once in an epoch of 300,000 samples
+        first = len(next(batches))  # starts the worker processes, once in an epoch of 300,000 samples
         results["loop"].append((len(train_ds) - first) / seconds(list, batches))
         results["validation"].append(len(val_ds) / seconds(list, training.validate(val_ds)))
     return results
@@ -239,7 +250,7 @@ def open_plain(
 
 
 def measure_package_memory(setup: Setup) -> tuple[int, int]:
-    """The most that training and validation take, in bytes."""
+    """Measure the peak memory of training and of validation, in bytes."""
     keep_freed_memory()
     app = setup.make_app(*setup.long_run)
     train_ds, val_ds = app.init_train_ds(), app.init_val_ds()
@@ -262,7 +273,7 @@ def measure_plain_memory(setup: Setup) -> tuple[int, int]:
 
 
 def measure_loss(setup: Setup, precision: str, seed: int) -> float:
-    """The validation loss after an epoch."""
+    """Return the validation loss after an epoch."""
     keep_freed_memory()
     app = setup.make_app("--augmented", "--precision", precision, "--seed", str(seed))
     val_ds = app.init_val_ds()
@@ -272,14 +283,14 @@ def measure_loss(setup: Setup, precision: str, seed: int) -> float:
 
 
 def count_flops(function: Callable[[], None]) -> int:
-    """Floating-point operations of the convolutions, forward and backward: a multiplication and an addition are two."""
+    """Count floating-point operations of convolutions, forward and backward: a multiply-add counts as two."""
     with FlopCounterMode(display=False) as counter:
         function()
     return int(counter.get_total_flops())
 
 
 def gemm_flop_rate(dtype: torch.dtype, sizes: Sequence[int]) -> float:
-    """The best of a few sizes, in floating-point operations per second."""
+    """Measure the highest rate of a few matrix sizes, in floating-point operations per second."""
     rates = []
     for size in sizes:
         left, right = torch.randn(2, size, size).to(dtype)
@@ -293,8 +304,8 @@ def gemm_flop_rate(dtype: torch.dtype, sizes: Sequence[int]) -> float:
 
 
 def measure_precache(setup: Setup) -> tuple[float, float]:
-    """Seconds per scan of the package and of plain, each into new folders."""
-    series_list = CtCache(setup.folders).series_list
+    """Measure seconds per scan of the package and of plain, each into new folders."""
+    series_list = ScanIndex(setup.data_dir).series_list
     package_seconds, plain_seconds = [], []
     with tempfile.TemporaryDirectory(dir=setup.cache_dir.parent) as folder:
         for ndx in range(2):
@@ -307,46 +318,46 @@ def measure_precache(setup: Setup) -> tuple[float, float]:
 
 
 def measure_full_size_precache(work_dir: Path, sizes: Sizes) -> tuple[float, float]:
-    """The same for made-up scans of LUNA16's size with its number of candidates."""
+    """Do the same for synthetic scans of LUNA16's size with its number of candidates."""
     series_list = [f"1.2.{ndx}" for ndx in range(sizes.scan_count)]
-    write_made_up_scans(work_dir / "luna", series_list, sizes.shape_irc, sizes.centers, sizes.candidate_count)
+    write_synthetic_scans(work_dir / "luna", series_list, sizes.shape_irc, sizes.centers, sizes.candidate_count)
     return measure_precache(Setup(work_dir / "luna", work_dir / "cache", val_stride=4))
 
 
 def measure_cache_bytes_per_nodule(setup: Setup) -> float:
     byte_count = sum(path.stat().st_size for path in setup.cache_dir.rglob("*") if path.is_file())
-    ct_cache = CtCache(setup.folders)
-    return byte_count / sum(len(ct_cache.nodules[uid]) for uid in ct_cache.series_list)
+    index = ScanIndex(setup.data_dir)
+    return byte_count / sum(len(index.nodules[uid]) for uid in index.series_list)
 
 
 def measure_share_of_scan_read(work_dir: Path, sizes: Sizes) -> float:
-    """What the kernel reads from disk of an uncompressed scan with two nodules, as a share of the file.
+    """Measure the share of an uncompressed scan with two nodules that the kernel reads from disk.
 
-    NaN where the kernel counts nothing: the folder is not on a disk.
+    Returns: NaN where the kernel counts nothing, since the folder is not on a disk.
     """
     folders = Folders(work_dir / "luna", work_dir / "cache")
-    write_made_up_scans(folders.data_dir, ["1.2.3"], sizes.shape_irc, sizes.centers)
+    write_synthetic_scans(folders.data_dir, ["1.2.3"], sizes.shape_irc, sizes.centers)
     scan = folders.data_dir / "subset0" / "1.2.3.raw"
     with scan.open("rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     before = kernel_bytes_read()
-    CtCache(folders).fill("1.2.3")
+    CtCache.open(folders).fill("1.2.3")
     return (kernel_bytes_read() - before) / scan.stat().st_size or math.nan
 
 
 def kernel_bytes_read() -> int:
-    """Fetched from storage for this process: pages that were in memory do not count, read ahead does."""
+    """Count bytes fetched from storage for this process: not pages in memory, but those that are read ahead."""
     lines = Path("/proc/self/io").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes"))
 
 
 def measure_opening(work_dir: Path, series_count: int) -> float:
-    """Seconds to open the training and the validation dataset of so many tiny scans, with all in the cache."""
+    """Measure seconds to open the training and the validation dataset of so many tiny, cached scans."""
     folders = Folders(work_dir / "luna", work_dir / "cache")
     series_list = [f"1.2.{ndx:05d}" for ndx in range(series_count)]
-    write_made_up_scans(folders.data_dir, series_list, shape_irc=(8, 16, 16), centers=[(4, 8, 8)])
-    ct_cache = CtCache(folders)
+    write_synthetic_scans(folders.data_dir, series_list, shape_irc=(8, 16, 16), centers=[(4, 8, 8)])
+    ct_cache = CtCache.open(folders)
     for series_uid in series_list:
         ct_cache.fill(series_uid)
 
@@ -359,17 +370,17 @@ def measure_opening(work_dir: Path, series_count: int) -> float:
     return best
 
 
-# A set larger than memory should hold
+# A data set larger than memory
 
 
 def measure_large_set(work_dir: Path, nodule_count: int, sizes: Sizes) -> tuple[int, float]:
-    """Peak resident memory and samples per second of training on so many made-up nodules."""
+    """Measure peak resident memory, and samples per second of training on so many synthetic nodules."""
     keep_freed_memory()
     setup = Setup(work_dir / "luna", work_dir / "cache", val_stride=10, sizes=sizes)
     write_many_nodules(setup.data_dir, [f"1.2.{ndx:05d}" for ndx in range(sizes.series_count)], nodule_count)
     app = setup.make_app(*setup.long_run)
-    crops = mock.patch.object(datasets, "CROPS_IN_MEMORY_BYTES", sizes.crops_in_memory_bytes)
-    with mock.patch.object(datasets, "CtCache", MadeUpCache), crops:
+    crops = mock.patch.object(crop_store, "CROPS_IN_MEMORY_BYTES", sizes.crops_in_memory_bytes)
+    with mock.patch.object(datasets, "CtCache", SyntheticCache), crops:
         train_ds = app.init_train_ds()
     app.do_training(1, train_ds)
     rate = max(sizes.samples / seconds(app.do_training, epoch_ndx, train_ds) for epoch_ndx in (2, 3))

@@ -1,4 +1,4 @@
-"""The memory of a process and its children, as the kernel counts it."""
+"""Memory of a process and its children, by the kernel's count."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 class PeakMemory:
-    """The most memory that this process and its children hold together, a page shared by two counting half to each."""
+    """Measures the peak memory of this process and its children; a page that two share counts half for each."""
 
     def __enter__(self) -> PeakMemory:
         self.peak = 0
@@ -27,10 +27,10 @@ class PeakMemory:
 
 
 def family(pid: int) -> list[int]:
-    """A process and its descendants."""
+    """List a process and its descendants."""
     try:
         children = " ".join(path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children"))
-    except OSError:  # it has ended meanwhile
+    except OSError:  # it has ended
         return []
     return [pid, *(descendant for child in children.split() for descendant in family(int(child)))]
 

@@ -1,9 +1,9 @@
-"""The chapter in plain PyTorch, as one would write it down without a thought of speed: what the package is compared to.
+"""The chapter in plain PyTorch, written without regard to speed: the baseline of the benchmarks.
 
 A scan is read whole, as float32, with a mask of its size. Crops around all candidates are pickled into diskcache, and a
 `DataLoader` with two worker processes reads one for each sample. The network is computed in float32, in PyTorch's
-memory format. Only what is not timed against it comes from the package: CSV files, coordinates, augmentation and loss.
-Masks, samples and losses are the package's, which `tests/test_plain.py` checks.
+memory format. CSV files, coordinates, augmentation and loss, which are not timed against it, come from the package.
+`tests/benchmarks/test_plain.py` checks that masks, samples and losses equal the package's.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from p2ch13.augmentation import SegmentationAugmentation
-from p2ch13.candidates import CandidateInfoTuple, get_candidate_info_list
 from p2ch13.config import CONTEXT_SLICES_COUNT, CROP_WIDTH_IRC, TRAINING_CROP_SIZE, Folders
-from p2ch13.losses import dice_loss
-from p2ch13.metrics import count_pixels
-from p2ch13.sampling import deal, find_steps
-from p2ch13.scans import find_scans
-from util.coordinates import xyz2irc
+from p2ch13.data.sampling import deal, find_steps
+from p2ch13.evaluation.metrics import count_pixels
+from p2ch13.labels.candidates import CandidateInfoTuple, get_candidate_info_list
+from p2ch13.training.augmentation import SegmentationAugmentation
+from p2ch13.training.losses import dice_loss
+from p2ch13.util.coordinates import xyz2irc
+from p2ch13.volumes.files import find_scans
 
 WORKER_COUNT = 2
 BATCH_SIZE = 16
@@ -86,7 +86,7 @@ def read_ct(path: Path, nodules: tuple[CandidateInfoTuple, ...]) -> PlainCt:
 
 
 class PlainData:
-    """Scans and candidates of a data folder, and the cache of their crops."""
+    """The scans and candidates of a data folder, and the cache of their crops."""
 
     def __init__(self, folders: Folders) -> None:
         self.scans = find_scans(folders.data_dir)
@@ -124,7 +124,7 @@ class PlainData:
 
 
 def precache(folders: Folders, series_list: Sequence[str]) -> None:
-    """Crops of all candidates of the series and their slices with nodule, in two processes."""
+    """Cache the crops of all candidates and the nodule slices of the series, in two processes."""
     with ProcessPoolExecutor(WORKER_COUNT) as executor:
         list(executor.map(partial(precache_series, folders), series_list))
 
@@ -178,13 +178,13 @@ class PlainValidationDataset(Dataset[Sample]):
     def __getitem__(self, ndx: int) -> Sample:
         series_uid, slice_ndx = self.sample_list[ndx]
         ct = self.data.get_ct(series_uid)
-        neighbours = np.arange(slice_ndx - CONTEXT_SLICES_COUNT, slice_ndx + CONTEXT_SLICES_COUNT + 1)
-        hu = ct.hu[neighbours.clip(0, len(ct.hu) - 1)].clip(-1000, 1000)
+        neighbors = np.arange(slice_ndx - CONTEXT_SLICES_COUNT, slice_ndx + CONTEXT_SLICES_COUNT + 1)
+        hu = ct.hu[neighbors.clip(0, len(ct.hu) - 1)].clip(-1000, 1000)
         return torch.tensor(hu), torch.tensor(ct.positive_mask[slice_ndx]).unsqueeze(0)
 
 
 class PlainUNet(nn.Module):
-    """The chapter's network; its parameters, in their order, have the shapes of the package's `UNetWrapper`."""
+    """The chapter's network; shapes and order of its parameters are those of `UNetWrapper`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -230,9 +230,9 @@ class PlainTraining:
         self.batch_size = batch_size
 
     def train(self, dataset: Dataset[Sample]) -> Iterator[torch.Tensor]:
-        """An epoch; yields the losses of each batch's samples."""
+        """Train for an epoch. Yields: the losses of each batch's samples."""
         self.model.train()
-        # A generator of its own, so that the augmentation alone draws from PyTorch's.
+        # With a generator of its own: augmentation alone draws from PyTorch's.
         for batch in DataLoader(dataset, self.batch_size, num_workers=WORKER_COUNT, generator=torch.Generator()):
             self.optimizer.zero_grad()
             losses, _ = self.compute_batch_loss(batch)
@@ -242,7 +242,7 @@ class PlainTraining:
 
     @torch.no_grad()
     def validate(self, dataset: Dataset[Sample]) -> Iterator[torch.Tensor]:
-        """As many slices at once as there are crops in a training step, as in the book."""
+        """Validate; the batch size is that of training, as in the book."""
         self.model.eval()
         for batch in DataLoader(dataset, self.batch_size, num_workers=WORKER_COUNT):
             losses, _ = self.compute_batch_loss(batch)

@@ -1,9 +1,9 @@
-"""Does the recipe still find nodules? `strong`, trained for a moment on a few small phantoms, is scored on others.
+"""Test the recipe's quality: `strong`, trained briefly on a few small phantoms, is scored on others.
 
     python -m benchmarks.quality
 
-The floors lie well below what it reaches: they are for a mistake that no other test sees and that costs much of the
-quality, not for a difference between two recipes, for which `p2ch13.ablation` is.
+The floors lie well below its usual scores: they catch a mistake that no other test sees and that costs much quality.
+`p2ch13.ablation` compares recipes.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from typing import Any
 
 from benchmarks.bench import Row, describe_cpu, print_rows
 from p2ch13 import precache
-from p2ch13.evaluate.__main__ import main as evaluate
+from p2ch13.evaluate import main as evaluate
 from p2ch13.phantom import write_phantoms
 from p2ch13.training.__main__ import main as train
-from util.errors import run_command
-from util.options import non_negative_int
+from p2ch13.util.errors import run_command
+from p2ch13.util.options import non_negative_int
 
 SCAN_COUNT, PIXELS, SLICE_COUNT, PHANTOM_SEED = 24, 192, 24, 0
 VAL_STRIDE = 4
@@ -38,7 +38,7 @@ LEAST_CPM = 0.33
 
 
 def main(sys_argv: Sequence[str] | None = None) -> int:
-    """Returns: 1 if a floor is not reached."""
+    """Returns: 1 if a score misses its floor."""
     start = time.monotonic()
     args = build_parser().parse_args(sys_argv)
     logging.disable(logging.INFO)
@@ -59,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def train_and_score(folder: Path, seed: int) -> dict[str, Any]:
-    """The `metrics.json` of a model that was trained in an empty folder."""
+    """Train a model in an empty folder. Returns: its `metrics.json`."""
     data_dir, models_dir, output = folder / "scans", folder / "models", folder / "evaluation"
     write_phantoms(data_dir, SCAN_COUNT, PHANTOM_SEED, os.cpu_count() or 1, PIXELS, SLICE_COUNT)
     data = ["--data-dir", str(data_dir)]

@@ -1,200 +1,536 @@
-"""Folders, crop geometry and the options of a run: every number that is used twice."""
+"""Numbers that are used twice, and every option of every command, once.
+
+A command's options are a dataclass, made of groups that commands share. `python -m p2ch13.config` prints all of them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from argparse import ArgumentParser
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from util.errors import InputError
-from util.logits import to_logit
+from p2ch13.util.errors import InputError
+from p2ch13.util.logits import to_logit
+from p2ch13.util.options import (
+    NAME_PART,
+    REQUIRED,
+    Group,
+    Options,
+    add_old_names,
+    add_options,
+    as_arguments,
+    as_markdown,
+    list_options,
+    merge,
+    option,
+    read_values,
+)
+from p2ch13.util.threads import available_cores
 
-CONTEXT_SLICES_COUNT = 3  # slices on either side of the one that is segmented
-CROP_WIDTH_IRC = (2 * CONTEXT_SLICES_COUNT + 1, 96, 96)  # voxels kept around a nodule
-TRAINING_CROP_SIZE = 64  # rows and cols that training cuts out of these
+# Volumes
+CONTEXT_SLICES_COUNT = 3  # on either side of the slice that is segmented
 HU_MIN, HU_MAX = -1000, 1000  # air and dense bone; scanners write anything beyond
-MASK_THRESHOLD_HU = -700  # border between lung and tissue, as in the book
-REFINED_THRESHOLD_HU = -600  # the same for refined labels
-LABEL_KINDS = ("box", "refined", "lidc")
-MISSING_XML_CHOICES = ("box", "leave-out")
-PRECISIONS = ("auto", "fp32", "bf16")
-AUTO_THREADS = "auto"
-THREADS_HELP = "that compute, on a CPU: a number, or auto: measured at the start and every so often"
-COMPILE_CHOICES = ("auto", "yes", "no")
-OPTIMIZERS = ("adam", "muon")
-ACTIVATIONS = ("relu", "leaky_relu")
-NODULE_THRESHOLD = 0.5  # probability above which a pixel counts as nodule
-NODULE_LOGIT = to_logit(NODULE_THRESHOLD)  # the same as the network gives it
-MIN_DIAMETER_MM = 3.0  # the smallest nodules that LUNA16 counts
 
-# What --augmented turns on, all of it, and --augment-flip and so on one by one; see SegmentationAugmentation.
+# Labels
+MASK_THRESHOLD_HU = -700  # border between lung and soft tissue, as in the book
+REFINED_THRESHOLD_HU = -600  # the same for refined labels
+SHOWN_THRESHOLD = f"{MASK_THRESHOLD_HU}, refined: {REFINED_THRESHOLD_HU}"
+LABEL_KINDS = ("box", "refined", "lidc")
+MIN_DIAMETER_MM = 3.0  # of the smallest nodules that LUNA16 counts
+
+# Crops
+CROP_WIDTH_IRC = (2 * CONTEXT_SLICES_COUNT + 1, 96, 96)  # voxels cached around a crop center
+TRAINING_CROP_SIZE = 64  # rows and cols that training cuts out of these
+NEGATIVES_PER_SCAN = 48  # cached negative crops, half of them around candidates that are no nodule
+SLICES_PER_NODULE = 5  # cached crops of a nodule at most, if training reads all of its slices
+
+# Network
+NODULE_THRESHOLD = 0.5  # probability above which a pixel counts as nodule
+NODULE_LOGIT = to_logit(NODULE_THRESHOLD)  # the same as a logit, which is what the network returns
+NETWORKS = {"unet": "p2ch13.network.model:UNetWrapper"}
+NETWORK_NAME = (rf"{'|'.join(NETWORKS)}|[\w.]+:\w+", f"is neither {', '.join(NETWORKS)} nor package.module:Class")
+ACTIVATIONS = ("relu", "leaky_relu")
+AUTO_THREADS = "auto"
+
+# Training
+OPTIMIZERS = {"adam": "torch.optim:Adam", "muon": "p2ch13.training.optimizers:Muon"}
+BEST_METRICS = ("recall", "f1", "dice", "slice-f1", "recall-at-precision")
+BEST_STATE = "best.state"  # ending of the file of a run's best model
+# Arguments of SegmentationAugmentation that --augment-flip etc. turn on; --augmented turns on all of the book's.
 BOOK_AUGMENTATION: dict[str, Any] = {"flip": True, "offset": 0.03, "scale": 0.2, "rotate": True, "noise": 25.0}
-# And what the book does not have.
 AUGMENTATION: dict[str, Any] = {**BOOK_AUGMENTATION, "intensity": 0.1, "blur": 0.8, "resolution": 1.0}
 
-NEGATIVES_PER_SCAN = 48  # crops without a nodule that are cached, half of them around candidates that are none
-SLICES_PER_NODULE = 5  # crops that are cached of a nodule, at most, if not its centre alone is trained on
-
-BEST_STATE = "best.state"  # what the name of a run's best model ends with
-# One of them picks the best model.
-BEST_METRICS = ("recall", "f1", "dice", "slice-f1", "recall-at-precision")
-
-
-@dataclass(frozen=True)
-class Folders:
-    """Where a run reads and writes. Nothing is ever written into `data_dir`."""
-
-    data_dir: Path = Path("data/part2/luna")  # subset*/ and the CSV files
-    cache_dir: Path = Path("data/cache")
-
-
-@dataclass(frozen=True)
-class CropChoice:
-    """Which crops are trained on, besides the one through each nodule's centre; see `p2ch13.crops`."""
-
-    off_centre: bool = False  # slices from one end of the nodule to the other
-    negatives: bool = False  # places without a nodule
-    slice_distance: float = 0.0  # mm, see `Ct.find_neighbours`
-
-    @property
-    def needs_places(self) -> bool:
-        """Whether there are other places than the nodules' centres."""
-        return self.off_centre or self.negatives
-
-
-CENTRES_ALONE = CropChoice()
-
-
-@dataclass(frozen=True)
-class LabelOptions:
-    """What is taken for the outline of a nodule; see `p2ch13.labels`. Raises: InputError for options without sense."""
-
-    kind: str = "box"
-    threshold_hu: int | None = None  # border between lung and tissue; None: -700, for refined labels -600
-    lidc_xml: Path | None = None  # folder of the readers' contours, for lidc
-    missing_xml: str = "box"  # what becomes of a scan without contours
-
-    def __post_init__(self) -> None:
-        if self.kind not in LABEL_KINDS:
-            raise InputError(f"--labels {self.kind}: there are no such labels, but {', '.join(LABEL_KINDS)}")
-        if self.missing_xml not in MISSING_XML_CHOICES:
-            raise InputError(f"--missing-xml {self.missing_xml}: it can be {' or '.join(MISSING_XML_CHOICES)}")
-        if self.kind == "lidc" and self.lidc_xml is None:
-            raise InputError("--labels lidc: where are the XML files of LIDC-IDRI? Say so with --lidc-xml")
-        if self.kind != "lidc" and self.lidc_xml is not None:
-            raise InputError(f"--lidc-xml {self.lidc_xml}: these files are for --labels lidc; give both or neither")
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """Options of one run; every checkpoint holds them as a plain dict."""
-
-    epochs: int = 1
-    batch_size: int = 16  # crops per optimizer step, in each process
-    samples_per_epoch: int = 300_000
-    validation_cadence: int = 5  # epochs from one validation to the next
-    val_stride: int = 10  # every tenth series is for validation
-    num_workers: int = 0  # processes that read validation slices ahead
-    precision: str = "auto"
-    threads: int | str = AUTO_THREADS  # that compute, on a CPU
-    compile: str = "auto"
-    sync_batchnorm: bool = False
-    seed: int = 0
-    deterministic: bool = False
-    skip_bad_batches: bool = False  # whose loss or gradient is not finite, instead of ending the run
-    checkpoint_minutes: float = 10.0  # from one last.state to the next, at most
-    keep_checkpoints: int = 3  # the newest ones
-    resume: str | None = None  # the .state to go on from; "" for the latest run's
-    preset: str = "book"
-    depth: int = 3  # levels of the U-Net
-    filters: int = 16  # of its first level
-    pixel_block: int = 1  # rows and cols of pixels that the network takes as one
-    activation: str = "relu"  # the book's
-    projections: bool = False  # show the highest and lowest of the slices, too
-    slice_distance: float = 0.0  # mm between the slices that the network sees; 0: neighbours
-    negatives: float = 0.0  # share of each batch without a nodule at its centre
-    hard_negatives: int = 1  # places drawn for each negative, the hardest of which is taken
-    off_centre: bool = False
-    balance_sizes: bool = False
-    fn_weight: float = 8.0  # of the false negatives' Dice loss, the book's 2**3
-    batch_dice: bool = False
-    cross_entropy: float = 0.0  # weight of the pixels' cross-entropy in the loss
-    optimizer: str = "adam"
-    learning_rate: float = 1e-3
-    warm_up_cosine: bool = False
-    average_weights: bool = False
-    val_negatives: float = 0.0  # validation slices without nodule, for each with one
-    best_metric: str = "recall"
-    precision_floor: float = 0.1
-    early_stop: int = 0
-    augment_flip: bool = False
-    augment_offset: bool = False
-    augment_scale: bool = False
-    augment_rotate: bool = False
-    augment_noise: bool = False
-    augment_intensity: bool = False
-    augment_blur: bool = False
-    augment_resolution: bool = False
-    data_dir: str = str(Folders.data_dir)
-    cache_dir: str = str(Folders.cache_dir)
-    labels: str = LabelOptions.kind
-    threshold_hu: int | None = LabelOptions.threshold_hu
-    lidc_xml: str | None = None
-    missing_xml: str = LabelOptions.missing_xml
-    models_dir: str = "data/models"
-    runs_dir: str = "runs"
-    tb_prefix: str = "p2ch13"
-    comment: str = "none"
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> TrainingConfig:
-        """The options that a checkpoint holds. What it does not name is as usual; what is unknown here is left out."""
-        names = {field.name for field in fields(cls)}
-        return cls(**{name: value for name, value in values.items() if name in names})
-
-    @property
-    def augmentation(self) -> dict[str, Any]:
-        """Keyword arguments for SegmentationAugmentation: those that are turned on."""
-        return {name: value for name, value in AUGMENTATION.items() if getattr(self, f"augment_{name}")}
-
-    @property
-    def crop_choice(self) -> CropChoice:
-        return CropChoice(self.off_centre, self.negatives > 0, self.slice_distance)
-
-    @property
-    def folders(self) -> Folders:
-        return Folders(Path(self.data_dir), Path(self.cache_dir))
-
-    @property
-    def label_options(self) -> LabelOptions:
-        lidc_xml = None if self.lidc_xml is None else Path(self.lidc_xml)
-        return LabelOptions(self.labels, self.threshold_hu, lidc_xml, self.missing_xml)
-
-
-# What --preset stands for. `book` is the chapter as it stands, `strong` what was found to mark fewer vessels.
+# Options that --preset stands for. `book` is the chapter as it stands, `strong` marks fewer vessels.
 PRESETS: dict[str, dict[str, Any]] = {
     "book": {},
     "strong": {
         **{f"augment_{name}": True for name in AUGMENTATION},
         "labels": "refined",
         "filters": 32,
-        "pixel_block": 2,
-        "projections": True,
-        "slice_distance": 2.0,
+        "space_to_depth": 2,
+        "intensity_projections": True,
+        "slice_spacing_mm": 2.0,
         "batch_size": 8,
         "negatives": 0.5,
-        "hard_negatives": 6,
-        "off_centre": True,
-        "balance_sizes": True,
+        "hard_negative_candidates": 6,
+        "all_nodule_slices": True,
+        "weight_by_diameter": True,
         "fn_weight": 0.3,
         "batch_dice": True,
         "cross_entropy": 10.0,
         "optimizer": "muon",
         "learning_rate": 3e-3,
-        "warm_up_cosine": True,
-        "average_weights": True,
+        "lr_schedule": "cosine",
+        "ema": True,
         "val_negatives": 1.0,
         "best_metric": "slice-f1",
     },
 }
+
+# Earlier names of options and of the network's arguments, read for good: in command lines, --config and .state files.
+RENAMED = {
+    "average_weights": "ema",
+    "balance_sizes": "weight_by_diameter",
+    "hard_negatives": "hard_negative_candidates",
+    "lung_field": "lung_mask",
+    "off_centre": "all_nodule_slices",
+    "pixel_block": "space_to_depth",
+    "projections": "intensity_projections",
+    "skip_bad_batches": "skip_non_finite",
+    "slice_distance": "slice_spacing_mm",
+    "warm_up_cosine": "lr_schedule",
+}
+RENAMED_VALUES = {"warm_up_cosine": {True: "cosine", False: "constant"}}  # of switches that now are a choice
+
+
+def with_current_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace earlier names and values by those of today."""
+    current = {}
+    for name, value in values.items():
+        is_old = name in RENAMED_VALUES and isinstance(value, bool)
+        current[RENAMED.get(name, name)] = RENAMED_VALUES[name][value] if is_old else value
+    return current
+
+
+# Data
+
+
+@dataclass(frozen=True)
+class DataFolder(Options):
+    """Folders."""
+
+    data_dir: Path = option(Path("data/part2/luna"), "LUNA16's subset*/ and CSV files", on_resume=True)
+
+
+@dataclass(frozen=True)
+class Folders(DataFolder):
+    """Folders."""
+
+    cache_dir: Path = option(Path("data/cache"), "crops that precache.py prepared", on_resume=True)
+
+
+@dataclass(frozen=True)
+class LabelOptions(Options):
+    """Labels.
+
+    How nodule masks are made, see `p2ch13.labels`. Raises: InputError for options that contradict each other.
+    """
+
+    labels: str = option(
+        "box", "the book's box, the same without vessels and chest wall, or the readers' consensus", choices=LABEL_KINDS
+    )
+    threshold_hu: int | None = option(None, "border between lung and soft tissue in HU", shown=SHOWN_THRESHOLD)
+    lidc_xml: Path | None = option(None, "--labels lidc: folder of the XML files, at any depth", on_resume=True)
+    missing_xml: str = option("box", "--labels lidc: scans without XML", choices=("box", "leave-out"))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.labels == "lidc" and self.lidc_xml is None:
+            raise InputError("lidc needs LIDC-IDRI's XML files; name their folder with --lidc-xml", option="--labels")
+        if self.labels != "lidc" and self.lidc_xml is not None:
+            raise InputError(f"{self.lidc_xml} is for --labels lidc; give both or neither", option="--lidc-xml")
+
+    def changed(self, changes: Mapping[str, Any]) -> LabelOptions:
+        """Return these with changes; another kind of labels takes its own threshold and files."""
+        is_same = changes.get("labels", self.labels) == self.labels
+        return replace(self if is_same else LabelOptions(missing_xml=self.missing_xml), **changes)
+
+
+@dataclass(frozen=True)
+class CropChoice:
+    """Which crops training reads besides the one at each nodule's center; see `p2ch13.data.crops`."""
+
+    all_nodule_slices: bool = False
+    negatives: bool = False
+    slice_spacing_mm: float = 0.0
+
+    @property
+    def needs_places(self) -> bool:
+        """Whether crops have centers elsewhere than the nodules."""
+        return self.all_nodule_slices or self.negatives
+
+
+CENTERS_ALONE = CropChoice()
+
+
+@dataclass(frozen=True)
+class CropOptions(Options):
+    """Crops."""
+
+    slice_spacing_mm: float = option(0.0, "spacing of the context slices in mm; 0: adjacent slices", low=0)
+    negatives: float = option(0.0, "share of negative crops in each batch", low=0, high=1)
+    all_nodule_slices: bool = option(False, "crops at all slices of a nodule, not at its center alone")
+
+    @property
+    def crop_choice(self) -> CropChoice:
+        return CropChoice(self.all_nodule_slices, self.negatives > 0, self.slice_spacing_mm)
+
+
+# Network and computation
+
+
+@dataclass(frozen=True)
+class NetworkOptions(Options):
+    """Network."""
+
+    network: str = option("unet", "unet, or a class of your own as package.module:Class", pattern=NETWORK_NAME)
+    depth: int = option(3, "levels of the U-Net", choices=range(1, 6))
+    filters: int = option(16, "filters of its first level; each further level doubles them", choices=(4, 8, 16, 32, 64))
+    space_to_depth: int = option(1, "fold N x N pixels into channels (pixel unshuffle)", low=1)
+    activation: str = option("relu", "activation; the book's is relu", choices=ACTIVATIONS)
+    intensity_projections: bool = option(False, "add maximum and minimum intensity projections as channels")
+
+
+@dataclass(frozen=True)
+class ComputeOptions(Options):
+    """Computation."""
+
+    precision: str = option(
+        "auto", "of convolutions; auto: bf16 if the processor has its arithmetic", choices=("auto", "fp32", "bf16")
+    )
+    threads: int | str = option(
+        AUTO_THREADS,
+        "computing threads on a CPU; auto: measure how many are fastest, from time to time",
+        low=1,
+        choices=(AUTO_THREADS,),
+        on_resume=True,
+    )
+
+
+# Training
+
+
+@dataclass(frozen=True)
+class EpochOptions(Options):
+    """Epochs."""
+
+    epochs: int = option(1, "epochs to train for", low=1, on_resume=True)
+    samples_per_epoch: int = option(300_000, "random crops in an epoch", low=1)
+    val_stride: int = option(10, "every N-th series is for validation", low=1)
+
+
+@dataclass(frozen=True)
+class SamplingOptions(CropOptions):
+    """Sampling."""
+
+    hard_negative_candidates: int = option(1, "candidates per negative crop, the hardest of which is used", low=1)
+    weight_by_diameter: bool = option(False, "sample nodules in proportion to their diameter")
+
+
+@dataclass(frozen=True)
+class AugmentationOptions(Options):
+    """Augmentation of training crops, drawn for each crop."""
+
+    augment_flip: bool = option(False, "mirror rows and columns, each with a probability of 1/2")
+    augment_offset: bool = option(False, f"shift by up to {AUGMENTATION['offset']:.0%} of half the crop's size")
+    augment_scale: bool = option(False, f"scale by up to {AUGMENTATION['scale']:.0%}")
+    augment_rotate: bool = option(False, "rotate by any angle about the head-foot axis")
+    augment_noise: bool = option(False, f"add noise with a standard deviation of {AUGMENTATION['noise']:.0f} HU")
+    augment_intensity: bool = option(False, f"change contrast and level by up to {AUGMENTATION['intensity']:.0%}")
+    augment_blur: bool = option(False, "blur or sharpen slices")
+    augment_resolution: bool = option(False, "resample to larger pixels and thinner slices")
+
+    @property
+    def augmentation(self) -> dict[str, Any]:
+        """Keyword arguments of SegmentationAugmentation: those that are turned on."""
+        return {name: value for name, value in AUGMENTATION.items() if getattr(self, f"augment_{name}")}
+
+
+@dataclass(frozen=True)
+class LossOptions(Options):
+    """Loss."""
+
+    fn_weight: float = option(8.0, "weight of the Dice loss over nodule pixels alone, 8 in the book", low=0)
+    batch_dice: bool = option(False, "Dice loss of the whole batch, over all processes, instead of each crop's")
+    cross_entropy: float = option(0.0, "weight of the pixel-wise cross-entropy", low=0)
+
+
+@dataclass(frozen=True)
+class OptimizerOptions(Options):
+    """Optimizer."""
+
+    batch_size: int = option(16, "crops per step in each process", low=1)
+    optimizer: str = option("adam", "muon: momentum with an orthogonalized update", choices=tuple(OPTIMIZERS))
+    learning_rate: float = option(1e-3, "learning rate", above=0)
+    lr_schedule: str = option("constant", "cosine: linear warm-up, cosine decay", choices=("constant", "cosine"))
+    ema: bool = option(False, "score and save the exponential moving average of the weights")
+
+
+@dataclass(frozen=True)
+class SelectionOptions(Options):
+    """Validation and model selection."""
+
+    validation_cadence: int = option(5, "validate every N-th epoch, the first and the last", low=1, on_resume=True)
+    val_negatives: float = option(
+        0.0, "validation slices without nodule per nodule slice, at least four of each scan; 0: none", low=0
+    )
+    best_metric: str = option(
+        "recall",
+        "score of the best model; dice: mean over slices; slice-f1: a nodule slice is found in proportion to its Dice, "
+        "another slice with a marked pixel is a false positive",
+        choices=BEST_METRICS,
+    )
+    precision_floor: float = option(0.1, "precision for --best-metric recall-at-precision", low=0, high=1)
+    early_stop: int = option(0, "stop after N validations without a better model; 0: never", low=0, on_resume=True)
+
+
+@dataclass(frozen=True)
+class RunOptions(Options):
+    """Run."""
+
+    preset: str = option(
+        "book",
+        f"recipe: the chapter as it stands, or, to mark fewer vessels, {' '.join(as_arguments(PRESETS['strong']))}",
+        choices=tuple(PRESETS),
+    )
+    seed: int = option(0, "seed of weights and samples", low=0)
+    deterministic: bool = option(False, "the same bits in every run on a machine; slower on a GPU")
+    compile: str = option(
+        "auto",
+        "fuse the network's operations, on one GPU replay whole steps; auto: in runs of 300,000 samples or more",
+        choices=("auto", "yes", "no"),
+        on_resume=True,
+    )
+    sync_batchnorm: bool = option(False, "batch statistics over all GPUs of a torchrun instead of each one's own")
+    skip_non_finite: bool = option(False, "skip batches with a non-finite loss or gradient", on_resume=True)
+    num_workers: int = option(0, "processes that read validation slices ahead", low=0, on_resume=True)
+    checkpoint_minutes: float = option(10.0, "interval of last.state within an epoch", above=0, on_resume=True)
+    keep_checkpoints: int = option(3, "newest .state files to keep, beside the best", low=1, on_resume=True)
+    resume: str | None = option(
+        None,
+        "resume the run of a .state file, or the latest run; under a new name if the run has gone on since",
+        const="",
+        on_resume=True,
+    )
+    models_dir: Path = option(Path("data/models"), "folder of .state files", on_resume=True)
+    runs_dir: Path = option(Path("runs"), "folder of TensorBoard logs", on_resume=True)
+    tb_prefix: str = option("p2ch13", "subfolder of both", pattern=NAME_PART, on_resume=True)
+    comment: str = option("none", "last part of the run's file names", pattern=NAME_PART, positional=True)
+
+
+@dataclass(frozen=True)
+class TrainingConfig(
+    RunOptions, EpochOptions, Folders, LabelOptions, SamplingOptions, AugmentationOptions, NetworkOptions, LossOptions,
+    OptimizerOptions, SelectionOptions, ComputeOptions,
+):  # fmt: skip
+    """Options of a run, as its checkpoints and config.json hold them."""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainingConfig:
+        """Read a checkpoint's options. Missing keys take their defaults; unknown keys are ignored."""
+        known = {name: value for name, value in with_current_names(values).items() if name in list_options(cls)}
+        return cls(**read_values(cls, known))
+
+    @property
+    def folders(self) -> Folders:
+        return self.part(Folders)
+
+    @property
+    def label_options(self) -> LabelOptions:
+        return self.part(LabelOptions)
+
+
+@dataclass(frozen=True)
+class TrainingCommand(TrainingConfig):
+    """Run."""
+
+    config: Path | None = option(
+        None, "config.json of another run; --preset replaces what it had from its preset, other options anything"
+    )
+    augmented: bool = option(False, "the book's augmentation: flip, offset, scale, rotate, noise", const=True)
+
+
+# Other commands
+
+
+@dataclass(frozen=True)
+class Workers(Options):
+    """Processes."""
+
+    num_workers: int = option(available_cores, "worker processes", low=1, shown="all cores")
+
+
+@dataclass(frozen=True)
+class PrecacheOptions(Folders, LabelOptions, CropOptions, Workers):
+    """Recipe."""
+
+    preset: str = option(
+        "book", "recipe of the training to come; other options take precedence", choices=tuple(PRESETS)
+    )
+
+
+@dataclass(frozen=True)
+class DetectionOptions(ComputeOptions):
+    """Detection."""
+
+    threshold: float = option(NODULE_THRESHOLD, "probability of a finding's voxels", above=0, below=1)
+    min_diameter: float = option(MIN_DIAMETER_MM, "smallest finding: mm of a sphere of its volume", low=0)
+    lung_mask: bool = option(True, "search the lungs only, and keep findings that touch them")
+    tta: bool = option(False, "average over flipped slices; takes four times as long", const=True)
+    network: str | None = option(
+        None, "the checkpoint's network, if not the package's own; its code is imported only then", pattern=NETWORK_NAME
+    )
+
+    @property
+    def detection(self) -> dict[str, Any]:
+        """Keyword arguments of `p2ch13.detection.segment.detect`."""
+        names = ("threshold", "lung_mask", "tta", "precision")
+        return {"min_diameter_mm": self.min_diameter, **{name: getattr(self, name) for name in names}}
+
+
+@dataclass(frozen=True)
+class PredictOptions(DetectionOptions):
+    """Scans and outputs."""
+
+    scans: tuple[Path, ...] = option(
+        REQUIRED,
+        ".mhd, .mha, .nii(.gz) or .nrrd; a folder of these or of DICOM series",
+        positional=True,
+        metavar="SCAN",
+    )
+    checkpoint: Path = option(REQUIRED, ".state file of training or of the book")
+    output: Path = option(REQUIRED, "folder for masks, overlays and nodules.csv")
+    format: str = option("nii.gz", "format of masks and probability maps", choices=("nii.gz", "mha", "nrrd"))
+    probability: bool = option(False, "also write a map of each voxel's probability", const=True)
+    dicom_seg: bool = option(False, "also write a DICOM Segmentation object for each DICOM series", const=True)
+    series_uid: str | None = option(None, "DICOM series, if a folder has several", shown="the largest")
+
+
+@dataclass(frozen=True)
+class EvaluationOptions(DataFolder, DetectionOptions):
+    """Evaluation."""
+
+    checkpoint: Path | None = option(None, ".state file of the model to score")
+    mask: Path | None = option(None, "folder of masks of any program: <series_uid>.nii.gz or <series_uid>_mask.nii.gz")
+    findings: Path | None = option(
+        None,
+        "CSV file in LUNA16's submission columns: with --mask, instead of the mask's components; alone, for FROC "
+        "without masks; with --annotations, without scans",
+    )
+    min_diameter: float = option(
+        MIN_DIAMETER_MM,
+        "smallest finding: mm of a sphere of its volume",
+        low=0,
+        shown=f"{MIN_DIAMETER_MM}, with --mask 0",
+    )
+    val_stride: int | None = option(
+        None, "every N-th series, as in training", low=1, exclusive=True, shown="the checkpoint's, or 10"
+    )
+    all: bool = option(
+        False, "all series, even those of training; default of --findings alone", const=True, exclusive=True
+    )
+    series_uid: str | None = option(None, "this series alone", exclusive=True)
+    series: Path | None = option(None, "series that a file lists, one UID a line", exclusive=True)
+    annotations: Path | None = option(None, "CSV file of the nodules, instead of those of --data-dir")
+    excluded: Path | None = option(
+        None, "CSV file of excluded findings", shown="annotations_excluded.csv in --data-dir, if any"
+    )
+    output: Path = option(Path("data/evaluation"), "folder for tables and figures", shown="data/evaluation/<name>")
+    seed: int = option(0, "seed of the bootstrap", low=0)
+    label_changes: Mapping[str, Any] = field(default_factory=dict)  # of LabelOptions, against the checkpoint's
+
+    @property
+    def folders(self) -> Folders:
+        return Folders(self.data_dir)
+
+    @property
+    def marks_nothing(self) -> bool:
+        """Whether a list of findings is scored, without a mask."""
+        return self.checkpoint is None and self.mask is None
+
+
+@dataclass(frozen=True)
+class AblationOptions(EpochOptions, Folders):
+    """Study."""
+
+    preset: str = option("strong", "recipe that is taken apart", choices=tuple(filter(PRESETS.get, PRESETS)))
+    any_commit: bool = option(False, "reuse scores of other commits of the code; the table names them", const=True)
+    seeds: int = option(3, "runs of each variant", low=1)
+    first_seed: int = option(0, "seed of the first run", low=0)
+    output: Path = option(Path("data/ablation"), "folder for the table and each run's scores")
+
+
+@dataclass(frozen=True)
+class DownloadOptions(DataFolder):
+    """Download."""
+
+    subset: tuple[int, ...] | None = option(
+        None, "subsets 0 to 9; without a number the CSV files alone", choices=range(10), metavar="N", shown="all, 66 GB"
+    )
+    verify: bool = option(
+        False, "download nothing; read every header and report what is missing or corrupt", const=True
+    )
+    dry_run: bool = option(False, "show what would be downloaded, and stop", const=True)
+    mirror: str | None = option(None, "URL of a folder that has the files", shown="Zenodo")
+    ignore_checksum: bool = option(
+        False, "accept files of another size, MD5 or number of rows than expected", const=True
+    )
+
+
+@dataclass(frozen=True)
+class ImportOptions(DataFolder, Workers):
+    """Import."""
+
+    folder: Path = option(REQUIRED, "folder of DICOM files, at any depth", positional=True, metavar="DIR")
+    subset_folder: str = option(
+        "subset_dicom",  # found like subset0 to subset9, and apart from LUNA16's
+        "subfolder of --data-dir for the scans",
+        pattern=(r"subset[^/\\]*", "is no folder name that begins with subset; scans elsewhere are not found"),
+    )
+
+
+# `python -m p2ch13.phantom` has its own, since it knows nothing of the rest; `evaluate` reads LabelOptions as well.
+COMMANDS: dict[str, type[Options]] = {
+    "training": TrainingCommand,
+    "predict": PredictOptions,
+    "evaluate": EvaluationOptions,
+    "precache": PrecacheOptions,
+    "ablation": AblationOptions,
+    "download": DownloadOptions,
+    "import_dicom": ImportOptions,
+}
+OF_CHECKPOINT = "as the checkpoint was trained"
+
+
+def make_parser(options: type[Options], prog: str, description: str | None) -> ArgumentParser:
+    """Make a command's parser, which reads earlier names of options too."""
+    parser = ArgumentParser(prog=prog, description=description)
+    add_options(parser, options)
+    add_old_names(parser, options, RENAMED, RENAMED_VALUES)
+    return parser
+
+
+def parse(options: type[Group], prog: str, description: str | None, sys_argv: Sequence[str] | None) -> Group:
+    """Read a command line, or this process's. Raises: SystemExit for --help and a mistyped option."""
+    return merge(options, vars(make_parser(options, prog, description).parse_args(sys_argv)))
+
+
+if __name__ == "__main__":
+    print("# Options of all commands\n\n`python -m p2ch13.config` prints this page.\n")
+    phantom = import_module("p2ch13.phantom.__main__")
+    for name, options in {**COMMANDS, "phantom": phantom.PhantomOptions}.items():
+        labels = as_markdown(LabelOptions, OF_CHECKPOINT) if options is EvaluationOptions else ""
+        print(f"### `python -m p2ch13.{name}`\n{as_markdown(options)}\n{labels}")

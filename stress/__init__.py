@@ -1,3 +1,3 @@
-"""Kills, full disks, damaged and mutated files: what must not be lost by them."""
+"""Stress runs: kills, full disks, damaged and mutated files must not lose anything."""
 
-SAMPLES_PER_EPOCH = 300  # of each of three epochs of the training that is killed
+SAMPLES_PER_EPOCH = 300  # in each of three epochs of the killed training

@@ -1,9 +1,8 @@
-"""All stress runs, one after the other, and one table of them.
+"""Run all stress runs and print one table.
 
     python -m stress
 
-Kills at random moments, a full disk, mutated files, damaged scans, busy cores: each has a command line of its own as
-well.
+Kills at random moments, a full disk, mutated files, damaged scans, busy cores: each is also a command of its own.
 """
 
 from __future__ import annotations
@@ -15,22 +14,23 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from p2ch13.util.errors import run_command
+from p2ch13.util.options import non_negative_int
 from stress import SAMPLES_PER_EPOCH
+from stress.commands import existing_folder
 from stress.report import Row, collect_rows, report
-from util.errors import run_command
-from util.options import existing_folder, non_negative_int
 
 
 class Sizes(NamedTuple):
-    """How much of each run."""
+    """The size of each run."""
 
     kills: int
-    samples: int  # in each of three epochs of the training that is killed
+    samples: int  # in each of three epochs of the killed training
     disks: int  # for each of three commands
     files: int
     scans: int
     share: float  # of the scans, damaged
-    busy_samples: int  # trained beside busy loops, and without them
+    busy_samples: int  # trained with and without busy loops
     loops: int
 
 
@@ -55,14 +55,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m stress", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--short", action="store_true", help="a little of each")
-    parser.add_argument("--seed", type=non_negative_int, default=0, help="other moments, files and damages")
-    parser.add_argument("--work-dir", type=existing_folder, help="for folders that are removed at the end")
+    parser.add_argument("--short", action="store_true", help="run a little of each")
+    parser.add_argument("--seed", type=non_negative_int, default=0, help="of moments, files and damages")
+    parser.add_argument("--work-dir", type=existing_folder, help="folder for temporary folders")
     return parser
 
 
 def make_parts(sizes: Sizes, seed: int, work_dir: Path | None) -> dict[str, Callable[[], list[Row]]]:
-    """What each run is called, and how it is begun."""
+    """Map the name of each run to its function."""
     from stress.busy import train_beside_loops
     from stress.damaged_scans import damage_all
     from stress.full_disk import fill_all
@@ -78,7 +78,7 @@ def make_parts(sizes: Sizes, seed: int, work_dir: Path | None) -> dict[str, Call
 
 
 def mutate_all(count: int, seed: int) -> list[Row]:
-    """`stress.fuzz`, whose own table is by the kind of file, in one row; what failed goes to stderr."""
+    """Run `stress.fuzz`, summed up in one row; print failures to stderr."""
     from stress.fuzz import fuzz
 
     start = time.monotonic()

@@ -1,11 +1,10 @@
-"""Train on a machine whose cores other programs use, too, and see that the time that is left is put to use.
+"""Train beside programs that use the same cores, and check that training makes use of the rest of their time.
 
     python -m stress.busy --loops 10
 
-The demo's training runs by turns on one thread, the machine as it is, and beside so many busy loops. What counts is how
-many samples it trains for each second of processor time that it gets: beside the loops at least half as many as on the
-one thread, which waits for no other. Threads that wait for each other while they are not running would use up that time
-and train next to nothing (`--threads 2` shows it on two cores).
+The demo's training runs alternately on one thread of the machine as it is, and beside busy loops. Beside the loops it
+has to train at least half as many samples per second of its processor time as on the one thread, which waits for no
+other. Threads that wait for preempted threads waste that time (`--threads 2` shows it on two cores).
 """
 
 from __future__ import annotations
@@ -22,14 +21,15 @@ from pathlib import Path
 
 import numpy as np
 
-from p2ch13.compute import keep_freed_memory
 from p2ch13.config import AUTO_THREADS
+from p2ch13.network.compute import keep_freed_memory
 from p2ch13.training.app import SegmentationTrainingApp
+from p2ch13.util.errors import run_command
+from p2ch13.util.options import argument, positive_int
+from p2ch13.util.threads import available_cores
+from stress.commands import existing_folder
 from stress.report import LostError, Row, collect_rows, report
 from stress.scans import write_scans
-from util.errors import run_command
-from util.options import existing_folder, positive_int, thread_count
-from util.threads import available_cores
 
 DEMO_TRAINING = ("--val-stride", "4", "--preset", "strong", "--fn-weight", "0.4")
 SCAN_COUNT = 20
@@ -39,7 +39,7 @@ EXPECTED_SHARE = 0.5
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast a training was: samples, seconds, and seconds of processor time that it got."""
+    """The speed of a training: samples, seconds, and seconds of processor time."""
 
     samples: int = 0
     wall_s: float = 0.0
@@ -57,7 +57,7 @@ class Pace:
 
 
 def main(sys_argv: Sequence[str] | None = None) -> int:
-    """Returns: 1 if less than half of the time was put to use."""
+    """Returns: 1 if training made use of less than half of its time."""
     args = build_parser().parse_args(sys_argv)
 
     def part() -> list[Row]:
@@ -70,11 +70,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m stress.busy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--loops", type=positive_int, default=10, help="busy ones, each a process")
-    parser.add_argument("--samples", type=positive_int, default=800, help="of each training beside them")
-    parser.add_argument("--rounds", type=positive_int, default=2, help="of both trainings")
-    parser.add_argument("--threads", type=thread_count, default=AUTO_THREADS, help="of training: auto or a number")
-    parser.add_argument("--data-dir", type=Path, help="scans in the LUNA16 layout; invented ones if none are named")
+    parser.add_argument("--loops", type=positive_int, default=10, help="busy loops, each a process")
+    parser.add_argument("--samples", type=positive_int, default=800, help="samples of each training")
+    parser.add_argument("--rounds", type=positive_int, default=2, help="repetitions of both trainings")
+    parser.add_argument(
+        "--threads",
+        type=argument(int, str, low=1, choices=(AUTO_THREADS,)),
+        default=AUTO_THREADS,
+        help="threads of training: auto or a number",
+    )
+    parser.add_argument("--data-dir", type=Path, help="scans in the LUNA16 layout; default: synthetic ones")
     parser.add_argument("--work-dir", type=existing_folder, help="for a folder that is removed at the end")
     return parser
 
@@ -87,9 +92,9 @@ def train_beside_loops(
     data_dir: Path | None = None,
     work_dir: Path | None = None,
 ) -> list[Row]:
-    """Train so many samples in each round, on one thread and beside the loops, with invented scans if none are named.
+    """Train in each round on one thread, then beside the loops; on synthetic scans if no folder is given.
 
-    Raises: LostError if less than half of the processor time that was left is put to use.
+    Raises: LostError if training makes use of less than half of its processor time.
     """
     start = time.monotonic()
     keep_freed_memory()
@@ -114,7 +119,7 @@ def train_beside_loops(
 
 
 def train(options: Sequence[str]) -> Pace:
-    """An epoch of a new model, from its first step on."""
+    """Train a new model for an epoch."""
     app = SegmentationTrainingApp(options)
     train_ds = app.init_train_ds()
     wall, cpu = time.perf_counter(), time.process_time()

@@ -1,7 +1,8 @@
-"""The commands that are put under stress, as a user starts them, and what they leave behind."""
+"""The commands under stress, as a user starts them, and comparisons of their results."""
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import time
@@ -13,11 +14,18 @@ import numpy as np
 from diskcache.core import DBNAME
 
 from p2ch13.config import TrainingConfig
-from p2ch13.training.resume import find_last_states
+from p2ch13.training.run_files import find_last_states
+from p2ch13.util.disk import get_cache
 from stress.report import LostError
-from util.disk import get_cache
 
 REPOSITORY = Path(__file__).parents[1]
+
+
+def existing_folder(text: str) -> Path:
+    """Read a command line's argument."""
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is no folder")
+    return Path(text)
 
 
 def precache_command(data_dir: Path, cache_dir: Path, *options: str) -> list[str]:
@@ -26,7 +34,7 @@ def precache_command(data_dir: Path, cache_dir: Path, *options: str) -> list[str
 
 
 def training_command(data_dir: Path, cache_dir: Path, models_dir: Path, *options: str) -> list[str]:
-    """The run's folder for TensorBoard lies beside that of its models."""
+    """Return a training's command; its folder for TensorBoard lies beside that of its models."""
     folders = ["--data-dir", str(data_dir), "--cache-dir", str(cache_dir)]
     folders += ["--models-dir", str(models_dir), "--runs-dir", f"{models_dir}-runs"]
     return [sys.executable, "-m", "p2ch13.training", *folders, *options]
@@ -38,7 +46,7 @@ def predict_command(checkpoint: Path, scans: Sequence[Path], output: Path) -> li
 
 
 def run(command: Sequence[str], expected_status: int = 0) -> str:
-    """Run a command to its end. Returns: all that it said. Raises: LostError if it ends otherwise than expected."""
+    """Run a command to its end. Returns: its output. Raises: LostError for another exit status or a traceback."""
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=REPOSITORY)
     if done.returncode != expected_status or "Traceback" in done.stdout:
         raise LostError(f"{' '.join(command)} ended with {done.returncode}: {done.stdout[-2000:]}")
@@ -46,14 +54,14 @@ def run(command: Sequence[str], expected_status: int = 0) -> str:
 
 
 def time_run(command: Sequence[str]) -> float:
-    """Seconds. Raises: LostError."""
+    """Return the seconds that a command takes. Raises: LostError."""
     start = time.monotonic()
     run(command)
     return time.monotonic() - start
 
 
 def read_values(cache_dir: Path) -> dict[str, list[Any]]:
-    """All that a cache holds. Raises: DamagedEntryError."""
+    """Read all values of a cache. Raises: DamagedEntryError."""
     values: dict[str, list[Any]] = {}
     for database in cache_dir.rglob(DBNAME):
         with get_cache(database.parent) as cache:
@@ -62,7 +70,7 @@ def read_values(cache_dir: Path) -> dict[str, list[Any]]:
 
 
 def compare_values(values: dict[str, list[Any]], expected: dict[str, list[Any]]) -> None:
-    """Raises: LostError if one is not, bit for bit, that of a precache that nothing has disturbed."""
+    """Raises: LostError if a value differs from the undisturbed precache's."""
     for key, value in values.items():
         for item, calm in zip(value, expected[key], strict=True):
             if not np.array_equal(item, calm) if isinstance(calm, np.ndarray) else item != calm:
@@ -70,7 +78,7 @@ def compare_values(values: dict[str, list[Any]], expected: dict[str, list[Any]])
 
 
 def compare_caches(cache_dir: Path, expected: dict[str, list[Any]]) -> None:
-    """Raises: LostError if one value differs or is missing."""
+    """Raises: LostError if a value differs or is missing."""
     values = read_values(cache_dir)
     if set(values) != set(expected):
         raise LostError(f"{len(set(expected) - set(values))} values are missing in the cache")

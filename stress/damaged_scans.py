@@ -1,10 +1,10 @@
-"""A thousand scans, some of them damaged: each of these is named in one line, and the others are worked on as ever.
+"""A thousand scans, some of them damaged: each is reported in one line, and the others are processed as usual.
 
     python -m stress.damaged_scans --scans 1000 --share 0.05 --seed 0
 
-Precache runs; cached values are damaged, too; precache runs again. Training stops at a damaged scan and names it; with
-all of them out of the way it runs, and the model that it leaves searches some whole scans and all of the damaged ones.
-In the end each cached value must be, bit for bit, that of a precache which has not seen any damage.
+Precache runs; then cached values are corrupted, and precache runs again. Training stops at a damaged scan and reports
+it; without the damaged scans it runs, and its model searches some good scans and all damaged ones. In the end each
+cached value must equal, bit for bit, that of a precache without damage.
 """
 
 from __future__ import annotations
@@ -26,8 +26,13 @@ from pathlib import Path
 import numpy as np
 from diskcache.core import DBNAME
 
+from p2ch13.config import Folders
+from p2ch13.data.cache import CtCache
+from p2ch13.util.errors import EXIT_SKIPPED, EXIT_USER_MISTAKE, run_command
+from p2ch13.util.options import argument, non_negative_int, positive_int
 from stress.commands import (
     compare_caches,
+    existing_folder,
     find_last,
     precache_command,
     predict_command,
@@ -37,19 +42,17 @@ from stress.commands import (
 )
 from stress.report import LostError, Row, collect_rows, report
 from stress.scans import HEADER, SHAPE_IRC, write_scans
-from util.errors import EXIT_SKIPPED, EXIT_USER_MISTAKE, run_command
-from util.options import existing_folder, non_negative_int, positive_int, probability
 
 SCAN_COUNT, SHARE = 1000, 0.05
 TRAINING = ("--depth", "2", "--precision", "fp32", "--epochs", "1", "--samples-per-epoch", "64", "--val-stride", "10")
-SEARCHED_COUNT = 5  # whole scans that are searched for nodules, beside the damaged ones
+SEARCHED_COUNT = 5  # good scans to search for nodules, beside the damaged ones
 UID = re.compile(r"\b1\.2\.1\d{5}\b")  # as `write_scans` makes them
 
 Damage = Callable[[Path, np.random.Generator], None]
 
 
 def main(sys_argv: Sequence[str] | None = None) -> int:
-    """Returns: 1 if a damaged scan went unnoticed, or damaged more than itself."""
+    """Returns: 1 if a damaged scan went unnoticed or did further damage."""
     args = build_parser().parse_args(sys_argv)
     return report(
         collect_rows("damaged scans", lambda: damage_all(args.scans, args.share, args.seed, work_dir=args.work_dir))
@@ -60,10 +63,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m stress.damaged_scans", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--scans", type=positive_int, default=SCAN_COUNT, help="that are written, 4 at least")
-    parser.add_argument("--share", type=probability, default=SHARE, help="of them that is damaged, one at least")
+    parser.add_argument("--scans", type=positive_int, default=SCAN_COUNT, help="number of scans, at least 4")
+    is_share = argument(float, above=0, below=1)
+    parser.add_argument("--share", type=is_share, default=SHARE, help="share of damaged scans, at least one")
     parser.add_argument("--seed", type=non_negative_int, default=0, help="of scans and damages")
-    parser.add_argument("--work-dir", type=existing_folder, help="for a folder that is removed at the end")
+    parser.add_argument("--work-dir", type=existing_folder, help="folder for a temporary folder")
     return parser
 
 
@@ -79,10 +83,10 @@ def damage_all(
         scans = write_scans(data_dir, scan_count, rng)
         kinds = damage_scans(scans, max(1, round(share * scan_count)), rng)
         whole = [uid for uid in scans if uid not in kinds]
-        check_precache(data_dir, cache_dir, kinds, len(whole))
+        check_precache(data_dir, cache_dir, kinds)
         spoiled = rng.choice(whole, max(1, round(share * len(whole))), replace=False).tolist()
         damage_values(cache_dir, spoiled, rng)
-        check_rebuilt(check_precache(data_dir, cache_dir, kinds, 0), spoiled)
+        check_rebuilt(check_precache(data_dir, cache_dir, kinds), spoiled)
 
         training = training_command(data_dir, cache_dir, root / "models", *TRAINING)
         check_stopped(run(training, EXIT_USER_MISTAKE), kinds)
@@ -98,13 +102,13 @@ def damage_all(
             f"{len(kinds)} scans in {len(set(kinds.values()))} ways, {len(spoiled)} cached values",
             len(kinds) + len(spoiled),
             time.monotonic() - start,
-            note="each named, and no other; all else as ever",
+            note="each reported, and no other",
         )
     ]
 
 
 def damage_scans(scans: Mapping[str, Path], count: int, rng: np.random.Generator) -> dict[str, str]:
-    """Damage so many, in all ways in turn. Returns: series UID -> the way."""
+    """Damage so many scans, in all ways in turn. Returns: series UID -> the way."""
     chosen = rng.choice(list(scans), count, replace=False).tolist()
     kinds = dict(zip(chosen, itertools.cycle(DAMAGES)))
     for uid, kind in kinds.items():
@@ -112,17 +116,19 @@ def damage_scans(scans: Mapping[str, Path], count: int, rng: np.random.Generator
     return kinds
 
 
-def check_precache(data_dir: Path, cache_dir: Path, kinds: Mapping[str, str], cached_count: int) -> str:
-    """Returns: what it says. Raises: LostError if a damaged scan is not named, or not so many others are cached."""
+def check_precache(data_dir: Path, cache_dir: Path, kinds: Mapping[str, str]) -> str:
+    """Returns: its output. Raises: LostError if a damaged scan is not reported, or another one is not cached."""
     output = run(precache_command(data_dir, cache_dir), EXIT_SKIPPED)
     check_skipped(output, kinds)
-    if f"Cached {cached_count} scans, skipped {len(kinds)}." not in output:
-        raise LostError(f"not {cached_count} scans were cached: {output[-2000:]}")
+    ct_cache = CtCache.open(Folders(data_dir, cache_dir))
+    missing = [uid for uid in ct_cache.index.series_list if uid not in kinds and not ct_cache.is_complete(uid)]
+    if missing:
+        raise LostError(f"{len(missing)} scans are not cached, such as {missing[0]}: {output[-2000:]}")
     return output
 
 
 def check_stopped(output: str, kinds: Mapping[str, str]) -> None:
-    """Raises: LostError unless training has ended in one line, which names one of the damaged scans."""
+    """Raises: LostError unless training has ended in one line that reports one of the damaged scans."""
     errors = [line for line in output.splitlines() if line.startswith("error: ")]
     named = set(UID.findall(" ".join(errors)))
     if len(errors) != 1 or len(named) != 1 or not named <= set(kinds):
@@ -130,7 +136,7 @@ def check_stopped(output: str, kinds: Mapping[str, str]) -> None:
 
 
 def set_aside(paths: Iterable[Path], folder: Path) -> list[Path]:
-    """Move scans out of the way, headers with their voxels. Returns: where the headers are now."""
+    """Move scans away, headers with their voxels. Returns: the new paths of the headers."""
     folder.mkdir()
     moved = []
     for path in paths:
@@ -142,37 +148,37 @@ def set_aside(paths: Iterable[Path], folder: Path) -> list[Path]:
 
 
 def check_predict(models_dir: Path, whole: Sequence[Path], damaged: Sequence[Path], kinds: Mapping[str, str]) -> None:
-    """Raises: LostError if there is no model, a damaged scan is not named, or a whole one not searched."""
+    """Raises: LostError if there is no model, a damaged scan is not reported, or a good one not searched."""
     checkpoint = find_last(models_dir)
     if checkpoint is None:
-        raise LostError("training has left no last.state")
+        raise LostError("training has written no last.state")
     output_dir = models_dir.with_name("found")
     check_skipped(run(predict_command(checkpoint, [*whole, *damaged], output_dir), EXIT_SKIPPED), kinds)
     masks = sorted(path.name.partition("_mask")[0] for path in output_dir.glob("*_mask.*"))
     if masks != sorted(path.stem for path in whole):
-        raise LostError(f"there are masks of {', '.join(masks) or 'no scan'}")
+        raise LostError(f"the masks are of {', '.join(masks) or 'no scan'}")
 
 
 def check_skipped(output: str, kinds: Mapping[str, str]) -> None:
-    """Raises: LostError unless each damaged scan is named in one line, and no other one."""
+    """Raises: LostError unless each damaged scan is reported in one line, and no other one."""
     lines = [line for line in output.splitlines() if "Skipped: " in line]
     named = Counter(uid for line in lines for uid in set(UID.findall(line)))
     missed = [f"{uid} ({kinds[uid]})" for uid in sorted(set(kinds) - set(named))]
     if missed:
-        raise LostError(f"damaged and not named: {', '.join(missed)}")
+        raise LostError(f"damaged and not reported: {', '.join(missed)}")
     if len(lines) != len(kinds) or set(named) != set(kinds):
-        raise LostError(f"{len(lines)} lines name {len(named)} scans, of which {len(kinds)} are damaged")
+        raise LostError(f"{len(lines)} lines report {len(named)} scans; {len(kinds)} are damaged")
 
 
 def check_rebuilt(output: str, spoiled: Collection[str]) -> None:
-    """Raises: LostError unless the damaged value of each of these scans is named once, and no other one."""
-    named = sorted(re.findall(r"A cached value of (\S+) is damaged", output))
+    """Raises: LostError unless the corrupt value of each of these scans is reported once, and no other one."""
+    named = sorted(re.findall(r"Corrupt cache entry for (\S+) \(", output))
     if named != sorted(spoiled):
-        raise LostError(f"{len(spoiled)} cached values are damaged, and {len(named)} of them named: {', '.join(named)}")
+        raise LostError(f"{len(spoiled)} cached values are corrupt, and {len(named)} reported: {', '.join(named)}")
 
 
 def damage_values(cache_dir: Path, series: Collection[str], rng: np.random.Generator) -> None:
-    """Cut the cached crop of each of these series short, turn a bit of it, or remove it, in turn."""
+    """Truncate the cached crop of each of these series, flip a bit of it, or remove it, in turn."""
     (database,) = cache_dir.rglob(DBNAME)
     with closing(sqlite3.connect(database)) as connection:
         rows = connection.execute("SELECT key, filename FROM Cache WHERE filename IS NOT NULL").fetchall()
@@ -186,9 +192,6 @@ def damage_values(cache_dir: Path, series: Collection[str], rng: np.random.Gener
             file.unlink()
         else:
             file.write_bytes(data if turn % 3 else data[:at])
-
-
-# What becomes of scans: of their voxels, and of their headers.
 
 
 def cut_voxels(path: Path, rng: np.random.Generator) -> None:
@@ -249,7 +252,7 @@ DAMAGES: dict[str, Damage] = {
     "scrambled header": scramble_header,
     "spacing NaN": partial(set_field, key="ElementSpacing", value="nan 1 1"),
     "one more slice in the header": partial(set_field, key="DimSize", value=f"{COLS} {ROWS} {SLICES + 1}"),
-    "more voxels than told": add_voxels,
+    "more voxels than claimed": add_voxels,
     "file of voxels empty": empty_voxels,
     "header empty": empty_header,
     "header cut short": cut_header,
@@ -266,7 +269,7 @@ DAMAGES: dict[str, Damage] = {
     "voxels of another type": partial(set_field, key="ElementType", value="MET_DOUBLE"),
     "voxels elsewhere": partial(set_field, key="ElementDataFile", value="../candidates.csv"),
 }
-if os.geteuid() != 0:  # who may read everything
+if os.geteuid() != 0:  # root may read everything
     DAMAGES["voxels that may not be read"] = forbid_voxels
 
 

@@ -1,10 +1,9 @@
-"""Let the disk run full under precache, training and prediction, and see that each ends in one line and spoils nothing.
+"""Let the disk run full under precache, training and prediction: each must end in one line and corrupt nothing.
 
     python -m stress.full_disk --count 5 --seed 0
 
-Where mounting is allowed (as root) the disk is a small one in memory (tmpfs), of which a file takes all but a random
-rest; elsewhere a limit on the size of files (RLIMIT_FSIZE) takes its place. After each failure there is room again, and
-the same command must come to its end.
+As root the disk is a small tmpfs that a file fills up to a random rest; otherwise a limit on the size of files
+(RLIMIT_FSIZE) replaces it. After each failure there is room again, and the same command must finish.
 """
 
 from __future__ import annotations
@@ -23,10 +22,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from p2ch13.checkpoint import load_checkpoint
+from p2ch13.network.checkpoint import load_checkpoint
+from p2ch13.util.errors import run_command
+from p2ch13.util.options import non_negative_int, positive_int
+from p2ch13.util.progress import progress_bar
 from stress.commands import (
     REPOSITORY,
     compare_caches,
+    existing_folder,
     find_last,
     precache_command,
     predict_command,
@@ -35,9 +38,6 @@ from stress.commands import (
 )
 from stress.report import LostError, Row, collect_rows, report
 from stress.scans import write_scans
-from util.errors import run_command
-from util.options import existing_folder, non_negative_int, positive_int
-from util.progress import progress_bar
 
 DISK_BYTES = 2**26
 SCAN_COUNT = 8
@@ -50,16 +50,16 @@ TRAINING = (
 
 @dataclass
 class Disk:
-    """A folder that has room for so much and no more.
+    """A folder with limited room.
 
-    Attributes: `is_mounted`: whether it is a disk of its own; if not, a process is kept from writing larger files.
+    Attributes: `is_mounted`: whether it is a disk of its own; if not, the size of files is limited.
     """
 
     folder: Path
     is_mounted: bool
 
     def run(self, command: Sequence[str], free_bytes: int | None = None) -> subprocess.CompletedProcess[str]:
-        """Run a command with that much room, or all of it."""
+        """Run a command with that much room; None: all of it."""
         filler = self.folder / "filler"
         limit = None
         if free_bytes is not None and self.is_mounted:
@@ -73,7 +73,7 @@ class Disk:
         return done
 
     def run_full(self, command: Sequence[str], free_bytes: int) -> bool:
-        """Returns: whether the disk ran full. Raises: LostError if that did not end in one line."""
+        """Run a command. Returns: whether the disk ran full. Raises: LostError if that did not end in one line."""
         done = self.run(command, free_bytes)
         if done.returncode == 0:
             return False
@@ -82,11 +82,11 @@ class Disk:
             raise LostError(f"{free_bytes} bytes, {' '.join(command)}: status {done.returncode}, {done.stderr[-2000:]}")
         hidden = list(self.folder.rglob(".*.tmp.*"))
         if hidden:
-            raise LostError(f"{hidden[0]}: an unfinished file is left")
+            raise LostError(f"{hidden[0]}: a temporary file is left")
         return True
 
     def run_to_end(self, command: Sequence[str]) -> None:
-        """Raises: LostError if it fails with all the room there is."""
+        """Run a command with all the room. Raises: LostError if it fails."""
         done = self.run(command)
         if done.returncode != 0:
             raise LostError(f"{' '.join(command)}: status {done.returncode}, {done.stderr[-2000:]}")
@@ -108,7 +108,7 @@ def open_disk(folder: Path) -> Iterator[Disk]:
 
 
 def main(sys_argv: Sequence[str] | None = None) -> int:
-    """Returns: 1 if a command did not end as it should, or something was lost."""
+    """Returns: 1 if a command failed otherwise, or something was lost."""
     args = build_parser().parse_args(sys_argv)
     return report(collect_rows("full disk", lambda: fill_all(args.count, args.seed, args.data_dir, args.work_dir)))
 
@@ -118,14 +118,17 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m stress.full_disk", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--count", type=positive_int, default=5, help="full disks for each of the three commands")
-    parser.add_argument("--seed", type=non_negative_int, default=0, help="of the room that is left")
-    parser.add_argument("--data-dir", type=Path, help="scans in the LUNA16 layout; invented ones if none are named")
-    parser.add_argument("--work-dir", type=existing_folder, help="for a folder that is removed at the end")
+    parser.add_argument("--seed", type=non_negative_int, default=0, help="of the remaining room")
+    parser.add_argument("--data-dir", type=Path, help="scans in the LUNA16 layout; default: synthetic ones")
+    parser.add_argument("--work-dir", type=existing_folder, help="folder for a temporary folder")
     return parser
 
 
 def fill_all(count: int, seed: int, data_dir: Path | None = None, work_dir: Path | None = None) -> list[Row]:
-    """So many full disks for each of the three commands, with invented scans if none are named. Raises: LostError."""
+    """Fill the disk `count` times under each of the three commands; without a folder, on synthetic scans.
+
+    Raises: LostError.
+    """
     rng = np.random.default_rng(seed)
     rows = []
     with tempfile.TemporaryDirectory(dir=work_dir) as folder, open_disk(Path(folder) / "disk") as disk:
@@ -143,7 +146,7 @@ def fill_all(count: int, seed: int, data_dir: Path | None = None, work_dir: Path
 
 
 def fill_each(count: int, rng: np.random.Generator, needed_bytes: int, run_full: Callable[[int], bool]) -> int:
-    """Returns: how many times the disk ran full, of `count` with less room than is needed."""
+    """Run `count` times with less room than needed. Returns: how often the disk ran full."""
     full_count = 0
     with progress_bar(count, "Filling disks", "disk") as bar:
         for _ in range(count):
@@ -153,7 +156,7 @@ def fill_each(count: int, rng: np.random.Generator, needed_bytes: int, run_full:
 
 
 def fill_precache(disk: Disk, data_dir: Path, count: int, rng: np.random.Generator) -> int:
-    """Raises: LostError if a value differs from those of a precache with room enough."""
+    """Raises: LostError if a value differs from those of a precache with enough room."""
     cache_dir, other_dir = disk.folder / "cache", disk.folder / "other"
     disk.run_to_end(precache_command(data_dir, cache_dir, *PRECACHE))
     expected = read_values(cache_dir)
@@ -171,7 +174,7 @@ def fill_precache(disk: Disk, data_dir: Path, count: int, rng: np.random.Generat
 
 
 def fill_training(disk: Disk, data_dir: Path, count: int, rng: np.random.Generator) -> int:
-    """Raises: LostError if the last checkpoint is not as it was, or the run does not go on from it."""
+    """Raises: LostError if the last checkpoint has changed, or the run does not resume from it."""
     models_dir = disk.folder / "models"
     start = training_command(data_dir, disk.folder / "cache", models_dir)
     disk.run_to_end([*start, *TRAINING, "--epochs", "1"])
@@ -186,18 +189,18 @@ def fill_training(disk: Disk, data_dir: Path, count: int, rng: np.random.Generat
         go_on = [*start, "--resume", "--epochs", str(epochs[0])]
         is_full = disk.run_full(go_on, free_bytes)
         if is_full and path.read_bytes() != before and load_checkpoint(path)["epoch"] != epochs[0]:
-            raise LostError(f"{path}: not the checkpoint that it was")
+            raise LostError(f"{path}: the checkpoint has changed")
         disk.run_to_end(go_on)
         state = load_checkpoint(path)
         if state["epoch"] != epochs[0] or not all(torch.isfinite(x).all() for x in state["model_state"].values()):
-            raise LostError(f"{path}: not the end of epoch {epochs[0]}")
+            raise LostError(f"{path}: not of the end of epoch {epochs[0]}")
         return is_full
 
     return fill_each(count, rng, needed_bytes, run_full)
 
 
 def fill_predict(disk: Disk, data_dir: Path, count: int, rng: np.random.Generator) -> int:
-    """Raises: LostError if an output is there that is not whole."""
+    """Raises: LostError if an output is incomplete."""
     path, output = find_last(disk.folder / "models"), disk.folder / "found"
     assert path is not None
     command = predict_command(path, [next(data_dir.glob("subset*/*.mhd"))], output)
@@ -210,7 +213,7 @@ def fill_predict(disk: Disk, data_dir: Path, count: int, rng: np.random.Generato
         is_full = disk.run_full(command, free_bytes)
         for file in output.iterdir() if output.exists() else ():
             if file.read_bytes() != expected[file.name]:
-                raise LostError(f"{file}: not whole")
+                raise LostError(f"{file}: incomplete")
         disk.run_to_end(command)
         return is_full
 
@@ -218,7 +221,7 @@ def fill_predict(disk: Disk, data_dir: Path, count: int, rng: np.random.Generato
 
 
 def measure(folder: Path) -> int:
-    """Bytes on disk."""
+    """Return the bytes on disk."""
     return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
 
 

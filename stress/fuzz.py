@@ -1,10 +1,10 @@
-"""Damaged and hostile files: small valid ones, mutated at random, go through the readers as a user's files do.
+"""Damaged and hostile files: mutate small valid files at random and read them as a user's files.
 
     python -m stress.fuzz --count 10000 --seed 0
 
-A file counts as failed if its reader raises anything but the errors that it documents, dies, takes longer than
-`TIME_LIMIT_S`, or needs more memory than `MEMORY_LIMIT_BYTES`, which is a thousand times what the files hold. Each file
-depends on the seed and its number alone; `--only` reads one again, and keeps it.
+A file fails if its reader raises an undocumented error, dies, takes longer than `TIME_LIMIT_S`, or needs more memory
+than `MEMORY_LIMIT_BYTES`, a thousand times the size of the files. Each file depends on the seed and its number alone;
+`--only` reads one again and keeps it.
 """
 
 from __future__ import annotations
@@ -19,46 +19,34 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
+from p2ch13.util.errors import InputError, one_line, run_command
+from p2ch13.util.options import non_negative_int, positive_int
+from p2ch13.util.progress import progress_bar
+from stress.kinds import KINDS
 from stress.mutations import mutate
-from util.errors import InputError, one_line, run_command
-from util.options import non_negative_int, positive_int
-from util.progress import progress_bar
 
-TIME_LIMIT_S = 10.0  # of the processor, which others may be using as well; most files take a hundredth of a second
-STUCK_AFTER_S = 300.0  # without a word
-MEMORY_LIMIT_BYTES = 2**28  # beyond what a process has when it begins
-OUT_OF_MEMORY = ("allocat", "memory")  # in a message: a limit was run into, although it was said politely
+TIME_LIMIT_S = 10.0  # of processor time; most files take a hundredth of a second
+STUCK_AFTER_S = 300.0  # without an outcome
+MEMORY_LIMIT_BYTES = 2**28  # beyond the memory of a new process
+OUT_OF_MEMORY = ("allocat", "memory")  # in a message: the reader ran out of memory, though it raised a documented error
 REFUSED, READ = "refused", "read"
-
-
-class Kind(NamedTuple):
-    """A kind of file.
-
-    Args:
-        write: makes valid files in a folder. Returns: those of which one is mutated.
-        read: reads what is in the folder, as a user would have it. Raises: InputError.
-    """
-
-    write: Callable[[Path], Sequence[Path]]
-    read: Callable[[Path], None]
 
 
 @dataclass
 class Tally:
-    """What became of the files of a kind."""
+    """The outcomes of the files of a kind."""
 
     refused: int = 0
     read: int = 0
-    failures: list[str] = field(default_factory=list)  # number of the file, and what it did
+    failures: list[str] = field(default_factory=list)  # number and outcome of each file
 
     @property
     def file_count(self) -> int:
@@ -87,15 +75,15 @@ def build_parser() -> argparse.ArgumentParser:
         description="Give the readers mutated files.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--count", type=positive_int, default=10_000, help="files in all, of each kind as many")
-    parser.add_argument("--seed", type=non_negative_int, default=0, help="other files")
-    parser.add_argument("--only", type=non_negative_int, metavar="NUMBER", help="read this one alone, and keep it")
+    parser.add_argument("--count", type=positive_int, default=10_000, help="number of files, equally many of each kind")
+    parser.add_argument("--seed", type=non_negative_int, default=0, help="of the mutations")
+    parser.add_argument("--only", type=non_negative_int, metavar="NUMBER", help="read this file alone and keep it")
     return parser
 
 
 def fuzz(count: int, seed: int) -> dict[str, Tally]:
-    """Mutate and read so many files. Returns: kind -> what became of them."""
-    names = kind_names()
+    """Mutate and read so many files. Returns: kind -> outcomes."""
+    names = list(KINDS)
     tallies = {name: Tally() for name in names}
     with progress_bar(count, "Reading", "file") as bar:
         for number, outcome in read_all(count, seed):
@@ -111,7 +99,7 @@ def fuzz(count: int, seed: int) -> dict[str, Tally]:
 
 
 def format_table(tallies: dict[str, Tally]) -> str:
-    """A line for each kind of file."""
+    """Format a line for each kind of file."""
     lines = ["| kind | files | refused | read | failed |", "| --- | ---: | ---: | ---: | ---: |"]
     lines += [
         f"| {name} | {tally.file_count:,} | {tally.refused:,} | {tally.read:,} | {len(tally.failures)} |"
@@ -121,7 +109,7 @@ def format_table(tallies: dict[str, Tally]) -> str:
 
 
 def read_all(count: int, seed: int) -> Iterator[tuple[int, str]]:
-    """Number and outcome of each file. A process reads them one by one, and is followed by another if it dies."""
+    """Yield number and outcome of each file. A process reads them one by one; if it dies, another continues."""
     number = 0
     while number < count:
         with reading_process(seed, number, count) as (process, outcomes):
@@ -134,7 +122,7 @@ def read_all(count: int, seed: int) -> Iterator[tuple[int, str]]:
 
 
 def receive(outcomes: Connection) -> str | None:
-    """What a process says; None if it says nothing in time, or has died."""
+    """Receive an outcome from a process; None if it is stuck or has died."""
     with contextlib.suppress(EOFError, OSError):
         if outcomes.poll(STUCK_AFTER_S):
             outcome: str = outcomes.recv()
@@ -157,7 +145,7 @@ def reading_process(seed: int, first: int, stop: int) -> Iterator[tuple[BaseProc
     process.start()
     sender.close()
     try:
-        receiver.recv()  # its first word, when all is imported, which takes seconds
+        receiver.recv()  # ready: imports take seconds
         yield process, receiver
     finally:
         process.kill()
@@ -165,23 +153,21 @@ def reading_process(seed: int, first: int, stop: int) -> Iterator[tuple[BaseProc
 
 
 def read_files(seed: int, first: int, stop: int, outcomes: Connection) -> None:
-    """In a process: the files of these numbers, one after the other."""
-    from stress.kinds import KINDS
-
+    """In a process: read the files of these numbers, one after the other."""
     with tempfile.TemporaryDirectory() as folder:
-        for ndx, kind in enumerate(KINDS.values()):  # imports what they need, before memory is limited
+        for ndx, kind in enumerate(KINDS.values()):  # loads libraries before memory is limited
             kind.write(Path(folder, str(ndx)))
             kind.read(Path(folder, str(ndx)))
         silence()
         limit_memory()
         outcomes.send("ready")
         for number in range(first, stop):
-            signal.setitimer(signal.ITIMER_PROF, TIME_LIMIT_S)  # ends the process, whatever it is doing
+            signal.setitimer(signal.ITIMER_PROF, TIME_LIMIT_S)  # ends the process, whatever the reader does
             outcomes.send(read_mutated(seed, number, Path(folder, "mutated")))
 
 
 def silence() -> None:
-    """Libraries have much to say of broken files."""
+    """Discard the output: libraries print much about broken files."""
     null = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         os.dup2(null, stream.fileno())
@@ -194,9 +180,7 @@ def limit_memory() -> None:
 
 
 def read_mutated(seed: int, number: int, folder: Path) -> str:
-    """Write the files of a kind, mutate one of them, read all. Returns: how that ended."""
-    from stress.kinds import KINDS
-
+    """Write the files of a kind, mutate one of them, read all. Returns: the outcome."""
     kind = list(KINDS.values())[number % len(KINDS)]
     rng = np.random.default_rng([seed, number])
     shutil.rmtree(folder, ignore_errors=True)
@@ -210,15 +194,9 @@ def read_mutated(seed: int, number: int, folder: Path) -> str:
         if len(message.splitlines()) != 1 or any(word in message.lower() for word in OUT_OF_MEMORY):
             return f"InputError: {message}"
         return REFUSED
-    except BaseException as error:  # a bug, whatever it is
+    except BaseException as error:  # any other exception is a bug
         return f"{type(error).__name__}: {one_line(error)[:200]}"
     return READ
-
-
-def kind_names() -> list[str]:
-    from stress.kinds import KINDS
-
-    return list(KINDS)
 
 
 if __name__ == "__main__":

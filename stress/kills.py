@@ -1,13 +1,13 @@
-"""Kill precache and training at random moments, again and again, and see that nothing is lost by it.
+"""Kill precache and training at random moments, again and again, and check that nothing is lost.
 
     python -m stress.kills --count 30 --seed 0
 
-First both run undisturbed. Then a second precache and a second training are killed (SIGKILL) and started again, as a
-user would: `precache.py`, and `python -m p2ch13.training --resume` once there is something to go on with. In the end
-every cached value and every trained parameter must be, bit for bit, those of the undisturbed ones.
+First both run undisturbed. Then a second precache and a second training are killed (SIGKILL) and restarted, as a user
+would: `precache.py`, and `python -m p2ch13.training --resume` once there is a state to resume. In the end every cached
+value and every trained parameter must equal, bit for bit, those of the undisturbed ones.
 
-Each moment is drawn from the length of the undisturbed run. A run that ends before it, because it went on from where a
-killed one was, counts for no kill, and the next one begins anew.
+Each moment is drawn from the length of the undisturbed run. A run that ends earlier, because it resumed a killed one,
+counts as no kill, and the next one begins anew.
 """
 
 from __future__ import annotations
@@ -25,12 +25,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from p2ch13.checkpoint import load_checkpoint
+from p2ch13.network.checkpoint import load_checkpoint
+from p2ch13.util.errors import run_command
+from p2ch13.util.options import non_negative_int, positive_int
+from p2ch13.util.progress import progress_bar
 from stress import SAMPLES_PER_EPOCH
 from stress.commands import (
     REPOSITORY,
     compare_caches,
     compare_values,
+    existing_folder,
     find_last,
     precache_command,
     read_values,
@@ -40,9 +44,6 @@ from stress.commands import (
 )
 from stress.report import LostError, Row, collect_rows, report
 from stress.scans import write_scans
-from util.errors import run_command
-from util.options import existing_folder, non_negative_int, positive_int
-from util.progress import progress_bar
 
 PRECACHE_SHARE = 1 / 3  # of the kills
 SCAN_COUNT = 100
@@ -55,11 +56,11 @@ TRAINING = (
 
 @dataclass
 class Tally:
-    """What became of the kills of one command."""
+    """Results of the kills of one command."""
 
     kill_count: int = 0
-    hit_count: int = 0  # of them when some of the work was done already, and not all
-    done_count: int = 0  # times that it came to its end, and was begun anew
+    hit_count: int = 0  # kills when some of the work was done, but not all
+    done_count: int = 0  # runs that finished
     longest_lost_s: float = 0.0  # between a kill and the checkpoint before it
 
 
@@ -78,9 +79,11 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m stress.kills", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--count", type=positive_int, default=30, help="kills, a third of them of precache")
-    parser.add_argument("--seed", type=non_negative_int, default=0, help="of the moments")
-    parser.add_argument("--samples-per-epoch", type=positive_int, default=SAMPLES_PER_EPOCH, help="of each of three")
-    parser.add_argument("--data-dir", type=Path, help="scans in the LUNA16 layout; invented ones if none are named")
+    parser.add_argument("--seed", type=non_negative_int, default=0, help="of the random moments")
+    parser.add_argument(
+        "--samples-per-epoch", type=positive_int, default=SAMPLES_PER_EPOCH, help="in each of three epochs"
+    )
+    parser.add_argument("--data-dir", type=Path, help="scans in the LUNA16 layout; default: synthetic ones")
     parser.add_argument("--work-dir", type=existing_folder, help="for a folder that is removed at the end")
     return parser
 
@@ -92,7 +95,7 @@ def kill_all(
     data_dir: Path | None = None,
     work_dir: Path | None = None,
 ) -> list[Row]:
-    """A third of the kills for precache, the others for training, with invented scans if none are named.
+    """Spend a third of the kills on precache, the others on training, on synthetic scans if no folder is given.
 
     Raises: LostError.
     """
@@ -110,15 +113,15 @@ def kill_all(
     return [
         Row(
             "kills of precache",
-            f"to its end {precache.done_count + 1} times",
-            f"{precache.kill_count} SIGKILL, {precache.hit_count} of them on a cache filled in part",
+            f"{precache.done_count + 1} runs to the end",
+            f"{precache.kill_count} SIGKILL, {precache.hit_count} of them on a partly filled cache",
             precache.kill_count,
             middle - start,
-            note="values are those of an undisturbed one",
+            note="values equal those of an undisturbed one",
         ),
         Row(
             "kills of training",
-            f"{training.done_count} runs to their ends",
+            f"{training.done_count} runs to the end",
             f"{training.kill_count} SIGKILL, {training.hit_count} of them after a new checkpoint",
             training.kill_count,
             end - middle,
@@ -165,7 +168,7 @@ def kill_training(
     duration_s = time_run(command("calm"))
     calm_path = find_last(work_dir / "calm")
     if calm_path is None:
-        raise LostError("the undisturbed training has left no last.state")
+        raise LostError("the undisturbed training wrote no last.state")
     expected = load_checkpoint(calm_path)
     tally = Tally()
     with progress_bar(count, "Killing training", "kill") as bar:
@@ -179,7 +182,7 @@ def kill_training(
             tally.kill_count += 1
             bar.update()
             saved = find_time(work_dir / name)
-            if saved != before:  # else it was still starting, and had nothing to lose
+            if saved != before:  # else it was still starting
                 tally.hit_count += 1
                 tally.longest_lost_s = max(tally.longest_lost_s, time.time() - saved)
             for path in (work_dir / name).rglob("[!.]*.state"):
@@ -191,7 +194,7 @@ def kill_training(
 
 
 def run_and_kill(command: Sequence[str], after_s: float) -> bool:
-    """Returns: False if the command was done before. Raises: LostError if it has failed by itself."""
+    """Returns: False if the command finished earlier. Raises: LostError if it failed by itself."""
     with tempfile.TemporaryFile("w+") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=REPOSITORY)
         try:
@@ -207,25 +210,25 @@ def run_and_kill(command: Sequence[str], after_s: float) -> bool:
 
 
 def find_time(models_dir: Path) -> float:
-    """When the last checkpoint was written, in seconds; 0 if there is none."""
+    """Return the time of the last checkpoint, in seconds; 0 if there is none."""
     path = find_last(models_dir)
     return path.stat().st_mtime if path else 0.0
 
 
 def compare_states(models_dir: Path, expected: dict[str, Any]) -> None:
-    """The end of a run with that of the undisturbed one; files of killed processes must be gone, too."""
+    """Compare the last states of a run and of the undisturbed one. Raises: LostError, also for leftover files."""
     path = find_last(models_dir)
     state = load_checkpoint(path) if path else {}
     for part in ("model_state", "trained_state"):
         for name, value in expected[part].items():
             if not torch.equal(state[part][name], value):
-                raise LostError(f"{path}: {name} is not that of the undisturbed run")
+                raise LostError(f"{path}: {name} differs from the undisturbed run's")
     for key in ("epoch", "best_score", "totalTrainingSamples_count"):
         if state[key] != expected[key]:
             raise LostError(f"{path}: {key} is {state[key]}, and {expected[key]} undisturbed")
     left_over = [file.name for file in models_dir.rglob(".*")]
     if left_over:
-        raise LostError(f"{models_dir}: unfinished files are left, {left_over[0]}")
+        raise LostError(f"{models_dir}: unfinished files remain, {left_over[0]}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The kinds of files that come from elsewhere: how small valid ones are written, and how they are read."""
+"""The kinds of input files: how to write small valid ones, and how to read them."""
 
 from __future__ import annotations
 
@@ -6,24 +6,23 @@ import zipfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from p2ch13.candidates import get_candidate_info_list, read_annotations, read_excluded
-from p2ch13.checkpoint import save_checkpoint
-from p2ch13.ct import Ct
-from p2ch13.evaluate.app import Checkpoint
-from p2ch13.evaluate.external import read_findings
-from p2ch13.evaluate.truth import read_series_file
-from p2ch13.lidc import find_readings, mark_consensus
-from p2ch13.model import BOOK_MODEL, UNetWrapper
-from p2ch13.scans import find_scans, read_header, scan_signature
-from p2ch13.segmentation import load_segmenter
-from stress.fuzz import Kind
-from tests.dicom_files import write_series
-from tests.lidc_files import Roi, ring, write_readings
-from tests.scan_files import ORIGIN_XYZ, Ball, make_hu, to_xyz, write_csv, write_luna, write_scan
+from p2ch13.data.ct import Ct
+from p2ch13.detection.segment import load_segmenter
+from p2ch13.evaluation.external import read_findings, read_series_file
+from p2ch13.evaluation.pipeline import Checkpoint
+from p2ch13.labels.candidates import get_candidate_info_list, read_annotations, read_excluded
+from p2ch13.labels.lidc import find_readings, mark_consensus
+from p2ch13.network.checkpoint import save_checkpoint
+from p2ch13.network.model import BOOK_MODEL, UNetWrapper
+from p2ch13.volumes.files import find_scans, read_header, scan_signature
+from tests.support.dicom_files import write_series
+from tests.support.lidc_files import Roi, ring, write_readings
+from tests.support.scan_files import ORIGIN_XYZ, Ball, make_hu, to_xyz, write_csv, write_luna, write_scan
 
 SHAPE_IRC = (5, 12, 14)
 BALL = Ball((2, 6, 7), 3)
@@ -31,8 +30,20 @@ CROP_WIDTH_IRC = (7, 8, 8)
 POSITION = ["seriesuid", "coordX", "coordY", "coordZ"]
 
 
+class Kind(NamedTuple):
+    """A kind of file.
+
+    Args:
+        write: writes valid files into a folder. Returns: those of which one is mutated.
+        read: reads the files of the folder as a command does. Raises: InputError.
+    """
+
+    write: Callable[[Path], Sequence[Path]]
+    read: Callable[[Path], None]
+
+
 def read_scan(path: Path) -> None:
-    """All that training and prediction do with a file of an unknown scan."""
+    """Read a scan in all ways of training and prediction."""
     ct = Ct(path)
     ct.hu.max()
     for ndx in range(ct.shape_irc[0]):
@@ -44,7 +55,7 @@ def read_scan(path: Path) -> None:
 def write_csv_files(folder: Path) -> list[Path]:
     write_luna(folder, {"1.2.0": [BALL], "1.2.1": [BALL]}, SHAPE_IRC)
     for path in (folder / "subset0").iterdir():
-        path.unlink()  # the readers are asked for scans that are not there, too
+        path.unlink()  # the readers also get UIDs without scans
     place = to_xyz(BALL.center_irc)
     excluded, findings = folder / "annotations_excluded.csv", folder / "findings.csv"
     (folder / "seriesuids.csv").write_text("1.2.0\n1.2.1\n")
@@ -108,7 +119,7 @@ def write_state(folder: Path) -> list[Path]:
         {
             "model_state": model.state_dict(),
             "model_args": arguments,
-            "config": {"slice_distance": 2.0, "labels": "refined", "val_stride": 10, "threshold_hu": -600},
+            "config": {"slice_spacing_mm": 2.0, "labels": "refined", "val_stride": 10, "threshold_hu": -600},
             "series": {"trn": ["1.2.0"], "val": ["1.2.1"]},
             "epoch": 3,
         },
@@ -124,7 +135,7 @@ def read_state(folder: Path) -> None:
 
 
 def write_unpacked_state(folder: Path) -> list[Path]:
-    """The files in the archive that a checkpoint is, so that a mutated one is packed with a checksum that matches."""
+    """Unpack the files of a checkpoint, so that a mutated one is packed again with a valid checksum."""
     (path,) = write_state(folder)
     with zipfile.ZipFile(path) as archive:
         archive.extractall(folder)

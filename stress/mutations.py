@@ -1,4 +1,4 @@
-"""Ways to damage a file, and to make it claim what it does not hold."""
+"""Random mutations: damage to a file, and false claims about its content."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ STRANGE_NUMBERS = (
     *(b"nan", b"inf", b"-inf", b"1e308", b"-1e308", b"1e-308", b"0x10", b"1_0", b"", b"3 3", b"1.5", b"%d"),
 )
 STRANGE_BYTES = (b"\0", b"\xff" * 4, b"\x7f\xff\xff\xff", b"\n", b'"', b"<", b"&", b"\\", b"../", b"%s", b"/etc/passwd")
-# Most of a small file's meaning is in its first bytes, and in its last ones if it is an archive.
+# Most of a small file's meaning is in its first bytes, in an archive's also in its last ones.
 HEAD_BYTES = 512
 
 
 def mutate(data: bytes, rng: np.random.Generator) -> bytes:
-    """One to three of the mutations, one after the other."""
+    """Apply one to three random mutations."""
     for _ in range(int(rng.integers(1, 4))):
         data = MUTATIONS[rng.integers(len(MUTATIONS))](data, rng)
     return data
 
 
 def place(data: bytes, rng: np.random.Generator) -> int:
-    """Anywhere, but every other time in the head, every sixth in the tail."""
+    """Draw an offset: half of the time in the head, every sixth time in the tail."""
     draw = rng.random()
     if draw < 1 / 2:
         return int(rng.integers(min(len(data), HEAD_BYTES) + 1))
@@ -71,7 +71,7 @@ def duplicate(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 def swap_numbers(data: bytes, rng: np.random.Generator) -> bytes:
-    """Two numbers that stand in the text change places."""
+    """Swap two numbers in the text."""
     numbers = list(NUMBER.finditer(data))
     if len(numbers) < 2:
         return flip_bits(data, rng)
@@ -82,7 +82,7 @@ def swap_numbers(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 def replace_number(data: bytes, rng: np.random.Generator) -> bytes:
-    """A number that stands in the text becomes one that it should not be."""
+    """Replace a number in the text by a strange one."""
     numbers: list[re.Match[bytes]] = list(NUMBER.finditer(data))
     if not numbers:
         return overwrite(data, rng)

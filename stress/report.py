@@ -1,4 +1,4 @@
-"""The table in which every stress run ends: load held, faults injected, survived, lost."""
+"""The table of every stress run: load held, faults injected, survived, lost."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ COLUMNS = ("what", "load held", "faults injected", "survived", "lost", "s")
 
 
 class LostError(Exception):
-    """Something that should have outlived a fault has not."""
+    """Something that should survive a fault was lost."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What became of one kind of load.
+    """The outcome of one kind of load.
 
-    Attributes: `faults`, how many and of which kind; `survived` and `lost`, how many of them left all as it should be,
-        and how many did not; `note`, what else is to be said of that.
+    Attributes: `faults`, their number and kind; `survived` and `lost`, the number of faults without and with a loss;
+        `note`, further remarks.
     """
 
     what: str
@@ -32,7 +32,7 @@ class Row:
 
 
 def collect_rows(what: str, part: Callable[[], list[Row]]) -> list[Row]:
-    """The rows of a part; one that says so if it has ended in a loss, of which stderr has all there is to say."""
+    """Run a part and return its rows; after a loss, a single row, with the details on stderr."""
     start = time.monotonic()
     try:
         return part()
@@ -42,7 +42,7 @@ def collect_rows(what: str, part: Callable[[], list[Row]]) -> list[Row]:
 
 
 def format_table(rows: Sequence[Row]) -> str:
-    """In Markdown."""
+    """Format the rows as a Markdown table."""
     lines = [COLUMNS, ("---", "---", "---", "---:", "---", "---:")]
     lines += [
         (

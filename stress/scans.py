@@ -1,4 +1,4 @@
-"""Small scans in the LUNA16 layout, by the thousand: lung with a ball of tissue in it."""
+"""Thousands of small scans in the LUNA16 layout: lung with a ball of tissue."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from p2ch13.phantom.dataset import ANNOTATION_COLUMNS, CANDIDATE_COLUMNS
-from util.files import write_csv
+from p2ch13.util.files import write_csv
 
 SHAPE_IRC = (12, 64, 64)
 VX_SIZE_MM = 1.0
 LUNG_HU, TISSUE_HU, NOISE_HU = -880, 20, 30
 SUBSET_COUNT = 10
-CANDIDATE_COUNT = 6  # places in each scan that are no nodule
+CANDIDATE_COUNT = 6  # candidates of each scan that are not nodules
 HEADER = """ObjectType = Image
 NDims = 3
 BinaryData = True
@@ -36,7 +36,7 @@ def write_scans(data_dir: Path, count: int, rng: np.random.Generator) -> dict[st
     for subset in range(SUBSET_COUNT):
         (data_dir / f"subset{subset}").mkdir(parents=True)
     for ndx in range(count):
-        uid = f"1.2.{100_000 + ndx}"  # all of one length, so that none is part of another
+        uid = f"1.2.{100_000 + ndx}"  # all of one length, so that none contains another
         path = scans[uid] = data_dir / f"subset{ndx % SUBSET_COUNT}" / f"{uid}.mhd"
         radius = int(rng.integers(3, 6))
         center_irc = rng.integers(radius, np.array(SHAPE_IRC) - radius)

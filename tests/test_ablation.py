@@ -3,15 +3,16 @@ import json
 import numpy as np
 import pytest
 
-from p2ch13 import ablation, segmentation
-from p2ch13.candidates import ANNOTATIONS_FILE, MALIGNANCY_FILE
+from p2ch13 import ablation
 from p2ch13.config import PRESETS, TrainingConfig
+from p2ch13.detection import segment as segmentation
+from p2ch13.labels.candidates import ANNOTATIONS_FILE, MALIGNANCY_FILE
 from p2ch13.training import provenance
 from p2ch13.training.app import SegmentationTrainingApp
 from p2ch13.training.options import parse_config
-from tests.checks import assert_one_line
-from tests.scan_files import to_xyz, write_csv
-from util.errors import run_command
+from p2ch13.util.errors import run_command
+from tests.support.checks import assert_one_line
+from tests.support.scan_files import to_xyz, write_csv
 
 
 def run(*options):
@@ -31,17 +32,13 @@ def test_each_variant_leaves_out_one_option():
     further = {"augment_intensity", "augment_blur", "augment_resolution"}
     assert left_out.pop("without the book's augmentation") == book_augmentation
     assert left_out.pop("without further augmentation") == further
-    network = {"filters", "pixel_block"}
+    network = {"filters", "space_to_depth"}
     assert left_out.pop("without blocks of pixels and filters") == network
     options = set(PRESETS["strong"]) - network - book_augmentation - further - {"val_negatives", "best_metric"}
     assert left_out == {f"without {name.replace('_', '-')}": {name} for name in options}
     for name in options:
         config = configs[f"without {name.replace('_', '-')}"]
         assert getattr(config, name) == getattr(TrainingConfig(), name)
-
-
-def test_three_seeds_each():
-    assert ablation.build_parser().parse_args([]).seeds == 3
 
 
 def test_mean_and_deviation():
@@ -109,11 +106,11 @@ def test_a_study_for_real(options, tmp_path, capsys, monkeypatch):
     # Started again, it takes the scores that are there, and trains only what is new.
     trained = []
     scores = runs[0]
-    monkeypatch.setattr(ablation, "train_and_score", lambda command_line, _: trained.append(command_line[-1]) or scores)
+    monkeypatch.setattr(ablation, "train_and_score", lambda arguments, _: trained.append(arguments[-1]) or scores)
     ablation.main([*options, "--seeds", "3"])
-    assert trained == ["2", "2"]
+    assert trained == ["--seed=2"] * 2
     ablation.main([*options, "--epochs", "2"])
-    assert trained == ["2", "2", "0", "0", "1", "1"]
+    assert trained == ["--seed=2"] * 2 + ["--seed=0"] * 2 + ["--seed=1"] * 2
 
 
 def test_excluded_findings_count_as_in_evaluate(folders, monkeypatch):

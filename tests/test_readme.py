@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from p2ch13.checkpoint import save_checkpoint
-from p2ch13.model import BOOK_MODEL, UNetWrapper
-from tests.scan_files import TINY_SCANS, Ball, make_hu, write_luna, write_scan
+from p2ch13.network.checkpoint import save_checkpoint
+from p2ch13.network.model import BOOK_MODEL, UNetWrapper
+from tests.support.scan_files import TINY_SCANS, Ball, make_hu, write_luna, write_scan
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -56,6 +56,11 @@ def test_options(program):
     assert done.returncode == 0, done.stderr
     known = set(re.findall(r"--[a-z][\w-]*", done.stdout))
     assert PROGRAMS[program] <= known
+
+
+def test_the_page_of_options_is_current():
+    printed = subprocess.check_output([sys.executable, "-m", "p2ch13.config"], cwd=REPOSITORY, text=True)
+    assert (REPOSITORY / "docs" / "options.md").read_text() == printed
 
 
 def find_python():

@@ -1,1 +1,1 @@
-"""Helpers that know nothing of lungs: coordinates, the plain U-Net, the cache on disk, messages."""
+"""Helpers for any program: coordinates, boxes, the U-Net, files, downloads, processes, messages."""

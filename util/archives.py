@@ -1,118 +1,53 @@
-"""Zip archives from elsewhere: looked at before anything is unpacked, and tested while it is."""
+"""Zip archives from untrusted sources."""
 
 from __future__ import annotations
 
-import stat
+import errno
+import shutil
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from pathlib import Path
 
-from tqdm import tqdm
+from p2ch13.util.errors import InputError
+from p2ch13.util.files import check_free_disk, sync
+from p2ch13.util.progress import byte_progress_bar
 
-from util.errors import InputError
-from util.files import check_free_disk, write_whole
-from util.progress import byte_progress_bar
-
-CHUNK_BYTES = 2**20
-METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EIO)
+# `zipfile` raises nearly anything when it reads a damaged archive.
+DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, IndexError, OSError)
 
 
 class ArchiveError(InputError):
-    """The archive is not what it should be, and never will be."""
+    """An archive is damaged or has unexpected contents."""
 
 
 def unpack(archive: Path, folder: Path, option: str) -> list[Path]:
-    """Unpack all files of a zip archive into one folder, without the folders that they lie in there.
+    """Unpack a zip archive into a folder, replacing it; its files are complete when this returns.
 
-    A file appears only when all of it is on disk and its checksum is right, and is then not unpacked again.
+    `zipfile` keeps members within the folder, writes links as plain files, compares checksums, and writes no more than
+    the sizes whose sum is compared with the free space here.
 
-    Args: option: of the command line, that chooses another disk.
-    Returns: the files.
-    Raises: ArchiveError, naming the archive, if it is damaged, or a member would land elsewhere, is a link, or has the
-        name of another; InputError if it is compressed in a way that Python cannot read, or the disk has no room.
+    Args: option: of the command line, that chooses another folder.
+    Returns: the files, sorted.
+    Raises: ArchiveError if the archive is damaged; InputError if Python cannot decompress it or the disk has no space.
     """
-    with naming_damage(archive, "the archive"):
-        opened = zipfile.ZipFile(archive)
-    with opened:
-        members = [member for member in opened.infolist() if not member.is_dir()]
-        check_members(archive, members)
-        targets = [folder / PurePosixPath(member.filename).name for member in members]
-        pairs = list(zip(members, targets, strict=True))
-        to_do = [pair for pair in pairs if not is_unpacked(*pair)]
-        total = sum(member.file_size for member in members)
-        left = sum(member.file_size for member, _ in to_do)
-        check_free_disk(folder, left, f"unpacking {archive.name}", option)
-        with byte_progress_bar(total, f"Unpacking {archive.name}", total - left) as bar:
-            for member, target in to_do:
-                unpack_member(archive, opened, member, target, bar)
-    return targets
-
-
-def check_members(archive: Path, members: list[zipfile.ZipInfo]) -> None:
-    names: set[str] = set()
-    for member in members:
-        posix, windows = PurePosixPath(member.filename), PureWindowsPath(member.filename)
-        if posix.is_absolute() or windows.anchor or ".." in (*posix.parts, *windows.parts):
-            raise refused(archive, f"{member.filename!r} would land outside of the folder")
-        if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG):
-            raise refused(archive, f"{member.filename!r} is a link or a device")
-        if posix.name in names:
-            raise refused(archive, f"two files are called {posix.name!r}")
-        names.add(posix.name)
-        if member.compress_type not in METHODS:
-            raise InputError(
-                f"{archive}: {member.filename!r} is compressed by method {member.compress_type}, which Python cannot "
-                "read; unpack the archive by hand, say with 7z, to where its scans belong, and start again"
-            )
-
-
-def is_unpacked(member: zipfile.ZipInfo, target: Path) -> bool:
-    return target.is_file() and target.stat().st_size == member.file_size
-
-
-def unpack_member(
-    archive: Path, opened: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, bar: tqdm[Any]
-) -> None:
-    """Reading a member to its end compares its CRC-32: a test of its own would decompress everything twice."""
-    with naming_damage(archive, member.filename):
-        source = opened.open(member)
-    with source, write_whole(target) as file:
-        while True:
-            with naming_damage(archive, member.filename):
-                chunk = source.read(CHUNK_BYTES)
-            if not chunk:
-                break
-            file.write(chunk)
-            bar.update(len(chunk))
-        if file.tell() != member.file_size:
-            raise damaged(archive, member.filename, f"{file.tell():,} of {member.file_size:,} bytes")
-
-
-@contextmanager
-def naming_damage(archive: Path, what: str) -> Iterator[None]:
-    """Turn what zipfile raises when it reads an archive into an ArchiveError: nearly anything, if that is damaged."""
+    shutil.rmtree(folder, ignore_errors=True)
     try:
-        yield
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        struct.error,
-        EOFError,
-        RuntimeError,
-        ValueError,
-        IndexError,
-        OSError,
-    ) as error:
-        raise damaged(archive, what, str(error)) from None
-
-
-def refused(archive: Path, what: str) -> ArchiveError:
-    return ArchiveError(f"{archive}: {what}, nothing is unpacked; download it again, from elsewhere")
-
-
-def damaged(archive: Path, what: str, reason: str) -> ArchiveError:
-    return ArchiveError(f"{archive}: {' '.join(f'{what} is damaged ({reason})'.split())}; download it again")
+        with zipfile.ZipFile(archive) as opened:
+            total = sum(member.file_size for member in opened.infolist())
+            check_free_disk(folder, total, f"unpacking {archive.name}", option)
+            with byte_progress_bar(total, f"Unpacking {archive.name}") as bar:
+                for member in opened.infolist():
+                    sync(Path(opened.extract(member, folder)))
+                    bar.update(member.file_size)
+    except InputError:
+        raise
+    except NotImplementedError as error:  # such as Deflate64, which Windows uses for large files
+        raise InputError(f"Python cannot unpack it ({error}); use another program", path=archive) from None
+    except DAMAGE as error:
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+            raise
+        shutil.rmtree(folder, ignore_errors=True)
+        raise ArchiveError(f"damaged ({' '.join(str(error).split())}); download it again", path=archive) from None
+    return sorted(path for path in folder.rglob("*") if path.is_file())

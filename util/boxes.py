@@ -1,4 +1,4 @@
-"""Boxes of voxels, and masks that are no larger than a box."""
+"""Boxes of voxels, and masks stored within their bounding box."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import SimpleITK as sitk
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
 
 Box = tuple[slice, slice, slice]  # index, row, col; each with a start and a stop
 
 
 class BoxMask(NamedTuple):
-    """A mask in a box; there is nothing outside."""
+    """A mask that is empty outside its box."""
 
     box: Box
     mask: NDArray[np.bool_]  # (index, row, col), shaped like the box
@@ -22,6 +22,11 @@ class BoxMask(NamedTuple):
 def make_box(starts: Iterable[int], stops: Iterable[int]) -> Box:
     index, row, col = (slice(int(start), int(stop)) for start, stop in zip(starts, stops, strict=True))
     return index, row, col
+
+
+def box_of(voxel: Sequence[int]) -> Box:
+    """Return the box of a single voxel."""
+    return make_box(voxel, np.add(voxel, 1))
 
 
 def starts_of(box: Box) -> NDArray[np.int64]:
@@ -38,30 +43,36 @@ def shape_of(box: Box) -> tuple[int, int, int]:
 
 
 def intersect(one: Box, other: Box) -> Box | None:
-    """What two boxes have in common; None if that is nothing."""
+    """Return the intersection of two boxes; None if it is empty."""
     common = make_box(np.maximum(starts_of(one), starts_of(other)), np.minimum(stops_of(one), stops_of(other)))
     return common if min(shape_of(common)) > 0 else None
 
 
 def enclose(boxes: Sequence[Box]) -> Box:
-    """The smallest box that holds all of these."""
+    """Return the smallest box that contains all given boxes."""
     return make_box(np.min([starts_of(box) for box in boxes], axis=0), np.max([stops_of(box) for box in boxes], axis=0))
 
 
 def inside(box: Box, outer: Box) -> Box:
-    """A box as it is counted from the first voxel of one that holds it: where it lies in that one's array."""
+    """Express a box relative to the first voxel of a box that contains it, to index that one's array."""
     return make_box(starts_of(box) - starts_of(outer), stops_of(box) - starts_of(outer))
 
 
+def pad_box(box: Box, margin: ArrayLike, shape: Sequence[int]) -> Box:
+    """Extend a box by a margin of voxels along each axis, within an array's shape."""
+    voxels = np.asarray(margin, dtype=np.int64)
+    return make_box(np.maximum(starts_of(box) - voxels, 0), np.minimum(stops_of(box) + voxels, shape))
+
+
 def widen(part: BoxMask, outer: Box) -> BoxMask:
-    """The same mask in a box that holds its own."""
+    """Copy a mask into a box that contains its own."""
     mask = np.zeros(shape_of(outer), dtype=bool)
     mask[inside(part.box, outer)] = part.mask
     return BoxMask(outer, mask)
 
 
 def merge_touching(boxes: Iterable[Box]) -> list[Box]:
-    """Boxes that hold all of these, so that no voxel of one is a neighbour, even by a corner, of another's."""
+    """Merge boxes until no voxel of one is a neighbor of another's, by a face, an edge or a corner."""
     merged: list[Box] = []
     for box in boxes:
         while touching := [other for other in merged if touch(box, other)]:
@@ -76,16 +87,13 @@ def touch(one: Box, other: Box) -> bool:
 
 
 def split_components(whole: BoxMask, fully_connected: bool) -> list[BoxMask]:
-    """Each connected component in the smallest box that holds it. `fully_connected`: over edges and corners too."""
-    labels_image = sitk.ConnectedComponent(sitk.GetImageFromArray(whole.mask.astype(np.uint8)), fully_connected)
-    shapes = sitk.LabelShapeStatisticsImageFilter()
-    shapes.Execute(labels_image)
-    labels = sitk.GetArrayViewFromImage(labels_image)
-    components = []
-    for label in shapes.GetLabels():
-        bounds = shapes.GetBoundingBox(label)  # x, y, z of the first voxel; then the size
-        starts, sizes = np.array(bounds[2::-1]), np.array(bounds[:2:-1])
-        first = starts + starts_of(whole.box)
-        mask = labels[make_box(starts, starts + sizes)] == label
-        components.append(BoxMask(make_box(first, first + sizes), mask))
-    return components
+    """Split a mask into its connected components, each in its bounding box.
+
+    Args: fully_connected: count voxels that share an edge or a corner as connected, besides those that share a face.
+    """
+    labels, _ = ndimage.label(whole.mask, ndimage.generate_binary_structure(3, 3 if fully_connected else 1))
+    first = starts_of(whole.box)
+    return [
+        BoxMask(make_box(first + starts_of(box), first + stops_of(box)), labels[box] == label)
+        for label, box in enumerate(ndimage.find_objects(labels), start=1)
+    ]

@@ -1,4 +1,4 @@
-"""Between patient coordinates (x, y, z in mm) and voxels (index, row, col)."""
+"""Conversion between patient coordinates (x, y, z in mm) and voxels (index, row, col)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 class IrcTuple(NamedTuple):
     """A voxel: slice index, row, column."""
 
-    index: int  # type: ignore[assignment]  # the field's word, though tuple has a method of that name
+    index: int  # type: ignore[assignment]  # the book's name, although tuple has a method `index`
     row: int
     col: int
 
@@ -31,12 +31,12 @@ class XyzTuple(NamedTuple):
 def irc2xyz(
     coord_irc: Sequence[float], origin_xyz: ArrayLike, vx_size_xyz: ArrayLike, direction: ArrayLike
 ) -> XyzTuple:
-    """xyz = origin + direction @ (size * cri).
+    """Convert a voxel to patient coordinates: xyz = origin + direction @ (size * cri).
 
     Args:
         coord_irc: index, row, col; fractions are allowed.
-        origin_xyz: the centre of voxel (0, 0, 0), mm.
-        vx_size_xyz: the voxel's size, mm.
+        origin_xyz: the center of voxel (0, 0, 0), mm.
+        vx_size_xyz: mm.
         direction: 3x3, its columns the directions of col, row and index in the patient.
     Source: the ITK Software Guide, image geometry.
     """
@@ -47,16 +47,16 @@ def irc2xyz(
 def xyz2irc(
     coord_xyz: Sequence[float], origin_xyz: ArrayLike, vx_size_xyz: ArrayLike, direction: ArrayLike
 ) -> IrcTuple:
-    """The voxel that holds a point: the inverse of `irc2xyz`, rounded to whole voxels."""
+    """Find the voxel that contains a point: the inverse of `irc2xyz`, rounded."""
     offset_xyz = np.asarray(coord_xyz, dtype=float) - np.asarray(origin_xyz)
     coord_cri = np.linalg.solve(np.asarray(direction, dtype=float), offset_xyz) / np.asarray(vx_size_xyz)
     return IrcTuple(*(round(value) for value in coord_cri[::-1].tolist()))
 
 
 def to_axial(voxels: NDArray[Scalar], direction: ArrayLike) -> NDArray[Scalar]:
-    """The same voxels, as a view, in the order of most CT scans: slices from feet to head, rows to the back, cols left.
+    """Return a view of the voxels in axial order: slices from feet to head, rows to the back, columns to the left.
 
-    That order is LPS, the patient coordinates' own; a scan that is turned at an angle comes as near to it as it can.
+    That order is LPS, as in patient coordinates; for an oblique scan it is the nearest one.
 
     Args:
         voxels: (index, row, col).
@@ -70,13 +70,13 @@ def to_axial(voxels: NDArray[Scalar], direction: ArrayLike) -> NDArray[Scalar]:
 
 
 def axial_vx_size(vx_size_xyz: ArrayLike, direction: ArrayLike) -> NDArray[np.float64]:
-    """The voxel's size along x, y, z in the order of `to_axial`, mm."""
+    """Return the voxel size in mm along x, y, z after `to_axial`."""
     vx_size_irc = np.asarray(vx_size_xyz, dtype=float)[::-1]
     return vx_size_irc[list(axial_axes(np.asarray(direction, dtype=float)))][::-1]
 
 
 def axial_axes(direction: NDArray[np.float64]) -> tuple[int, ...]:
-    """Which axis of an array (index, row, col) runs along the patient's z, which along y, which along x."""
+    """Return the axes of an array (index, row, col) that run along the patient's z, y and x."""
 
     def agreement(axes: tuple[int, ...]) -> Any:
         return sum(abs(direction[2 - place, 2 - axis]) for place, axis in enumerate(axes))

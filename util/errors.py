@@ -1,4 +1,4 @@
-"""How a command line ends: one line for a user's mistake, a traceback only for a bug."""
+"""Exit of a command: one line for a user's mistake, a traceback for a bug."""
 
 from __future__ import annotations
 
@@ -11,20 +11,37 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from util.launch import Launch
+from p2ch13.util.launch import Launch
 
 EXIT_DONE = 0
-EXIT_SKIPPED = 1  # the work is done, but for what was named and left out
+EXIT_SKIPPED = 1  # the work is done, except for items that were named and skipped
 EXIT_USER_MISTAKE = 2
-EXIT_SIGNAL = 128  # and the signal's number, which is what a shell reports: 130 for Ctrl-C, 143 for SIGTERM
+EXIT_SIGNAL = 128  # plus the signal's number, as shells report it: 130 for Ctrl-C, 143 for SIGTERM
 
 
 class InputError(ValueError):
-    """What the user gave cannot be used; the message is one line that names the file and the cure."""
+    """Report input that cannot be used, in one line: the file, what is wrong, and the cure.
+
+    Args:
+        message: what is wrong and what to do; path and line, or else the option, are put in front of it.
+        path, line: the file or folder at fault, and the line in it.
+        option: the command line option that cures it, such as `--data-dir`.
+    """
+
+    def __init__(
+        self, message: str, *, path: Path | None = None, line: int | None = None, option: str | None = None
+    ) -> None:
+        place = str(path) if line is None else f"{path}, line {line}"
+        where = f"{place}: " if path is not None else f"{option}: " if option is not None else ""
+        super().__init__(where + message)
+        self.message = message
+        self.path = path
+        self.line = line
+        self.option = option
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal has ended the work; the message is one line for the user. Handled wherever Ctrl-C is."""
+    """Report that a signal ended the work, in one line; whatever handles Ctrl-C handles it."""
 
     def __init__(self, message: str, signal_number: int = signal.SIGINT) -> None:
         super().__init__(message)
@@ -32,12 +49,12 @@ class Stopped(KeyboardInterrupt):
 
 
 def run_command(main: Callable[[], int | None]) -> NoReturn:
-    """Run a command line's `main` and leave the process with its exit status.
+    """Run a command's `main` and exit with its status.
 
-    `InputError` and `OSError` (a folder that cannot be written, a full disk) end in one line on stderr and status 2,
-    Ctrl-C in status 130, SIGTERM in 143. Anything else is a bug and keeps its traceback.
+    `InputError` and `OSError` (a read-only folder, a full disk) print one line on stderr and exit with status 2, Ctrl-C
+    with 130, SIGTERM with 143. Any other exception is a bug and keeps its traceback.
     """
-    if Launch.from_environment().is_alone:  # torchrun wants its processes to end at once, whatever they are waiting for
+    if Launch.from_environment().is_alone:  # torchrun expects its processes to end at once
         signal.signal(signal.SIGTERM, stop)
     try:
         status = main() or EXIT_DONE
@@ -52,12 +69,12 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
 
 
 def stop(signal_number: int, frame: FrameType | None) -> NoReturn:
-    """What Python does on Ctrl-C, for another signal."""
+    """Raise `Stopped`, as Python raises KeyboardInterrupt on Ctrl-C."""
     raise Stopped(f"Stopped by {signal.Signals(signal_number).name}.", signal_number)
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an exception, without line breaks; an OSError as `file: what is wrong`."""
+    """Return an exception's message without line breaks; for an OSError, `file: reason`."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
@@ -65,11 +82,11 @@ def one_line(error: BaseException) -> str:
 
 @contextmanager
 def errors_naming(path: Path) -> Iterator[None]:
-    """Turn what SimpleITK, gzip and the file system raise into an InputError that names the file."""
+    """Turn errors of the file system and of decoders into an InputError that names the file."""
     try:
         yield
     except (RuntimeError, EOFError, OSError, struct.error) as error:
         reason = (
             getattr(error, "strerror", None) or (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
         )
-        raise InputError(f"{path}: cannot be read as a scan ({reason}); unpack or download it again") from None
+        raise InputError(f"cannot be read ({reason}); replace it with an intact copy", path=path) from None

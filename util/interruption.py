@@ -1,4 +1,4 @@
-"""A signal as a wish: the work under way comes to its end first."""
+"""Graceful shutdown: finish the current step, then stop."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 
 
 class Interruption:
-    """Inside a `with`, SIGINT and SIGTERM are noted for the program to ask about; a second one ends it at once.
+    """Record SIGINT and SIGTERM inside a `with`, for the program to check; a second signal ends it at once.
 
-    A signal that is ignored stays so: a script has what it starts in the background ignore Ctrl-C.
+    An ignored signal stays ignored: shells make background processes of scripts ignore Ctrl-C.
 
-    Attributes: `signal_number`, of the signal that came; None while there was none.
+    Attributes: `signal_number`, of the received signal; None before one arrives.
     """
 
     def __init__(self) -> None:
@@ -40,9 +40,9 @@ class Interruption:
 
 @contextmanager
 def signals_deferred() -> Iterator[None]:
-    """Let SIGINT and SIGTERM take effect when the block is done: for a few operations that belong together.
+    """Defer SIGINT and SIGTERM to the end of the block, for a few operations that belong together.
 
-    Outside of the main thread, which alone handles signals, there is nothing to defer.
+    Only the main thread handles signals: in other threads this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

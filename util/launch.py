@@ -1,4 +1,4 @@
-"""Which of the processes this is that torchrun has started, read from what it leaves in the environment."""
+"""Rank and world size of this process, from the environment that torchrun sets."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Launch:
-    """A process's place among all of a run; a process that was started by hand is the only one.
+    """A process's rank in a run; a process that was started by hand is the only one.
 
     Attributes:
-        rank, world_size: its number among all processes, on all machines.
-        local_rank, local_world_size: the same on its own machine.
-        by_torchrun: whether torchrun has started it.
+        rank, world_size: over all machines.
+        local_rank, local_world_size: on this machine.
+        by_torchrun: whether torchrun started the process.
     """
 
     rank: int = 0
@@ -28,7 +28,7 @@ class Launch:
 
     @classmethod
     def from_environment(cls) -> Launch:
-        """Source of the names: https://docs.pytorch.org/docs/stable/elastic/run.html"""
+        """Read torchrun's variables. Source: https://docs.pytorch.org/docs/stable/elastic/run.html"""
         if "TORCHELASTIC_RUN_ID" not in os.environ:
             return cls()
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
@@ -37,7 +37,7 @@ class Launch:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the process that writes, where one of them does it for all."""
+        """Whether this process writes files and logs for all."""
         return self.rank == 0
 
     @property
@@ -45,5 +45,5 @@ class Launch:
         return self.world_size == 1
 
     def share(self, items: Sequence[Item]) -> list[Item]:
-        """This process's part, every `world_size`-th: over all processes each item comes once."""
+        """Return every `world_size`-th item, starting at `rank`: each item goes to one process."""
         return list(items[self.rank :: self.world_size])

@@ -1,4 +1,4 @@
-"""Between probabilities and logits: log(p / (1 - p)), in which what is nearly certain still has a rank."""
+"""Conversion between probability p and logit log(p / (1 - p)), which still ranks probabilities close to 1."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import math
 
 
 def to_logit(probability: float) -> float:
-    """Args: probability: 0..1, of which the ends are -inf and inf."""
+    """Return the logit of a probability; -inf for 0, inf for 1."""
     if probability in (0.0, 1.0):
         return math.copysign(math.inf, probability - 0.5)
     return math.log(probability / (1 - probability))
 
 
 def to_probability(logit: float) -> float:
-    """The sigmoid, without an overflow for any logit."""
+    """Return the sigmoid of a logit, without overflow."""
     if logit < 0:
         return math.exp(logit) / (1 + math.exp(logit))
     return 1 / (1 + math.exp(-logit))

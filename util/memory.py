@@ -1,4 +1,4 @@
-"""Tensors that are larger than memory should hold."""
+"""Memory-mapped tensors."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from typing import Any
 
 import torch
 
-from util.memory_map import advise
+from p2ch13.util.files import advise
 
 
 class DiskTensor:
-    """A tensor whose values lie in a file, and in memory only while they are used.
+    """A tensor whose values are stored in a file and occupy memory only while they are used.
 
-    The file has no name: it goes with the object, even if the process is killed.
+    The file has no name, so that it is removed with the object even if the process is killed. `np.memmap` needs a name
+    for the file and neither reserves its space nor gives memory back.
 
-    Args: folder: on the file system that has room for it; made if it is missing.
-    Attributes: `tensor`, to be read and written as any other.
-    Raises: OSError if the disk has not enough room.
+    Args: folder: on a file system with enough space; created if it is missing.
+    Attributes: `tensor`, readable and writable.
+    Raises: OSError if the disk has too little space.
     """
 
     def __init__(self, folder: Path, shape: Sequence[int], dtype: torch.dtype) -> None:
@@ -34,19 +35,19 @@ class DiskTensor:
         self.tensor = torch.frombuffer(self._map, dtype=dtype).view(*shape)
 
     def release(self) -> None:
-        """Give back the memory of what was used so far; the values stay in the file, and in the system's own cache."""
+        """Give back the memory of all pages; the values stay in the file and in the system's page cache."""
         if self._map is not None:
             advise(self._map, "MADV_DONTNEED")
 
     def __getstate__(self) -> dict[str, Any]:
-        """For another process: the tensor in shared memory."""
+        """Send only the tensor to another process, through shared memory."""
         return {"_map": None, "tensor": self.tensor}
 
 
 def reserve(file_descriptor: int, byte_count: int) -> None:
-    """Give a file its length, and where the system can do so its room: a full disk is an error here and not later.
+    """Set a file's length and reserve its space on disk, where the system can.
 
-    Writing to a map of a file that has outgrown its disk kills the process.
+    Without the space, a full disk would kill the process on a write to the memory map.
     """
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file_descriptor, 0, byte_count)

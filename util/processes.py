@@ -1,4 +1,4 @@
-"""Work spread over processes, with a progress bar, that ends cleanly on Ctrl-C and with its parent."""
+"""Worker processes with a progress bar that end cleanly on Ctrl-C and with their parent."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 import SimpleITK as sitk
 from threadpoolctl import threadpool_limits
 
-from util.errors import InputError
-from util.progress import progress_bar
+from p2ch13.util.errors import InputError
+from p2ch13.util.progress import progress_bar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -30,14 +30,15 @@ def map_in_processes(
     start_worker: Callable[..., None] | None = None,
     start_arguments: tuple[Any, ...] = (),
 ) -> Generator[Future[Result], None, None]:
-    """Call a function with each item in one of several processes; yields each call's future when it has ended.
+    """Call a function on each item in worker processes and yield the future of each finished call.
+
+    After an error, after Ctrl-C, and if the caller stops early, calls in progress finish and no others start.
 
     Args:
-        function, start_worker: of a module, so that a process can find them by name; `start_worker` is called once in
-            each process.
+        function, start_worker: functions of a module, which processes can import by name; `start_worker` is called once
+            in each process.
         description, unit: for the progress bar.
-    Raises: InputError if a process is killed. After that, after Ctrl-C, and when the caller stops asking, what is under
-        way comes to its end and nothing else is begun.
+    Raises: InputError if a process is killed.
     """
     executor = ProcessPoolExecutor(worker_count, initializer=_start, initargs=(start_worker, start_arguments))
     try:
@@ -45,9 +46,7 @@ def map_in_processes(
         with progress_bar(len(futures), description, unit) as bar:
             for future in as_completed(futures):
                 if isinstance(future.exception(), BrokenProcessPool):
-                    raise InputError(
-                        "a worker process was killed; try again, with fewer --num-workers if memory ran out"
-                    )
+                    raise InputError("a worker process was killed; if memory ran out, use fewer processes")
                 bar.update()
                 yield future
     finally:
@@ -55,11 +54,11 @@ def map_in_processes(
 
 
 def _start(start_worker: Callable[..., None] | None, start_arguments: tuple[Any, ...]) -> None:
-    """Ctrl-C goes to all processes of a terminal: the parent alone reacts, and lets the others end what they are at."""
+    """Prepare a worker: it ignores Ctrl-C, which a terminal sends to all processes, and computes on one thread."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the parent's way to take it
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the parent's handler
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # As many processes as cores are at work already; their threads would wait for each other.
+    # There are as many workers as cores; more threads would wait for each other.
     threadpool_limits(1)
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     if start_worker is not None:
@@ -67,7 +66,7 @@ def _start(start_worker: Callable[..., None] | None, start_arguments: tuple[Any,
 
 
 def _end_with_parent() -> None:
-    """A parent that is killed cannot tell its processes that there is nothing left to do."""
+    """Exit when the parent is killed, which then cannot stop its workers."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -1,4 +1,4 @@
-"""A progress bar that is lively on a terminal and quiet in a log file."""
+"""Progress bars for terminals and log files."""
 
 from __future__ import annotations
 
@@ -7,22 +7,21 @@ from typing import Any
 
 from tqdm import tqdm
 
-from util.launch import Launch
+from p2ch13.util.launch import Launch
 
 
 def progress_bar(total: int, description: str, unit: str, is_shown: bool = True, delay_s: float = 0.0) -> tqdm[Any]:
-    """A bar on stderr with the rate in `unit`s per second and the time left; call `update(count)` on it.
+    """Return a bar on stderr with the rate in `unit`s per second and the remaining time; call `update(count)` on it.
 
-    A terminal sees it move twice a second; a log file gets a line every half minute. Of the processes that torchrun has
-    started the first one alone shows it.
+    It refreshes twice a second on a terminal, every 30 s in a log file. Only the first process shows it.
 
-    Args: delay_s: work that is done by then shows no bar.
+    Args: delay_s: the bar appears after this time.
     """
     return make_bar(total, description, unit=f" {unit}", is_shown=is_shown, delay=delay_s)
 
 
 def byte_progress_bar(total: int | None, description: str, done: int = 0) -> tqdm[Any]:
-    """The same for bytes. Those that are `done` already count for what is left, and not for the rate."""
+    """Return a bar for bytes; those already `done` count as progress and not toward the rate."""
     return make_bar(total, description, unit="B", unit_scale=True, initial=done)
 
 

@@ -1,4 +1,4 @@
-"""How many threads to compute with: the cores that this process may use, and how many are fastest on them."""
+"""Count the cores that this process may use, and measure how many threads are fastest on them."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ log = logging.getLogger(__name__)
 # Where Linux distributions and containers mount the cgroup hierarchy that counts processor time.
 CGROUP_MOUNTS = ("cgroup", "cgroup/unified", "cgroup/cpu", "cgroup/cpu,cpuacct", "cgroup/cpuacct,cpu")
 
-WARM_UP_STEPS = 1  # after a change: libraries start threads and prepare their kernels
-MEASURED_STEPS = 3  # for each count, fewer of those that take long
-MEASURED_S, LONG_S = 0.1, 1.0  # at least; and for fewer steps
-PATIENCE = 3.0  # a count is given up after so many times the seconds that its steps should take
-BETTER = 1.15  # times as fast: worth a change
-MIN_OWN_SHARE = 0.8  # of a core that the calling thread gets; below that others use the cores
-LOST_SHARE = 0.02  # of the time, to trials
+WARM_UP_STEPS = 1  # after a change of the count: libraries start threads and prepare kernels
+MEASURED_STEPS = 3  # for each count; fewer if they take `LONG_S` in all
+MEASURED_S, LONG_S = 0.1, 1.0  # measured for each count: at least; enough for fewer steps
+PATIENCE = 3.0  # a count is abandoned when its steps take this multiple of another count's time
+BETTER = 1.15  # speedup that justifies a change
+MIN_OWN_SHARE = 0.8  # of a core that the calling thread gets; with less, other programs use the cores
+LOST_SHARE = 0.02  # of the time that trials may cost
 
 
 def available_cores(root: Path = Path("/")) -> int:
     """Count the cores that this process may use: its affinity and its container's processor quota, at least 1.
 
     A quota of 1.5 cores counts as 2. `os.cpu_count` counts the machine's cores, and `os.process_cpu_count` (Python
-    3.13) knows no quota.
+    3.13) ignores quotas.
 
     Args: root: of the file system that holds /proc and /sys.
     """
@@ -38,7 +38,7 @@ def available_cores(root: Path = Path("/")) -> int:
 
 
 def read_quota(root: Path) -> float:
-    """Read how many cores' time the process's cgroups (v1 and v2) and their parents allow; infinity without a quota.
+    """Read the processor quota, in cores, of the process's cgroups (v1 and v2) and their parents; infinity if none.
 
     Source: https://docs.kernel.org/admin-guide/cgroup-v2.html, cpu.max;
     https://docs.kernel.org/scheduler/sched-bwc.html, cpu.cfs_quota_us and cpu.cfs_period_us.
@@ -54,9 +54,9 @@ def read_quota(root: Path) -> float:
 
 
 def find_cgroups(root: Path) -> set[PurePosixPath]:
-    """Find the paths, below a mount, of the process's cgroups and of all their parents.
+    """Find the paths, relative to a mount, of the process's cgroups and their parents.
 
-    The topmost is always among them: a container sees its own cgroup there, whatever path /proc names.
+    The root is included: a container sees its own cgroup there, whatever path /proc names.
     """
     cgroups = {PurePosixPath()}
     try:
@@ -78,7 +78,7 @@ def read_words(path: Path) -> list[str]:
 
 
 def parse_quota(limits: Sequence[str]) -> float:
-    """Args: the microseconds of processor time in each period, "max" or -1 for no limit, and those of a period."""
+    """Convert [quota, period] in microseconds to cores; a quota of "max" or -1 is infinite."""
     if len(limits) != 2 or not all(limit.isdecimal() for limit in limits):
         return math.inf
     quota_us, period_us = map(int, limits)
@@ -94,9 +94,9 @@ def halvings(count: int) -> list[int]:
 
 
 class Steps:
-    """The steps of a trial that were run with one number of threads.
+    """The steps of a trial with one number of threads.
 
-    Attributes: `count`, `seconds`, `size`, of all steps, the first ones included, which are not measured.
+    Attributes: `count`, `seconds`, `size`, over all steps including the warm-up.
     """
 
     def __init__(self) -> None:
@@ -119,41 +119,40 @@ class Steps:
 
     @property
     def is_enough(self) -> bool:
-        """Whether they were measured for long enough to be compared."""
+        """Whether they are measured for long enough to be compared."""
         needed_s = MEASURED_S if self.count >= WARM_UP_STEPS + MEASURED_STEPS else LONG_S
         return self._measured_s >= needed_s
 
     @property
     def seconds_per_unit(self) -> float:
-        """Of the median step; of the first one if there is no other."""
+        """Of the median measured step, or of the warm-up if there is no other."""
         return median(seconds / size for seconds, _, size in self._measured or [self._first])
 
     @property
     def own_share(self) -> float:
-        """How much of a core the calling thread got."""
+        """Share of a core that the calling thread got."""
         steps = self._measured or [self._first]
         seconds = sum(seconds for seconds, _, _ in steps)
         return sum(own_seconds for _, own_seconds, _ in steps) / seconds if seconds else 1.0
 
 
 class ThreadTuner:
-    """Measure how many threads a repeated step is fastest with, at the start and every so often, and use as many.
+    """Measure with how many threads a repeated step is fastest, at the start and at intervals, and use that count.
 
-    The threads of one step wait for each other, some of them busily (those of oneDNN spin in the backward pass of a
-    convolution, whatever OpenMP's wait policy is). On a machine whose cores other programs use, too, a thread that is
-    waited for may not be running: two threads on two cores with ten other busy threads computed 1/10 to 1/30 of what
-    one did.
+    The threads of a step wait for each other, some of them in busy loops (oneDNN's spin in the backward pass of a
+    convolution, whatever OpenMP's wait policy is). If other programs use the cores, a thread that others wait for may
+    not be running: two threads on two cores with ten other busy threads were 10 to 30 times slower than one.
 
-    A trial measures a few steps with the count in use, at the start the smallest, then with those beside the fastest
-    one; from the smallest it leaps to the largest. Where the calling thread by itself has to wait for a core, others
-    use the cores: the smallest count is then tried and no larger one, so that a trial costs little on a busy machine.
-    The time lost to trials is kept to `LOST_SHARE`.
+    A trial measures a few steps with the count in use, initially the smallest, then with the neighbors of the fastest;
+    after the smallest it tries the largest. If the calling thread has to wait for a core, other programs use the cores:
+    then the smallest count is tried and no larger one, so that a trial costs little on a busy machine. Trials take no
+    more than `LOST_SHARE` of the time.
 
     Args:
-        counts: numbers of threads to choose from, in rising order. A single one is used without any trial.
-        set_count: has the libraries compute with so many threads.
-        wait_s: seconds from one trial to the next, at least; infinity chooses once.
-        clock, own_clock: seconds, and seconds of processor time that the calling thread has used.
+        counts: numbers of threads to choose from, ascending. A single one is used without trials.
+        set_count: sets the libraries' number of threads.
+        wait_s: minimum seconds between trials; infinity chooses once.
+        clock, own_clock: seconds, and seconds of processor time of the calling thread.
     Attributes: `count`, the number of threads in use.
     """
 
@@ -178,16 +177,16 @@ class ThreadTuner:
 
     @property
     def is_settled(self) -> bool:
-        """Whether no trial is under way."""
+        """Whether no trial is running."""
         return self._trial is None
 
     @contextmanager
     def measuring(self, size: float = 1.0) -> Iterator[None]:
-        """Run a step inside with the number of threads in use or on trial.
+        """Run a step inside the block with the number of threads in use or on trial.
 
-        Args: size: of the step's work; steps are compared by the seconds that a unit of it takes.
+        Args: size: of the step; steps are compared by seconds per unit of size.
         """
-        self.set_count(self.count)  # another tuner's steps may have been run in between
+        self.set_count(self.count)  # another tuner may have changed it
         start, own_start = self.clock(), self.own_clock()
         yield
         if self._trial is not None:
@@ -207,13 +206,13 @@ class ThreadTuner:
                 self._use(count)
 
     def _is_hopeless(self, steps: Steps, trial: dict[int, Steps]) -> bool:
-        """Whether these steps have taken so long that another count is faster in any case."""
+        """Return whether these steps have taken so long that another count must be faster."""
         others = [other.seconds_per_unit for other in trial.values() if other is not steps]
         planned_size = steps.size * max(1, (WARM_UP_STEPS + MEASURED_STEPS) / steps.count)
         return bool(others) and steps.seconds > PATIENCE * min(others) * planned_size
 
     def _find_next(self, trial: dict[int, Steps]) -> int | None:
-        """The next count that is worth a few steps; None if there is none."""
+        """Return the next count to try; None ends the trial."""
         smallest, largest = self.counts[0], self.counts[-1]
         has_to_wait = {count for count, steps in trial.items() if steps.own_share < MIN_OWN_SHARE}
         if smallest not in trial and has_to_wait:
@@ -238,7 +237,7 @@ class ThreadTuner:
         self._next_trial_s = self.clock() + max(self.wait_s, lost_s / LOST_SHARE)
         self._chosen, self._trial = best, None
         if best != (before or self.counts[-1]):
-            log.info(f"Computing on {best} of {self.counts[-1]} threads, which is fastest at present.")
+            log.info(f"Computing on {best} of {self.counts[-1]} threads, the fastest at present.")
         self._use(best)
 
     def _use(self, count: int) -> None:

@@ -12,7 +12,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": lambda: nn.ReLU(inplace=True),
     "leaky_relu": lambda: nn.LeakyReLU(inplace=True),  # slope 0.01
 }
-MAX_DEPTH = MAX_WF = 12  # a file can claim any
+MAX_DEPTH = MAX_WF = 12  # a file can claim any number
 
 
 class UNet(nn.Module):
@@ -22,16 +22,14 @@ class UNet(nn.Module):
     those of the network that the book uses, so that its published weights load.
 
     Args:
-        in_channels: channels of the input.
-        n_classes: channels of the output.
+        in_channels, n_classes: channels of the input and of the output.
         depth: levels of resolution; each halves the one above.
         wf: the first level has `2**wf` filters, every further one twice as many.
-        padding: keep height and width in every 3x3 convolution; without it each one takes a pixel off every edge.
+        padding: keep height and width in every 3x3 convolution; without it each one removes a pixel at every edge.
         batch_norm: normalize after each activation.
         up_mode: "upconv" learns the upsampling, "upsample" interpolates and mixes the channels.
         activation: "relu", as in the paper and the book, or "leaky_relu" with a slope of 0.01.
-    Raises: ValueError if `up_mode` or `activation` is unknown, or there would be more levels or filters than any
-        network has.
+    Raises: ValueError if `up_mode` or `activation` is unknown, or `depth` or `wf` out of range.
     """
 
     def __init__(
@@ -67,8 +65,8 @@ class UNet(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(batch, in_channels, row, col) -> (batch, n_classes, row, col), float32; without padding fewer rows and cols.
 
-        The last convolution calculates in float32 under autocast too: bfloat16 has 129 values from 8 to 16, and so
-        many different results would be the same.
+        The last convolution is float32 under autocast too: bfloat16 has 129 values from 8 to 16, so that many different
+        results would be equal.
         """
         bridges: list[torch.Tensor] = []
         for down in self.down_path[:-1]:
@@ -83,7 +81,7 @@ class UNet(nn.Module):
 
 
 class UNetConvBlock(nn.Module):
-    """Two 3x3 convolutions, each followed by an activation and, if asked for, by batch normalization."""
+    """Two 3x3 convolutions, each followed by an activation and, optionally, batch normalization."""
 
     def __init__(self, in_size: int, out_size: int, padding: bool, batch_norm: bool, activation: str) -> None:
         super().__init__()
@@ -99,7 +97,7 @@ class UNetConvBlock(nn.Module):
 
 
 class UNetUpBlock(nn.Module):
-    """Twice the resolution, half the channels; the level's own features (`bridge`) come in from the side."""
+    """Double the resolution, halve the channels, and join the level's own features (`bridge`)."""
 
     def __init__(
         self, in_size: int, out_size: int, up_mode: str, padding: bool, batch_norm: bool, activation: str
@@ -121,6 +119,6 @@ class UNetUpBlock(nn.Module):
 
 
 def center_crop(x: torch.Tensor, size: torch.Size) -> torch.Tensor:
-    """The middle `size` (rows, cols) of `x`: without padding, features shrink on their way down and up again."""
+    """Crop the middle `size` (rows, cols) of `x`: without padding, features shrink on their way down and up."""
     top, left = (x.shape[2] - size[0]) // 2, (x.shape[3] - size[1]) // 2
     return x[:, :, top : top + size[0], left : left + size[1]]

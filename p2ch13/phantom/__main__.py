@@ -1,35 +1,34 @@
-"""Command line: python -m p2ch13.phantom OUT_DIR [--scans N] [--seed S] [--num-workers W]."""
+"""Write synthetic chest CT scans with nodules (phantoms) in the LUNA16 layout, as a demo data set."""
 
 from __future__ import annotations
 
-import argparse
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from p2ch13.phantom import write_phantoms
-from util.errors import run_command
-from util.options import non_negative_int, positive_int
-from util.threads import available_cores
+from p2ch13.util.errors import run_command
+from p2ch13.util.options import REQUIRED, Options, add_options, merge, option
+from p2ch13.util.threads import available_cores
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The options of `python -m p2ch13.phantom`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m p2ch13.phantom",
-        description="Write invented chest CT scans with nodules, in the LUNA16 layout, as a demo data set.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("out_dir", type=Path, help="folder to write to; must not hold scans yet")
-    parser.add_argument("--scans", type=positive_int, default=20, help="how many; a scan takes some 30 MB")
-    parser.add_argument("--seed", type=non_negative_int, default=0, help="another seed gives other patients")
-    parser.add_argument(
-        "--num-workers", type=positive_int, default=available_cores(), help="processes; the files do not depend on it"
-    )
-    return parser
+@dataclass(frozen=True)
+class PhantomOptions(Options):
+    """Phantoms."""
+
+    out_dir: Path = option(REQUIRED, "output folder; must hold no scans yet", positional=True, metavar="OUT_DIR")
+    scans: int = option(20, "number of scans, each some 30 MB", low=1)
+    seed: int = option(0, "another seed gives other patients", low=0)
+    num_workers: int = option(available_cores, "processes; files do not depend on it", low=1, shown="all cores")
 
 
-def main(sys_argv: list[str] | None = None) -> None:
+def main(sys_argv: Sequence[str] | None = None) -> None:
     """Write the data set and say what to do with it."""
-    options = build_parser().parse_args(sys_argv)
+    parser = ArgumentParser(prog="python -m p2ch13.phantom", description=__doc__)
+    add_options(parser, PhantomOptions)
+    options = merge(PhantomOptions, vars(parser.parse_args(sys_argv)))
+    from p2ch13.phantom.dataset import write_phantoms  # imports NumPy and SimpleITK
+
     done = write_phantoms(options.out_dir, options.scans, options.seed, options.num_workers)
     print(f"{done.scans} scans with {done.nodules} nodules, {done.megabytes:.0f} MB, in {done.seconds:.0f} s")
     print(f"Next: python precache.py --data-dir {options.out_dir}")

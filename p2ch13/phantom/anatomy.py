@@ -1,6 +1,6 @@
-"""The chest of one invented patient: body, rib cage, mediastinum, diaphragm, lungs and fissures as signed distances.
+"""The chest of a synthetic patient: body, rib cage, mediastinum, diaphragm, lungs and fissures as signed distances.
 
-Everything is laid out in the frame of a standard chest: x to the patient's left, y to the back, z to the head, in mm,
+Coordinates are those of a standard chest: x to the patient's left, y to the back, z to the head, in mm,
 with the carina at (0, 20, 0). A patient differs from it by a scale along each axis and by smooth random bending.
 """
 
@@ -49,7 +49,7 @@ AIRWAY_RODS = (
     ((-30, 24, -22, 4.5), (-50, 18, -8, 3.5)),  # right upper lobe bronchus
     ((40, 28, -30, 4.5), (52, 14, -18, 3.5)),
 )
-HEART_ELLIPSOIDS = (  # (centre xyz, half axes xyz)
+HEART_ELLIPSOIDS = (  # (center xyz, half axes xyz)
     ((24, -26, -78), (52, 40, 50)),
     ((-20, -16, -72), (30, 30, 42)),
     ((4, 18, -52), (36, 17, 26)),
@@ -58,24 +58,24 @@ HEART_ELLIPSOIDS = (  # (centre xyz, half axes xyz)
 
 @dataclass(frozen=True)
 class Chest:
-    """What was drawn for one patient."""
+    """The random parameters of one patient."""
 
     scale_xyz: tuple[float, float, float]  # patient mm per mm of the standard chest
     fat_mm: float  # thickness of the fat under the skin
-    breast_mm: float  # how far the breasts reach forward; 0 for none
+    breast_mm: float  # extent of the breasts to the front; 0 for none
     dome_z: tuple[float, float]  # top of the right and left half of the diaphragm
     heart_size: float  # 1 is standard
-    septum_mm: float  # half of what lies between the lungs' front tips
+    septum_mm: float  # half the distance between the lungs' front tips
     depth: float  # depth of the chest relative to the standard
     bend_x: WaveField
     bend_y: WaveField
     wall_waves: WaveField  # unevenness of the pleura
     body_waves: WaveField  # unevenness of the skin
     fissure_waves: WaveField
-    plaques: WaveField  # where high, the pleura is thickened
+    plaques: WaveField  # the pleura is thickened where this is high
 
     def half_width_mm(self) -> float:
-        """Half the width of the body at its widest below the shoulders, in patient mm."""
+        """Half the largest width of the body below the shoulders, in patient mm."""
         return self.scale_xyz[0] * (159 + self.fat_mm)
 
     def half_depth_mm(self) -> float:
@@ -83,18 +83,18 @@ class Chest:
         return self.scale_xyz[1] * (91 * self.depth + 24 + 0.7 * self.fat_mm)
 
     def cage_profile(self, z: Coordinate) -> Coordinate:
-        """Size of the rib cage's inside at a height, 1 at its widest, 0 above the apex."""
+        """Compute the relative size of the rib cage at a height: 1 at its widest, 0 above the apex."""
         rise = np.clip((np.asarray(z, np.float32) - CAGE_WIDEST_Z) / (APEX_Z - CAGE_WIDEST_Z), 0, 1)
         return np.sqrt(np.maximum(1 - rise**2.6, 1e-4))
 
     def standard(self, x: Coordinate, y: Coordinate, z: Coordinate) -> tuple[Coordinate, Coordinate, Coordinate]:
-        """The point of the standard chest that a patient's point corresponds to."""
+        """Convert a patient's point to the standard chest."""
         bent_x = x / self.scale_xyz[0] + self.bend_x(x, y, z)
         bent_y = y / self.scale_xyz[1] + self.bend_y(x, y, z)
         return bent_x, bent_y, z / self.scale_xyz[2] + np.zeros_like(bent_x)
 
     def _cage_distance(self, x: Coordinate, y: Coordinate, z: Coordinate) -> Floats:
-        """The cage is two ovals side by side: it bulges beside the breastbone, and far back beside the spine."""
+        """Compute the distance to the cage: two ovals side by side, which bulge beside the sternum and the spine."""
         profile = self.cage_profile(z)
         dy = y - CAGE_Y - 14 * (1 - profile)
         backward = dy / (90 * self.depth)
@@ -109,7 +109,7 @@ class Chest:
     def rod_distance(
         self, rods: tuple[tuple[tuple[float, ...], ...], ...], x: Coordinate, y: Coordinate, z: Coordinate
     ) -> Floats:
-        """Distance to the nearest of some chains of rods."""
+        """Compute the distance to the nearest of several chains of rods."""
         nearest = np.full(np.broadcast_shapes(np.shape(x), np.shape(y), np.shape(z)), 60, np.float32)
         for chain in rods:
             for start, end in pairwise(chain):
@@ -118,7 +118,7 @@ class Chest:
         return nearest
 
     def heart_distance(self, x: Coordinate, y: Coordinate, z: Coordinate) -> Floats:
-        """Distance to the heart muscle and its chambers."""
+        """Compute the distance to the heart muscle and its chambers."""
         nearest = np.full(np.broadcast_shapes(np.shape(x), np.shape(y), np.shape(z)), 60, np.float32)
         for (center_x, center_y, center_z), half_axes in HEART_ELLIPSOIDS:
             a, b, c = (self.heart_size * half for half in half_axes)
@@ -130,14 +130,14 @@ class Chest:
         return nearest
 
     def spine_distance(self, x: Coordinate, y: Coordinate, z: Coordinate) -> Floats:
-        """Distance to the soft tissue around the vertebrae."""
+        """Compute the distance to the soft tissue around the vertebrae."""
         back = y + 6 * (1 - self.cage_profile(z))
         return smooth_union(ellipse_distance(x, back - 64, 20, 19), ellipse_distance(x, back - 108, 29, 24), 14)
 
     def mediastinum_distance(self, x: Coordinate, y: Coordinate, z: Coordinate) -> Floats:
-        """Distance to everything between the lungs: vessels, heart, spine and the fat around them."""
+        """Compute the distance to everything between the lungs: vessels, heart, spine and the fat around them."""
         apical = np.clip((z - 25) / 70, 0, 1)
-        upper = apical * (9 + 24 * np.clip((20 - y) / 50, 0, 1))  # the great vessels lie in front of the windpipe
+        upper = apical * (9 + 24 * np.clip((20 - y) / 50, 0, 1))  # the great vessels are in front of the trachea
         band = np.abs(x + 2) - (self.septum_mm + 9 * np.clip((y + 60) / 60, 0, 1) + upper)
         organs = smooth_union(self.rod_distance(BLOOD_RODS, x, y, z), self.rod_distance(AIRWAY_RODS, x, y, z) - 2, 8)
         organs = smooth_union(organs, self.heart_distance(x, y, z) - 3, 12)
@@ -145,7 +145,7 @@ class Chest:
         return smooth_union(organs, self.spine_distance(x, y, z), 8)
 
     def dome_height(self, x: Coordinate, y: Coordinate) -> Floats:
-        """Height z of the diaphragm above a point; it falls off towards the ribs."""
+        """Compute the height z of the diaphragm; it falls off towards the ribs."""
         domes = []
         for top, center_x in zip(self.dome_z, DOME_X, strict=True):
             away = ((x - center_x) / 72) ** 2 + ((y - 4) / 85) ** 2
@@ -153,23 +153,23 @@ class Chest:
         return np.asarray(np.maximum(*domes), np.float32)
 
     def cage_distance(self, x: Coordinate, y: Coordinate, z: Coordinate) -> Floats:
-        """Distance from the parietal pleura, negative inside the rib cage."""
+        """Compute the distance from the parietal pleura, negative inside the rib cage."""
         distance = self._cage_distance(*self.standard(x, y, z)) + self._unevenness(x, y, z)
         return np.asarray(distance, np.float32)
 
     def _unevenness(self, x: Coordinate, y: Coordinate, z: Coordinate) -> Floats:
-        """How far the pleura stands further in than a smooth one, in mm."""
+        """Compute how many mm the pleura is further inside than a smooth one."""
         return np.asarray(self.wall_waves(x, y, z) + 3 * np.clip(self.plaques(x, y, z) - 1.7, 0, 1), np.float32)
 
     def lung_depth(self, x: Coordinate, y: Coordinate, z: Coordinate) -> Floats:
-        """How deep in lung a point lies, in mm from the nearest border; negative outside the lungs."""
+        """Compute the depth in the lung, in mm from its nearest border; negative outside the lungs."""
         waves = self._unevenness(x, y, z)
         x, y, z = self.standard(x, y, z)
         depth = smooth_union(-self._cage_distance(x, y, z), self.mediastinum_distance(x, y, z), 9) - waves
         return smooth_union(depth, 0.6 * (z - self.dome_height(x, y)), 8)
 
     def fissure_distances(self, x: Coordinate, y: Coordinate, z: Coordinate) -> tuple[Floats, Floats]:
-        """Signed distance from the oblique fissure (positive: lower lobe) and from the right horizontal fissure."""
+        """Compute signed distances from the oblique fissure (positive: lower lobe) and the right horizontal one."""
         waves = self.fissure_waves(x, y, z)
         x, y, z = self.standard(x, y, z)
         oblique = (y - 58 + (42 - z) * 0.86) / 1.32 + waves + 0.002 * (np.abs(x) - 70) ** 2
@@ -177,12 +177,12 @@ class Chest:
         return np.asarray(oblique, np.float32), np.asarray(horizontal, np.float32)
 
     def lobe(self, x: Coordinate, y: Coordinate, z: Coordinate) -> np.ndarray:
-        """Number of the lobe: 0 upper, 1 lower, 2 middle (right only)."""
+        """Return the lobe: 0 upper, 1 lower, 2 middle (right only)."""
         oblique, horizontal = self.fissure_distances(x, y, z)
         return np.where(oblique > 0, 1, np.where((x < 0) & (horizontal < 0), 2, 0))
 
     def body_distance(self, x: Coordinate, y: Coordinate, z: Coordinate) -> Floats:
-        """Distance from the skin, negative inside the body."""
+        """Compute the distance from the skin, negative inside the body."""
         waves = 1.5 * self.body_waves(x, y, z)
         x, y, z = self.standard(x, y, z)
         profile = self.cage_profile(z)
@@ -201,7 +201,7 @@ class Chest:
 
 
 def draw_chest(rng: np.random.Generator) -> Chest:
-    """A patient drawn at random."""
+    """Draw a random patient."""
     size = rng.uniform(0.88, 1.1)
     female = rng.random() < 0.5
     right_dome = rng.uniform(-118, -88)

@@ -1,4 +1,4 @@
-"""Places for candidates.csv: spots on nodules, and spots that only look like one."""
+"""Candidates for candidates.csv: on nodules, and at structures that resemble one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CLEARANCE_MM = 4.0  # between a negative and the surface of the nearest nodule
 
 
 def draw_positives(rng: np.random.Generator, nodules: list[Nodule]) -> Floats:
-    """One to three spots (n, 3) on each nodule: LUNA16 lists some nodules several times, never quite at the centre."""
+    """Draw one to three points (n, 3) on each nodule; LUNA16 lists some nodules several times, off center."""
     spots = []
     for nodule in nodules:
         for _ in range(int(rng.integers(1, 4))):
@@ -25,8 +25,8 @@ def draw_positives(rng: np.random.Generator, nodules: list[Nodule]) -> Floats:
 def draw_hard_negatives(
     rng: np.random.Generator, chest: Chest, grid: Grid, vessels: Branches, nodules: list[Nodule]
 ) -> Floats:
-    """Spots (n, 3) away from nodules: where vessels branch or are cut across, at the pleura, at the hilum, in lung."""
-    anywhere = grid.draw_places(rng, 20000)
+    """Draw points (n, 3) away from nodules: at vessels and their branches, at the pleura, at the hilum, in lung."""
+    anywhere = grid.sample_negatives(rng, 20000)
     depth = chest.lung_depth(*anywhere.T)
     tips = vessels.end[grid.contains(vessels.end)]
     radius = vessels.radius[grid.contains(vessels.end)]

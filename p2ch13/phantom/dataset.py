@@ -1,4 +1,4 @@
-"""Write phantoms as files in the LUNA16 layout, several at a time."""
+"""Write phantoms as files in the LUNA16 layout, in several processes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from p2ch13.phantom.scan import Phantom, make_phantom
-from util.errors import InputError
-from util.files import write_csv, write_whole
-from util.processes import map_in_processes
+from p2ch13.util.errors import InputError
+from p2ch13.util.files import atomic_write, write_csv
+from p2ch13.util.processes import map_in_processes
 
 SCANS_PER_SUBSET = 10
 CSV_NAMES = ("annotations.csv", "annotations_with_malignancy.csv", "candidates.csv")
@@ -24,14 +24,14 @@ MALIGNANCY_COLUMNS = (
     *("bboxLowX", "bboxLowY", "bboxLowZ", "bboxHighX", "bboxHighY", "bboxHighZ", "len_mal_details"),
 )
 CANDIDATE_COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ", "class")
-SUSPICIOUS = 4  # of 1..5; two readers who say so make a nodule malignant, as in the book's file
+SUSPICIOUS = 4  # of 1..5; a nodule so rated by two readers is malignant, as in the book's file
 
 Row = tuple[object, ...]
 
 
 @dataclass(frozen=True)
 class ScanRecord:
-    """What the CSV files say about one scan, and how large it is."""
+    """The CSV rows and the size of one scan."""
 
     nodules: list[Row]  # in MALIGNANCY_COLUMNS
     candidates: list[Row]  # in CANDIDATE_COLUMNS
@@ -40,7 +40,7 @@ class ScanRecord:
 
 @dataclass(frozen=True)
 class Summary:
-    """What was written."""
+    """The written files' counts."""
 
     scans: int
     nodules: int
@@ -49,7 +49,7 @@ class Summary:
 
 
 def series_uid(seed: int, index: int) -> str:
-    """A DICOM UID made from a UUID, under the root 2.25 that the standard sets aside for these."""
+    """Make a DICOM UID from a UUID, under the root 2.25 that the standard reserves for these."""
     return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, f'chest phantom, seed {seed}, scan {index}').int}"
 
 
@@ -61,13 +61,13 @@ def write_phantoms(
     pixels: int | None = None,
     slice_count: int | None = None,
 ) -> Summary:
-    """Write a data set of invented chest CT scans; the files depend on neither `num_workers` nor later scans.
+    """Write a data set of synthetic chest CT scans; a file depends neither on `num_workers` nor on later scans.
 
     Args:
-        out_dir: made if need be; must hold neither scans nor CSV files yet.
+        out_dir: created if missing; must not contain scans or CSV files.
         scan_count: at least 1; ten scans to a subset.
-        num_workers: processes at work, at least 1.
-        pixels, slice_count: a fixed size for all scans; None draws sizes as LUNA16 has them.
+        num_workers: processes, at least 1.
+        pixels, slice_count: a fixed size for all scans; None draws sizes as in LUNA16.
     Raises: InputError if the folder is in use.
     """
     started = time.monotonic()
@@ -85,32 +85,32 @@ def write_phantoms(
 
 
 def check_unused(out_dir: Path) -> None:
-    """Raises: InputError if the folder holds scans or CSV files, which must not be mixed with new ones."""
+    """Raises: InputError if the folder contains scans or CSV files, which must not be mixed with new ones."""
     if out_dir.exists() and not out_dir.is_dir():
-        raise InputError(f"{out_dir}: not a folder; name another one")
+        raise InputError("not a folder; choose another", path=out_dir)
     for pattern in ("*.csv", "*.mhd", "subset*/*.mhd", "subset*/*.raw"):
         found = next(out_dir.glob(pattern), None)
         if found is not None:
-            raise InputError(f"{out_dir}: already holds {found.name}; name another folder, or delete this one")
+            raise InputError(f"already contains {found.name}; choose another folder, or delete this one", path=out_dir)
 
 
 def write_scan(
     out_dir: Path, seed: int, pixels: int | None, slice_count: int | None, index: int
 ) -> tuple[int, ScanRecord]:
-    """Make and write one scan, its header last, so that a header always has its voxels."""
+    """Make and write one scan, its header last, so that no header exists without its voxels."""
     uid = series_uid(seed, index)
     phantom = make_phantom(seed, index, pixels, slice_count)
     folder = out_dir / f"subset{index // SCANS_PER_SUBSET}"
-    with write_whole(folder / f"{uid}.raw") as file:
+    with atomic_write(folder / f"{uid}.raw") as file:
         for image in phantom.hu:
             file.write(image.astype("<i2").tobytes())
-    with write_whole(folder / f"{uid}.mhd") as file:
+    with atomic_write(folder / f"{uid}.mhd") as file:
         file.write(header_text(phantom, f"{uid}.raw").encode())
     return index, ScanRecord(nodule_rows(uid, phantom), candidate_rows(uid, phantom), phantom.hu.nbytes)
 
 
 def header_text(phantom: Phantom, data_name: str) -> str:
-    """A MetaImage header as LUNA16's scans have it."""
+    """Format a MetaImage header as in LUNA16."""
     turn = phantom.direction_xy
     slices, rows, cols = phantom.hu.shape
     fields = {
@@ -132,7 +132,7 @@ def header_text(phantom: Phantom, data_name: str) -> str:
 
 
 def nodule_rows(uid: str, phantom: Phantom) -> list[Row]:
-    """The rows of annotations_with_malignancy.csv for one scan; the first columns are those of annotations.csv."""
+    """Make a scan's rows of annotations_with_malignancy.csv; the first columns are those of annotations.csv."""
     rows: list[Row] = []
     for nodule, center in zip(phantom.nodules, phantom.nodule_xyz, strict=True):
         half = nodule.diameter_mm / 2
@@ -145,6 +145,6 @@ def nodule_rows(uid: str, phantom: Phantom) -> list[Row]:
 
 
 def candidate_rows(uid: str, phantom: Phantom) -> list[Row]:
-    """The rows of candidates.csv for one scan."""
+    """Make a scan's rows of candidates.csv."""
     spots = [(xyz, 1) for xyz in phantom.positive_xyz] + [(xyz, 0) for xyz in phantom.negative_xyz]
     return [(uid, *np.round(xyz, 3).tolist(), is_nodule) for xyz, is_nodule in spots]

@@ -1,4 +1,4 @@
-"""What a nodule detector trips over and no reader annotates: scars, specks, mucus, calcified lymph nodes."""
+"""Structures that resemble nodules and that no reader annotates: scars, specks, calcified lymph nodes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ SPECK_RADIUS_MM = (0.5, 1.0)  # below the 3 mm from which readers annotate
 def draw_lung_places(
     rng: np.random.Generator, chest: Chest, grid: Grid, nearest_mm: float, farthest_mm: float
 ) -> Floats:
-    """Random places (n, 3) of this scan, at some depth in lung."""
-    places = grid.draw_places(rng, 6000)
+    """Draw random points (n, 3) of the scan within a range of depth in the lung."""
+    places = grid.sample_negatives(rng, 6000)
     depth = chest.lung_depth(*places.T)
     return places[(depth > nearest_mm) & (depth < farthest_mm)]
 
 
 def paint_scars(volume: Floats, grid: Grid, chest: Chest, rng: np.random.Generator) -> None:
-    """Thin bands that run from the pleura into the lung, added to a volume of shares (slice, row, col)."""
+    """Add thin bands from the pleura into the lung to a volume of voxel shares (slice, row, col)."""
     starts = draw_lung_places(rng, chest, grid, 0, 3)[: int(rng.integers(0, MAX_SCARS + 1))]
     for start in starts:
         length, width, thickness = rng.uniform(10, 45), rng.uniform(4, 25), rng.uniform(0.4, 1.6)
@@ -42,14 +42,14 @@ def paint_scars(volume: Floats, grid: Grid, chest: Chest, rng: np.random.Generat
 
 
 def paint_specks(volume: Floats, grid: Grid, chest: Chest, rng: np.random.Generator) -> None:
-    """Grains too small to be annotated, like a vessel seen end on, in a volume of shares (slice, row, col)."""
+    """Add grains too small to be annotated to a volume of voxel shares (slice, row, col)."""
     for place in draw_lung_places(rng, chest, grid, 2, 90)[: int(rng.integers(0, MAX_SPECKS + 1))]:
         grain = np.append(place, rng.uniform(*SPECK_RADIUS_MM))
         paint_rod(volume, grid, grain, grain)
 
 
 def paint_lymph_nodes(hu: Floats, grid: Grid, chest: Chest, rng: np.random.Generator) -> None:
-    """Calcified lymph nodes at the hila and beside the trachea, in a volume of HU (slice, row, col)."""
+    """Add calcified lymph nodes at the hila and beside the trachea to a volume of HU (slice, row, col)."""
     if rng.random() < 0.5:
         return
     for _ in range(int(rng.integers(1, MAX_LYMPH_NODES + 1))):

@@ -1,8 +1,7 @@
-"""Building blocks of the phantom: random smooth fields and signed distances, both defined at every point of space.
+"""Random smooth fields and signed distances, defined at every point of space.
 
-All shapes and textures are functions of position, so that no slice spacing or pixel size shows in them. A distance is
-in mm, negative inside a shape. `x`, `y` and `z` broadcast: either lists of points, or one slice as a row, a column and
-a number.
+All shapes and textures are functions of position, independent of slice spacing and pixel size. Distances are in mm,
+negative inside a shape. `x`, `y` and `z` broadcast: lists of points, or one slice as a row, a column and a number.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ Coordinate = Any  # a float, or a float array that broadcasts with the other two
 
 @dataclass(frozen=True)
 class WaveField:
-    """A sum of plane waves in random directions: a smooth random field, everywhere and at any resolution."""
+    """A smooth random field: a sum of plane waves in random directions."""
 
     frequency_xyz: Floats  # (wave, 3) radians per mm
     phase: Floats  # (wave,)
     amplitude: float  # of each wave
 
     def __call__(self, x: Coordinate, y: Coordinate, z: Coordinate) -> Floats:
-        """Values at points (shape of `x`), or on a slice: `x` (1, col), `y` (row, 1), `z` a number -> (row, col)."""
+        """Evaluate at points (shape of `x`), or on a slice: `x` (1, col), `y` (row, 1), `z` a number -> (row, col)."""
         if np.ndim(x) == 1:
             points = np.stack(np.broadcast_arrays(x, y, z), axis=-1).astype(np.float32)
             return np.asarray(self.amplitude * np.cos(points @ self.frequency_xyz.T + self.phase).sum(-1), np.float32)
@@ -41,7 +40,7 @@ class WaveField:
 def draw_waves(
     rng: np.random.Generator, shortest_mm: float, longest_mm: float, deviation: float, wave_count: int = 24
 ) -> WaveField:
-    """A field with wavelengths in the given band and the given standard deviation."""
+    """Draw a field with wavelengths in the given band and the given standard deviation."""
     direction = rng.normal(size=(wave_count, 3))
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
     wavelength = np.exp(rng.uniform(np.log(shortest_mm), np.log(longest_mm), (wave_count, 1)))
@@ -53,19 +52,19 @@ def draw_waves(
 
 
 def coverage(distance: Floats, edge_mm: float) -> Floats:
-    """How much of a voxel lies inside a shape, 0..1, where the shape's edge is `edge_mm` wide."""
+    """Compute the share 0..1 of a voxel inside a shape whose edge is `edge_mm` wide."""
     return np.asarray(np.clip(0.5 - distance / np.float32(edge_mm), 0, 1), np.float32)
 
 
 def ellipse_distance(dx: Coordinate, dy: Coordinate, half_width: Coordinate, half_depth: Coordinate) -> Floats:
-    """Distance to an ellipse around the origin, to first order (exact on its outline)."""
+    """Compute the distance to an ellipse around the origin, to first order (exact on the ellipse)."""
     level = np.sqrt((dx / half_width) ** 2 + (dy / half_depth) ** 2)
     slope = np.sqrt((dx / half_width**2) ** 2 + (dy / half_depth**2) ** 2)
     return np.asarray(level * (level - 1) / np.maximum(slope, 1e-6), np.float32)
 
 
 def capsule_distance(x: Coordinate, y: Coordinate, z: Coordinate, start: Any, end: Any) -> Floats:
-    """Distance to a round rod; `start` and `end` are (x, y, z, radius), the radius changes evenly in between."""
+    """Compute the distance to a round rod; `start` and `end` are (x, y, z, radius), with a linear change of radius."""
     axis = [end[i] - start[i] for i in range(3)]
     dx, dy, dz = x - start[0], y - start[1], z - start[2]
     along = np.clip((dx * axis[0] + dy * axis[1] + dz * axis[2]) / max(sum(a * a for a in axis), 1e-6), 0, 1)
@@ -74,6 +73,6 @@ def capsule_distance(x: Coordinate, y: Coordinate, z: Coordinate, start: Any, en
 
 
 def smooth_union(first: Floats, second: Floats, fillet_mm: float) -> Floats:
-    """Distance to the union of two shapes whose meeting edge is filled with a fillet."""
+    """Compute the distance to the union of two shapes, with a fillet where they meet."""
     share = np.clip(0.5 + 0.5 * (second - first) / fillet_mm, 0, 1)
     return np.asarray(second * (1 - share) + first * share - fillet_mm * share * (1 - share), np.float32)

@@ -1,6 +1,6 @@
-"""The muscles of the chest wall, one by one, with fat between them: sheets around the rib cage and thick bellies.
+"""The muscles of the chest wall, with fat between them: sheets around the rib cage and thick bellies.
 
-Places are in the standard chest. `turn` goes around the cage: 0 at the back, pi in front.
+Coordinates are those of the standard chest. `turn` goes around the cage: 0 at the back, pi in front.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from p2ch13.phantom.fields import Coordinate, Floats, capsule_distance, ellipse_
 
 @dataclass(frozen=True)
 class Sheet:
-    """A muscle that lies around the rib cage like a curved lens."""
+    """A muscle around the rib cage, shaped like a curved lens."""
 
     turn: float  # of its middle
     half_turn: float  # from there to its edges
@@ -45,7 +45,7 @@ UPPER_Z = 30.0
 
 
 def muscle_distance(cage: Floats, x: Coordinate, y: Coordinate, z: float) -> Floats:
-    """Distance to the nearest muscle on one slice; `cage` is the distance from the pleura, both (row, col)."""
+    """Compute the distance to the nearest muscle in a slice; `cage` is that from the pleura, both (row, col)."""
     side = np.abs(x)
     turn = np.arctan2(side, y - CAGE_Y)
     nearest = ellipse_distance(side - 28, y - 109, 29, 18)  # erector spinae
@@ -65,5 +65,5 @@ def muscle_distance(cage: Floats, x: Coordinate, y: Coordinate, z: float) -> Flo
 
 
 def _lens(position: Floats | float) -> Floats:
-    """1 in the middle, 0 from an edge (-1 or 1) on."""
+    """Fade from 1 in the middle to 0 at the edges, -1 and 1, and beyond."""
     return np.asarray(np.sqrt(np.clip(1 - np.square(position), 0, 1)), np.float32)

@@ -1,4 +1,4 @@
-"""Lung nodules: solid, part-solid or ground glass, round, lobed or spiky, alone, on a vessel or on the pleura."""
+"""Lung nodules: solid, part-solid or ground glass; round, lobulated or spiculated; alone, at vessels or the pleura."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ from p2ch13.phantom.vessels import Branches
 
 MIN_DIAMETER_MM, MAX_DIAMETER_MM = 3.2, 32.0
 SITES, SITE_ODDS = ("isolated", "vessel", "pleura", "fissure"), (0.34, 0.3, 0.28, 0.08)
-APART_MM = 25.0  # between the centres of two nodules
-PLACES = 8000  # tried for a nodule
+APART_MM = 25.0  # between the centers of two nodules
+PLACES = 8000  # points tried for a nodule
 SPIKE_STEP_MM = 0.3
 CAVITY_HU = -900
-CENTER_HU = -650  # at least, in the picture, where a nodule is annotated
+CENTER_HU = -650  # minimum in the scan at an annotated center
 TEXTURES = ("solid", "part-solid", "ground-glass")
 
 
 @dataclass(frozen=True)
 class Nodule:
-    """One nodule; all lengths in mm, all positions in the chest's frame."""
+    """One nodule; lengths in mm, positions in the chest's frame."""
 
     center_xyz: Floats  # (3,)
     diameter_mm: float
     stretch_xyz: Floats  # (3,) relative half axes, their product is 1
     texture: str
     solid_hu: float
-    glass_hu: float  # ground glass: lung that still holds some air
+    glass_hu: float  # of ground glass: lung with some air left
     edge_mm: float
     outline: WaveField  # lobes, in units of the radius, over the unit sphere
     grain: WaveField
     spikes: Floats  # (spike, 4) direction and length in mm
     cavity: float  # radius of a hole relative to the nodule's, 0 for none
-    malignancy: tuple[int, ...]  # what four readers would say, 1..5
+    malignancy: tuple[int, ...]  # ratings of four readers, 1..5
 
 
 def draw_diameter(rng: np.random.Generator) -> float:
-    """A diameter distributed as in LUNA16: median 6.4 mm, a quarter above 9.7 mm, a tenth above 15.5 mm."""
+    """Draw a diameter as in LUNA16: median 6.4 mm, a quarter above 9.7 mm, a tenth above 15.5 mm."""
     return float(min(MIN_DIAMETER_MM + np.exp(rng.normal(1.2, 0.95)), MAX_DIAMETER_MM))
 
 
 def draw_nodule(rng: np.random.Generator, center_xyz: Floats, diameter_mm: float) -> Nodule:
-    """A nodule of a given size and place."""
+    """Draw a nodule of a given size and position."""
     texture = str(rng.choice(TEXTURES, p=[0.76, 0.11, 0.13] if diameter_mm > 5 else [0.9, 0.02, 0.08]))
     stretch = np.exp(rng.normal(0, 0.13, 3))
     spiky = texture != "ground-glass" and rng.random() < np.clip((diameter_mm - 3) / 14, 0.05, 0.8)
@@ -73,7 +73,7 @@ def draw_nodule(rng: np.random.Generator, center_xyz: Floats, diameter_mm: float
 
 
 def paint_nodule(hu: Floats, grid: Grid, nodule: Nodule, rng: np.random.Generator) -> None:
-    """Put a nodule into a volume of HU (slice, row, col); what is denser there, a vessel or a rib, stays."""
+    """Add a nodule to a volume of HU (slice, row, col); denser voxels, of vessels and ribs, stay."""
     radius = nodule.diameter_mm / 2
     reach = 1.6 * radius + float(nodule.spikes[:, 3].max(initial=0)) + 2 * nodule.edge_mm
     box = grid.box(nodule.center_xyz - reach, nodule.center_xyz + reach)
@@ -98,12 +98,12 @@ def paint_nodule(hu: Floats, grid: Grid, nodule: Nodule, rng: np.random.Generato
 
 
 def _values(field: WaveField, points: Floats) -> Floats:
-    """A field at points (..., 3) -> (...)."""
+    """Evaluate a field at points (..., 3) -> (...)."""
     return field(*points.reshape(-1, 3).T).reshape(points.shape[:-1])
 
 
 def _tissue_hu(nodule: Nodule, away: Floats, grain: Floats) -> Floats:
-    """What a nodule is made of, in HU: ground glass, solid tissue, or one around the other, and perhaps a hole."""
+    """Compute a nodule's HU: ground glass, solid tissue, or one around the other, with or without a cavity."""
     glass = nodule.glass_hu + 45 * grain
     if nodule.texture == "ground-glass":
         return np.asarray(glass)
@@ -116,7 +116,7 @@ def _tissue_hu(nodule: Nodule, away: Floats, grain: Floats) -> Floats:
 
 
 def _spikes(grid: Grid, nodule: Nodule, rng: np.random.Generator) -> Floats:
-    """Share of each voxel that the spikes fill: thin strands that taper away from the nodule."""
+    """Compute the share of each voxel filled by spicules, which taper away from the nodule."""
     volume = np.zeros(grid.shape, np.float32)
     for *direction, length in nodule.spikes:
         radius = nodule.diameter_mm / 2
@@ -129,9 +129,9 @@ def _spikes(grid: Grid, nodule: Nodule, rng: np.random.Generator) -> Floats:
 
 
 def center_on_tissue(hu: np.ndarray, grid: Grid, nodule: Nodule) -> Nodule:
-    """The nodule with its centre moved to the nearest voxel of the picture that is tissue, if it shows as lung there.
+    """Move the nodule's annotated center to the nearest voxel that appears as tissue in the scan.
 
-    Noise, thick slices and the air in ground glass may hide a centre; a mask grown from it would stay empty.
+    Noise, thick slices and the air in ground glass may hide a center; a mask grown from it would be empty.
     """
     reach = np.maximum(nodule.diameter_mm / 4, grid.spacing_xyz)
     box = grid.box(nodule.center_xyz - reach, nodule.center_xyz + reach)
@@ -147,8 +147,8 @@ def center_on_tissue(hu: np.ndarray, grid: Grid, nodule: Nodule) -> Nodule:
 def choose_sites(
     rng: np.random.Generator, chest: Chest, grid: Grid, vessels: Branches, diameters: list[float]
 ) -> list[Floats]:
-    """A centre (3,) for each nodule, in the lung of this scan, apart from each other."""
-    places = grid.draw_places(rng, PLACES)
+    """Draw a center (3,) for each nodule, in the scan's lung and at a distance from the others."""
+    places = grid.sample_negatives(rng, PLACES)
     depths = chest.lung_depth(*places.T)
     oblique, _ = chest.fissure_distances(*places.T)
     forks = vessels.end[(vessels.radius > 0.5) & grid.contains(vessels.end)]
@@ -166,6 +166,6 @@ def choose_sites(
             fits &= np.abs(oblique) < 0.3 * diameter
         for center in centers:
             fits &= np.linalg.norm(pool - center, axis=1) > APART_MM
-        # In a scan with too little lung for it, a nodule takes the middle of what there is.
+        # A scan with too little lung: use the middle of the lung.
         centers.append(pool[rng.choice(np.flatnonzero(fits))] if fits.any() else places[np.argmax(depths)])
     return centers

@@ -1,4 +1,4 @@
-"""Paint thin lines, rods and blobs into a volume as the share of each voxel that they fill."""
+"""Paint lines, rods and blobs into a volume as the share of each voxel that they fill."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_SUBSLICE_MM = 1.25  # shapes in thicker slices are averaged over several pla
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the voxel centres of a scan lie in the patient's chest, in mm."""
+    """The voxel centers of a scan in the patient's chest, in mm."""
 
     x: Floats  # (col,)
     y: Floats  # (row,)
@@ -26,12 +26,12 @@ class Grid:
 
     @property
     def origin_xyz(self) -> Floats:
-        """Centre of the first voxel in mm."""
+        """Center of the first voxel in mm."""
         return np.array([self.x[0], self.y[0], self.z[0]], np.float32)
 
     @property
     def last_xyz(self) -> Floats:
-        """Centre of the last voxel in mm."""
+        """Center of the last voxel in mm."""
         return np.array([self.x[-1], self.y[-1], self.z[-1]], np.float32)
 
     @property
@@ -40,27 +40,27 @@ class Grid:
         return len(self.z), len(self.y), len(self.x)
 
     def contains(self, points: Floats, margin_mm: float = 0) -> np.ndarray:
-        """Which of some points (n, 3) in mm lie inside the scan -> bool (n,)."""
+        """Return which points (n, 3) in mm lie inside the scan: bool (n,)."""
         low, high = self.origin_xyz - margin_mm, self.last_xyz + margin_mm
         return np.asarray(((points >= low) & (points <= high)).all(axis=1))
 
-    def draw_places(self, rng: np.random.Generator, count: int) -> Floats:
-        """Places (count, 3) in mm anywhere in the scan, at random."""
+    def sample_negatives(self, rng: np.random.Generator, count: int) -> Floats:
+        """Draw random points (count, 3) in mm in the scan."""
         return rng.uniform(self.origin_xyz, self.last_xyz, (count, 3)).astype(np.float32)
 
     def box(self, low_xyz: Floats, high_xyz: Floats) -> tuple[slice, slice, slice]:
-        """The voxels (slice, row, col) between two corners in mm, clipped to the scan; it may be empty."""
+        """Find the voxels (slice, row, col) between two corners in mm, clipped to the scan; may be empty."""
         first = np.floor((low_xyz - self.origin_xyz) / self.spacing_xyz).astype(int)
         last = np.ceil((high_xyz - self.origin_xyz) / self.spacing_xyz).astype(int) + 1
         x, y, z = (slice(max(a, 0), max(b, 0)) for a, b in zip(first, last, strict=True))
         return z, y, x
 
     def part(self, box: tuple[slice, slice, slice]) -> Grid:
-        """The grid of some voxels (slice, row, col); at least two along each axis."""
+        """Return the grid of some voxels (slice, row, col); at least two along each axis."""
         return Grid(self.x[box[2]], self.y[box[1]], self.z[box[0]])
 
     def planes(self, slices: slice) -> tuple[Floats, int]:
-        """Heights to sample within some slices, and how many belong to each slice."""
+        """Return the heights to sample within slices, and their number per slice."""
         thickness = float(self.spacing_xyz[2])
         count = int(np.ceil(thickness / MAX_SUBSLICE_MM))
         offsets = ((np.arange(count) + 0.5) / count - 0.5) * thickness
@@ -68,7 +68,7 @@ class Grid:
 
 
 def splat(volume: Floats, grid: Grid, points: Floats, mm3: Floats) -> None:
-    """Add small amounts of matter, `mm3` (n,) at `points` (n, 3), each shared out among the eight voxels around it."""
+    """Add small amounts of matter, `mm3` (n,) at `points` (n, 3), each distributed to the eight voxels around it."""
     spacing = grid.spacing_xyz
     position = ((points - grid.origin_xyz) / spacing)[:, ::-1]  # (n, 3) as slice, row, col
     inside = ((position >= 0) & (position < np.array(grid.shape) - 1)).all(axis=1)

@@ -1,4 +1,4 @@
-"""One phantom scan: draw a patient and a protocol, paint the chest, take the picture, list nodules and candidates."""
+"""One phantom scan: draw a patient and a protocol, paint the chest, simulate the scanner, list the annotations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from p2ch13.phantom.tissue import AIR_HU, Look, SlicePainter, draw_look, mix
 from p2ch13.phantom.vessels import Branches, airways_along, grow_vessels, join, paint_branches
 
 THICKEST_LINE_PIXELS = 1.3  # vessels with a larger radius are painted as rods
-SHIFT_MM = 150.0  # patients lie anywhere on the table
+SHIFT_MM = 150.0  # of patients on the table
 NODULE_COUNTS, NODULE_COUNT_ODDS = (2, 3, 4, 5, 6, 7, 8), (0.12, 0.2, 0.22, 0.19, 0.13, 0.09, 0.05)
 SOFT_HU = -100  # airway walls, scars, specks
 
@@ -27,13 +27,13 @@ class Phantom:
     """A finished scan, in patient coordinates (mm)."""
 
     hu: np.ndarray  # int16 (slice, row, col)
-    origin_xyz: Floats  # (3,) centre of the first voxel
+    origin_xyz: Floats  # (3,) center of the first voxel
     spacing_xyz: Floats  # (3,)
-    direction_xy: int  # 1, or -1 where x and y run backwards
+    direction_xy: int  # 1, or -1 if x and y are reversed
     nodules: list[Nodule]
     nodule_xyz: Floats  # (nodule, 3)
     positive_xyz: Floats  # (n, 3) on a nodule
-    negative_xyz: Floats  # (n, 3) anywhere else
+    negative_xyz: Floats  # (n, 3) elsewhere
 
 
 def make_phantom(seed: int, index: int, pixels: int | None = None, slice_count: int | None = None) -> Phantom:
@@ -42,7 +42,7 @@ def make_phantom(seed: int, index: int, pixels: int | None = None, slice_count: 
     Args:
         seed: the same for all scans of a data set.
         index: number of the scan, from 0.
-        pixels: rows and cols; None draws them as LUNA16 has them.
+        pixels: rows and cols; None draws them as in LUNA16.
         slice_count: None draws it.
     """
     patient_rng, vessel_rng, nodule_rng, noise_rng = np.random.default_rng([seed, index]).spawn(4)
@@ -84,7 +84,7 @@ def make_phantom(seed: int, index: int, pixels: int | None = None, slice_count: 
 def _paint_chest(
     chest: Chest, look: Look, grid: Grid, arteries: Branches, vessels: Branches, rng: np.random.Generator
 ) -> tuple[Floats, list[Floats]]:
-    """True HU (slice, row, col) without nodules, and for each slice the depth under the skin in mm."""
+    """Compute true HU (slice, row, col) without nodules, and each slice's depth under the skin in mm."""
     painter = SlicePainter(chest, look, grid)
     line_mm = THICKEST_LINE_PIXELS * float(grid.spacing_xyz[0])
     blood, soft, lumen = (np.zeros(grid.shape, np.float32) for _ in range(3))
@@ -101,7 +101,7 @@ def _paint_chest(
         mix(hu, blood[k], look.blood_hu)
         mix(hu, lumen[k] * lung, AIR_HU)
         depths.append(depth.astype(np.float16))
-        blood[k] = hu  # the volume is reused: a slice of vessels is not needed any more
+        blood[k] = hu  # reuse the volume: this slice of vessels is not needed again
     return blood, depths
 
 

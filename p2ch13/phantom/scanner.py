@@ -1,4 +1,4 @@
-"""The scanner: slice positions and pixel size, the reconstruction's blur and noise, field of view, table."""
+"""The scanner: slice positions, pixel size, blur and noise of the reconstruction, field of view, table."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 from p2ch13.phantom.fields import Floats, coverage
 from p2ch13.phantom.painting import Grid
 
-OUTSIDE_HU = -3024  # what some scanners write where they measured nothing
+OUTSIDE_HU = -3024  # of some scanners, outside their field of view
 LOWEST_Z, HIGHEST_Z = -128.0, 100.0  # heights of the chest that scans lie between, mm
-LAST_START_Z = 55.0  # above it, there is little lung left
+LAST_START_Z = 55.0  # there is little lung above
 HU_RANGE = (-1024, 3071)
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How one scan is taken and reconstructed."""
+    """Acquisition and reconstruction of one scan."""
 
     pixels: int  # rows and cols
     pixel_mm: float
@@ -30,14 +30,14 @@ class Protocol:
     noise_hu: float  # standard deviation in the middle of the body
     noise_cutoff: float  # of the noise spectrum, in cycles per pixel
     streaks: float  # share of noise that runs along the broad side of the body, 0..1
-    overlap: float  # correlation of the noise in neighbouring slices, 0..1
+    overlap: float  # correlation of the noise in neighboring slices, 0..1
     round_view: bool  # nothing measured outside a circle
-    flipped: bool  # stored from left to right and from front to back the other way round
+    flipped: bool  # stored with x and y reversed
     table_y: float  # height of the table, chest coordinates, mm
     table_density: float  # of its shell, relative to water
 
     def grid(self) -> Grid:
-        """Voxel centres in the chest's coordinates."""
+        """Voxel centers in the chest's coordinates."""
         pixels = (np.arange(self.pixels) - (self.pixels - 1) / 2) * self.pixel_mm
         slices = self.lowest_z + self.slice_mm * np.arange(self.slice_count)
         x, y, z = self.center_xy[0] + pixels, self.center_xy[1] + pixels, slices
@@ -45,7 +45,7 @@ class Protocol:
 
 
 def draw_protocol(rng: np.random.Generator, pixels: int, slice_count: int, body_xy_mm: tuple[float, float]) -> Protocol:
-    """A scan of a body with the given half width and half depth, drawn at random."""
+    """Draw a random protocol for a body with the given half width and half depth."""
     half_width, half_depth = body_xy_mm
     field_mm = 2 * half_width * rng.uniform(0.84, 1.1)
     pixel_mm = float(np.clip(field_mm / pixels, 0.5 * 512 / pixels, 0.92 * 512 / pixels))
@@ -74,7 +74,7 @@ def draw_protocol(rng: np.random.Generator, pixels: int, slice_count: int, body_
 
 
 class Scanner:
-    """Turns slices of true HU into what a scanner would show."""
+    """Turns slices of true HU into reconstructed ones."""
 
     def __init__(self, protocol: Protocol) -> None:
         self.protocol = protocol
@@ -95,7 +95,7 @@ class Scanner:
         self.unseen = radius > protocol.pixels * protocol.pixel_mm / 2 if protocol.round_view else None
 
     def add_table(self, hu: Floats) -> None:
-        """A hollow table under the patient, and its lower shell."""
+        """Add a hollow table under the patient, and its lower shell."""
         sag = (self.x / 40) ** 2
         for below, share in ((0, 1.0), (7, 0.6), (26, 0.8)):
             line = coverage(np.abs(self.y - self.protocol.table_y - below + sag * (1 - below / 60)) - 0.6, 1.0)

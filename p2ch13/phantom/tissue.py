@@ -1,4 +1,4 @@
-"""What each place of the chest is made of, in HU, slice by slice: air, fat, muscle, bone, blood, organs and lung."""
+"""HU of the chest, slice by slice: air, fat, muscle, bone, blood, organs and lung."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ EDGE_MM = 0.7
 
 @dataclass(frozen=True)
 class Look:
-    """How one patient's tissues look in one scan."""
+    """The HU and textures of one patient's tissues in one scan."""
 
     blood_hu: float  # with or without contrast agent
     lung_hu: float
     lung_slope: float  # HU per mm from front to back
-    dependent_hu: float  # added where blood and collapse gather at the back, next to the pleura
-    emphysema: float  # share of the lung that is destroyed, roughly
-    muscle_mm: float  # how much thicker than the thinnest muscles are
-    marbling: float  # where the strands of fat in muscle begin, in deviations
+    dependent_hu: float  # added at the back, next to the pleura, for blood and collapse
+    emphysema: float  # approximate share of destroyed lung
+    muscle_mm: float  # added to the thinnest muscles
+    marbling: float  # threshold for strands of fat in muscle, in deviations
     spongy_hu: float  # inside of bones
     rib_offset_mm: float
     fissure_hu: float
@@ -49,7 +49,7 @@ class Look:
 
 
 def draw_look(rng: np.random.Generator) -> Look:
-    """A patient's tissues drawn at random."""
+    """Draw a patient's tissues at random."""
     with_contrast = rng.random() < 0.55
     return Look(
         blood_hu=float(rng.uniform(110, 330)) if with_contrast else float(rng.uniform(35, 55)),
@@ -72,7 +72,7 @@ def draw_look(rng: np.random.Generator) -> Look:
 
 
 class SlicePainter:
-    """Paints the slices of one scan, but for the branching vessels and the nodules."""
+    """Paints the slices of one scan, except branching vessels and nodules."""
 
     def __init__(self, chest: Chest, look: Look, grid: Grid) -> None:
         self.chest, self.look, self.grid = chest, look, grid
@@ -88,7 +88,7 @@ class SlicePainter:
         return _stretch(np.ascontiguousarray(_stretch(coarse, rows).T), cols).T
 
     def paint(self, z: float) -> tuple[Floats, Floats, Floats]:
-        """One slice.
+        """Paint one slice.
 
         Returns: HU, share of lung and depth under the skin in mm, each (row, col).
         """
@@ -113,7 +113,7 @@ class SlicePainter:
         return hu
 
     def _paint_wall(self, hu: Floats, body: Floats, cage: Floats, place: tuple[Coordinate, ...]) -> None:
-        """Skin, fat and the muscles of the chest wall."""
+        """Paint skin, fat and the muscles of the chest wall."""
         look = self.look
         strands = look.fat_strands(self.x, self.y, place[2])
         planes = self.refine(look.muscle_planes(*place))
@@ -121,7 +121,7 @@ class SlicePainter:
         x, y, z = self.chest.standard(*place)
         muscle = self.refine(muscle_distance(cage, x, y, float(z.mean())))
         muscle = np.maximum(muscle + 1.5 * planes + 0.5 * strands + 2 - look.muscle_mm, body + 3)
-        marbling = np.clip(strands - look.marbling, 0, 1.5)  # fat between the fibres
+        marbling = np.clip(strands - look.marbling, 0, 1.5)  # fat between the fibers
         mix(hu, coverage(muscle, 1.5), MUSCLE_HU + 6 * strands - 70 * marbling)
         if self.chest.breast_mm:
             glands = (muscle > 3) & (self.y < CAGE_Y - 40) & (body < -6)
@@ -129,7 +129,7 @@ class SlicePainter:
         mix(hu, coverage(np.abs(body + 1) - 1, 0.8), SKIN_HU)
 
     def _paint_bones(self, hu: Floats, cage: Floats, place: tuple[Coordinate, ...]) -> None:
-        """Ribs, spine, sternum, shoulder blades and collar bones: a hard shell around a spongy inside."""
+        """Paint ribs, spine, sternum, shoulder blades and clavicles: a hard shell around a spongy inside."""
         x, y, z = self.chest.standard(*place)
         grain = self.look.bone_grain(self.x, self.y, place[2])
         cage = self.refine(cage)
@@ -146,7 +146,7 @@ class SlicePainter:
         return np.asarray(self.look.spongy_hu + 35 * grain + (CORTEX_HU - self.look.spongy_hu) * shell, np.float32)
 
     def _ribs(self, cage: Floats, x: Floats, y: Floats, z: Floats) -> tuple[Floats, Floats]:
-        """Depth inside the nearest rib in mm, and the share of it that is cartilage."""
+        """Compute the depth in mm inside the nearest rib, and its share of cartilage."""
         turn = np.arctan2(np.abs(x), y - CAGE_Y - 14 * (1 - self.chest.cage_profile(z)))  # 0 at the back, pi in front
         drop = 14 * turn + 55 * (1 - np.cos(0.88 * turn))  # ribs slope down to the front
         along = self.refine(z + drop + self.look.rib_offset_mm)
@@ -168,7 +168,7 @@ class SlicePainter:
         return smooth_union(smooth_union(body, arch, 3), np.minimum(process, wings), 3)
 
     def _girdle(self, x: Floats, y: Floats, z: Floats) -> Floats:
-        """Distance to sternum, shoulder blades and collar bones."""
+        """Compute the distance to sternum, shoulder blades and clavicles."""
         level = float(z.mean())
         profile = self.chest.cage_profile(level)
         front = CAGE_Y + 14 * (1 - profile) - 77 * self.chest.depth * profile
@@ -190,7 +190,7 @@ class SlicePainter:
         return np.asarray(nearest, np.float32)
 
     def _paint_mediastinum(self, hu: Floats, cage: Floats, place: tuple[Coordinate, ...]) -> None:
-        """Fat, heart, large vessels and gullet, wherever they lie between the lungs."""
+        """Paint fat, heart, large vessels and esophagus between the lungs."""
         look, (x, y, z) = self.look, self.chest.standard(*place)
         inside = np.maximum(cage + 2, 8 - self.chest.spine_distance(x, y, z))
         strands = self.refine(look.fat_strands(*place))
@@ -213,7 +213,7 @@ class SlicePainter:
         mix(hu, coverage(airway, EDGE_MM), AIR_HU + 10)
 
     def _paint_abdomen(self, hu: Floats, cage: Floats, place: tuple[Coordinate, ...]) -> None:
-        """Liver, stomach and spleen under the diaphragm."""
+        """Paint liver, stomach and spleen under the diaphragm."""
         x, y, z = self.chest.standard(*place)
         below = np.minimum(self.chest.dome_height(x, y) - z, -cage - 1)
         if below.max() < 0:
@@ -233,7 +233,7 @@ class SlicePainter:
         mix(hu, under * coverage(gas, EDGE_MM), AIR_HU)
 
     def _lung(self, depth: Floats, place: tuple[Coordinate, ...]) -> Floats:
-        """Air-filled tissue: mottled, denser to the back, crossed by fissures, here and there destroyed."""
+        """Paint lung: mottled, denser to the back, crossed by fissures, with emphysema."""
         look = self.look
         coarse = look.coarse_lung(*place) + look.lung_slope * (self.coarse_y - CAGE_Y)
         hu = self.refine(coarse.astype(np.float32)) + look.lung_hu + look.fine_lung(self.x, self.y, place[2])
@@ -253,7 +253,7 @@ class SlicePainter:
 
 
 def mix(hu: Floats, share: Floats, tissue: Floats | float) -> None:
-    """Replace a share (0..1) of what is in each voxel by a tissue."""
+    """Replace a share (0..1) of each voxel by a tissue."""
     rows = np.flatnonzero(share.any(axis=1))
     if len(rows):
         touched = slice(rows[0], rows[-1] + 1)
@@ -262,7 +262,7 @@ def mix(hu: Floats, share: Floats, tissue: Floats | float) -> None:
 
 
 def _stretch(values: Floats, count: int) -> Floats:
-    """Interpolate along the first axis to `count` places, COARSE_STEP to each interval."""
+    """Interpolate along the first axis to `count` points, COARSE_STEP per interval."""
     stretched = np.empty((COARSE_STEP * (len(values) - 1), *values.shape[1:]), np.float32)
     rise = np.diff(values, axis=0) / COARSE_STEP
     for step in range(COARSE_STEP):

@@ -1,8 +1,8 @@
-"""Branching trees of arteries, veins and airways that fill the lungs, ever finer towards the pleura.
+"""Trees of arteries, veins and airways that fill the lungs, finer towards the pleura.
 
-A tree is grown from the places that it must feed: the set of places splits in two along its longest direction, a
-branch goes part of the way to each half, and so on until every place has its own twig. A vessel that feeds n twigs has
-a radius in proportion to n^(1/3.2), near Murray's law (1/3).
+A tree grows toward its target points: they are split in two along their longest direction, a branch goes part of the
+way to each half, and so on until each point has its own twig. The radius of a vessel that feeds n twigs is
+proportional to n^(1/3.2), close to Murray's law (1/3).
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from p2ch13.phantom.anatomy import Chest
 from p2ch13.phantom.fields import Floats
 from p2ch13.phantom.painting import Grid, paint_rod, splat
 
-TWIGS_PER_LITRE = 1700  # of one tree
+TWIGS_PER_LITER = 1700  # of one tree
 TWIG_RADIUS_MM = 0.4
 RADIUS_EXPONENT = 1 / 3.2
 LARGEST_RADIUS_MM = 6.0
-ALONG_DISCOUNT = 0.85  # how much less the length of a group counts than its width when it splits
-UNEVENNESS = 0.8  # how far from the middle a group splits, in deviations
-STRAIGHTNESS = 1.0  # weight of a branch's heading beside the direction of what it feeds
-PLEURA_GAP_MM = 2.5  # the finest vessels next to pleura and fissures are too small to be seen
+ALONG_DISCOUNT = 0.85  # weight of a group's length relative to its width in a split
+UNEVENNESS = 0.8  # distance of a split from the group's middle, in deviations
+STRAIGHTNESS = 1.0  # weight of a branch's heading relative to the direction of its targets
+PLEURA_GAP_MM = 2.5  # vessels nearer to pleura and fissures are too small to be seen
 SMALLEST_PAIRED_MM = 1.9  # radius of the smallest artery whose bronchus can be seen
-PLUGGED_SHARE = 0.02  # of the bronchi are full of mucus
-ADVANCE = 0.68  # share of the way to what it feeds that a branch goes
-EARLIER_FORKS = 0.075  # how much smaller that is with each e-fold of twigs
+PLUGGED_SHARE = 0.02  # of the bronchi, filled with mucus
+ADVANCE = 0.68  # length of a branch relative to the distance of its targets
+EARLIER_FORKS = 0.075  # decrease of `ADVANCE` with each e-fold of twigs
 TAPER = 0.25  # of the radius, along a branch
 PIECES = 3  # straight rods for a curved branch
 LUNG_BOX = ((0, 145), (-95, 115), (-190, 105))  # ends of the left lung along x, y and z, standard chest
-HILA = {  # standard chest: where the tree of either lung starts
+HILA = {  # standard chest: start of each lung's tree
     ("artery", -1): (-42, 20, -22),
     ("artery", 1): (46, 28, -14),
     ("vein", -1): (-38, 14, -48),
@@ -48,29 +48,29 @@ class Branches:
     radius: Floats  # (branch,) mm
 
     def point(self, t: Floats, of: np.ndarray) -> Floats:
-        """Points (n, 3) at parameters `t` (n,) of the branches numbered `of` (n,)."""
+        """Return points (n, 3) at parameters `t` (n,) of the branches with indexes `of` (n,)."""
         t = t[:, None]
         a, b, c = self.start[of], self.control[of], self.end[of]
         return np.asarray((1 - t) ** 2 * a + 2 * t * (1 - t) * b + t**2 * c, np.float32)
 
     def select(self, keep: np.ndarray) -> Branches:
-        """The branches chosen by a mask or by numbers."""
+        """Select branches by a mask or by indexes."""
         return Branches(self.start[keep], self.control[keep], self.end[keep], self.radius[keep])
 
 
 def join(parts: list[Branches]) -> Branches:
-    """All branches of several trees."""
+    """Concatenate the branches of several trees."""
     return Branches(
         *(np.concatenate([getattr(part, name) for part in parts]) for name in ("start", "control", "end", "radius"))
     )
 
 
 def draw_targets(rng: np.random.Generator, chest: Chest, side: int) -> Floats:
-    """Random places (n, 3) in one lung (-1 right, 1 left) at which twigs end."""
-    cell_mm = 100 / TWIGS_PER_LITRE ** (1 / 3)
+    """Draw random ends (n, 3) of twigs in one lung (-1 right, 1 left)."""
+    cell_mm = 100 / TWIGS_PER_LITER ** (1 / 3)
     axes = np.meshgrid(*(np.arange(low, high, cell_mm) for low, high in LUNG_BOX))
     cells = np.stack(axes, axis=-1).reshape(-1, 3)
-    places = cells + rng.uniform(0, cell_mm, cells.shape)  # more even than places drawn one by one
+    places = cells + rng.uniform(0, cell_mm, cells.shape)  # more uniform than points drawn one by one
     points = (places * [side, 1, 1] * chest.scale_xyz).astype(np.float32)
     oblique, horizontal = chest.fissure_distances(*points.T)
     clear = (np.abs(oblique) > PLEURA_GAP_MM) & ((side > 0) | (oblique > 0) | (np.abs(horizontal) > PLEURA_GAP_MM))
@@ -78,7 +78,7 @@ def draw_targets(rng: np.random.Generator, chest: Chest, side: int) -> Floats:
 
 
 def grow_tree(rng: np.random.Generator, root: Floats, targets: Floats, lobe: np.ndarray) -> Branches:
-    """Branches from `root` (3,) to every target (n, 3); targets of one lobe, numbered by `lobe` (n,), share a trunk."""
+    """Grow branches from `root` (3,) to each target (n, 3); targets of one `lobe` (n,) share a trunk."""
     levels: list[Branches] = []
     _, group = np.unique(lobe, return_inverse=True)
     start = np.repeat(root[None].astype(np.float32), group.max(initial=0) + 1, axis=0)
@@ -105,12 +105,12 @@ def _group_mean(values: Floats, group: np.ndarray, count: np.ndarray) -> Floats:
 def _grow_level(
     rng: np.random.Generator, start: Floats, heading: Floats, center: Floats, count: np.ndarray
 ) -> Branches:
-    """One branch from each `start` towards the middle of what it feeds; the last twig goes all the way."""
+    """Make a branch from each `start` toward the mean of its targets; a last twig reaches its target."""
     onward = heading / (np.linalg.norm(heading, axis=1, keepdims=True) + 1e-6)
     distance = np.linalg.norm(center - start, axis=1, keepdims=True)
     course = (center - start) / (distance + 1e-6)
     agreement = np.maximum((course * onward).sum(axis=1, keepdims=True), 0)
-    leaving = agreement * onward + (1 - agreement) * course  # what lies to the side is reached without a loop
+    leaving = agreement * onward + (1 - agreement) * course  # reaches targets to the side without a loop
     course += STRAIGHTNESS * agreement * onward
     course /= np.linalg.norm(course, axis=1, keepdims=True) + 1e-6
     last = (count == 1)[:, None]
@@ -127,9 +127,9 @@ def _grow_level(
 def _split(
     rng: np.random.Generator, offsets: Floats, group: np.ndarray, count: np.ndarray, outward: Floats
 ) -> np.ndarray:
-    """Halve each group, seldom evenly, mostly across its way from the hilum -> 0 or 1 for each target.
+    """Split each group in two, unevenly, mostly across its direction from the hilum -> 0 or 1 for each target.
 
-    Halves that lie side by side let the branches go on at an acute angle and fan out from the hilum, as vessels do.
+    Halves side by side make branches continue at an acute angle and fan out from the hilum, as vessels do.
     """
     onward = (outward / (np.linalg.norm(outward, axis=1, keepdims=True) + 1e-6))[group]
     sideways = offsets - ALONG_DISCOUNT * (offsets * onward).sum(axis=1, keepdims=True) * onward
@@ -143,7 +143,7 @@ def _split(
 
 
 def grow_vessels(rng: np.random.Generator, chest: Chest, kind: str) -> Branches:
-    """The arteries or the veins ("artery", "vein") of both lungs."""
+    """Grow the arteries or veins (kind "artery" or "vein") of both lungs."""
     trees = []
     for side in (-1, 1):
         targets = draw_targets(rng, chest, side)
@@ -183,10 +183,10 @@ def _splat_lines(volume: Floats, grid: Grid, branches: Branches, length: Floats)
 
 
 def airways_along(rng: np.random.Generator, arteries: Branches) -> tuple[Branches, Branches]:
-    """Bronchi beside the larger arteries, twice: with their walls, and the air inside; a few hold mucus instead."""
+    """Make bronchi beside the larger arteries, as walls and as the air inside; a few are filled with mucus."""
     large = arteries.select(arteries.radius > SMALLEST_PAIRED_MM)
     outer = 0.85 * np.minimum(large.radius, 4.5)
-    aside = np.cross(large.end - large.start, np.array([0.3, 0.2, 1.0]))  # any fixed direction keeps neighbours in line
+    aside = np.cross(large.end - large.start, np.array([0.3, 0.2, 1.0]))  # any fixed direction keeps neighbors in line
     aside /= np.linalg.norm(aside, axis=1, keepdims=True) + 1e-6
     shift = (aside * (large.radius + 0.9 * outer)[:, None]).astype(np.float32)
     bronchi = Branches(large.start + shift, large.control + shift, large.end + shift, outer)

@@ -1,3 +1,2 @@
-"""Training: `options`, the command line; `app`, the loop; `run_state`, what a run saves and takes up again; `resume`,
-which run that is; `provenance`, where it comes from; `messages`, what it says at its start and end; `loss_watch`,
-batches whose loss is not finite."""
+"""Training: `app`, one run; `learner`, the model and its step; `loop`, a step, an epoch and a validation as functions;
+`run`, `run_files` and `resume`, the run's state and files."""

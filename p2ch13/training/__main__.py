@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from p2ch13.training.options import parse_config
-from util.errors import run_command
-from util.launch import Launch
-from util.logconf import set_up_logging
+from p2ch13.util.errors import run_command
+from p2ch13.util.launch import Launch
+from p2ch13.util.logconf import set_up_logging
 
 
 def main(sys_argv: Sequence[str] | None = None) -> None:
-    """Train as a command line says. Raises: SystemExit for --help and a mistyped option, else see the app's `main`."""
+    """Train by the options of a command line. Raises: SystemExit for --help and bad options; see the app's `main`."""
     parse_config(sys_argv)  # before torch is imported, which takes seconds
     from p2ch13.training.app import SegmentationTrainingApp
 

@@ -1,56 +1,79 @@
-"""What a run says at its start and at its end, line by line."""
+"""Messages at the start and end of a run."""
 
 from __future__ import annotations
 
+import logging
+import math
+import shlex
+import signal
 from typing import Any
 
-import torch
+from p2ch13.config import NETWORKS
+from p2ch13.data.cache import describe_rebuilt
+from p2ch13.data.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
+from p2ch13.detection.pictures import draw_findings, write_png
+from p2ch13.evaluation.metrics import Scores
+from p2ch13.network.checkpoint import load_checkpoint
+from p2ch13.network.compute import Compute
+from p2ch13.training.graphs import is_compiled
+from p2ch13.training.learner import Learner
+from p2ch13.training.run import RunState
+from p2ch13.util.errors import Stopped
 
-from p2ch13.config import TrainingConfig
-from p2ch13.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
-from p2ch13.metrics import Scores
-from p2ch13.training.run_state import RunState
-from util.launch import Launch
+log = logging.getLogger(__name__)
 
 
-def describe_data(train_ds: TrainingLuna2dSegmentationDataset, val_ds: Luna2dSegmentationDataset) -> list[str]:
-    negative_count = len(val_ds) - val_ds.nodule_slice_count
-    return [
-        *train_ds.ct_cache.labels.notes,
+def log_start(
+    run: RunState, train_ds: TrainingLuna2dSegmentationDataset, val_ds: Luna2dSegmentationDataset, compute: Compute
+) -> None:
+    """Describe the data and the work of a run."""
+    config, negative_count = run.config, len(val_ds) - val_ds.nodule_slice_count
+    for line in train_ds.index.labels.notes:
+        log.info(line)
+    log.info(
         f"Training on {len(train_ds.series_list)} series with {len(train_ds.pos_list)} nodules, validation on "
-        f"{len(val_ds.series_list)} series with {val_ds.nodule_slice_count} slices that hold nodule"
-        f"{f' and {negative_count} that hold none' if negative_count else ''}.",
-    ]
-
-
-def describe_work(
-    config: TrainingConfig, launch: Launch, device: torch.device, dtype: torch.dtype, is_compiled: bool
-) -> list[str]:
-    lines = [
+        f"{len(val_ds.series_list)} series with {val_ds.nodule_slice_count} nodule slices"
+        f"{f' and {negative_count} without nodule' if negative_count else ''}."
+    )
+    log.info(
         f"{config.epochs} epochs of {config.samples_per_epoch:,} samples in batches of {config.batch_size}"
-        f"{'' if launch.is_alone else f' in each of {launch.world_size} processes'}; "
-        f"{str(dtype).removeprefix('torch.')} on {device.type}; "
-        f"augmentation: {', '.join(config.augmentation) or 'none'}."
-    ]
-    if is_compiled:
-        lines.append("The first step compiles the network, which takes half a minute; --compile no does without it.")
-    return lines
+        f"{'' if run.world_size == 1 else f' in each of {run.world_size} processes'}; "
+        f"{compute.dtype_name} on {compute.device.type}; augmentation: {', '.join(config.augmentation) or 'none'}."
+    )
+    if is_compiled(config):
+        log.info("The first step compiles the network, which takes half a minute; --compile no does without it.")
+    if rebuilt_count := train_ds.ct_cache.rebuilt_count + val_ds.ct_cache.rebuilt_count:
+        log.warning(describe_rebuilt(rebuilt_count))
 
 
-def describe_end(run: RunState, best: dict[str, Any] | None) -> list[str]:
-    """Where everything is. Args: best: the best model's checkpoint, if there is one."""
-    lines = ["No best model: in no epoch did it find a pixel of a nodule. More samples or epochs may help."]
-    if best is not None:
+def stopped(run: RunState, signal_number: int, where: str) -> Stopped:
+    """Return the exception that ends a run on a signal, with the command that resumes it."""
+    network = [] if run.config.network in NETWORKS else ["--network", run.config.network]
+    command = shlex.join(["python", "-m", "p2ch13.training", "--resume", str(run.files.last), *network])
+    message = f"Stopped by {signal.Signals(signal_number).name} {where}. To resume: {command}"
+    return Stopped(message, signal_number)
+
+
+def log_end(run: RunState, learner: Learner, val_ds: Luna2dSegmentationDataset) -> None:
+    """Draw the best model's findings, and say where everything is. The learner gets the best model's weights."""
+    best: dict[str, Any] | None = None
+    if run.best_score != -math.inf:
+        best = load_checkpoint(run.files.best)
+        learner.evaluated_model.load_state_dict(best["model_state"])
+        write_png(run.files.figure, draw_findings(val_ds, learner.predict))
+    run.files.forget_launch()
+    if best is None:
+        log.info("No best model: no validation found a pixel of a nodule. More samples or epochs may help.")
+    else:
         scores = Scores.from_dict(best["scores"])
-        lines = [
-            f"Best model, by {run.config.best_metric}: {run.best_path}",
-            f"Its scores, epoch {best['epoch']}: {scores}",
-            *([f"With slices that hold no nodule: {describe_all(scores.of_all)}"] if scores.of_all else []),
-            f"Picture (green: found, orange: missed, red: false alarm): {run.picture_path}",
-        ]
-    return [*lines, f"Curves and pictures: tensorboard --logdir {run.config.runs_dir}"]
+        log.info(f"Best model, by {run.config.best_metric}: {run.files.best}")
+        log.info(f"Its scores, epoch {best['epoch']}: {scores}")
+        if scores.of_all:
+            log.info(f"With slices without nodule: {describe_all(scores.of_all)}")
+        log.info(f"Figure (green: true positive, orange: missed, red: false positive): {run.files.figure}")
+    log.info(f"Curves and figures: tensorboard --logdir {run.config.runs_dir}")
 
 
 def describe_all(scores: Scores) -> str:
-    """The scores of slices with and without nodule."""
+    """Describe the scores of slices with and without nodule."""
     return f"{scores}, F1 of slices {scores.slice_f1:.4f}"

@@ -1,24 +1,29 @@
-"""Which run is gone on with, and with which options."""
+"""The run that `--resume` names, and its options."""
 
 from __future__ import annotations
 
-import re
+import logging
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from p2ch13.checkpoint import load_checkpoint
 from p2ch13.config import TrainingConfig
-from p2ch13.model import UNNAMED_ACTIVATION
-from p2ch13.training.options import check_options, given_options, parse_config, resume_config
-from util.errors import InputError
+from p2ch13.data.index import ScanIndex
+from p2ch13.network.checkpoint import check_allowed, load_checkpoint
+from p2ch13.network.model import UNNAMED_ACTIVATION
+from p2ch13.training.distributed import copy_from_first
+from p2ch13.training.learner import Learner
+from p2ch13.training.options import given_options, parse_config, resume_config
+from p2ch13.training.provenance import renew_fingerprint
+from p2ch13.training.run import RunState, choose_dtype
+from p2ch13.training.run_files import find_last_of_launch, find_latest, is_name_part, models_dir_of
+from p2ch13.util.errors import InputError
 
-LAST = "last.state"
+log = logging.getLogger(__name__)
 
 
 class Settings(NamedTuple):
-    """Options of a run, and the file and content of what it goes on from; None for a new one."""
+    """Options of a run, and the file and content of the state that it resumes from; None for a new run."""
 
     config: TrainingConfig
     path: Path | None = None
@@ -26,51 +31,53 @@ class Settings(NamedTuple):
 
 
 def read_settings(sys_argv: Sequence[str]) -> Settings:
-    """What a command line asks for. Raises: InputError if there is nothing to go on from, or not with these options."""
+    """Read the options of a command line. Raises: InputError for bad options or a state that cannot be resumed."""
     config = parse_config(sys_argv)
+    given = given_options(sys_argv)
     if config.resume is None:
+        check_allowed(Path(given.get("config", "")), config.network, given.get("network"))
         return Settings(config)
-    path = Path(config.resume) if config.resume else find_latest(config)
+    comment = config.comment if config.comment != TrainingConfig.comment else None
+    path = Path(config.resume) if config.resume else find_latest(models_dir_of(config), comment)
     state = load_checkpoint(path)
     if "step" not in state or not isinstance(state.get("config"), dict) or not is_name_part(state.get("time_str")):
-        raise InputError(f"{path}: holds a model, but not what is needed to go on with its training; start a new run")
-    saved = TrainingConfig.from_dict({"activation": UNNAMED_ACTIVATION, **state["config"]})
-    check_options(path, asdict(saved))
-    config = resume_config(saved, given_options(sys_argv))
+        raise InputError("holds a model, but not the state of its training; start a new run", path=path)
+    try:
+        saved = TrainingConfig.from_dict({"activation": UNNAMED_ACTIVATION, **state["config"]})
+    except InputError as error:
+        raise InputError(f"{error}; it is corrupt", path=path, option=error.option) from None
+    check_allowed(path, saved.network, given.get("network"))
+    config = resume_config(saved, given)
     folder = models_dir_of(config)
     if path.parent.resolve() != folder.resolve():
         raise InputError(
-            f"{path}: not in {folder}, where the run keeps its files; say where they are now with --models-dir and "
-            "--tb-prefix"
+            f"not in {folder}, where the run keeps its files; give its folder with --models-dir and --tb-prefix",
+            path=path,
         )
     return Settings(config, path, state)
 
 
-def is_name_part(text: Any) -> bool:
-    """Whether this can be in a file's name, which must not lead elsewhere."""
-    return isinstance(text, str) and re.fullmatch(r"[\w.-]+", text) is not None
+def resume_run(run: RunState, settings: Settings, learner: Learner, index: ScanIndex) -> None:
+    """Resume the run that `--resume` names; or, if torchrun has restarted its processes, theirs.
 
-
-def find_latest(config: TrainingConfig) -> Path:
-    """The last state of the run that was at work last. Raises: InputError if there is none."""
-    folder = models_dir_of(config)
-    named = config.comment if config.comment != TrainingConfig.comment else None
-    paths = find_last_states(folder, named)
-    if not paths:
-        raise InputError(f"{folder}: no run{f' {named}' if named else ''} to go on with; start one without --resume")
-    return paths[0]
-
-
-def models_dir_of(config: TrainingConfig) -> Path:
-    return Path(config.models_dir) / config.tb_prefix
-
-
-def find_last_states(folder: Path, comment: str | None = None) -> list[Path]:
-    """The last states of a folder's runs, of those with a comment if one is named; the newest first."""
-    paths = [path for path in folder.glob(f"seg_*.{LAST}") if comment is None or comment_of(path) == comment]
-    return sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True)
-
-
-def comment_of(path: Path) -> str:
-    """The comment of the run that a last state is of: what follows its date and time, which are joined by a `_`."""
-    return path.name.removesuffix(f".{LAST}").split("_", 3)[-1]
+    Raises: InputError if the state does not fit the data or the number of processes, or is corrupt.
+    """
+    path, state, compute, launch = settings.path, settings.state, learner.compute, learner.launch
+    if last := copy_from_first(find_last_of_launch(run.files.folder, run.launch_id) if launch.is_first else None):
+        path, state = last, copy_from_first(load_checkpoint(last) if launch.is_first else None)
+    if path is not None and state is not None:
+        if state["step"] and not launch.is_alone:
+            raise InputError("this run was stopped by one process in the middle of an epoch", option="--resume")
+        saved, series_list = state["data_fingerprint"], [*run.series["trn"], *run.series["val"]]
+        state["data_fingerprint"] = renew_fingerprint(saved, run.data_fingerprint, index, series_list)
+        run.resume(path, state, learner)
+        compute.dtype = choose_dtype(run.config.precision, state.get("dtype"), compute.dtype)
+        log.info(f"Resuming from {path}: after epoch {state['epoch']}, step {state['step']} of the next")
+        if copy_from_first(launch.is_first and run.files.is_ahead_of(path, state)):
+            if launch.is_first:
+                run.branch_off(path, state)
+            run.best_score, run.validations_since_best = copy_from_first((run.best_score, run.validations_since_best))
+            log.info(f"The run has come further than that since, and keeps its files; these go to {run.files.last}")
+    run.dtype = compute.dtype_name
+    if launch.is_first:
+        run.files.note_launch(run.launch_id)

@@ -1,0 +1,250 @@
+"""Luna2dSegmentationDataset (whole slices) and TrainingLuna2dSegmentationDataset (random crops)."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
+
+import torch
+from torch.utils.data import Dataset
+
+from p2ch13.config import CONTEXT_SLICES_COUNT, Folders, LabelOptions, SamplingOptions
+from p2ch13.data.cache import CtCache
+from p2ch13.data.crop_store import BAR_DELAY_S, Batch, CropStore
+from p2ch13.data.index import split_series
+from p2ch13.data.prepare import precache_command
+from p2ch13.data.sampling import EpochSampler, EpochSamples, choose_negative_slices, find_steps, share_steps
+from p2ch13.labels.candidates import sort_candidates
+from p2ch13.util.errors import InputError
+from p2ch13.util.launch import Launch
+from p2ch13.util.progress import progress_bar
+
+log = logging.getLogger(__name__)
+
+LOADER_BATCH_SIZE = 16  # of a plain `DataLoader`, which does not tell the dataset its own
+SCORED_MARGIN = 16  # rows and cols at each side that a false-positive score skips: the negative is in the middle
+
+# One sample of a `Batch`: (7, row, col), (1, row, col), series UID, index of the slice.
+Sample = tuple[torch.Tensor, torch.Tensor, str, int]
+# Crops, (n, 7, 64, 64), and a mask of the ignored pixels, (n, 1, 64, 64) -> (n,), the larger the harder.
+FalsePositiveScore = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+class Luna2dSegmentationDataset(Dataset[Sample]):
+    """Slices with their context slices and the mask of their nodules.
+
+    Args:
+        val_stride: every `val_stride`-th series, from the first, is for validation; 0 takes all series.
+        is_val_set: True keeps those series, False the others; None, with 0, all.
+        series_uid: only this series.
+        context_slices_count: context slices on either side; beyond the ends the last slice is repeated.
+        full_ct: every slice instead of the nodule slices.
+        folders: the data folder and the cache.
+        labels: how nodules are marked; None: the book's box.
+        slice_spacing_mm: spacing of the context slices, see `Ct.context_indexes`; 0: adjacent slices.
+        negative_slices: slices without nodule per nodule slice, at least `MIN_NEGATIVE_SLICES` of each scan, evenly
+            spread; 0: none.
+    Attributes: `ct_cache` and its `index`; `series_list`; `pos_list`, their nodules, largest first; `sample_list`,
+        series UID and slice of each item; `nodule_slice_count`.
+    Raises: InputError if a folder, file or scan cannot be used or the split leaves no series.
+    """
+
+    def __init__(
+        self,
+        val_stride: int = 0,
+        is_val_set: bool | None = None,
+        series_uid: str | None = None,
+        context_slices_count: int = CONTEXT_SLICES_COUNT,
+        full_ct: bool = False,
+        *,
+        folders: Folders | None = None,
+        labels: LabelOptions | None = None,
+        slice_spacing_mm: float = 0.0,
+        negative_slices: float = 0.0,
+    ) -> None:
+        self.context_slices_count = context_slices_count
+        self.negative_slices = negative_slices
+        self.slice_spacing_mm = slice_spacing_mm
+        self.full_ct = full_ct
+        self.labels = labels or LabelOptions()
+        self.ct_cache = CtCache.open(folders or Folders(), self.labels)
+        self.index = self.ct_cache.index
+        # Split first: labels that skip scans must not change which scans are for validation.
+        chosen = split_series(self.index.all_series, val_stride, is_val_set, series_uid)
+        self.series_list = self.index.keep_labeled(chosen)
+        self.pos_list = sort_candidates([n for uid in self.series_list for n in self.index.nodules[uid]])
+        self.nodule_slice_count = 0
+        self.sample_list = self._find_samples()
+
+    def _find_samples(self) -> list[tuple[str, int]]:
+        samples: list[tuple[str, int]] = []
+        with progress_bar(len(self.series_list), "Finding slices", "scan", delay_s=BAR_DELAY_S) as bar:
+            for series_uid in self.series_list:
+                slice_count, positive_indexes = self.ct_cache.get_ct_sample_size(series_uid)
+                self.nodule_slice_count += len(positive_indexes)
+                slice_ndxs: Sequence[int] = range(slice_count)
+                if not self.full_ct:
+                    negatives = choose_negative_slices(slice_count, positive_indexes, self.negative_slices)
+                    slice_ndxs = sorted([*positive_indexes, *negatives])
+                samples += [(series_uid, ndx) for ndx in slice_ndxs]
+                bar.update()
+        return samples
+
+    def __len__(self) -> int:
+        return len(self.sample_list)
+
+    def __getitem__(self, ndx: int) -> Sample:
+        return self.get_full_slice(*self.sample_list[ndx])
+
+    def get_full_slice(self, series_uid: str, slice_ndx: int) -> Sample:
+        """Read a whole slice, whether or not it is one of the samples."""
+        ct = self.index.get_ct(series_uid)
+        hu = torch.from_numpy(ct.get_slice(slice_ndx, self.context_slices_count, self.slice_spacing_mm)).float()
+        mask = torch.from_numpy(ct.get_slice_mask(slice_ndx)).unsqueeze(0)
+        return hu, mask, series_uid, slice_ndx
+
+    def group_by_series(self, batch_size: int, launch: Launch | None = None) -> list[list[int]]:
+        """Group the indexes of samples into batches of one series each, for `DataLoader(batch_sampler=...)`.
+
+        Scans differ in rows and cols, so slices of two scans may not fit into one tensor. Each process gets whole
+        series, so that it alone reads their scans.
+        """
+        series: defaultdict[str, list[int]] = defaultdict(list)
+        for ndx, (series_uid, _) in enumerate(self.sample_list):
+            series[series_uid].append(ndx)
+        return [
+            ndxs[start : start + batch_size]
+            for ndxs in (launch or Launch()).share(list(series.values()))
+            for start in range(0, len(ndxs), batch_size)
+        ]
+
+
+class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
+    """Random 64x64 windows of the 96x96 crops around nodules and negatives, `samples_per_epoch` of them.
+
+    `CropStore` holds all crops (200 MB for LUNA16's nodules, some 7 GB with negatives and all nodule slices), and
+    `batches` cuts whole batches from it. A plain `DataLoader` works as well; it gets the samples of steps of 16.
+    The seed, the epoch and the samples of a step determine crops and positions (see `EpochSampler`); the number of
+    processes that share a step and where a run was resumed do not.
+
+    Args: those of `Luna2dSegmentationDataset`, and
+        samples_per_epoch: the length.
+        seed: of the samples.
+        device: the device of the batches; it holds the crops if they fit.
+        sampling: which crops there are and how they are drawn.
+    Attributes: `store` and its `crop_list`; `sampler`.
+    Raises: InputError, also if no series has a nodule, or negatives are requested and there are none.
+    """
+
+    def __init__(
+        self,
+        val_stride: int = 0,
+        is_val_set: bool | None = None,
+        series_uid: str | None = None,
+        context_slices_count: int = CONTEXT_SLICES_COUNT,
+        *,
+        samples_per_epoch: int = 300_000,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        sampling: SamplingOptions | None = None,
+        folders: Folders | None = None,
+        labels: LabelOptions | None = None,
+    ) -> None:
+        sampling = sampling or SamplingOptions()
+        split = (val_stride, is_val_set, series_uid, context_slices_count)
+        super().__init__(*split, folders=folders, labels=labels, slice_spacing_mm=sampling.slice_spacing_mm)
+        if not self.pos_list:
+            raise InputError("no training series has a nodule; choose another split", option="--val-stride")
+        self.samples_per_epoch = samples_per_epoch
+        self.epoch_ndx = 0
+        self._warn_if_not_cached(sampling)
+        self.store = CropStore(
+            self.ct_cache,
+            self.series_list,
+            self.pos_list,
+            sampling.crop_choice,
+            context_slices_count,
+            torch.device(device),
+        )
+        self.crop_list = self.store.crop_list
+        self.sampler = EpochSampler(
+            self.store.nodule_crop_counts,
+            [nodule.diameter_mm for nodule in self.pos_list],
+            crop_count=len(self.crop_list),
+            offset_counts=self.store.windows.shape[2:4],
+            samples_per_epoch=samples_per_epoch,
+            seed=seed,
+            device=self.store.windows.device,
+            options=sampling,
+        )
+        self.shuffle_samples()
+
+    def _find_samples(self) -> list[tuple[str, int]]:
+        return []  # samples are cut around nodules: they have no slice of their own
+
+    def _warn_if_not_cached(self, sampling: SamplingOptions) -> None:
+        choice = sampling.crop_choice
+        missing = [uid for uid in self.series_list if not self.ct_cache.is_complete(uid, choice)]
+        if missing:
+            folders = Folders(self.index.data_dir, self.ct_cache.folder)
+            command = precache_command(folders, self.labels, choice, sampling.negatives)
+            log.warning(
+                f"{len(missing)} of {len(self.series_list)} training scans are not cached for these options; reading "
+                f"them now, one at a time. To cache them in several processes: {command}"
+            )
+
+    def shuffle_samples(self, epoch_ndx: int | None = None) -> None:
+        """Begin an epoch, by default the next one: draw other crops and positions."""
+        self.epoch_ndx = self.epoch_ndx + 1 if epoch_ndx is None else epoch_ndx
+        self.__dict__.pop("epoch_samples", None)
+
+    @cached_property
+    def epoch_samples(self) -> EpochSamples:
+        """The samples of this epoch for a plain `DataLoader`."""
+        return self.sampler.draw(self.epoch_ndx, find_steps(len(self), LOADER_BATCH_SIZE, process_count=1))
+
+    def __len__(self) -> int:
+        return self.samples_per_epoch
+
+    def __getitem__(self, ndx: int) -> Sample:
+        if not -len(self) <= ndx < len(self):
+            raise IndexError(f"sample {ndx} of {len(self)}")
+        return self.__getitems__([ndx])[0]
+
+    def __getitems__(self, ndxs: Sequence[int]) -> list[Sample]:
+        """Several samples at once, as a `DataLoader` requests them."""
+        samples = self.epoch_samples
+        ct_slices, masks, series_uids, slice_ndxs = self.store.cut(samples.places[:, ndxs], samples.crop_ndxs[ndxs])
+        return list(zip(ct_slices, masks, series_uids, slice_ndxs.tolist(), strict=True))
+
+    def batches(
+        self,
+        batch_size: int,
+        launch: Launch | None = None,
+        first_step: int = 0,
+        score: FalsePositiveScore | None = None,
+    ) -> Iterator[Batch]:
+        """Yield the epoch's samples in whole batches, from step `first_step` on; the last batch may be smaller.
+
+        Each process gets its share of every step's samples; there must be as many samples as processes.
+
+        Args: score: false-positive score of crops; each negative is cut at the hardest of its candidates.
+        """
+        launch = launch or Launch()
+        samples = self.sampler.draw(self.epoch_ndx, find_steps(len(self), batch_size, launch.world_size))
+        for part in share_steps(len(self), batch_size, launch)[first_step:]:
+            if score is None or self.sampler.candidate_count == 1:
+                yield self.store.cut(samples.places[:, part], samples.crop_ndxs[part])
+            else:
+                places = samples.find_hardest(part, partial(self._score_places, score))
+                yield self.store.cut(places, places[0].cpu().numpy())
+
+    def _score_places(self, score: FalsePositiveScore, places: torch.Tensor) -> torch.Tensor:
+        """Score the middle of crops; the network sees all of them, for the middle's context."""
+        ct_slices, masks = self.store.cut_windows(places)
+        is_ignored = torch.ones_like(masks)
+        middle = (..., slice(SCORED_MARGIN, -SCORED_MARGIN), slice(SCORED_MARGIN, -SCORED_MARGIN))
+        is_ignored[middle] = masks[middle]
+        return score(ct_slices, is_ignored)

@@ -1,0 +1,116 @@
+"""Fill the cache in several processes with what training and validation read."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import time
+from collections.abc import Sequence
+from contextlib import closing
+
+from p2ch13.config import CropChoice, Folders, LabelOptions, PrecacheOptions
+from p2ch13.data.cache import CtCache, describe_rebuilt
+from p2ch13.util.disk import CacheError
+from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
+from p2ch13.util.launch import Launch
+from p2ch13.util.options import as_arguments
+from p2ch13.util.processes import map_in_processes
+
+log = logging.getLogger(__name__)
+
+
+def prepare(options: PrecacheOptions, launch: Launch) -> int:
+    """Cache what training and validation read of every scan on disk.
+
+    Valid entries are read and kept, which takes no longer than the start of a training. The processes of a torchrun
+    share the scans, and each reports on its own.
+    Returns: the exit status, 1 if a scan was skipped because it cannot be read.
+    Raises: InputError if nothing can be cached.
+    """
+    start = time.monotonic()
+    ct_cache, choice = CtCache.open(options.part(Folders), options.part(LabelOptions)), options.crop_choice
+    series_list = launch.share(ct_cache.index.series_list)
+    nodule_count = sum(len(ct_cache.index.nodules[series_uid]) for series_uid in series_list)
+    to_do_count = sum(not ct_cache.is_complete(series_uid, choice) for series_uid in series_list)
+    process = "" if launch.is_alone else f"Process {launch.rank + 1} of {launch.world_size}: "
+    if launch.is_first:
+        for note in ct_cache.index.labels.notes:
+            log.info(note)
+    if to_do_count:
+        candidates = ""
+        if choice.negatives:  # nothing else reads the file of candidates
+            candidates = f", {sum(len(ct_cache.index.non_nodules[uid]) for uid in series_list)} other candidates"
+        log.info(
+            f"{process}{options.data_dir}: {len(series_list)} scans, {to_do_count} of them to be cached; "
+            f"{nodule_count} nodules{candidates}."
+        )
+    worker_count = max(1, options.num_workers // launch.local_world_size)
+    try:
+        rebuilt_count, errors = fill(ct_cache, choice, series_list, min(worker_count, len(series_list)))
+    except KeyboardInterrupt:
+        log.info("Cached entries are kept; start again to continue.")
+        raise
+    if rebuilt_count:
+        log.warning(f"{process}{describe_rebuilt(rebuilt_count)}")
+    if len(errors) == len(series_list) and launch.is_alone:
+        raise errors[0]
+    for error in errors:
+        log.warning(f"Skipped: {one_line(error)}")
+    is_done = not to_do_count and not rebuilt_count
+    done = "Nothing to do" if is_done else f"Cached {to_do_count - len(errors)} scans, skipped {len(errors)}"
+    log.info(
+        f"{process}{done}. {options.cache_dir}: {len(series_list) - len(errors)} scans, {nodule_count} nodules, "
+        f"{ct_cache.volume() / 1e6:.1f} MB. {time.monotonic() - start:.1f} s."
+    )
+    # torchrun takes any other status for a failure and ends all processes, even those at work.
+    return EXIT_SKIPPED if errors and launch.is_alone else EXIT_DONE
+
+
+def fill(
+    ct_cache: CtCache, choice: CropChoice, series_list: Sequence[str], worker_count: int
+) -> tuple[int, list[InputError]]:
+    """Cache the series in worker processes.
+
+    Returns: the number of corrupt entries that were recomputed, including those that `ct_cache` found before; an error
+        for each series that cannot be read, sorted by file.
+    Raises: CacheError.
+    """
+    rebuilt_count = ct_cache.rebuilt_count
+    errors: list[InputError] = []
+    arguments = (ct_cache, choice)
+    calls = map_in_processes(fill_series, series_list, worker_count, "Caching", "scan", start_worker, arguments)
+    with closing(calls) as futures:  # a full disk ends it early
+        for future in futures:
+            try:
+                rebuilt_count += future.result()
+            except CacheError:
+                raise
+            except InputError as error:
+                errors.append(error)
+    return rebuilt_count, sorted(errors, key=str)  # whichever process was first
+
+
+def start_worker(ct_cache: CtCache, choice: CropChoice) -> None:
+    global worker_cache, worker_choice
+    worker_cache, worker_choice = ct_cache, choice
+
+
+def fill_series(series_uid: str) -> int:
+    """Return the number of the series' entries that were corrupt."""
+    before = worker_cache.rebuilt_count
+    worker_cache.fill(series_uid, worker_choice)
+    return worker_cache.rebuilt_count - before
+
+
+worker_cache: CtCache  # of a worker process: opened once, not for each scan
+worker_choice: CropChoice
+
+
+def precache_command(folders: Folders, labels: LabelOptions, choice: CropChoice, negatives: float) -> str:
+    """Return the command that caches all that training with these options reads.
+
+    Args: negatives: their share of the samples.
+    """
+    values = {**vars(folders), **vars(labels), **vars(choice), "negatives": negatives}
+    chosen = {name: value for name, value in values.items() if value != getattr(PrecacheOptions, name)}
+    return shlex.join(["python", "precache.py", *as_arguments(chosen)])

@@ -1,0 +1,136 @@
+"""Output files: masks and probabilities in the scan's geometry, nodules.csv, DICOM Segmentation objects."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from p2ch13 import __version__
+from p2ch13.data.ct import Ct
+from p2ch13.detection.findings import Finding
+from p2ch13.labels.candidates import POSITION_COLUMNS
+from p2ch13.util.errors import InputError
+from p2ch13.util.files import atomic_path, write_csv
+from p2ch13.volumes.formats import check_nifti_length
+
+if TYPE_CHECKING:
+    from highdicom.seg import SegmentDescription
+
+# LUNA16's submission columns, and further ones.
+SIZE_COLUMNS = ("diameter_mm", "volume_mm3", "first_slice", "last_slice", "finding")
+NODULE_COLUMNS = (*POSITION_COLUMNS, "probability", "logit", *SIZE_COLUMNS)
+SERIES_NUMBER_OFFSET = 1000  # from the scan's series number to its segmentation's
+
+
+def write_image(path: Path, voxels: NDArray[Any], ct: Ct) -> None:
+    """Write (index, row, col) with the scan's geometry, compressed, in the format of the path's suffix.
+
+    Raises: InputError if the file cannot be written completely.
+    """
+    image = sitk.GetImageFromArray(voxels)
+    image.SetOrigin(ct.origin_xyz.tolist())
+    image.SetSpacing(ct.vx_size_xyz.tolist())
+    image.SetDirection(ct.direction.ravel().tolist())
+    with atomic_path(path) as unfinished:
+        try:
+            sitk.WriteImage(image, str(unfinished), useCompression=True)
+            if path.name.endswith((".nii", ".nii.gz")):
+                check_nifti_length(unfinished)  # SimpleITK silently truncates NIfTI on a full disk
+        except (RuntimeError, InputError):
+            raise InputError("cannot write all of it; is the disk full? Choose another --output", path=path) from None
+
+
+def write_nodules(path: Path, findings: Iterable[Finding]) -> None:
+    """Write the list of nodules in LUNA16's submission format: centers in mm, patient coordinates.
+
+    Centers and logits are not rounded further, so that the file scores as the findings do.
+    """
+    write_csv(path, NODULE_COLUMNS, map(nodule_row, findings))
+
+
+def nodule_row(finding: Finding) -> list[object]:
+    return [
+        finding.series_uid,
+        *(f"{value:.3f}" for value in finding.center_xyz),
+        repr(finding.probability),  # all digits: many probabilities differ in the last ones alone
+        repr(finding.logit),
+        f"{finding.diameter_mm:.2f}",
+        f"{finding.volume_mm3:.1f}",
+        finding.first_slice,
+        finding.last_slice,
+        finding.number,
+    ]
+
+
+def check_highdicom() -> None:
+    """Raises: InputError if the optional highdicom is not installed."""
+    if find_spec("highdicom") is None:
+        raise InputError("highdicom is not installed; pip install highdicom", option="--dicom-seg")
+
+
+def check_is_dicom(ct: Ct) -> None:
+    """Raises: InputError if the scan is not a DICOM series."""
+    if not ct.header.dicom_files:
+        raise InputError("--dicom-seg is for DICOM series, and this is none; omit it", path=ct.header.path)
+
+
+def write_dicom_segmentation(path: Path, mask: NDArray[np.bool_], ct: Ct) -> None:
+    """Write a mask as one binary segment that refers to the scan's files; an empty mask has all frames.
+
+    Args: mask: (index, row, col).
+    Raises: InputError, naming the scan, if its files lack attributes that the object must repeat.
+    Source: DICOM PS3.3, A.51, segmentation IOD.
+    """
+    from highdicom import UID
+    from highdicom.seg import Segmentation, SegmentationTypeValues
+    from pydicom import dcmread
+
+    slices = [dcmread(file, stop_before_pixels=True) for file in ct.header.dicom_files]
+    try:
+        with warnings.catch_warnings():  # about the format of patients' names
+            warnings.simplefilter("ignore", UserWarning)
+            segmentation = Segmentation(
+                source_images=slices,
+                pixel_array=mask.astype(np.uint8),
+                segmentation_type=SegmentationTypeValues.BINARY,
+                segment_descriptions=[describe_segment()],
+                series_instance_uid=UID(),
+                series_number=int(slices[0].get("SeriesNumber") or 0) + SERIES_NUMBER_OFFSET,
+                series_description="Lung nodules, for research only",
+                sop_instance_uid=UID(),
+                instance_number=1,
+                manufacturer="p2ch13",
+                manufacturer_model_name="p2ch13",
+                software_versions=__version__,
+                device_serial_number="0",
+                omit_empty_frames=bool(mask.any()),
+            )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"--dicom-seg cannot refer to it ({error}); omit it", path=ct.header.path) from None
+    with atomic_path(path) as unfinished:
+        segmentation.save_as(unfinished)
+
+
+def describe_segment() -> SegmentDescription:
+    from highdicom import AlgorithmIdentificationSequence
+    from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
+    from pydicom.sr.codedict import codes
+
+    return SegmentDescription(
+        segment_number=1,
+        segment_label="Lung nodule",
+        segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
+        segmented_property_type=codes.SCT.Nodule,
+        anatomic_regions=[codes.SCT.Lung],
+        algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=AlgorithmIdentificationSequence(
+            name="U-Net", version=__version__, family=codes.DCM.ArtificialIntelligence
+        ),
+    )

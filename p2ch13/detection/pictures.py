@@ -1,0 +1,123 @@
+"""Overlays of masks on slices, written as PNG."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image as PillowImage
+
+from p2ch13.data.datasets import Luna2dSegmentationDataset
+from p2ch13.util.files import atomic_write
+
+LUNG_WINDOW_HU = (-1350.0, 150.0)  # black and white: level -600, width 1500
+FOUND, MISSED, FALSE_POSITIVE = (0, 255, 0), (255, 128, 0), (255, 0, 0)  # green, orange, red
+COLOR_WEIGHT = 0.5
+PNG_LEVEL = 3  # compression; higher levels hardly make files smaller
+Image = NDArray[np.uint8]  # (row, col, 3)
+# (batch, 7, row, col) in HU -> the predicted mask, bool (batch, 1, row, col).
+Predictor = Callable[[torch.Tensor], torch.Tensor]
+
+
+def predict_slice(
+    dataset: Luna2dSegmentationDataset, predict: Predictor, series_uid: str, slice_ndx: int
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return HU, prediction and label of a slice, each (row, col)."""
+    hu, label, *_ = dataset.get_full_slice(series_uid, slice_ndx)
+    return hu[len(hu) // 2].numpy(), predict(hu.unsqueeze(0))[0, 0].cpu().numpy(), label[0].numpy()
+
+
+def draw_overlay(hu: NDArray[Any], is_predicted: NDArray[np.bool_], label: NDArray[np.bool_]) -> Image:
+    """Draw a slice in a lung window: green is true positive, orange missed nodule, red false positive.
+
+    Args: hu, prediction and label of the slice, each (row, col).
+    """
+    black, white = LUNG_WINDOW_HU
+    gray = ((hu - black) * (255 / (white - black))).clip(0, 255).round().astype(np.uint8)
+    image = np.repeat(gray[..., np.newaxis], 3, axis=2)
+    for color, where in (
+        (FOUND, is_predicted & label),
+        (MISSED, ~is_predicted & label),
+        (FALSE_POSITIVE, is_predicted & ~label),
+    ):
+        image[where] = ((1 - COLOR_WEIGHT) * image[where] + COLOR_WEIGHT * np.array(color)).round()
+    return image
+
+
+def draw_findings(dataset: Luna2dSegmentationDataset, predict: Predictor, series_count: int = 4) -> Image:
+    """Draw the largest nodule of each of the first series that have one, in a row each.
+
+    A row shows the overlay of the slice through the nodule's center, then the nodule enlarged, without and with its
+    overlay.
+    """
+    rows = []
+    for series_uid in [uid for uid in dataset.series_list if dataset.index.nodules[uid]][:series_count]:
+        ct = dataset.index.get_ct(series_uid)
+        center = ct.locate(dataset.index.nodules[series_uid][0].center_xyz)
+        ct_slice, is_predicted, label = predict_slice(dataset, predict, series_uid, center.index)
+        overlay = draw_overlay(ct_slice, is_predicted, label)
+        rows.append([overlay, *draw_enlarged(ct_slice, overlay, center.row, center.col)])
+    return stack(rows)
+
+
+def draw_nodules(hu: NDArray[np.int16], labels: NDArray[np.int32], numbers: Sequence[int]) -> Image:
+    """Draw the findings of an unlabeled scan, a row for each as in `draw_findings`, all green.
+
+    Args:
+        hu, labels: (index, row, col), axial slices with rows to the back, such as `to_axial` returns.
+        numbers: the findings' values in `labels`; each is drawn in its largest slice. None: the scan's middle slice.
+    """
+    rows = []
+    for number in numbers:
+        is_nodule = labels == number
+        index = int(is_nodule.sum(axis=(1, 2)).argmax())
+        row, col = (round(float(axis.mean())) for axis in np.nonzero(is_nodule[index]))
+        overlay = draw_overlay(hu[index], labels[index] > 0, labels[index] > 0)
+        rows.append([overlay, *draw_enlarged(hu[index], overlay, row, col)])
+    if not rows:
+        middle = len(hu) // 2
+        rows = [[draw_overlay(hu[middle], labels[middle] > 0, labels[middle] > 0)]]
+    return stack(rows)
+
+
+def draw_enlarged(ct_slice: NDArray[Any], overlay: Image, row: int, col: int) -> list[Image]:
+    """Enlarge the surroundings of a pixel, without and with the overlay."""
+    nothing = np.zeros(ct_slice.shape, dtype=bool)
+    return [enlarge(image, row, col) for image in (draw_overlay(ct_slice, nothing, nothing), overlay)]
+
+
+def stack(rows: Sequence[Sequence[Image]]) -> Image:
+    """Arrange images in rows and cols of equal cells."""
+    height = max(image.shape[0] for row in rows for image in row)
+    width = max(image.shape[1] for row in rows for image in row)
+    return np.concatenate(
+        [np.concatenate([fit(image, height, width) for image in row], axis=1) for row in rows], axis=0
+    )
+
+
+def enlarge(image: Image, row: int, col: int, size: int = 128, factor: int = 4) -> Image:
+    """Enlarge the `size` x `size` pixels around a pixel `factor` times; beyond the image's edge they are black."""
+    padded = np.pad(image, ((size // 2, size // 2), (size // 2, size // 2), (0, 0)))
+    return padded[row : row + size, col : col + size].repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def fit(image: Image, height: int, width: int) -> Image:
+    """Pad an image with black below and to the right."""
+    return np.pad(image, ((0, height - image.shape[0]), (0, width - image.shape[1]), (0, 0)))
+
+
+def encode_png(image: Image) -> bytes:
+    file = io.BytesIO()
+    PillowImage.fromarray(image).save(file, format="PNG", compress_level=PNG_LEVEL)
+    return file.getvalue()
+
+
+def write_png(path: Path, image: Image) -> None:
+    """Write an image as PNG, atomically."""
+    with atomic_write(path) as file:
+        file.write(encode_png(image))

@@ -1,0 +1,222 @@
+"""Prediction: find the input scans, then search one after the other and write its files."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from p2ch13.config import PredictOptions
+from p2ch13.data.ct import Ct
+from p2ch13.detection.findings import Finding
+from p2ch13.detection.outputs import (
+    check_highdicom,
+    check_is_dicom,
+    write_dicom_segmentation,
+    write_image,
+    write_nodules,
+)
+from p2ch13.detection.pictures import draw_nodules, write_png
+from p2ch13.detection.segment import Segmenter, detect, load_segmenter
+from p2ch13.network.compute import choose_threads
+from p2ch13.util.coordinates import to_axial
+from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
+from p2ch13.util.files import make_writable_folder, written_together
+from p2ch13.util.threads import ThreadTuner
+from p2ch13.volumes.dicom import choose_series, has_dicom_magic, list_series
+from p2ch13.volumes.files import SCAN_SUFFIXES, list_scan_files, scan_name
+
+log = logging.getLogger(__name__)
+
+NODULES_FILE = "nodules.csv"
+OVERLAY_COUNT = 4  # most probable findings of a scan that its overlay shows
+
+
+@dataclass(frozen=True)
+class ScanInput:
+    """A scan to search.
+
+    Attributes:
+        path: its file, or the folder of its DICOM series.
+        name: the stem of its output files: the file's name without suffix, or the series UID.
+        series_uid: of a DICOM series; None for a file.
+    """
+
+    path: Path
+    name: str
+    series_uid: str | None = None
+
+
+def predict(options: PredictOptions) -> int:
+    """Search scans for nodules; report and skip those that cannot be read.
+
+    The list of nodules is rewritten after each scan, so that it is complete for the scans that are done.
+    Returns: the exit status, 1 if a scan was skipped.
+    Raises: InputError if the model or the output folder cannot be used, or every scan was skipped.
+    """
+    if options.dicom_seg:
+        check_highdicom()
+    scans, errors = collect_inputs(options)
+    total = len(scans) + len(errors)
+    for error in errors:
+        report_skipped(error, total)
+    model = load_segmenter(options.checkpoint, options.network)
+    make_writable_folder(options.output, "--output")
+    threads = choose_threads(options.threads)
+    findings: list[Finding] = []
+    done_count = 0
+    for scan in scans:
+        try:
+            findings = predict_and_list(scan, model, options, threads, findings)
+        except InputError as error:
+            report_skipped(error, total)
+            errors.append(error)
+            continue
+        done_count += 1
+    if done_count == 0:
+        raise errors[0] if total == 1 else InputError(f"all {total} scans were skipped, see above")
+    report_end(options.output, findings, done_count, len(errors))
+    return EXIT_SKIPPED if errors else EXIT_DONE
+
+
+def collect_inputs(options: PredictOptions) -> tuple[list[ScanInput], list[InputError]]:
+    """Find the scans of the arguments; return an error for each argument or scan that cannot be used."""
+    inputs: list[ScanInput] = []
+    errors: list[InputError] = []
+    output = options.output.resolve()
+    for path in options.scans:
+        if path.is_dir() and path.resolve() == output:
+            raise InputError("also the --output, and masks would be read as scans; choose another", path=path)
+        try:
+            found = find_inputs(path, options.series_uid)
+            inputs += [scan for scan in found if scan.path.resolve() != output]  # not earlier DICOM segmentations
+        except InputError as error:
+            errors.append(error)
+    inputs, duplicates = split_duplicates(inputs)
+    return inputs, errors + duplicates
+
+
+def find_inputs(path: Path, series_uid: str | None = None) -> list[ScanInput]:
+    """Find the scan of a file, or all scans of a folder: its files (or its subset*/), else DICOM series at any depth.
+
+    Args: series_uid: selects the series of DICOM folders; None: each folder's largest.
+    Raises: InputError if there is no scan.
+    """
+    if not path.exists():
+        raise InputError("no such file or folder", path=path)
+    if path.is_file():
+        if has_dicom_magic(path):
+            raise InputError("a single file of a DICOM series; give its folder", path=path)
+        return [ScanInput(path, scan_name(path))]
+    files = list_scan_files(path)
+    if files:
+        return [ScanInput(file, scan_name(file)) for file in files]
+    below = [folder for folder in sorted(path.rglob("*/")) if folder.is_dir() and not folder.name.startswith(".")]
+    inputs = [chosen for folder in (path, *below) for chosen in choose_input(folder, series_uid)]
+    if not inputs:
+        what = f"series {series_uid}" if series_uid else f"scan ({', '.join(SCAN_SUFFIXES)}, DICOM)"
+        raise InputError(f"no {what} in this folder", path=path)
+    return inputs
+
+
+def choose_input(folder: Path, series_uid: str | None) -> Iterator[ScanInput]:
+    series = list_series(folder)
+    if not series or (series_uid is not None and series_uid not in series):
+        return
+    chosen, files = choose_series(folder, series_uid)
+    if series_uid is None and len(series) > 1:
+        log.info(
+            f"{folder}: {len(series)} DICOM series; using the largest, {chosen} with {len(files)} slices. "
+            "--series-uid selects another."
+        )
+    yield ScanInput(folder, chosen, chosen)
+
+
+def split_duplicates(inputs: list[ScanInput]) -> tuple[list[ScanInput], list[InputError]]:
+    """Keep the first input of each name; return an error for each other one, which would overwrite its files."""
+    first: dict[str, ScanInput] = {}
+    errors = []
+    for scan in inputs:
+        if scan.name in first:
+            other = first[scan.name].path
+            errors.append(InputError(f"the same name as {other}; rename it, or use another --output", path=scan.path))
+        else:
+            first[scan.name] = scan
+    return list(first.values()), errors
+
+
+def predict_and_list(
+    scan: ScanInput, model: Segmenter, options: PredictOptions, threads: ThreadTuner, findings: Sequence[Finding]
+) -> list[Finding]:
+    """Search one scan; its files and the list of nodules appear together, or not at all if anything fails.
+
+    Args: findings: those of the earlier scans. Returns: those and this scan's.
+    Raises: InputError, naming the scan, if it cannot be used.
+    """
+    start = time.monotonic()
+    with written_together(options.output, scan.name) as folder:
+        found = predict_scan(scan, model, replace(options, output=folder), threads)
+        listed = [*findings, *found]
+        write_nodules(folder / NODULES_FILE, listed)
+    mask_path = output_path(options, scan, f"mask.{options.format}")
+    log.info(f"{scan.path}: {describe(found)}; {time.monotonic() - start:.0f} s. {mask_path}")
+    return listed
+
+
+def predict_scan(scan: ScanInput, model: Segmenter, options: PredictOptions, threads: ThreadTuner) -> list[Finding]:
+    """Search one scan and write its files. Raises: InputError, naming the scan, if it cannot be used."""
+    ct = Ct(scan.path, series_uid=scan.series_uid)
+    if options.dicom_seg:
+        check_is_dicom(ct)
+    logits, labels, findings = detect(ct, model, **options.detection, show_progress=True, threads=threads)
+    if options.probability:
+        write_image(output_path(options, scan, f"probability.{options.format}"), as_probabilities(logits), ct)
+    write_image(output_path(options, scan, f"mask.{options.format}"), (labels > 0).astype(np.uint8), ct)
+    if options.dicom_seg:
+        write_dicom_segmentation(output_path(options, scan, "seg.dcm"), labels > 0, ct)
+    draw_scan(output_path(options, scan, "overlay.png"), ct, labels, findings)
+    return findings
+
+
+def as_probabilities(logits: NDArray[np.float16]) -> NDArray[np.float32]:
+    """(index, row, col), each 0..1."""
+    return torch.from_numpy(logits).float().sigmoid().numpy()
+
+
+def output_path(options: PredictOptions, scan: ScanInput, ending: str) -> Path:
+    return options.output / f"{scan.name}_{ending}"
+
+
+def draw_scan(path: Path, ct: Ct, labels: NDArray[np.int32], findings: Sequence[Finding]) -> None:
+    numbers = [finding.number for finding in findings[:OVERLAY_COUNT]]
+    write_png(path, draw_nodules(to_axial(ct.hu, ct.direction), to_axial(labels, ct.direction), numbers))
+
+
+def describe(findings: Sequence[Finding]) -> str:
+    if not findings:
+        return "no findings"
+    largest = max(findings, key=lambda finding: finding.volume_mm3)
+    return (
+        f"{len(findings)} findings, the largest {largest.diameter_mm:.1f} mm in slices {largest.first_slice} to "
+        f"{largest.last_slice} (probability {largest.probability:.2f})"
+    )
+
+
+def report_skipped(error: InputError, total: int) -> None:
+    """The error of a single scan ends the command instead."""
+    if total > 1:
+        log.warning(f"Skipped: {one_line(error)}")
+
+
+def report_end(output: Path, findings: Sequence[Finding], done_count: int, skipped_count: int) -> None:
+    skipped = f", {skipped_count} skipped" if skipped_count else ""
+    scans = f"{done_count} scan{'' if done_count == 1 else 's'}"
+    log.info(f"{len(findings)} findings in {scans}{skipped}: {output / NODULES_FILE}")
+    log.info(f"Overlays of the most probable findings: {output}/*_overlay.png.")
+    log.info("To see all findings, open a scan and its mask in 3D Slicer or ITK-SNAP.")

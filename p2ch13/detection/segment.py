@@ -1,0 +1,232 @@
+"""Whole-scan segmentation: a logit of each voxel, and the nodules in the map."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from numpy.typing import NDArray
+
+from p2ch13.config import CONTEXT_SLICES_COUNT, HU_MAX, HU_MIN, MIN_DIAMETER_MM, NODULE_THRESHOLD
+from p2ch13.data.ct import Ct, cut_slab, find_slice_step, repeat_ends
+from p2ch13.detection.findings import Finding, find_nodules
+from p2ch13.network.checkpoint import load_model
+from p2ch13.network.compute import autocast, get_device, get_dtype, get_slice_batch_size
+from p2ch13.network.model import SegmentationNetwork
+from p2ch13.util.boxes import Box
+from p2ch13.util.coordinates import axial_vx_size, to_axial
+from p2ch13.util.errors import InputError
+from p2ch13.util.launch import Launch
+from p2ch13.util.logits import to_logit
+from p2ch13.util.progress import progress_bar
+from p2ch13.util.threads import ThreadTuner
+from p2ch13.volumes.files import read_ahead
+from p2ch13.volumes.lungs import find_lungs
+
+log = logging.getLogger(__name__)
+
+LOWEST_THRESHOLD = 0.01  # probability; lower values stay as the network gives them, unless a threshold is lower
+FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3))  # of (batch, channel, row, col)
+
+
+class Segmenter(Protocol):
+    """A network that gives slices their logits: a `SegmentationNetwork`, or any object with these attributes.
+
+    Attributes:
+        slice_spacing_mm: spacing of its input slices; 0: adjacent slices.
+        size_multiple: the block size in which it combines rows and cols.
+        receptive_field: width in pixels of the square of input that an output pixel depends on.
+        device: the device of its weights.
+    """
+
+    slice_spacing_mm: float
+    size_multiple: int
+    receptive_field: int
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def eval(self) -> object: ...
+
+    def logits(self, input_batch: torch.Tensor) -> torch.Tensor:
+        """(batch, 7, row, col) in HU -> (batch, 1, row, col), float32."""
+
+
+class Detection(NamedTuple):
+    """The nodules detected in a scan.
+
+    Attributes:
+        logits: (index, row, col), float16, -inf outside the searched box; for display, in half the memory. Labels and
+            scores are computed before rounding.
+        labels: (index, row, col), the finding's number of each voxel, 0 for none.
+        findings: by falling logit.
+    """
+
+    logits: NDArray[np.float16]
+    labels: NDArray[np.int32]
+    findings: list[Finding]
+
+
+def load_segmenter(checkpoint: Path, network: str | None = None) -> SegmentationNetwork:
+    """Load the model of a checkpoint onto this process's device.
+
+    Args: network: see `load_model`.
+    Raises: InputError if the file cannot be read, or its model does not map context slices to one logit per pixel.
+    """
+    model = load_model(checkpoint, network)
+    channel_count, class_count = model.in_channels, model.n_classes
+    slice_count = 2 * CONTEXT_SLICES_COUNT + 1
+    if channel_count != slice_count or class_count != 1:
+        message = f"the model has {channel_count} slices and {class_count} classes; {slice_count} and 1 are needed"
+        raise InputError(message, path=checkpoint)
+    if not model.has_padding:
+        raise InputError("a model without padding marks less than a slice; train one with padding", path=checkpoint)
+    return model.to(get_device(Launch()))
+
+
+def detect(
+    ct: Ct,
+    model: Segmenter,
+    threshold: float = NODULE_THRESHOLD,
+    min_diameter_mm: float = MIN_DIAMETER_MM,
+    **search: Any,
+) -> Detection:
+    """Find the nodules of a scan. Args, Raises: see `find_nodules`; `search`: keyword arguments of `segment`."""
+    logits = segment(ct, model, lowest_threshold=min(threshold, LOWEST_THRESHOLD), **search)
+    labels, findings = find_nodules(ct, logits, threshold, min_diameter_mm)
+    return Detection(logits.astype(np.float16), labels, findings)
+
+
+def segment(
+    ct: Ct,
+    model: Segmenter,
+    *,
+    lung_mask: bool = True,
+    tta: bool = False,
+    precision: str = "auto",
+    show_progress: bool = False,
+    lowest_threshold: float = LOWEST_THRESHOLD,
+    threads: ThreadTuner | None = None,
+) -> NDArray[np.float32]:
+    """Compute the logit of each voxel of a scan.
+
+    The network sees axial slices, rows to the patient's back, whatever the scan's orientation.
+
+    Args:
+        model: a network, such as `load_segmenter` returns.
+        lung_mask: search the box around the lungs, and keep components that touch them: a voxel outside the lungs gets
+            the highest value at which it is connected to a voxel inside, so that at any threshold components that
+            touch lung stay whole and others vanish. Without lungs, the whole scan is searched.
+        tta: average the logits of the slices as they are, with rows flipped, cols flipped, and both.
+        precision: see `compute.get_dtype`.
+        show_progress: show a progress bar.
+        lowest_threshold: the lowest probability for which `lung_mask` holds.
+        threads: tunes the number of threads; None keeps it.
+    Returns: (index, row, col), shaped like `ct.hu`; -inf outside the box.
+    Raises: InputError, naming the file, if the scan cannot be read or is constant, or a logit is not finite.
+    """
+    read_ahead(ct.header, 0, ct.shape_irc[0] - 1)
+    hu = to_axial(ct.hu, ct.direction)
+    if hu.min() == hu.max():
+        raise InputError(f"every voxel is {hu.min()} HU; export the scan again", path=ct.header.path)
+    vx_size_xyz = axial_vx_size(ct.vx_size_xyz, ct.direction)
+    step = find_slice_step(vx_size_xyz[2], model.slice_spacing_mm)
+    lungs = find_lungs(hu, vx_size_xyz) if lung_mask else None
+    if lung_mask and lungs is None:
+        log.warning(f"{ct.header.path}: no lungs found; searching the whole scan. Is it a chest CT in HU?")
+    margin = model.receptive_field // 2
+    box = whole_box(hu.shape) if lungs is None else find_lung_box(lungs, margin, model.size_multiple)
+
+    logits = np.full(ct.shape_irc, -np.inf, dtype=np.float32)
+    in_box = to_axial(logits, ct.direction)[box]  # a view
+    model.eval()
+    with progress_bar(len(in_box), f"Segmenting {ct.series_uid[-20:]}", "slice", show_progress) as bar:
+        start = 0
+        for slice_logits in predict_slices(hu, box, step, model, tta, precision, threads):
+            if not np.isfinite(slice_logits).all():
+                raise InputError("the model gives NaN; try --precision fp32, or another model", path=ct.header.path)
+            in_box[start : start + len(slice_logits)] = slice_logits
+            start += len(slice_logits)
+            bar.update(len(slice_logits))
+    if lungs is not None:
+        reconstruct_from_lungs(in_box, lungs[box], to_logit(lowest_threshold))
+    return logits
+
+
+def whole_box(shape: tuple[int, ...]) -> Box:
+    index, rows, cols = (slice(0, size) for size in shape)
+    return index, rows, cols
+
+
+def find_lung_box(lungs: NDArray[np.bool_], margin: int, size_multiple: int) -> Box:
+    """Find the box around the lungs, one slice larger at either end, with the margin that logits in it depend on.
+
+    Args: margin: pixels, half of the network's receptive field; size_multiple: the network's, see `Segmenter`. The box
+        is aligned with the network's blocks in a whole slice, so that the same pixels are combined.
+    """
+    slices, rows, cols = (np.flatnonzero(lungs.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1)))
+    return (
+        slice(max(int(slices[0]) - 1, 0), min(int(slices[-1]) + 2, len(lungs))),
+        with_margin(int(rows[0]), int(rows[-1]) + 1, lungs.shape[1], margin, size_multiple),
+        with_margin(int(cols[0]), int(cols[-1]) + 1, lungs.shape[2], margin, size_multiple),
+    )
+
+
+def with_margin(start: int, stop: int, size: int, margin: int, multiple: int) -> slice:
+    start, stop = start - margin, stop + margin
+    return slice(max(start - start % multiple, 0), min(stop + -stop % multiple, size))
+
+
+@torch.inference_mode()
+def predict_slices(
+    hu: NDArray[np.int16],
+    box: Box,
+    step: int,
+    model: Segmenter,
+    tta: bool,
+    precision: str,
+    threads: ThreadTuner | None = None,
+) -> Iterator[NDArray[np.float32]]:
+    """Yield the logits of the box's slices in batches, (slice, row, col).
+
+    Args: step: distance of the context slices, in slices.
+    """
+    device = model.device
+    dtype = get_dtype(precision, device)
+    index, rows, cols = box
+    batch_size = get_slice_batch_size(device)
+    for start in range(index.start, index.stop, batch_size):
+        stop = min(start + batch_size, index.stop)
+        margin = step * CONTEXT_SLICES_COUNT
+        slab = cut_slab(hu, repeat_ends(range(start - margin, stop + margin), len(hu)), rows, cols)
+        slab.clip(HU_MIN, HU_MAX, out=slab)
+        windows = torch.from_numpy(slab).to(device).unfold(0, 2 * margin + 1, 1)[..., ::step]
+        # (slice, 7, row, col), in the memory format that convolutions are fastest in
+        ct_slices = windows.permute(0, 3, 1, 2).float().contiguous(memory_format=torch.channels_last)
+        with threads.measuring(ct_slices.numel()) if threads else nullcontext(), autocast(device, dtype):
+            logits = predict_flipped(model, ct_slices) if tta else model.logits(ct_slices)
+        yield logits[:, 0].float().cpu().numpy()
+
+
+def predict_flipped(model: Segmenter, ct_slices: torch.Tensor) -> torch.Tensor:
+    """Average the logits over flips of the input, each flipped back."""
+    return torch.stack([model.logits(ct_slices.flip(dims)).flip(dims) for dims in FLIPS]).mean(dim=0)
+
+
+def reconstruct_from_lungs(logits: NDArray[np.float32], lungs: NDArray[np.bool_], floor: float) -> None:
+    """Lower logits outside the lungs, in place, to the highest value at which they are connected to lung.
+
+    Args: floor: lower values are kept: sorting them takes most of the time and changes no component above the floor.
+    Source: morphological reconstruction by dilation; Vincent (1993), https://doi.org/10.1109/83.217222
+    """
+    raised = np.maximum(logits, np.float32(floor))
+    marker = np.where(lungs, raised, np.float32(floor))
+    marker_image, image = (sitk.GetImageFromArray(array) for array in (marker, raised))
+    reached = sitk.ReconstructionByDilation(marker_image, image, fullyConnected=True)
+    np.minimum(logits, sitk.GetArrayViewFromImage(reached), out=logits)

@@ -1,0 +1,44 @@
+"""Score a model, or masks or findings of any other program, on whole scans."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from p2ch13.config import OF_CHECKPOINT, EvaluationOptions, LabelOptions, make_parser
+from p2ch13.util.errors import run_command
+from p2ch13.util.launch import Launch
+from p2ch13.util.logconf import set_up_logging
+from p2ch13.util.options import add_options, list_options, merge
+
+
+def main(sys_argv: Sequence[str] | None = None) -> int:
+    """Score what a command line names. Returns: the exit status, 1 if a scan was skipped because it cannot be read.
+
+    Raises: SystemExit for --help and a mistyped option, InputError for what cannot be used.
+    """
+    options = parse_options(sys_argv)
+    from p2ch13.evaluation.pipeline import evaluate  # imports torch, which takes seconds
+
+    set_up_logging(Launch())
+    return evaluate(options)
+
+
+def parse_options(sys_argv: Sequence[str] | None = None) -> EvaluationOptions:
+    parser = make_parser(EvaluationOptions, "python -m p2ch13.evaluate", __doc__)
+    add_options(parser, LabelOptions, default=OF_CHECKPOINT)
+    given = vars(parser.parse_args(sys_argv))
+    changes = {name: given.pop(name) for name in list_options(LabelOptions) if name in given}
+    subject = given.get("checkpoint") or given.get("mask") or given.get("findings")
+    if subject is None:
+        parser.error("say what to score: --checkpoint, --mask or --findings")
+    if "checkpoint" not in given:
+        given.setdefault("min_diameter", 0.0)
+    elif "mask" in given or "findings" in given:
+        parser.error("--checkpoint makes masks and findings of its own: no --mask and no --findings with it")
+    given.setdefault("output", Path("data/evaluation") / subject.resolve().name.removesuffix(subject.suffix))
+    return merge(EvaluationOptions, given, {"label_changes": changes})
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,119 @@
+"""Input files of an evaluation: other programs' masks and findings, excluded findings, series lists."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from p2ch13.data.ct import Ct
+from p2ch13.detection.findings import Finding
+from p2ch13.labels.candidates import (
+    POSITION_COLUMNS,
+    CandidateInfoTuple,
+    group_by_series,
+    open_text,
+    parse_center,
+    parse_number,
+    read_excluded,
+    read_table,
+)
+from p2ch13.util.errors import InputError
+from p2ch13.volumes.files import SCAN_SUFFIXES, read_header, read_voxels
+
+MASK_ENDINGS = tuple(f"{ending}{suffix}" for ending in ("", "_mask") for suffix in SCAN_SUFFIXES)
+SERIES_COLUMN = POSITION_COLUMNS[0]
+TOLERANCES = {"origin": 0.01, "voxel size": 0.001, "direction": 0.001}  # mm, mm, 1; NIfTI keeps float32
+
+
+def find_mask(mask_dir: Path, series_uid: str) -> Path:
+    """Find `<series_uid>.nii.gz` or `<series_uid>_mask.nii.gz`, or one in another format of scans.
+
+    Raises: InputError if there is none.
+    """
+    paths = [mask_dir / f"{series_uid}{ending}" for ending in MASK_ENDINGS]
+    found = next((path for path in paths if path.is_file()), None)
+    if found is None:
+        raise InputError("no such file; --mask needs one for each scan", path=mask_dir / f"{series_uid}_mask.nii.gz")
+    return found
+
+
+def read_mask(path: Path, ct: Ct) -> NDArray[np.bool_]:
+    """Read a mask of this scan, (index, row, col): values above 0, after rounding.
+
+    Raises: InputError, naming the file, if it cannot be read or its geometry is not the scan's.
+    """
+    header = read_header(path)
+    if header.shape_irc != ct.shape_irc:
+        raise unlike_scan(path, "size", header.shape_irc, ct.shape_irc)
+    geometry: dict[str, tuple[ArrayLike, ArrayLike]] = {
+        "origin": (header.origin_xyz, ct.origin_xyz),
+        "voxel size": (header.vx_size_xyz, ct.vx_size_xyz),
+        "direction": (header.direction, ct.direction),
+    }
+    for name, (of_mask, of_scan) in geometry.items():
+        if not np.allclose(of_mask, of_scan, rtol=0, atol=TOLERANCES[name]):
+            raise unlike_scan(path, name, np.asarray(of_mask).tolist(), np.asarray(of_scan).tolist())
+    mask: NDArray[np.bool_] = read_voxels(header) > 0
+    return mask
+
+
+def unlike_scan(path: Path, name: str, of_mask: object, of_scan: object) -> InputError:
+    return InputError(f"its {name} is {of_mask}, the scan's {of_scan}; save it with the scan's geometry", path=path)
+
+
+def read_findings(csv_path: Path) -> dict[str, list[Finding]]:
+    """Read findings by series UID, from LUNA16's submission columns and an optional column `logit`.
+
+    The logit ranks the findings, or else the probability, which may be any finite number. Other columns are ignored.
+    Raises: InputError, naming file and line.
+    """
+
+    def parse(row: Mapping[str, str]) -> Finding:
+        return Finding(
+            series_uid=row["seriesuid"],
+            number=0,
+            center_xyz=parse_center(row),
+            logit=parse_number(row["logit"]) if "logit" in row else math.nan,
+            probability=parse_number(row["probability"]),
+            diameter_mm=math.nan,
+            volume_mm3=math.nan,
+            first_slice=-1,
+            last_slice=-1,
+        )
+
+    findings: defaultdict[str, list[Finding]] = defaultdict(list)
+    for finding in read_table(csv_path, (*POSITION_COLUMNS, "probability"), parse):
+        findings[finding.series_uid].append(finding)
+    return dict(findings)
+
+
+def read_excluded_by_series(csv_path: Path | None) -> dict[str, list[CandidateInfoTuple]]:
+    """Read the excluded findings by series UID; none without a file."""
+    return group_by_series(read_excluded(csv_path)) if csv_path else {}
+
+
+def read_series_file(path: Path) -> list[str]:
+    """Read a list of series UIDs such as LUNA16's seriesuids.csv: one a line, below an optional header `seriesuid`.
+
+    Raises: InputError, naming file and line, for a repeated UID or a line of several fields; naming the file, if it has
+        no UID.
+    """
+    lines: dict[str, int] = {}
+    with open_text(path) as file:
+        for number, line in enumerate(file, start=1):
+            series_uid = line.strip()
+            if not series_uid or (not lines and series_uid == SERIES_COLUMN):
+                continue
+            if "," in series_uid or len(series_uid.split()) > 1:
+                raise InputError(f"{series_uid!r} is not one series UID; give one a line", path=path, line=number)
+            if series_uid in lines:
+                raise InputError(f"{series_uid} repeats line {lines[series_uid]}; remove it", path=path, line=number)
+            lines[series_uid] = number
+    if not lines:
+        raise InputError("no series UID; give one a line", path=path)
+    return list(lines)

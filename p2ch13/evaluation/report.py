@@ -1,0 +1,152 @@
+"""The files of an evaluation: metrics.json, tables as CSV and on the screen, the FROC curve."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from p2ch13.evaluation.froc import BAND_POINTS, BOOTSTRAP_COUNT, CONFIDENCE, FINDINGS_PER_SCAN, OPERATING_POINTS, Froc
+from p2ch13.evaluation.scoring import NoduleScore, ScanScores
+from p2ch13.evaluation.summary import Summary, only_finite
+from p2ch13.labels.candidates import POSITION_COLUMNS
+from p2ch13.util.files import atomic_write, write_csv
+
+FORMAT_VERSION = 2  # of metrics.json; raised when a key changes its meaning or goes
+NODULE_COLUMNS = (*POSITION_COLUMNS, "diameter_mm", "found", "probability", "logit", "recall", "dice")
+SCAN_COLUMNS = (
+    *("seriesuid", "slices", "nodules", "found", "findings", "false_positives"),
+    *("voxels_tp", "voxels_fn", "voxels_fp", "precision", "recall", "dice"),
+)
+
+
+def write_report(folder: Path, summary: Summary, settings: dict[str, Any], skipped: dict[str, str]) -> None:
+    """Write `metrics.json`, `per_nodule.csv`, `per_scan.csv` and, if there are nodules, `froc.png`.
+
+    Args:
+        settings: all settings that the scores depend on, as plain values.
+        skipped: series UID -> why its scan was skipped.
+    """
+    froc = {"bootstrap_draws": BOOTSTRAP_COUNT, "confidence": CONFIDENCE, "findings_per_scan": FINDINGS_PER_SCAN}
+    metrics = {
+        "format_version": FORMAT_VERSION,
+        "settings": {**settings, **froc},
+        "skipped": skipped,
+        **summary.as_dict(),
+    }
+    with atomic_write(folder / "metrics.json") as file:
+        file.write(json.dumps(only_finite(metrics), indent=2, allow_nan=False).encode() + b"\n")
+    write_csv(folder / "per_nodule.csv", NODULE_COLUMNS, map(nodule_row, summary.nodules))
+    write_csv(folder / "per_scan.csv", SCAN_COLUMNS, map(scan_row, summary.scans))
+    if summary.nodules:
+        draw_froc(folder / "froc.png", summary.froc)
+    else:
+        (folder / "froc.png").unlink(missing_ok=True)  # an earlier evaluation's
+
+
+def nodule_row(nodule: NoduleScore) -> list[object]:
+    scores = (nodule.probability, nodule.logit, nodule.recall, nodule.dice)
+    return [nodule.series_uid, *nodule.center_xyz, nodule.diameter_mm, nodule.is_found, *scores]
+
+
+def scan_row(scan: ScanScores) -> list[object]:
+    found_count = sum(nodule.is_found for nodule in scan.nodules)
+    row = [scan.series_uid, scan.slice_count, len(scan.nodules), found_count]
+    row += [len(scan.findings), len(scan.false_positives)]
+    if scan.voxels is None:
+        return [*row, *[math.nan] * 6]
+    scores = scan.voxels.scores
+    return [*row, scan.voxels.tp, scan.voxels.fn, scan.voxels.fp, scores.precision, scores.recall, scores.f1]
+
+
+def format_summary(summary: Summary) -> str:
+    """Format the tables for the screen, in Markdown."""
+    values = summary.as_dict()
+    tables = [nodule_table(values["nodules"], values["findings"]), froc_table(values["froc"])]
+    if values["voxels"] is not None:
+        tables.insert(0, voxel_table(values["voxels"]))
+    return "\n\n".join(format_table(rows) for rows in tables)
+
+
+def voxel_table(voxels: dict[str, Any]) -> list[list[str]]:
+    names = ("precision", "recall", "dice")
+    return [
+        ["voxels", "precision", "recall", "Dice", "false positives per slice"],
+        ["all scans as one", *(show(voxels[name]) for name in names), show(voxels["false_positives_per_slice"], ".1f")],
+        ["mean of the scans with nodules", *(show(voxels[f"mean_{name}_of_scans"]) for name in names), ""],
+    ]
+
+
+def nodule_table(nodules: dict[str, Any], findings: dict[str, Any]) -> list[list[str]]:
+    counts = [show(nodules[name], "d") for name in ("count", "found", "touched")]
+    shares = [show(nodules["recall"]), show(nodules["mean_dice"])]
+    false_positives = show(findings["false_positives_per_scan"], ".2f")
+    return [
+        ["nodules", "found", "touched", "found / all", "mean Dice", "findings", "false positives per scan"],
+        [*counts, *shares, show(findings["count"], "d"), false_positives],
+    ]
+
+
+def froc_table(froc: dict[str, Any]) -> list[list[str]]:
+    rows = [["false positives per scan", *map(format_rate, OPERATING_POINTS), "CPM"]]
+    interval = f"{CONFIDENCE:.0%} CI"
+    for name, ending in (("sensitivity", ""), (f"{interval}, lower", "_low"), (f"{interval}, upper", "_high")):
+        rows.append([name, *map(show, [*froc[f"sensitivity{ending}"], froc[f"cpm{ending}"]])])
+    return rows
+
+
+def describe_curve(summary: Summary) -> str:
+    """Say where the curve ends, and which findings of crowded scans it uses."""
+    froc = summary.froc
+    end = f"The curve ends at {froc.curve.false_positives_per_scan[-1]:.2f} false positives per scan."
+    if not froc.limited_count:
+        return end
+    return (
+        f"{end} {froc.limited_count} scans have more than {FINDINGS_PER_SCAN} findings: as in LUNA16's script, the "
+        f"curve uses those that score higher than number {FINDINGS_PER_SCAN + 1}. The other tables use all findings."
+    )
+
+
+def format_rate(rate: float) -> str:
+    return f"{rate:.0f}" if rate >= 1 else f"1/{1 / rate:.0f}"
+
+
+def show(value: float | None, form: str = ".3f") -> str:
+    return "-" if value is None else format(value, form)
+
+
+def format_table(rows: Sequence[Sequence[str]]) -> str:
+    """Format rows of texts, the header first, as a Markdown table."""
+    widths = [max(len(row[ndx]) for row in rows) for ndx in range(len(rows[0]))]
+    lines = [" | ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
+    rule = " | ".join(["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
+    return "\n".join(f"| {line} |" for line in (lines[0], rule, *lines[1:]))
+
+
+def draw_froc(path: Path, froc: Froc) -> None:
+    """Draw the curve with its confidence band, dotted beyond its last point."""
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it logs every font at INFO
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # takes a second
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 5), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    low, high = froc.band
+    axes.fill_between(BAND_POINTS, low, high, alpha=0.2, linewidth=0, label=f"{CONFIDENCE:.0%} CI")
+    sensitivity = froc.curve.sensitivity_at(BAND_POINTS)
+    is_measured = froc.curve.false_positives_per_scan[-1] >= BAND_POINTS
+    (line,) = axes.plot(BAND_POINTS[is_measured], sensitivity[is_measured], label=f"CPM {froc.cpm:.3f}")
+    if not is_measured.all():
+        axes.plot(BAND_POINTS, sensitivity, ":", color=line.get_color(), label="no further findings")
+    axes.plot(OPERATING_POINTS, froc.sensitivities, "o", color=line.get_color())
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(OPERATING_POINTS, [format_rate(rate) for rate in OPERATING_POINTS])
+    axes.set(xlabel="false positives per scan", ylabel="sensitivity", xlim=BAND_POINTS[[0, -1]], ylim=(0, 1.02))
+    axes.grid(alpha=0.3)
+    axes.legend(loc="best")
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png")

@@ -1,0 +1,169 @@
+"""Scores of a whole scan: voxels, nodules, findings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from p2ch13.data.ct import Ct
+from p2ch13.detection.findings import Finding
+from p2ch13.evaluation.froc import ScanMatch, match_findings
+from p2ch13.evaluation.metrics import Scores
+from p2ch13.labels.candidates import CandidateInfoTuple
+from p2ch13.util.coordinates import XyzTuple
+
+Labels = NDArray[np.integer[Any]]  # (index, row, col): the finding's number of each voxel, 0 for none
+
+
+@dataclass(frozen=True)
+class NoduleScore:
+    """Scores of one annotated nodule.
+
+    Attributes:
+        probability, logit: of the finding with the highest score whose center is within the nodule's radius; NaN if
+            there is none. `logit` is also NaN if the finding has a probability alone.
+        recall: share of its voxels that are marked.
+        dice: of its voxels and all voxels of the findings that overlap it; 0 if none does. Both are NaN without a mask.
+    """
+
+    series_uid: str
+    center_xyz: XyzTuple
+    diameter_mm: float
+    probability: float = math.nan
+    logit: float = math.nan
+    recall: float = math.nan
+    dice: float = math.nan
+
+    @property
+    def is_found(self) -> bool:
+        """Whether a finding hits it, by LUNA16's rule."""
+        return not math.isnan(self.probability)
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether any of its voxels is marked."""
+        return self.recall > 0
+
+
+@dataclass(frozen=True)
+class VoxelCounts:
+    """True positives, false negatives and false positives among the voxels of one or many scans."""
+
+    tp: int = 0
+    fn: int = 0
+    fp: int = 0
+
+    def __add__(self, other: VoxelCounts) -> VoxelCounts:
+        return VoxelCounts(self.tp + other.tp, self.fn + other.fn, self.fp + other.fp)
+
+    @property
+    def scores(self) -> Scores:
+        """Precision, recall, and Dice under its other name, F1; NaN without nodule voxels."""
+        return Scores.from_counts(math.nan, math.nan, self.tp, self.fn, self.fp)
+
+
+@dataclass(frozen=True)
+class ScanScores:
+    """The scores of one scan.
+
+    Attributes: `match`, with findings and nodules in the order of `findings` and `nodules`; `slice_count`, None if the
+        scan was not opened; `voxels`, None without a mask.
+    """
+
+    series_uid: str
+    nodules: tuple[NoduleScore, ...]
+    findings: tuple[Finding, ...]
+    match: ScanMatch
+    slice_count: int | None = None
+    voxels: VoxelCounts | None = None
+
+    @property
+    def false_positives(self) -> list[Finding]:
+        pairs = zip(self.findings, self.match.is_false_positive, strict=True)
+        return [finding for finding, is_false_positive in pairs if is_false_positive]
+
+
+def score_scan(
+    ct: Ct, labels: Labels | None, findings: Sequence[Finding], excluded: Sequence[CandidateInfoTuple] = ()
+) -> ScanScores:
+    """Score findings, and their mask if there is one, against the annotations of their scan.
+
+    Args:
+        labels: (index, row, col); every voxel that is not 0 is marked as nodule.
+        excluded: the scan's excluded findings.
+    Raises: InputError, naming the scan, if a nodule lies outside it or it cannot be read.
+    """
+    scores = score_findings(ct.series_uid, ct.nodules, findings, excluded)
+    slice_count = ct.shape_irc[0]
+    if labels is None:
+        return replace(scores, slice_count=slice_count)
+    overlaps = score_overlaps(ct, labels)
+    nodules = tuple(
+        replace(nodule, recall=recall, dice=dice)
+        for nodule, (recall, dice) in zip(scores.nodules, overlaps, strict=True)
+    )
+    return replace(scores, nodules=nodules, slice_count=slice_count, voxels=count_voxels(ct, labels))
+
+
+def score_findings(
+    series_uid: str,
+    nodules: Sequence[CandidateInfoTuple],
+    findings: Sequence[Finding],
+    excluded: Sequence[CandidateInfoTuple] = (),
+) -> ScanScores:
+    """Score the findings of a scan against its annotations, without opening the scan."""
+    match = match_findings(
+        [finding.center_xyz for finding in findings],
+        [finding.score for finding in findings],
+        [nodule.center_xyz for nodule in nodules],
+        [nodule.diameter_mm for nodule in nodules],
+        [annotation.center_xyz for annotation in excluded],
+        [annotation.diameter_mm for annotation in excluded],
+    )
+    nodule_scores = tuple(
+        score_nodule(nodule, findings[ndx] if ndx >= 0 else None)
+        for nodule, ndx in zip(nodules, match.best_hits.tolist(), strict=True)
+    )
+    return ScanScores(series_uid, nodule_scores, tuple(findings), match)
+
+
+def score_nodule(nodule: CandidateInfoTuple, finding: Finding | None) -> NoduleScore:
+    """Args: finding: its best hit; None for a missed nodule."""
+    score = NoduleScore(nodule.series_uid, nodule.center_xyz, nodule.diameter_mm)
+    return replace(score, probability=finding.probability, logit=finding.logit) if finding else score
+
+
+def count_voxels(ct: Ct, labels: Labels) -> VoxelCounts:
+    """Count the voxels of a scan slice by slice, without another array of its size."""
+    counts = (count_slice(marks != 0, ct.get_slice_mask(slice_ndx)) for slice_ndx, marks in enumerate(labels))
+    return sum(counts, VoxelCounts())
+
+
+def count_slice(is_marked: NDArray[np.bool_], mask: NDArray[np.bool_]) -> VoxelCounts:
+    tp = int(np.count_nonzero(is_marked & mask))
+    return VoxelCounts(tp, int(np.count_nonzero(mask)) - tp, int(np.count_nonzero(is_marked)) - tp)
+
+
+def score_overlaps(ct: Ct, labels: Labels) -> list[tuple[float, float]]:
+    """Compute recall and Dice of each nodule of the scan, see `NoduleScore`."""
+    if not ct.nodules:
+        return []
+    largest = int(labels.max())
+    sizes = np.zeros(largest + 1, dtype=np.int64)  # voxels of each label
+    for marks in labels:
+        sizes += np.bincount(marks.ravel(), minlength=largest + 1)
+    return [score_overlap(labels[ct.build_annotation_mask([nodule])], sizes) for nodule in ct.nodules]
+
+
+def score_overlap(labels_inside: Labels, sizes: NDArray[np.int64]) -> tuple[float, float]:
+    """Args: labels of a nodule's voxels, (voxel,); number of voxels of each label, (label,)."""
+    overlapping = np.unique(labels_inside[labels_inside != 0])
+    overlap = np.count_nonzero(labels_inside)
+    dice = 2 * overlap / (len(labels_inside) + sizes[overlapping].sum()) if len(labels_inside) else math.nan
+    recall = overlap / len(labels_inside) if len(labels_inside) else math.nan
+    return float(recall), float(dice)

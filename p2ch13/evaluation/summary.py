@@ -1,0 +1,132 @@
+"""Summary: the scores of many scans."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from p2ch13.evaluation.froc import OPERATING_POINTS, Froc, compute_froc
+from p2ch13.evaluation.scoring import NoduleScore, ScanScores, VoxelCounts
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Scores of many scans. Attributes: `voxels`, of all scans together; None without masks."""
+
+    scans: tuple[ScanScores, ...]
+    froc: Froc
+
+    @cached_property
+    def nodules(self) -> list[NoduleScore]:
+        return [nodule for scan in self.scans for nodule in scan.nodules]
+
+    @cached_property
+    def voxels(self) -> VoxelCounts | None:
+        counts = [scan.voxels for scan in self.scans if scan.voxels is not None]
+        return sum(counts, VoxelCounts()) if counts else None
+
+    @property
+    def slice_count(self) -> int | None:
+        """Number of slices; None if a scan was not opened."""
+        counts = [scan.slice_count for scan in self.scans if scan.slice_count is not None]
+        return sum(counts) if len(counts) == len(self.scans) else None
+
+    @property
+    def score_unit(self) -> str | None:
+        """The unit of the findings' scores, "logit" or "probability"; None without findings."""
+        has_logit = [not math.isnan(finding.logit) for scan in self.scans for finding in scan.findings]
+        return ("logit" if all(has_logit) else "probability") if has_logit else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON, undefined ones as None; the README explains the keys."""
+        found_count = sum(nodule.is_found for nodule in self.nodules)
+        false_positive_count = sum(int(scan.match.is_false_positive.sum()) for scan in self.scans)
+        values = {
+            "scans": len(self.scans),
+            "slices": self.slice_count,
+            "voxels": self._voxels_as_dict(),
+            "nodules": {
+                "count": len(self.nodules),
+                "found": found_count,
+                "recall": divide(found_count, len(self.nodules)),
+                "touched": sum(nodule.overlaps for nodule in self.nodules) if self.voxels else None,
+                "mean_dice": mean([nodule.dice for nodule in self.nodules]),  # 0 without an overlap
+            },
+            "findings": {
+                "count": sum(len(scan.findings) for scan in self.scans),
+                "irrelevant": sum(int(scan.match.is_ignored.sum()) for scan in self.scans),
+                "false_positives": false_positive_count,
+                "false_positives_per_scan": false_positive_count / len(self.scans),  # of all findings
+            },
+            "froc": froc_as_dict(self.froc) | {"threshold_unit": self.score_unit},
+        }
+        plain: dict[str, Any] = only_finite(values)
+        return plain
+
+    def _voxels_as_dict(self) -> dict[str, Any] | None:
+        if self.voxels is None:
+            return None
+        scores = self.voxels.scores
+        each = [scan.voxels.scores for scan in self.scans if scan.voxels is not None]
+        return {
+            "true_positives": self.voxels.tp,
+            "false_negatives": self.voxels.fn,
+            "false_positives": self.voxels.fp,
+            "false_positives_per_slice": divide(self.voxels.fp, self.slice_count or 0),
+            "precision": scores.precision,
+            "recall": scores.recall,
+            "dice": scores.f1,
+            "mean_precision_of_scans": mean([scan.precision for scan in each]),
+            "mean_recall_of_scans": mean([scan.recall for scan in each]),
+            "mean_dice_of_scans": mean([scan.f1 for scan in each]),
+        }
+
+
+def summarize(scans: Sequence[ScanScores], seed: int = 0) -> Summary:
+    """Args: scans: at least one; seed: of the bootstrap."""
+    return Summary(tuple(scans), compute_froc([scan.match for scan in scans], seed=seed))
+
+
+def froc_as_dict(froc: Froc) -> dict[str, Any]:
+    low, high = froc.sensitivity_intervals.tolist()
+    return {
+        "false_positives_per_scan": list(OPERATING_POINTS),
+        "sensitivity": froc.sensitivities.tolist(),
+        "sensitivity_low": low,
+        "sensitivity_high": high,
+        "cpm": froc.cpm,
+        "cpm_low": float(froc.cpm_interval[0]),
+        "cpm_high": float(froc.cpm_interval[1]),
+        "end": {
+            "false_positives_per_scan": float(froc.curve.false_positives_per_scan[-1]),
+            "sensitivity": float(froc.curve.sensitivity[-1]),
+            "scans_with_more_findings": froc.limited_count,
+        },
+        "curve": {
+            "false_positives_per_scan": froc.curve.false_positives_per_scan[1:].tolist(),
+            "sensitivity": froc.curve.sensitivity[1:].tolist(),
+            "threshold": froc.curve.thresholds[1:].tolist(),
+        },
+    }
+
+
+def mean(values: Sequence[float]) -> float:
+    """Average the defined values; NaN without any."""
+    defined = [value for value in values if not math.isnan(value)]
+    return divide(sum(defined), len(defined))
+
+
+def divide(numerator: float, denominator: float) -> float:
+    return numerator / denominator if denominator else math.nan
+
+
+def only_finite(value: Any) -> Any:
+    """Replace NaN and infinities in lists and dicts by None: JSON has none of them."""
+    if isinstance(value, dict):
+        return {key: only_finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [only_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

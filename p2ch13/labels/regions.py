@@ -1,0 +1,122 @@
+"""The scan that label rules mark, the regions they return, and the geometry they share.
+
+A region is a box and a function that marks any window in it: a mask as large as the scan is made only on request.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from p2ch13.labels.candidates import CandidateInfoTuple
+from p2ch13.util.boxes import Box, BoxMask, box_of, inside, pad_box, starts_of
+from p2ch13.util.coordinates import IrcTuple, xyz2irc
+from p2ch13.util.errors import InputError
+from p2ch13.volumes.files import read_header, read_voxels
+
+
+class MaskRegion(NamedTuple):
+    """A region of a scan's mask; outside its regions the mask is empty."""
+
+    box: Box
+    mark: Callable[[Box], NDArray[np.bool_]]  # a window within the box -> its mask
+
+
+class LabelRule(ABC):
+    """A way to mark the nodules of a scan. Methods raise InputError for unusable files."""
+
+    @abstractmethod
+    def key(self, nodules: Sequence[CandidateInfoTuple]) -> tuple[float | None, list[Any]]:
+        """Return the threshold, and whatever else a mask depends on besides the scan's voxels and nodule centers."""
+
+    @abstractmethod
+    def mark_nodule(self, scan: Scan, nodule: CandidateInfoTuple) -> MaskRegion:
+        """Mark one nodule."""
+
+    def mark_nodules(self, scan: Scan, nodules: Iterable[CandidateInfoTuple]) -> list[MaskRegion]:
+        return [self.mark_nodule(scan, nodule) for nodule in nodules]
+
+    def mark_scan(self, scan: Scan) -> list[MaskRegion]:
+        """Mark all nodules of a scan."""
+        return self.mark_nodules(scan, scan.nodules)
+
+    def mark_seen(self, scan: Scan) -> list[MaskRegion]:
+        """Mark all nodules and whatever any reader took for one: no negative crop is taken there."""
+        return scan.parts
+
+
+class Scan:
+    """One scan, read lazily, with its annotated nodules and their regions; `p2ch13.data.ct.Ct` adds masks and crops."""
+
+    def __init__(
+        self, path: Path, nodules: Sequence[CandidateInfoTuple], rule: LabelRule, series_uid: str | None
+    ) -> None:
+        self.header = read_header(path, series_uid)
+        self.nodules = tuple(nodules)
+        self.rule = rule
+
+    @cached_property
+    def hu(self) -> NDArray[np.int16]:
+        """(index, row, col) in HU, not clipped."""
+        return read_voxels(self.header)
+
+    @cached_property
+    def parts(self) -> list[MaskRegion]:
+        """The regions of the scan's mask."""
+        return self.rule.mark_scan(self)
+
+    def locate(self, point_xyz: Sequence[float]) -> IrcTuple:
+        """Find the voxel of a point in mm, patient coordinates. Raises: InputError if it lies outside the scan."""
+        header = self.header
+        irc = xyz2irc(point_xyz, header.origin_xyz, header.vx_size_xyz, header.direction)
+        if not all(0 <= value < size for value, size in zip(irc, header.shape_irc, strict=True)):
+            at = ", ".join(f"{value:.1f}" for value in point_xyz)
+            raise InputError(
+                f"a nodule or candidate at ({at}) mm would be voxel {tuple(irc)}, outside the scan's "
+                f"{header.shape_irc}; correct or remove its row in the CSV file",
+                path=header.path,
+            )
+        return irc
+
+
+def as_region(component: BoxMask) -> MaskRegion:
+    return MaskRegion(component.box, lambda window: component.mask[inside(window, component.box)])
+
+
+def box_around(scan: Scan, center_irc: IrcTuple, reach_mm: float) -> Box:
+    """Return the box that contains all voxels of the scan within a distance of the center."""
+    reach = np.ceil(reach_mm / scan.header.vx_size_xyz[::-1]).astype(int)
+    return pad_box(box_of(center_irc), reach, scan.header.shape_irc)
+
+
+def ball_in(box: Box, center_irc: IrcTuple, radius_mm: float, vx_size_irc: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Mark the part of a ball that lies in a box."""
+    index, row, col = (
+        (np.arange(axis.start, axis.stop) - center) * size
+        for axis, center, size in zip(box, center_irc, vx_size_irc.tolist(), strict=True)
+    )
+    ball: NDArray[np.bool_] = index[:, None, None] ** 2 + row[:, None] ** 2 + col**2 <= radius_mm**2
+    return ball
+
+
+def find_nearest(
+    components: Iterable[BoxMask], center_irc: IrcTuple, vx_size_irc: NDArray[np.float64]
+) -> BoxMask | None:
+    return min(components, key=lambda component: distance_mm(component, center_irc, vx_size_irc), default=None)
+
+
+def distance_mm(component: BoxMask, center_irc: IrcTuple, vx_size_irc: NDArray[np.float64]) -> float:
+    """Return the distance from a voxel to the nearest one of a component."""
+    return float(np.linalg.norm(offsets(component, center_irc) * vx_size_irc, axis=1).min())
+
+
+def offsets(component: BoxMask, center_irc: IrcTuple) -> NDArray[np.int64]:
+    """Return the offsets (voxel, 3) from a voxel to those of a component."""
+    result: NDArray[np.int64] = np.argwhere(component.mask) + (starts_of(component.box) - np.array(center_irc))
+    return result

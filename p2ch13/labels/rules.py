@@ -1,0 +1,100 @@
+"""Choose the label rule of each scan: the book's box, the refined rule, or the consensus of LIDC-IDRI's readers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from p2ch13.config import MASK_THRESHOLD_HU, REFINED_THRESHOLD_HU, LabelOptions
+from p2ch13.labels.box import BoxRule
+from p2ch13.labels.candidates import CandidateInfoTuple
+from p2ch13.labels.lidc import find_readings, mark_consensus, mark_seen
+from p2ch13.labels.refined import REFINED_RULE, RefinedRule
+from p2ch13.labels.regions import LabelRule, MaskRegion, Scan, as_region, distance_mm, find_nearest
+from p2ch13.util.boxes import BoxMask
+from p2ch13.util.errors import InputError
+from p2ch13.volumes.files import file_signature
+
+
+@dataclass(frozen=True)
+class LidcRule(LabelRule):
+    """Mark the consensus of LIDC-IDRI's readers, annotated or not.
+
+    A nodule's region is the component nearest to its center, within its radius plus a voxel. The refined rule marks an
+    annotated nodule without one, whose readers agree on no voxel: without a mask, training would use it as a negative.
+    """
+
+    xml_path: Path
+
+    def key(self, nodules: Sequence[CandidateInfoTuple]) -> tuple[None, list[Any]]:
+        return None, ["lidc", file_signature(self.xml_path), *REFINED_RULE.key(nodules)]
+
+    def mark_nodule(self, scan: Scan, nodule: CandidateInfoTuple) -> MaskRegion:
+        components = [BoxMask(part.box, part.mark(part.box)) for part in scan.parts]  # reads the file once
+        component = find_component([one for one in components if one.mask.any()], scan, nodule)
+        return REFINED_RULE.mark_nodule(scan, nodule) if component is None else as_region(component)
+
+    def mark_scan(self, scan: Scan) -> list[MaskRegion]:
+        components = mark_consensus(self.xml_path, scan.header)
+        unmarked = [nodule for nodule in scan.nodules if find_component(components, scan, nodule) is None]
+        return [*map(as_region, components), *REFINED_RULE.mark_nodules(scan, unmarked)]
+
+    def mark_seen(self, scan: Scan) -> list[MaskRegion]:
+        """Mark the contours of single readers as well; LUNA16 counts them neither as nodules nor as non-nodules."""
+        return [*scan.parts, *map(as_region, mark_seen(self.xml_path, scan.header))]
+
+
+def find_component(components: Iterable[BoxMask], scan: Scan, nodule: CandidateInfoTuple) -> BoxMask | None:
+    center_irc, vx_size_irc = scan.locate(nodule.center_xyz), scan.header.vx_size_xyz[::-1]
+    nearest = find_nearest(components, center_irc, vx_size_irc)
+    reach_mm = nodule.diameter_mm / 2 + vx_size_irc.max()
+    is_near = nearest is not None and distance_mm(nearest, center_irc, vx_size_irc) <= reach_mm
+    return nearest if is_near else None
+
+
+class Labels:
+    """Assign a label rule to each scan.
+
+    Args:
+        options: the user's choice.
+        series_list: the scans' UIDs.
+    Attributes: `series_list`, the labeled scans; `notes`, messages for the user.
+    Raises: InputError if the readers' files cannot be used, or no scan is left.
+    """
+
+    def __init__(self, options: LabelOptions, series_list: Sequence[str]) -> None:
+        self.series_list = list(series_list)
+        self.notes: list[str] = []
+        self._rules: dict[str, LabelRule] = {}  # by series UID, where not the default
+        self._default_rule: LabelRule = BoxRule(pick(options.threshold_hu, MASK_THRESHOLD_HU))
+        if options.labels == "refined":
+            self._default_rule = RefinedRule(pick(options.threshold_hu, REFINED_THRESHOLD_HU))
+        if options.lidc_xml is not None:
+            self._find_readings(options.lidc_xml, options.missing_xml == "leave-out")
+
+    def rule_of(self, series_uid: str) -> LabelRule:
+        return self._rules.get(series_uid, self._default_rule)
+
+    def _find_readings(self, folder: Path, leave_out: bool) -> None:
+        found, unreadable = find_readings(folder)
+        self.notes += [f"Not used: {line}" for line in unreadable]
+        self._rules = {
+            series_uid: LidcRule(found[series_uid]) for series_uid in self.series_list if series_uid in found
+        }
+        missing_count = len(self.series_list) - len(self._rules)
+        if leave_out:
+            self.series_list = list(self._rules)
+        if not self.series_list:
+            raise InputError(
+                f"no XML file of any of the {missing_count} scans; correct --lidc-xml", path=folder, option="--lidc-xml"
+            )
+        self.notes.append(
+            f"Labels: readers' contours of {len(self._rules)} scans; {missing_count} without XML "
+            f"{'are left out' if leave_out else 'are marked with the box'}."
+        )
+
+
+def pick(value: int | None, default: int) -> int:
+    return default if value is None else value

@@ -1,0 +1,4 @@
+"""Context slices in HU, (batch, 7, row, col) -> logits or probabilities, (batch, 1, row, col).
+
+`model`: UNetWrapper; `checkpoint`: .state files; `compute`: device, number format, threads, batch size of slices.
+"""

@@ -1,0 +1,106 @@
+"""Save and load .state files: plain tensors, numbers and texts, no code."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import struct
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from p2ch13.config import NETWORKS, with_current_names
+from p2ch13.network.model import BOOK_MODEL, BOOK_NETWORK, UNNAMED_ACTIVATION, SegmentationNetwork, build_network
+from p2ch13.util.errors import InputError
+from p2ch13.util.files import atomic_write
+
+# Errors of reading a file that is no checkpoint as one.
+UNREADABLE = (
+    *(pickle.UnpicklingError, RuntimeError, EOFError, OSError, LookupError, ArithmeticError, ValueError, TypeError),
+    *(AttributeError, AssertionError, struct.error),
+)
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write a .state file; it appears under its name only when it is complete."""
+    content = io.BytesIO()  # torch.save raises RuntimeError on a full disk: serialize in memory first
+    torch.save(state, content)
+    with atomic_write(path) as file:
+        file.write(content.getbuffer())
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a .state file onto the CPU. Only data load: a pickle that holds code is refused.
+
+    Raises: InputError if the file is missing, corrupt, or not a checkpoint of a segmentation model.
+    """
+    if not path.is_file():
+        raise InputError("no such file; training writes its .state files below --models-dir", path=path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except UNREADABLE as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"cannot be read as a checkpoint ({reason}); it is corrupt or holds code", path=path) from None
+    if not isinstance(state, dict) or "model_state" not in state:
+        raise InputError("no model_state in it; this is not a checkpoint of a segmentation model", path=path)
+    return state
+
+
+def load_model(path: Path, network: str | None = None) -> SegmentationNetwork:
+    """Load the model of a .state file, ours or the book's, onto the CPU and in evaluation mode.
+
+    Args: network: the `package.module:Class` that the user allows to be imported. A file's own name imports nothing:
+        it is one of `NETWORKS`, or this one.
+    Raises: InputError if the file cannot be read, names another network, or holds weights that do not fit it.
+    """
+    state = load_checkpoint(path)
+    name = check_allowed(path, state.get("network", BOOK_NETWORK), network)
+    try:
+        model_args = BOOK_MODEL
+        if "model_args" in state:
+            unnamed = {"activation": UNNAMED_ACTIVATION} if name == BOOK_NETWORK else {}
+            model_args = {**unnamed, **with_current_names(state["model_args"])}
+        config = with_current_names(state.get("config", {}))  # of files whose `model_args` have no spacing
+        model_args = {"slice_spacing_mm": float(config.get("slice_spacing_mm", 0.0)), **model_args}
+        if name in NETWORKS:
+            with torch.device("meta"):  # allocates nothing: a file can claim a network of any size
+                build_network(name, model_args).load_state_dict(state["model_state"], strict=True, assign=True)
+        model = build_network(name, model_args)
+        model.load_state_dict(state["model_state"], strict=True)
+    except InputError:
+        raise
+    except UNREADABLE as error:
+        reason = str(error).splitlines()[-1].strip() if str(error) else type(error).__name__
+        raise InputError(f"its weights do not fit the network that it names ({reason})", path=path) from None
+    return model.eval()
+
+
+def check_allowed(path: Path, name: Any, network: str | None) -> str:
+    """Return a file's name of its network. Raises: InputError unless it is registered or the user's `network`."""
+    if isinstance(name, str) and (name == network or (network is None and name in NETWORKS)):
+        return name
+    if network is None:
+        raise InputError(f"its network is {name!r}; if you trust that code, allow it: --network {name}", path=path)
+    raise InputError(f"its network is {name!r}, not {network!r}; correct --network", path=path)
+
+
+def check_finite(path: Path, state: Mapping[str, Any]) -> None:
+    """Check that a state can be resumed. Raises: InputError if weights or the optimizer's values are not finite."""
+    names = ("model_state", "trained_state", "optimizer_state")
+    if not all(tensor.isfinite().all() for name in names for tensor in find_tensors(state[name])):
+        raise InputError(
+            "not written, since the model's weights are not finite; earlier files stay. Start anew with a lower "
+            "--learning-rate",
+            path=path,
+        )
+
+
+def find_tensors(value: Any) -> Iterator[torch.Tensor]:
+    """Yield all tensors in a dictionary of dictionaries and lists."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from find_tensors(item)

@@ -1,0 +1,125 @@
+"""Device, number format, threads and memory of a process's computations."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import sys
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import SimpleITK as sitk
+import torch
+from threadpoolctl import threadpool_limits
+
+from p2ch13.config import AUTO_THREADS
+from p2ch13.util.errors import InputError
+from p2ch13.util.launch import Launch
+from p2ch13.util.threads import ThreadTuner, available_cores, halvings
+
+TRIALS_S, COMPILED_TRIALS_S = 30.0, 600.0  # least time between two trials of threads
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
+NEVER = 2**31 - 1
+
+
+@dataclass
+class Compute:
+    """Device and number format that a network is computed on and in."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def dtype_name(self) -> str:
+        return str(self.dtype).removeprefix("torch.")
+
+    def autocast(self) -> AbstractContextManager[object]:
+        return autocast(self.device, self.dtype)
+
+    def to_device(self, *tensors: torch.Tensor) -> list[torch.Tensor]:
+        """Copy tensors to the device; the CPU does not wait for a GPU."""
+        return [tensor.to(self.device, non_blocking=True) for tensor in tensors]
+
+
+def get_device(launch: Launch) -> torch.device:
+    """Return this process's GPU, one for each process of a machine, or the CPU. Raises: InputError for too few GPUs."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    if launch.local_rank >= torch.cuda.device_count():
+        raise InputError(
+            f"{launch.local_world_size} processes for {torch.cuda.device_count()} GPUs; start one for each GPU"
+        )
+    device = torch.device("cuda", launch.local_rank)
+    torch.cuda.set_device(device)
+    return device
+
+
+def get_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """Return the number format of convolutions and activations.
+
+    `auto` is bfloat16 where the processor has its arithmetic, else float32: emulated bfloat16 is ten times slower.
+    """
+    if precision == "auto":
+        return torch.bfloat16 if has_bfloat16_arithmetic(device) else torch.float32
+    return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+
+
+def has_bfloat16_arithmetic(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)  # Ampere; older ones emulate it
+    # Older PyTorch has no such function; float32 is then the safe answer.
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
+    """Compute convolutions in `dtype`; sums, losses and the statistics of BatchNorm stay in float32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+
+def get_slice_batch_size(device: torch.device) -> int:
+    """Return how many whole slices to compute at once; a single one fills a CPU's caches."""
+    return 1 if device.type == "cpu" else 16
+
+
+@functools.cache
+def get_thread_limit() -> int:
+    """Return the most threads that `auto` computes with: PyTorch's default, at most the available cores.
+
+    PyTorch's default is the number of physical cores, or OMP_NUM_THREADS; it is read at the first call, before a thread
+    tuner changes it.
+    """
+    return min(torch.get_num_threads(), available_cores())
+
+
+def choose_threads(choice: int | str, launch: Launch | None = None, is_compiled: bool = False) -> ThreadTuner:
+    """Return a tuner of this process's number of computing threads; set those of SimpleITK and NumPy at once.
+
+    `auto` measures which number is fastest, see `ThreadTuner`. On a GPU, and in one of several processes, it keeps
+    PyTorch's number: processes wait for each other in every step, and torchrun gives each of them one thread.
+
+    Args: choice: "auto" or a number; is_compiled: whether the step is compiled anew for each number.
+    """
+    limit = get_thread_limit()
+    if choice != AUTO_THREADS:
+        counts = [int(choice)]
+    elif torch.cuda.is_available() or not (launch or Launch()).is_alone:
+        counts = [limit]
+    else:
+        counts = halvings(limit)
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(counts[-1])
+    threadpool_limits(counts[-1], user_api="blas")
+    return ThreadTuner(counts, torch.set_num_threads, COMPILED_TRIALS_S if is_compiled else TRIALS_S)
+
+
+def keep_freed_memory() -> None:
+    """Let malloc keep freed memory for the next tensors, as PyTorch does on a GPU.
+
+    glibc returns large blocks to the system at once, which then has to clear fresh pages for the same tensors of the
+    next step: a large part of the time of training and validation. Other implementations of malloc stay as they are.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        if not mallopt(M_MMAP_THRESHOLD, NEVER):  # older versions of glibc accept at most 32 MiB
+            mallopt(M_MMAP_THRESHOLD, 32 * 2**20)
+        mallopt(M_TRIM_THRESHOLD, NEVER)

@@ -1,1 +1,0 @@
-"""Prediction on whole scans: `options`, the command line, `inputs`, what it names, and `app`, scan by scan."""

@@ -1,0 +1,161 @@
+"""Lung mask by thresholding and connected components."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
+
+GRID_MM = 2.0  # spacing of the voxels that are looked at
+PADDING_HU = -1500  # scanners mark pixels outside their field of view with less
+AIR_HU = -400  # border between tissue and what contains air: lung, airways, bowel, the room
+GAS_HU = -950  # a component with a lower mean is air without lung tissue
+THIN_MM = 2.0  # radius that opens tissue: removes a table's shell, keeps the chest wall
+BRANCH_MM = 2.0  # radius that separates airways and stomach from lung
+CLOSING_MM = 10.0  # radius that closes nodules at the pleura and vessels at the hilum
+MAX_HOLE_MM2 = 3000.0  # in a slice; the heart, between two lungs that touch, is larger
+MIN_LUNG_MM2 = 1000.0  # mean area per slice; less is no lung
+MIN_SHARE = 0.02  # of the largest lung component's volume; smaller ones are bubbles
+FACES_IN_SLICE = ndimage.generate_binary_structure(3, 1) & (np.arange(3) == 1)[:, None, None]
+
+Mask = NDArray[np.bool_]  # (index, row, col)
+
+
+def find_lungs(hu: NDArray[np.int16], vx_size_xyz: ArrayLike) -> Mask | None:
+    """Mark both lungs, including vessels and nodules in them and at their surface.
+
+    Lung is what contains air inside the body, except airways and bowel gas, which have a lower mean density. Everything
+    is computed on a grid of `GRID_MM`, whose steps are visible in the mask.
+
+    Args:
+        hu: (index, row, col), axial slices; a few are enough.
+        vx_size_xyz: mm.
+    Returns: bool array shaped like `hu`; None if no lung is found.
+    """
+    vx_size_irc = np.asarray(vx_size_xyz, dtype=float)[::-1]
+    steps = [max(1, round(GRID_MM / size)) for size in vx_size_irc]
+    grid_hu = downsample(hu, steps)
+    pixel_mm2 = float(np.prod((vx_size_irc * steps)[1:]))
+    pixel_mm = math.sqrt(pixel_mm2)
+
+    def to_pixels(distance_mm: float) -> int:
+        return round(distance_mm / pixel_mm)
+
+    inside = find_inside(grid_hu, to_pixels(THIN_MM))
+    lungs = keep_large(inside & ~find_gas(grid_hu, inside, to_pixels(BRANCH_MM)))
+    if lungs.sum() * pixel_mm2 < MIN_LUNG_MM2 * len(lungs):
+        return None
+    lungs = fill_holes(lungs, round(MAX_HOLE_MM2 / pixel_mm2))
+    return enlarge(close(lungs, to_pixels(CLOSING_MM)), steps, hu.shape)
+
+
+def downsample(hu: NDArray[np.int16], steps: Sequence[int]) -> NDArray[np.int16]:
+    """Take the middle voxel of each step along each axis."""
+    index, rows, cols = (
+        np.minimum(np.arange(0, size, step) + step // 2, size - 1) for size, step in zip(hu.shape, steps, strict=True)
+    )
+    return np.stack([hu[ndx][rows][:, cols] for ndx in index])  # slice by slice, so that no more is copied
+
+
+def find_inside(grid_hu: NDArray[np.int16], thin: int) -> Mask:
+    """Mark air inside the body: components of which most voxels have body in front of them and behind.
+
+    A narrow field of view may cut off the chest wall on the left and right; there its border acts as the wall.
+    """
+    has_air = (grid_hu > PADDING_HU) & (grid_hu < AIR_HU)
+    has_walls = between(find_body(grid_hu >= AIR_HU, thin))
+    labels = find_components(close(has_air, thin))
+    mostly_walled = np.bincount(labels.ravel(), weights=has_walls.ravel()) > count_voxels(labels) / 2
+    inside: Mask = has_air & (has_walls | mostly_walled[labels])
+    return inside
+
+
+def find_body(is_tissue: Mask, thin: int) -> Mask:
+    """Mark the largest component of tissue that is thicker than a table's shell."""
+    labels = find_components(dilate(erode(is_tissue, thin), thin))
+    body: Mask = is_tissue & (labels == count_voxels(labels).argmax())
+    return body
+
+
+def between(body: Mask) -> Mask:
+    """Mark voxels that have body in front of them and behind."""
+    accumulate = np.logical_or.accumulate
+    return accumulate(body, axis=1) & accumulate(body[:, ::-1], axis=1)[:, ::-1]
+
+
+def find_gas(grid_hu: NDArray[np.int16], inside: Mask, branch: int) -> Mask:
+    """Mark airways and bowel gas: components that separate after erosion and have the mean density of air."""
+    labels = find_components(erode(inside, branch))
+    sums = np.bincount(labels.ravel(), weights=grid_hu.ravel())
+    is_gas = sums < GAS_HU * count_voxels(labels)
+    is_gas[0] = False
+    return inside & dilate(is_gas[labels], branch + 1)
+
+
+def keep_large(mask: Mask) -> Mask:
+    """Remove components that are small compared with the largest one."""
+    labels = find_components(mask)
+    counts = count_voxels(labels)
+    kept: Mask = mask & (counts >= MIN_SHARE * counts.max())[labels]
+    return kept
+
+
+def fill_holes(mask: Mask, max_pixels: int) -> Mask:
+    """Fill holes of at most `max_pixels` in each slice; `ndimage.binary_fill_holes` knows no limit."""
+    labels = find_components(~mask, FACES_IN_SLICE)
+    is_hole = count_voxels(labels) <= max_pixels
+    for edge in (labels[:, 0], labels[:, -1], labels[:, :, 0], labels[:, :, -1]):
+        is_hole[edge] = False
+    filled: Mask = mask | is_hole[labels]
+    return filled
+
+
+def close(mask: Mask, radius: int) -> Mask:
+    return erode(dilate(mask, radius), radius)
+
+
+def erode(mask: Mask, radius: int) -> Mask:
+    """Erode each slice with an octagon; pixels beyond the slice's border repeat those at the border."""
+    return ~dilate(~mask, radius)
+
+
+def dilate(mask: Mask, radius: int) -> Mask:
+    """Dilate each slice with an octagon of this radius in pixels, made of crosses and squares by turns.
+
+    `ndimage.binary_dilation` gives the same mask in 2 to 5 times the time.
+    """
+    for step in range(radius):
+        rows = mask.copy()
+        rows[:, 1:] |= mask[:, :-1]
+        rows[:, :-1] |= mask[:, 1:]
+        across = mask if step % 2 == 0 else rows
+        mask = rows.copy()
+        mask[:, :, 1:] |= across[:, :, :-1]
+        mask[:, :, :-1] |= across[:, :, 1:]
+    return mask
+
+
+def find_components(mask: Mask, structure: Mask | None = None) -> NDArray[np.int32]:
+    """Label connected components 1, 2, ...; 0 outside the mask. Voxels that share a face are connected."""
+    labels: NDArray[np.int32] = ndimage.label(mask, structure)[0]
+    return labels
+
+
+def count_voxels(labels: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Count each component's voxels; entry 0, for voxels outside the mask, is 0."""
+    counts = np.bincount(labels.ravel())
+    counts[0] = 0
+    return counts
+
+
+def enlarge(mask: Mask, steps: Sequence[int], shape: tuple[int, ...]) -> Mask:
+    """Repeat the grid's voxels to fill the scan's shape."""
+    index_step, row_step, col_step = steps
+    enlarged = np.empty(shape, dtype=bool)
+    for ndx, slice_mask in enumerate(mask):
+        rows_and_cols = slice_mask.repeat(row_step, axis=0)[: shape[1]].repeat(col_step, axis=1)[:, : shape[2]]
+        enlarged[ndx * index_step : (ndx + 1) * index_step] = rows_and_cols
+    return enlarged

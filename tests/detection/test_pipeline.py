@@ -1,0 +1,425 @@
+import csv
+import math
+import signal
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from PIL import Image as PillowImage
+
+from p2ch13.detection import pipeline as app
+from p2ch13.detection.pipeline import find_inputs
+from p2ch13.detection.segment import Detection
+from p2ch13.network.model import BOOK_MODEL, UNetWrapper
+from p2ch13.predict import main
+from p2ch13.util.errors import InputError, run_command
+from tests.support.checks import Intruder, assert_one_line, refused
+from tests.support.dicom_files import SERIES_UID, write_series
+from tests.support.hold import start_held
+from tests.support.networks import PIXEL_MODEL, make_pixel_network, write_pixel_network
+from tests.support.scan_files import IDENTITY, Ball, ball_mask, make_chest, make_hu, to_xyz, write_luna, write_scan
+
+REPOSITORY = Path(__file__).parents[2]
+SHAPE_IRC = (10, 40, 44)
+BALLS = [Ball((5, 20, 22), 4), Ball((3, 8, 9), 2)]
+TURNED = (0, 0, 1, 1, 0, 0, 0, -1, 0)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    return write_pixel_network(tmp_path / "models" / "seg.state", -700)
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def predict(checkpoint, out):
+    """Run `main`; return the exit status that a shell would see."""
+
+    def run(*arguments, checkpoint=checkpoint, out=out):
+        with pytest.raises(SystemExit) as end:
+            run_command(
+                lambda: main(["--checkpoint", str(checkpoint), "--output", str(out), *(str(one) for one in arguments)])
+            )
+        return end.value.code
+
+    return run
+
+
+def command(checkpoint, out, *arguments):
+    options = ["--checkpoint", checkpoint, "--output", out, *arguments]
+    return [sys.executable, "-m", "p2ch13.predict", *(str(option) for option in options)]
+
+
+def read_mask(path):
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+
+
+def read_rows(out):
+    with (out / "nodules.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_command_line(tmp_path, checkpoint, out):
+    hu = make_hu(BALLS, SHAPE_IRC)
+    scan = write_scan(tmp_path / "scans" / "1.2.3.mhd", hu)
+    run = subprocess.run(
+        command(checkpoint, out, scan, "--probability", "--no-lung-mask"),
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+    )
+    assert run.returncode == 0, run.stderr
+    assert "10/10" in run.stderr  # slices
+    names = ["1.2.3_mask.nii.gz", "1.2.3_overlay.png", "1.2.3_probability.nii.gz", "nodules.csv"]
+    assert sorted(file.name for file in out.iterdir()) == names
+    np.testing.assert_array_equal(read_mask(out / "1.2.3_mask.nii.gz"), hu > -700)
+    probability = read_mask(out / "1.2.3_probability.nii.gz")
+    assert probability.dtype == np.float32
+    np.testing.assert_array_equal(probability > 0.5, hu > -700)
+
+    first, second = read_rows(out)
+    for row, ball in ((first, BALLS[0]), (second, BALLS[1])):
+        position = [float(row[column]) for column in ("coordX", "coordY", "coordZ")]
+        assert position == pytest.approx(to_xyz(ball.center_irc), abs=1e-3)
+        volume_mm3 = ball_mask(ball, SHAPE_IRC).sum() * 0.7 * 0.7 * 1.5
+        assert float(row["volume_mm3"]) == pytest.approx(volume_mm3, abs=0.1)
+        assert float(row["diameter_mm"]) == pytest.approx((6 / math.pi * volume_mm3) ** (1 / 3), abs=0.01)
+        assert row["seriesuid"] == "1.2.3"
+    assert [row["finding"] for row in (first, second)] == ["1", "2"]
+    assert (second["first_slice"], second["last_slice"]) == ("1", "5")
+    # A row for each finding: the slice, 40 x 44, and two enlarged pictures of 512 x 512.
+    assert PillowImage.open(out / "1.2.3_overlay.png").size == (3 * 512, 2 * 512)
+
+
+@pytest.mark.parametrize("direction", [IDENTITY, TURNED, (0.8, -0.6, 0, 0.6, 0.8, 0, 0, 0, -1)])
+@pytest.mark.parametrize(("name", "file_format"), [("a.nii.gz", "nii.gz"), ("a.mha", "mha"), ("a.nrrd", "nrrd")])
+def test_masks_are_exact_and_have_the_scans_geometry(tmp_path, predict, out, direction, name, file_format):
+    hu = make_hu(BALLS, SHAPE_IRC)
+    path = write_scan(tmp_path / name, hu, direction)
+    assert predict(path, "--format", file_format, "--no-lung-mask") == 0
+    np.testing.assert_array_equal(read_mask(out / f"a_mask.{file_format}"), hu > -700)
+    mask, scan = sitk.ReadImage(str(out / f"a_mask.{file_format}")), sitk.ReadImage(str(path))
+    for what in ("GetSize", "GetSpacing", "GetOrigin", "GetDirection"):
+        assert getattr(mask, what)() == pytest.approx(getattr(scan, what)(), abs=1e-5)
+    row = read_rows(out)[0]
+    position = [float(row[column]) for column in ("coordX", "coordY", "coordZ")]
+    assert position == pytest.approx(to_xyz(BALLS[0].center_irc, direction), abs=2e-3)
+
+
+def test_lung_mask(tmp_path, predict, out):
+    """Denser than 50 HU: a nodule in a lung, a spot in the breast, the shell of the table."""
+    hu = make_chest()
+    hu[3:5, 40:43, 40:43] = 200
+    hu[6, 10:12, 64:67] = 200
+    path = write_scan(tmp_path / "a.mha", hu, vx_size_xyz=(3.0, 3.0, 3.0))
+    checkpoint = write_pixel_network(tmp_path / "dense.state", 50)
+    assert predict(path, "--no-lung-mask", checkpoint=checkpoint) == 0
+    assert len(read_rows(out)) == 3
+    assert predict(path, checkpoint=checkpoint) == 0
+    assert [float(row["volume_mm3"]) for row in read_rows(out)] == [2 * 3 * 3 * 27]
+    expected = np.zeros(hu.shape, dtype=bool)
+    expected[3:5, 40:43, 40:43] = True
+    np.testing.assert_array_equal(read_mask(out / "a_mask.nii.gz"), expected)
+
+
+def test_a_folder_in_luna16s_layout(tmp_path, predict, out):
+    data_dir = write_luna(
+        tmp_path / "luna", {"1.2.0": [Ball((5, 20, 22), 3)], "1.2.1": [Ball((5, 20, 22), 1)]}, SHAPE_IRC
+    )
+    assert predict(data_dir, "--no-lung-mask") == 0
+    assert not read_mask(out / "1.2.1_mask.nii.gz").any()
+    assert [row["seriesuid"] for row in read_rows(out)] == ["1.2.0"]
+    assert PillowImage.open(out / "1.2.1_overlay.png").size == (44, 40)
+
+
+def test_threshold_and_min_diameter(tmp_path, predict, out):
+    path = write_scan(tmp_path / "a.mha", make_hu(BALLS, SHAPE_IRC))
+    # The smaller ball has 33 voxels, 24 mm3, as a sphere of 3.6 mm.
+    assert predict(path, "--no-lung-mask", "--min-diameter", "3.7") == 0
+    assert len(read_rows(out)) == 1
+    assert predict(path, "--no-lung-mask", "--min-diameter", "3.5", "--tta") == 0
+    assert len(read_rows(out)) == 2
+    # Lung has a probability of 0.5.
+    assert predict(path, "--no-lung-mask", "--threshold", "0.49") == 0
+    assert read_mask(out / "a_mask.nii.gz").all()
+
+
+def test_dicom(tmp_path, predict, out, capsys):
+    hu = make_hu(BALLS, SHAPE_IRC)
+    write_series(tmp_path / "patient" / "study" / "ct", hu, step_xyz=(0, 0, -2.5))
+    write_series(tmp_path / "patient" / "study" / "ct", hu[:3], series_uid="1.2.9", names=["x", "y", "z"])
+    assert predict(tmp_path / "patient", "--no-lung-mask", "--dicom-seg") == 0
+    mask = sitk.ReadImage(str(out / f"{SERIES_UID}_mask.nii.gz"))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(mask), hu[::-1] > -700)
+    assert mask.GetOrigin() == pytest.approx((-30, -40, 200 - 9 * 2.5))
+    assert (out / f"{SERIES_UID}_seg.dcm").is_file()
+    row = read_rows(out)[0]
+    assert row["seriesuid"] == SERIES_UID
+    assert float(row["coordZ"]) == pytest.approx(200 - 5 * 2.5)
+
+    assert predict(tmp_path / "patient" / "study" / "ct", "--no-lung-mask", "--series-uid", "1.2.9") == 0
+    assert [row["seriesuid"] for row in read_rows(out)] == ["1.2.9"]
+    assert predict(tmp_path / "patient" / "study" / "ct" / "003.dcm") == 2
+    assert_one_line(capsys, "003.dcm: ")
+    assert predict(tmp_path / "patient", "--series-uid", "1.2.8") == 2
+    assert_one_line(capsys, "patient: ", "1.2.8")
+
+
+def test_output_below_the_dicom_folder(tmp_path, predict, capsys):
+    """A second call does not read the first one's DICOM segmentation as a scan."""
+    write_series(tmp_path / "patient" / "ct", make_hu(BALLS, SHAPE_IRC))
+    for _ in range(2):
+        out = tmp_path / "patient" / "found"
+        assert predict(tmp_path / "patient", "--no-lung-mask", "--dicom-seg", out=out) == 0
+    assert len(read_rows(out)) == 2
+
+
+def test_unreadable_scans_are_reported_and_skipped(tmp_path, predict, out, capsys):
+    good = write_scan(tmp_path / "a.mha", make_hu(BALLS, SHAPE_IRC))
+    (tmp_path / "bad.nii.gz").write_bytes(b"no image")
+    hu = make_hu([], SHAPE_IRC)
+    missing = tmp_path / "series"
+    write_series(missing, hu)[4].unlink()
+    again = write_scan(tmp_path / "b" / "a.mha", hu)
+    constant = write_scan(tmp_path / "c.mha", hu)
+    not_a_number = write_scan(tmp_path / "d.mha", np.where(hu < 0, np.nan, hu).astype(np.float32))
+    nowhere = tmp_path / "nowhere.mhd"
+    bad = [tmp_path / "bad.nii.gz", missing, again, constant, not_a_number, nowhere]
+    assert predict(good, *bad, "--no-lung-mask") == 1
+    output = capsys.readouterr().out
+    skipped = [line for line in output.splitlines() if "Skipped: " in line]
+    assert len(skipped) == 6
+    for name in ("nowhere.mhd", str(again), "bad.nii.gz", "005.dcm", "c.mha", "d.mha"):
+        assert sum(f"{name}: " in line for line in skipped) == 1, name
+    assert {row["seriesuid"] for row in read_rows(out)} == {"a"}
+
+
+def test_only_unreadable_scans(tmp_path, predict, out, capsys):
+    (tmp_path / "a.mha").write_text("hello")
+    assert predict(tmp_path / "a.mha") == 2
+    assert_one_line(capsys, "a.mha, line 1: ")
+    (tmp_path / "b.mha").write_text("hello")
+    assert predict(tmp_path / "a.mha", tmp_path / "b.mha") == 2
+    assert_one_line(capsys, "2 scans")
+    assert not (out / "nodules.csv").exists()
+
+
+def test_mistakes_end_in_one_line(tmp_path, predict, out, capsys):
+    scan = write_scan(tmp_path / "scans" / "a.mha", make_hu(BALLS, SHAPE_IRC))
+    assert predict(scan, "--dicom-seg") == 2
+    assert_one_line(capsys, "a.mha: ", "--dicom-seg")
+    assert predict(scan, out=scan / "out") == 2
+    assert_one_line(capsys, "a.mha/out: ", "--output")
+    assert predict(scan.parent, out=scan.parent) == 2
+    assert_one_line(capsys, "scans: ", "--output")
+    (tmp_path / "empty").mkdir()
+    assert predict(tmp_path / "empty") == 2
+    assert_one_line(capsys, "empty: ", ".mhd, ")
+
+
+def test_unusable_checkpoints(tmp_path, predict, out, capsys):
+    scan = write_scan(tmp_path / "a.mha", make_hu(BALLS, SHAPE_IRC))
+    other = tmp_path / "other.state"
+
+    def assert_refused(state):
+        torch.save(state, other)
+        assert predict(scan, checkpoint=other) == 2
+        assert_one_line(capsys, "other.state: ")
+
+    assert predict(scan, checkpoint=tmp_path / "none.state") == 2
+    assert_one_line(capsys, "none.state: ")
+    assert predict(scan, checkpoint=scan) == 2
+    assert_one_line(capsys, "a.mha: ")
+    assert_refused({"weights": torch.zeros(3)})
+    assert_refused({"model_state": Intruder(tmp_path / "intruder")})
+    assert_refused({"model_state": {"fc.weight": torch.zeros(3)}})
+    arguments = {**BOOK_MODEL, "levels": 3}
+    assert_refused({"model_state": make_pixel_network(-700).state_dict(), "model_args": arguments})
+    arguments = {**PIXEL_MODEL, "in_channels": 5}
+    assert_refused({"model_state": UNetWrapper(**arguments).state_dict(), "model_args": arguments})
+    arguments = {**BOOK_MODEL, "padding": False}
+    assert_refused({"model_state": UNetWrapper(**arguments).state_dict(), "model_args": arguments})
+    other.write_text("seriesuid,coordX\n")  # "s" is a pickle opcode that needs a stack
+    assert predict(scan, checkpoint=other) == 2
+    assert_one_line(capsys, "other.state: ")
+    assert not out.exists()
+    assert not (tmp_path / "intruder").exists()  # no code was run
+
+
+@pytest.mark.parametrize("series_uid", ["../../escaped", "/tmp/escaped", "1.2/../../3", ".."])
+def test_a_series_uid_does_not_lead_out_of_the_output(tmp_path, predict, out, series_uid):
+    with warnings.catch_warnings():  # pydicom's, about this UID
+        warnings.simplefilter("ignore")
+        write_series(tmp_path / "ct", make_hu(BALLS, SHAPE_IRC), series_uid=series_uid)
+    before = {path for path in tmp_path.parent.rglob("*") if out not in path.parents}
+    assert predict(tmp_path / "ct", "--no-lung-mask") in (0, 2)
+    after = {path for path in tmp_path.parent.rglob("*") if out not in path.parents}
+    assert after - before <= {out}
+
+
+def test_mistyped_options(capsys):
+    for option in (["--threshold", "1.5"], ["--min-diameter", "-1"], ["--format", "png"], ["--thershold", "1"], []):
+        with pytest.raises(SystemExit) as end:
+            main(["scan.mha", "--output", "out", *option])
+        assert end.value.code == 2
+    assert "--checkpoint" in capsys.readouterr().err
+
+
+def test_options_reach_the_search(tmp_path, predict, monkeypatch):
+    calls = []
+
+    def detect(ct, model, threshold, min_diameter_mm, **options):
+        calls.append((threshold, min_diameter_mm, options))
+        return Detection(np.zeros(ct.shape_irc, np.float16), np.zeros(ct.shape_irc, np.int32), [])
+
+    monkeypatch.setattr(app, "detect", detect)
+    path = write_scan(tmp_path / "a.mha", make_hu(BALLS, SHAPE_IRC))
+    assert predict(path) == 0
+    options = ("--tta", "--no-lung-mask", "--precision", "bf16", "--threshold", "0.9999", "--threads", "2")
+    assert predict(path, *options) == 0
+    assert [call[2].pop("threads").counts for call in calls] == [(1,), (2,)]  # OMP_NUM_THREADS limits `auto` here
+    assert calls == [
+        (0.5, 3.0, {"lung_mask": True, "tta": False, "precision": "auto", "show_progress": True}),
+        (0.9999, 3.0, {"lung_mask": False, "tta": True, "precision": "bf16", "show_progress": True}),
+    ]
+
+
+@pytest.mark.parametrize("limit", [100, pytest.param(1500, marks=pytest.mark.slow)])
+def test_a_full_disk(tmp_path, checkpoint, predict, out, limit):
+    """Limit the size of files, below the mask's or only below the overlay's: the files of an earlier run stay."""
+    scan = write_scan(tmp_path / "a.mha", make_hu(BALLS, SHAPE_IRC))
+    other = write_pixel_network(tmp_path / "models" / "other.state", 9999)  # finds nothing
+    assert predict(scan, "--no-lung-mask", checkpoint=other) == 0
+    before = read_files(out)
+    code = (
+        f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
+        "from p2ch13.predict import main; from p2ch13.util.errors import run_command; run_command(main)"
+    )
+    options = command(checkpoint, out, scan, "--no-lung-mask")[3:]
+    done = subprocess.run([sys.executable, "-c", code, *options], capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.returncode == 2, done.stdout
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "Traceback" not in done.stderr
+    assert f"{out / 'a_'}" in line
+    assert read_files(out) == before
+
+
+def read_files(folder):
+    return {path.name: path.read_bytes() for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(InputError("no overlay"), 2), (OSError(28, "No space left on device"), 2), (KeyboardInterrupt(), 130)],
+)
+@pytest.mark.parametrize("function", ["draw_scan", "write_nodules"])
+def test_a_scan_that_fails_keeps_the_files_of_an_earlier_run(
+    tmp_path, predict, out, monkeypatch, function, error, status
+):
+    scan = write_scan(tmp_path / "a.mha", make_hu(BALLS, SHAPE_IRC))
+    other = write_pixel_network(tmp_path / "models" / "other.state", 9999)
+    assert predict(scan, "--no-lung-mask", "--probability", checkpoint=other) == 0
+    before = read_files(out)
+    assert read_rows(out) == []
+
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr(app, function, fail)
+    assert predict(scan, "--no-lung-mask", "--probability") == status
+    assert read_files(out) == before
+    monkeypatch.undo()
+    assert predict(scan, "--no-lung-mask", "--probability") == 0
+    assert len(read_rows(out)) == len(BALLS)
+    assert read_files(out).keys() == before.keys()
+
+
+def test_one_of_several_scans_fails(tmp_path, predict, out, monkeypatch):
+    """The list has the scans that are done; the failed one has no files."""
+    scans = [write_scan(tmp_path / f"{name}.mha", make_hu(BALLS, SHAPE_IRC)) for name in "abc"]
+    draw = app.draw_scan
+
+    def fail_once(path, *arguments):
+        if path.name == "b_overlay.png":
+            raise InputError("no", path=path)
+        draw(path, *arguments)
+
+    monkeypatch.setattr(app, "draw_scan", fail_once)
+    assert predict(*scans, "--no-lung-mask") == 1
+    assert sorted(read_files(out)) == sorted(
+        ["nodules.csv", *(f"{name}_{ending}" for name in "ac" for ending in ("mask.nii.gz", "overlay.png"))]
+    )
+    assert [row["seriesuid"] for row in read_rows(out)] == ["a", "a", "c", "c"]
+
+
+def test_a_scan_that_dicom_cannot_refer_to_leaves_no_mask(tmp_path, predict, out, monkeypatch, capsys):
+    pytest.importorskip("highdicom")
+    write_series(tmp_path / "patient", make_hu(BALLS, SHAPE_IRC))
+
+    def fail(path, mask, ct):
+        raise InputError("--dicom-seg", path=ct.header.path)
+
+    monkeypatch.setattr(app, "write_dicom_segmentation", fail)
+    assert predict(tmp_path / "patient", "--no-lung-mask", "--dicom-seg") == 2
+    assert_one_line(capsys, "patient: ", "--dicom-seg")
+    assert read_files(out) == {}
+
+
+def test_leftovers_of_a_killed_run_are_skipped(tmp_path):
+    """Such as a DICOM segmentation in its hidden folder."""
+    write_series(tmp_path / "patient", make_hu(BALLS, SHAPE_IRC))
+    write_series(tmp_path / "out" / ".host.1.tmp.1.2.3", make_hu(BALLS, SHAPE_IRC), series_uid="1.2.99")
+    assert [scan.path.name for scan in find_inputs(tmp_path)] == ["patient"]
+
+
+def test_ctrl_c_leaves_nothing_half_written(tmp_path, checkpoint, out):
+    scans = [write_scan(tmp_path / f"{ndx}.mha", make_hu(BALLS, SHAPE_IRC)) for ndx in range(3)]
+    program = "from p2ch13.predict import main; from p2ch13.util.errors import run_command; run_command(main)"
+    options = command(checkpoint, out, *scans, "--no-lung-mask")[3:]
+    in_second_scan = SHAPE_IRC[0] + 2
+    process = start_held(
+        program, "p2ch13.network.model:UNetWrapper.logits", tmp_path / "reached", in_second_scan, options
+    )
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in error
+    assert not list(out.glob(".*"))
+    assert {row["seriesuid"] for row in read_rows(out)} == {"0"}
+    assert read_mask(out / "0_mask.nii.gz").any()
+    assert not list(out.glob("[12]*"))
+
+
+def test_find_inputs(tmp_path):
+    hu = make_hu([], (3, 20, 22))
+    write_scan(tmp_path / "luna" / "subset0" / "1.2.mhd", hu)
+    write_scan(tmp_path / "luna" / "1.3.nii.gz", hu)
+    assert [scan.name for scan in find_inputs(tmp_path / "luna")] == ["1.3", "1.2"]
+    write_series(tmp_path / "dicom" / "a", hu)
+    write_series(tmp_path / "dicom" / "b" / "c", hu, series_uid="1.2.9")
+    found = find_inputs(tmp_path / "dicom")
+    assert [(scan.path.name, scan.series_uid) for scan in found] == [("a", SERIES_UID), ("c", "1.2.9")]
+    assert [scan.path.name for scan in find_inputs(tmp_path / "dicom", "1.2.9")] == ["c"]
+    with refused(path=tmp_path / "nowhere"):
+        find_inputs(tmp_path / "nowhere")
+
+
+def test_the_books_checkpoint_finds_the_real_nodule(tmp_path, luna_sample, book_checkpoint, predict, out):
+    uid = "1.3.6.1.4.1.14519.5.2.1.6279.6001.179049373636438705059720603192"
+    nodule = sitk.ReadImage(str(luna_sample / "subset0" / f"{uid}.mhd"))[:, :, 4:11]  # the slices that hold it
+    sitk.WriteImage(nodule, str(tmp_path / "nodule.mha"))
+    assert predict(tmp_path / "nodule.mha", checkpoint=book_checkpoint) == 0
+    distances = [
+        math.dist([float(row[column]) for column in ("coordX", "coordY", "coordZ")], (56.21, 86.34, -115.87))
+        for row in read_rows(out)
+    ]
+    assert min(distances) < 23.35 / 2

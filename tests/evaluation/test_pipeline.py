@@ -1,0 +1,350 @@
+import csv
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+from p2ch13.detection import segment as segmentation
+from p2ch13.evaluate import main
+from p2ch13.evaluation.report import format_table
+from p2ch13.network.checkpoint import load_checkpoint, save_checkpoint
+from p2ch13.network.model import BOOK_MODEL, UNetWrapper
+from p2ch13.util.errors import run_command
+from p2ch13.util.logits import to_logit
+from tests.support.checks import assert_one_line
+from tests.support.hold import start_held
+from tests.support.scan_files import TINY_SCANS, ball_mask, to_xyz, write_csv, write_luna
+
+SUBMISSION = ["seriesuid", "coordX", "coordY", "coordZ", "probability"]
+VALIDATION = ("1.2.0", "1.2.2")  # with a stride of 2; three nodules
+
+
+@pytest.fixture
+def evaluation(folders, tmp_path):
+    """Run the command line in this process on the tiny scans; return its exit status."""
+
+    def run(*options):
+        arguments = ["--data-dir", str(folders.data_dir)]
+        with pytest.raises(SystemExit) as end:
+            run_command(lambda: main([*arguments, "--output", str(tmp_path / "out"), *map(str, options)]))
+        return end.value.code
+
+    return run
+
+
+@pytest.fixture
+def mask_dir(folders, tmp_path):
+    """Write masks of both validation series: both nodules of 1.2.0; in 1.2.2 a false positive of 27 voxels."""
+    for series_uid in VALIDATION:
+        scan = sitk.ReadImage(str(folders.data_dir / "subset0" / f"{series_uid}.mhd"))
+        mask = np.zeros(scan.GetSize()[::-1], dtype=np.uint8)
+        if series_uid == "1.2.0":
+            for ball in TINY_SCANS[series_uid]:
+                mask[ball_mask(ball)] = 1
+        else:
+            mask[1:4, 10:13, 90:93] = 1
+        image = sitk.GetImageFromArray(mask)
+        image.CopyInformation(scan)
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        sitk.WriteImage(image, str(tmp_path / "masks" / f"{series_uid}_mask.nii.gz"))
+    return tmp_path / "masks"
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """Save an untrained model of a run with a stride of 2."""
+    torch.manual_seed(0)
+    state = {"model_state": UNetWrapper(**BOOK_MODEL).state_dict(), "config": {"val_stride": 2}}
+    save_checkpoint(tmp_path / "model.best.state", state)
+    return tmp_path / "model.best.state"
+
+
+def read_metrics(tmp_path):
+    return json.loads((tmp_path / "out" / "metrics.json").read_text())
+
+
+def read_table(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_masks_from_the_shell(folders, tmp_path, mask_dir):
+    command = [sys.executable, "-m", "p2ch13.evaluate", "--mask", str(mask_dir), "--val-stride", "2"]
+    command += ["--data-dir", str(folders.data_dir)]
+    environment_path = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env={"PYTHONPATH": environment_path, "PATH": ""}
+    )
+    assert done.returncode == 0, done.stderr
+    assert "data/evaluation/masks" in done.stdout
+    written = {path.name for path in (tmp_path / "data" / "evaluation" / "masks").iterdir()}
+    assert written == {
+        "metrics.json", "per_nodule.csv", "per_scan.csv", "froc.png", "worst_nodules.png", "worst_false_alarms.png"
+    }  # fmt: skip
+
+    # The numbers by hand. Label masks are the balls; one of three is missed; one false positive has 27 voxels.
+    found = sum(int(ball_mask(ball).sum()) for ball in TINY_SCANS["1.2.0"])
+    missed = int(ball_mask(TINY_SCANS["1.2.2"][0]).sum())
+    precision, recall, dice = found / (found + 27), found / (found + missed), 2 * found / (2 * found + missed + 27)
+    assert f"| all scans as one               |     {precision:.3f} |  {recall:.3f} | {dice:.3f} |" in done.stdout
+    # All findings have a probability of 1: a single point at 0.5 false positives per scan, sensitivity 2/3.
+    froc = "| sensitivity              | 0.167 | 0.333 | 0.667 | 0.667 | 0.667 | 0.667 | 0.667 | 0.548 |"
+    assert froc in done.stdout
+
+
+def test_what_is_written(evaluation, tmp_path, mask_dir):
+    assert evaluation("--mask", mask_dir, "--val-stride", "2") == 0
+    metrics = read_metrics(tmp_path)
+    assert metrics["format_version"] == 2
+    assert metrics["settings"]["mask"] == str(mask_dir)
+    assert metrics["settings"]["series"] == list(VALIDATION)
+    assert metrics["settings"]["threshold"] is None
+    assert metrics["skipped"] == {}
+    assert metrics["nodules"] == {
+        "count": 3, "found": 2, "recall": pytest.approx(2 / 3), "touched": 2, "mean_dice": pytest.approx(2 / 3)
+    }  # fmt: skip
+    assert metrics["voxels"]["false_positives_per_slice"] == 27 / 32
+    assert metrics["findings"]["false_positives_per_scan"] == 0.5
+    assert metrics["froc"]["threshold_unit"] == "probability"
+
+    nodules = read_table(tmp_path / "out" / "per_nodule.csv")
+    assert [(row["seriesuid"], row["found"], row["probability"], row["dice"]) for row in nodules] == [
+        ("1.2.0", "True", "1.0", "1.0"),
+        ("1.2.0", "True", "1.0", "1.0"),
+        ("1.2.2", "False", "", "0.0"),
+    ]
+    scans = read_table(tmp_path / "out" / "per_scan.csv")
+    assert [(row["nodules"], row["found"], row["false_positives"], row["voxels_fp"]) for row in scans] == [
+        ("2", "2", "0", "0"),
+        ("1", "0", "1", "27"),
+    ]
+
+
+def test_a_mask_of_another_geometry_is_skipped(evaluation, tmp_path, mask_dir, capsys):
+    path = mask_dir / "1.2.2_mask.nii.gz"
+    image = sitk.ReadImage(str(path))
+    image.SetSpacing((0.7, 0.7, 2.0))
+    sitk.WriteImage(image, str(path))
+    assert evaluation("--mask", mask_dir, "--val-stride", "2") == 1
+    assert f"Skipped: {path}: " in capsys.readouterr().out
+    assert list(read_metrics(tmp_path)["skipped"]) == ["1.2.2"]
+    assert evaluation("--mask", mask_dir, "--series-uid", "1.2.2") == 2
+    assert_one_line(capsys, "1.2.2_mask.nii.gz: ")
+
+
+def test_findings_replace_those_of_the_mask(evaluation, tmp_path, mask_dir):
+    center_xyz = to_xyz(TINY_SCANS["1.2.2"][0].center_irc)
+    findings = write_csv(tmp_path / "f.csv", SUBMISSION, [("1.2.2", *center_xyz, 0.75), ("9.9", 0, 0, 0, 0.5)])
+    assert evaluation("--mask", mask_dir, "--findings", findings, "--val-stride", "2") == 0
+    rows = read_table(tmp_path / "out" / "per_nodule.csv")
+    assert [(row["found"], row["probability"], row["dice"]) for row in rows] == [
+        ("False", "", "1.0"), ("False", "", "1.0"), ("True", "0.75", "0.0")
+    ]  # fmt: skip
+
+
+def test_findings_are_scored_in_all_scans(evaluation, tmp_path, capsys):
+    rows = [(series_uid, *to_xyz(balls[0].center_irc), 0.5) for series_uid, balls in TINY_SCANS.items()]
+    findings = write_csv(tmp_path / "f.csv", SUBMISSION, [*rows, ("9.9", 0, 0, 0, 0.5), ("9.9", 1, 0, 0, 0.5)])
+    assert evaluation("--findings", findings) == 0
+    metrics = read_metrics(tmp_path)
+    assert (metrics["scans"], metrics["slices"], metrics["nodules"]["found"]) == (4, 64, 4)
+    assert "2 of 6 findings are in 1 series that are not scored" in capsys.readouterr().out
+
+
+def test_findings_alone(evaluation, tmp_path, folders, capsys):
+    ball = TINY_SCANS["1.2.0"][0]
+    rows = [("1.2.0", *to_xyz(ball.center_irc), 0.75), ("1.2.2", 900, 900, 900, 0.5), ("1.2.2", *to_xyz((1, 5, 5)), 1)]
+    findings = write_csv(tmp_path / "mine.csv", SUBMISSION, rows)
+    assert evaluation("--findings", findings, "--val-stride", "2") == 0
+    metrics = read_metrics(tmp_path)
+    assert metrics["voxels"] is None
+    assert metrics["froc"]["curve"] == {
+        "false_positives_per_scan": [0.5, 0.5, 1.0], "sensitivity": [0, 1 / 3, 1 / 3], "threshold": [1, 0.75, 0.5]
+    }  # fmt: skip
+    assert "voxels" not in capsys.readouterr().out
+
+    # A finding far outside its scan is a false positive, unless it lies in an excluded finding.
+    write_csv(folders.data_dir / "annotations_excluded.csv", SUBMISSION[:4], [("1.2.2", 900, 903, 900)])
+    assert evaluation("--findings", findings, "--val-stride", "2") == 0
+    metrics = read_metrics(tmp_path)
+    assert metrics["findings"] == {
+        "count": 3, "irrelevant": 1, "false_positives": 1, "false_positives_per_scan": 0.5
+    }  # fmt: skip
+    assert metrics["settings"]["excluded"].endswith("annotations_excluded.csv")
+
+
+def test_a_checkpoint(evaluation, tmp_path, checkpoint, capsys):
+    assert evaluation("--checkpoint", checkpoint, "--no-lung-mask", "--threshold", "0.25", "--min-diameter", "5") == 0
+    settings = read_metrics(tmp_path)["settings"]
+    assert settings["series"] == list(VALIDATION)  # of the run's own split
+    assert settings["checkpoint"] == str(checkpoint)
+    assert [settings[key] for key in ("threshold", "min_diameter", "lung_mask", "tta")] == [0.25, 5, False, False]
+
+
+def test_options_reach_the_search(evaluation, tmp_path, checkpoint, monkeypatch):
+    calls = []
+
+    def segment(ct, model, **options):
+        calls.append((ct.series_uid, {name: options[name] for name in ("lung_mask", "tta", "precision", "threads")}))
+        return np.where(ct.hu > -700, to_logit(0.75), to_logit(0.25)).astype(np.float32)
+
+    monkeypatch.setattr(segmentation, "segment", segment)
+    assert evaluation("--checkpoint", checkpoint, "--all", "--tta") == 0
+    (threads,) = {options.pop("threads") for _, options in calls}  # one tuner for all scans
+    assert threads.counts == (1,)
+    assert calls == [(series_uid, {"lung_mask": True, "tta": True, "precision": "auto"}) for series_uid in TINY_SCANS]
+    metrics = read_metrics(tmp_path)
+    assert (metrics["voxels"]["dice"], metrics["nodules"]["recall"], metrics["froc"]["cpm"]) == (1, 1, 1)
+    assert not (tmp_path / "out" / "worst_false_alarms.png").exists()
+    assert evaluation("--checkpoint", checkpoint, "--all", "--threshold", "0.2") == 0  # all of every scan
+    assert read_metrics(tmp_path)["nodules"]["touched"] == 6
+    assert (tmp_path / "out" / "worst_false_alarms.png").exists()
+
+
+def test_a_warning_of_training_scans(evaluation, tmp_path, checkpoint, capsys):
+    state = load_checkpoint(checkpoint)
+    state["series"] = {"trn": ["1.2.1", "1.2.2"], "val": ["1.2.0", "1.2.9"]}
+    save_checkpoint(checkpoint, state)
+    assert evaluation("--checkpoint", checkpoint, "--all", "--no-lung-mask") == 0
+    assert "was trained on 2 of these 4 scans" in capsys.readouterr().out
+    assert evaluation("--checkpoint", checkpoint, "--no-lung-mask") == 0
+    assert "was trained on" not in capsys.readouterr().out
+    assert read_metrics(tmp_path)["settings"]["series"] == ["1.2.0"]  # the run's validation series on disk
+
+
+def test_the_default_labels_are_the_checkpoints(evaluation, tmp_path, checkpoint):
+    state = load_checkpoint(checkpoint)
+    state["config"] |= {"labels": "refined", "threshold_hu": -650}
+    save_checkpoint(checkpoint, state)
+    for options, kind, threshold_hu in (
+        ([], "refined", -650),
+        (["--threshold-hu", "-500"], "refined", -500),
+        (["--labels", "box"], "box", None),
+    ):
+        assert evaluation("--checkpoint", checkpoint, "--no-lung-mask", *options) == 0
+        labels = read_metrics(tmp_path)["settings"]["labels"]
+        assert (labels["kind"], labels["threshold_hu"]) == (kind, threshold_hu)
+
+
+def test_an_unreadable_scan_is_skipped(evaluation, folders, tmp_path, checkpoint, capsys):
+    (folders.data_dir / "subset0" / "1.2.2.raw").write_bytes(b"short")
+    assert evaluation("--checkpoint", checkpoint, "--no-lung-mask") == 1
+    assert "Skipped: " in capsys.readouterr().out
+    assert "1.2.2.raw: " in read_metrics(tmp_path)["skipped"]["1.2.2"]
+
+
+def test_a_warning_of_the_scans_that_selected_the_model(evaluation, checkpoint, capsys):
+    state = load_checkpoint(checkpoint)
+    state["series"] = {"trn": ["1.2.1", "1.2.2"], "val": ["1.2.0", "1.2.3"]}
+    save_checkpoint(checkpoint, state)
+    last = checkpoint.with_name("model.last.state")
+    save_checkpoint(last, state)
+    said = "was selected on 1 of these 1 scans"
+    assert evaluation("--checkpoint", checkpoint, "--no-lung-mask", "--series-uid", "1.2.0") == 0
+    assert said in capsys.readouterr().out
+    assert evaluation("--checkpoint", last, "--no-lung-mask", "--series-uid", "1.2.0") == 0
+    assert said not in capsys.readouterr().out
+    assert evaluation("--checkpoint", checkpoint, "--no-lung-mask", "--series-uid", "1.2.1") == 0
+    assert said not in capsys.readouterr().out
+
+
+def test_the_range_of_the_curve_is_logged(evaluation, checkpoint, capsys):
+    assert evaluation("--checkpoint", checkpoint, "--no-lung-mask", "--threshold", "0.25", "--min-diameter", "5") == 0
+    printed = capsys.readouterr().out
+    assert "0.25 (--threshold)" in printed and "5 mm (--min-diameter)" in printed
+    assert "The curve ends at " in printed
+
+
+def test_annotations_and_series_of_other_files(evaluation, folders, tmp_path, mask_dir):
+    """They replace the data folder's, which may have none."""
+    (folders.data_dir / "annotations.csv").unlink()
+    (folders.data_dir / "annotations_with_malignancy.csv").unlink()
+    ball = TINY_SCANS["1.2.0"][0]
+    annotations = write_csv(
+        tmp_path / "a.csv", [*SUBMISSION[:4], "diameter_mm"], [("1.2.0", *to_xyz(ball.center_irc), ball.diameter_mm)]
+    )
+    (tmp_path / "s.csv").write_text("1.2.2\n1.2.0\n")
+    assert evaluation("--mask", mask_dir, "--annotations", annotations, "--series", tmp_path / "s.csv") == 0
+    metrics = read_metrics(tmp_path)
+    assert metrics["settings"]["annotations"] == str(annotations)
+    assert metrics["settings"]["series"] == ["1.2.0", "1.2.2"]
+    assert (metrics["nodules"]["count"], metrics["nodules"]["found"]) == (1, 1)
+    assert metrics["findings"]["false_positives"] == 2  # the ball without annotation, and the false positive
+
+
+def test_no_nodule_at_all(tmp_path, mask_dir):
+    data_dir = write_luna(tmp_path / "empty", {"1.2.0": []})
+    arguments = ["--data-dir", str(data_dir), "--mask", str(mask_dir)]
+    assert main([*arguments, "--output", str(tmp_path / "out")]) == 0
+    metrics = read_metrics(tmp_path)
+    assert metrics["froc"]["cpm"] is None
+    assert metrics["findings"]["false_positives"] == 2
+    assert not (tmp_path / "out" / "froc.png").exists()
+
+
+def test_mistakes_end_in_one_line(evaluation, folders, tmp_path, mask_dir, checkpoint, capsys):
+    assert evaluation("--checkpoint", tmp_path / "none.state") == 2
+    assert_one_line(capsys, "none.state: ")
+    assert evaluation("--mask", tmp_path / "nowhere") == 2
+    assert_one_line(capsys, "nowhere: ", "--mask")
+    assert evaluation("--mask", mask_dir, "--series-uid", "7.7") == 2
+    assert_one_line(capsys, "7.7")
+    findings = write_csv(tmp_path / "f.csv", SUBMISSION, [("9.9", 0, 0, 0, 0.5)])
+    assert evaluation("--findings", findings) == 2
+    assert_one_line(capsys, "f.csv: ")
+    assert evaluation("--mask", mask_dir, "--excluded", tmp_path / "none.csv") == 2
+    assert_one_line(capsys, "none.csv: ")
+    assert evaluation("--mask", mask_dir, "--annotations", tmp_path / "none.csv") == 2
+    assert_one_line(capsys, "none.csv: ")
+    series = tmp_path / "series.csv"
+    series.write_text("1.2.0\n7.7\n7.8\n")
+    assert evaluation("--mask", mask_dir, "--series", series) == 2
+    assert_one_line(capsys, "series.csv: ", "7.7")
+    assert evaluation("--mask", mask_dir, "--data-dir", tmp_path / "no-data") == 2
+    assert_one_line(capsys, "no-data: ")
+    (tmp_path / "file").write_text("")
+    assert evaluation("--mask", mask_dir, "--output", tmp_path / "file" / "out") == 2
+    assert_one_line(capsys, "out: ", "--output")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "say what to score"),
+        (["--checkpoint", "a.state", "--mask", "b"], "no --mask and no --findings with it"),
+        (["--mask", "b", "--threshold", "1.5"], "argument --threshold: "),
+        (["--mask", "b", "--min-diameter", "-1"], "argument --min-diameter: "),
+        (["--mask", "b", "--all", "--val-stride", "3"], "not allowed with argument"),
+        (["--mask", "b", "--series", "s.csv", "--val-stride", "3"], "not allowed with argument"),
+    ],
+)
+def test_mistyped_options(options, message, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(options)
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_ctrl_c_leaves_nothing_half_done(folders, tmp_path, checkpoint):
+    program = (
+        "from p2ch13.evaluate import main; from p2ch13.util.errors import run_command; import sys\n"
+        "run_command(lambda: main(sys.argv[1:]))"
+    )
+    options = ["--checkpoint", checkpoint, "--all", "--no-lung-mask", "--data-dir", folders.data_dir]
+    options += ["--output", tmp_path / "out"]
+    process = start_held(program, "p2ch13.network.model:UNetWrapper.logits", tmp_path / "reached", 20, options)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert "Traceback" not in error
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_tables_are_markdown():
+    assert format_table([["a", "long"], ["bcd", "1"]]) == "| a   | long |\n| --- | ---: |\n| bcd |    1 |"

@@ -1,0 +1,80 @@
+import math
+
+import numpy as np
+import pytest
+from PIL import Image as PillowImage
+
+from p2ch13.data.ct import Ct
+from p2ch13.detection.findings import Finding
+from p2ch13.evaluation.scoring import NoduleScore, score_scan
+from p2ch13.evaluation.worst_cases import CAPTION_HEIGHT, CASE_COUNT, WorstCases, describe, find_voxel, severity_of
+from tests.support.scan_files import Ball, as_nodule, make_hu, to_xyz, write_scan
+
+SHAPE = (10, 40, 44)
+BALL = Ball((5, 12, 12), 4)
+
+
+@pytest.fixture
+def ct(tmp_path):
+    return Ct(write_scan(tmp_path / "1.2.mhd", make_hu([BALL], SHAPE)), [as_nodule("1.2", BALL)])
+
+
+def false_positive(center_xyz, probability, logit=math.nan):
+    return Finding("1.2", 1, center_xyz, logit, probability, math.nan, math.nan, -1, -1)
+
+
+def test_the_largest_miss_is_the_worst():
+    def nodule(diameter_mm, probability, dice):
+        return NoduleScore("1.2", (0, 0, 0), diameter_mm, probability, dice=dice)
+
+    good, bad, unknown = nodule(9, 0.9, 0.8), nodule(9, 0.9, 0.3), nodule(9, 0.9, math.nan)
+    small_miss, large_miss = nodule(4, math.nan, 0.0), nodule(20, math.nan, 0.4)
+    order = sorted([good, small_miss, unknown, large_miss, bad], key=severity_of, reverse=True)
+    assert order == [large_miss, small_miss, bad, good, unknown]
+
+
+def test_the_most_probable_false_positives_are_kept(ct, tmp_path):
+    findings = [false_positive(to_xyz((0, 30, 30)), probability / 10) for probability in range(9)]
+    worst = WorstCases()
+    for finding in findings:
+        worst.add(ct, None, score_scan(ct, None, [finding]))
+    assert [case.severity[0] for case in worst.false_positives] == [0.8, 0.7, 0.6, 0.5, 0.4, 0.3]
+    assert len(worst.false_positives) == len(worst.nodules) == CASE_COUNT
+
+
+def test_certain_false_positives_are_ranked_by_their_logits(ct):
+    worst = WorstCases()
+    for logit in (30.0, 50.0, 40.0):
+        worst.add(ct, None, score_scan(ct, None, [false_positive(to_xyz((0, 30, 30)), 1.0, logit)]))
+    assert [case.severity[0] for case in worst.false_positives] == [50, 40, 30]
+    text = describe(false_positive((0, 0, 0), 1.0, 50.0))
+    assert "probability 1.00" in text
+    assert "logit 50.0" in text
+    nodule = NoduleScore("1.2", (0, 0, 0), 9, probability=1.0, logit=12.25)
+    assert "probability 1.00, logit 12.2" in describe(nodule)
+    assert "logit" not in describe(false_positive((0, 0, 0), 0.75))
+
+
+def test_figures_show_the_finding(ct, tmp_path):
+    # The left half of the ball is marked, cols below 12: green left, orange right.
+    labels = (ct.positive_mask & (np.arange(SHAPE[2]) < 12)).astype(np.int32)
+    worst = WorstCases()
+    worst.add(ct, labels, score_scan(ct, labels, []))
+    worst.write(tmp_path)
+    picture = np.asarray(PillowImage.open(tmp_path / "worst_nodules.png"))
+    assert picture.shape == (CAPTION_HEIGHT + 512, 3 * 512, 3)
+    assert picture[:CAPTION_HEIGHT].max() == 255  # the caption
+    # 0 HU is gray 230, blended with green or orange; each pixel is enlarged to 4 x 4, the center is at 256.
+    middle = CAPTION_HEIGHT + 256
+    assert picture[middle, 512 + 256].tolist() == [230, 230, 230]
+    assert picture[middle, 1024 + 255].tolist() == [115, 242, 115]
+    assert picture[middle, 1024 + 256].tolist() == [242, 179, 115]
+    assert not (tmp_path / "worst_false_alarms.png").exists()
+
+    WorstCases().write(tmp_path)  # without cases an earlier figure is removed
+    assert not (tmp_path / "worst_nodules.png").exists()
+
+
+def test_a_point_outside_is_moved_to_the_edge(ct):
+    assert find_voxel(ct, to_xyz((5, 12, 12))) == (5, 12, 12)
+    assert find_voxel(ct, to_xyz((99, -5, 12))) == (9, 0, 12)

@@ -1,0 +1,282 @@
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from p2ch13.data.ct import Ct
+from p2ch13.labels.lidc import fill_polygon, find_readings, read_series_uid
+from p2ch13.labels.rules import LidcRule
+from tests.conftest import SHARED
+from tests.support.checks import refused
+from tests.support.lidc_files import Roi, block, block_mask, ring, write_readings, z_of
+from tests.support.scan_files import ORIGIN_XYZ, SHAPE_IRC, VX_SIZE_XYZ, make_hu, write_scan
+
+FLIPPED = (-1, 0, 0, 0, -1, 0, 0, 0, 1)  # 14 scans of LUNA16
+UPSIDE_DOWN = (1, 0, 0, 0, 1, 0, 0, 0, -1)
+
+
+def mask_of(tmp_path, readings, direction=(1, 0, 0, 0, 1, 0, 0, 0, 1), **options):
+    """Return the mask of a scan of lung alone, after comparing its slices with it."""
+    xml_path = write_readings(tmp_path / "xml" / "a.xml", "1.2", readings, **options)
+    scan = write_scan(tmp_path / "1.2.mhd", make_hu([]), direction)
+    ct = Ct(scan, [], LidcRule(xml_path))
+    mask = ct.positive_mask
+    assert ct.positive_indexes == mask.any(axis=(1, 2)).nonzero()[0].tolist()
+    np.testing.assert_array_equal(np.stack([ct.get_slice_mask(ndx) for ndx in range(SHAPE_IRC[0])]), mask)
+    return mask
+
+
+AREAS = [
+    (ring((3, 6), (2, 4)), 4 * 3),  # a rectangle of 4 rows and 3 cols
+    (ring((5, 5), (5, 5)), 1),  # a single pixel
+    (ring((5, 5), (2, 9)), 8),  # one pixel wide
+    ([(1, 4), (2, 3), (3, 2), (4, 3), (5, 4), (4, 5), (3, 6), (2, 5)], 1 + 3 + 1),  # a diamond, pixel by pixel
+    ([(0, 0), (0, 8), (8, 0)], 6 + 5 + 4 + 3 + 2 + 1),  # row r of a triangle: cols 1 to 7 - r
+    ([(0, 0), (2, 7), (4, 0)], 3 + 6 + 3),  # rows 1 and 3 end at 3.5, row 2 at 7, whose pixel is the tip
+    ([(0, 0), (0, 8), (4, 8), (4, 4), (8, 4), (8, 0)], 3 * 7 + 4 * 3),  # an L: rows 1 to 3, then rows 4 to 7
+    ([(5, 5)], 0),  # a nodule of less than 3 mm
+    ([(5, 5), (5, 9)], 0),
+    ([(1, 1), (5, 5), (9, 9)], 0),  # a line
+]
+
+
+@pytest.mark.parametrize(("points", "area"), AREAS)
+@pytest.mark.parametrize("turned", [False, True])
+def test_area_inside_a_contour(points, area, turned):
+    points = np.array(points)[::-1, ::-1] if turned else np.array(points)  # reversed, rows and cols swapped
+    interior, edge = fill_polygon(points, (12, 12))
+    assert interior.sum() == area
+    assert not (interior & edge).any()
+    assert edge[tuple(points.T)].all()
+
+
+def test_a_contour_that_repeats_its_first_point():
+    points = np.array(ring((3, 6), (2, 4)))
+    closed = np.concatenate([points, points[:1]])
+    np.testing.assert_array_equal(fill_polygon(closed, (12, 12))[0], fill_polygon(points, (12, 12))[0])
+
+
+def test_x_is_the_column_and_the_contour_is_outside(tmp_path):
+    mask = mask_of(tmp_path, [[block((4, 6), (20, 24), (60, 61))]])
+    np.testing.assert_array_equal(mask, block_mask((4, 6), (20, 24), (60, 61)))
+
+
+def test_an_exclusion_and_its_contour_are_not_nodule(tmp_path):
+    nodule = [Roi(z_of(5), ring((40, 42), (50, 53)), False), *block((5, 5), (30, 50), (40, 60))]
+    expected = block_mask((5, 5), (30, 50), (40, 60)) & ~block_mask((5, 5), (39, 43), (49, 54))
+    mask = mask_of(tmp_path, [[nodule]])
+    np.testing.assert_array_equal(mask, expected)
+    assert mask.sum() == 21 * 21 - 5 * 6
+
+
+def test_an_exclusion_is_of_its_own_nodule(tmp_path):
+    hole = Roi(z_of(5), ring((40, 42), (50, 53)), False)
+    mask = mask_of(tmp_path, [[[*block((5, 5), (30, 50), (40, 60)), hole], block((5, 5), (41, 41), (51, 51))]])
+    assert mask[5, 41, 51]
+    assert mask.sum() == 21 * 21 - 5 * 6 + 1
+
+
+def test_several_contours_in_one_slice(tmp_path):
+    nodule = [*block((5, 5), (30, 32), (40, 42)), *block((5, 5), (36, 38), (40, 42))]
+    assert mask_of(tmp_path, [[nodule]]).sum() == 9 + 9
+
+
+ROWS, COLS = (30, 39), (50, 59)
+FOUR = [[block((4, 6), (first, 39), COLS)] for first in (30, 32, 34, 36)]  # each reader begins 2 rows below the last
+
+
+@pytest.mark.parametrize(
+    ("readings", "first_row"),
+    [
+        (FOUR[:1], 30),  # one of one
+        (FOUR[:2], 30),  # one of two is half
+        (FOUR[:3], 32),  # two of three
+        (FOUR, 32),  # two of four
+        ([*FOUR[:3], []], 32),  # the fourth saw nothing, and counts
+        ([FOUR[0], [], []], None),  # one of three
+        ([FOUR[0], FOUR[2], [], []], 34),
+    ],
+)
+def test_at_least_half_of_the_readers(tmp_path, readings, first_row):
+    expected = block_mask((4, 6), (first_row, 39), COLS) if first_row else np.zeros(SHAPE_IRC, dtype=bool)
+    np.testing.assert_array_equal(mask_of(tmp_path, readings), expected)
+
+
+def test_a_reader_who_marks_a_voxel_twice_has_one_vote(tmp_path):
+    assert not mask_of(tmp_path, [[block((4, 6), ROWS, COLS)] * 2, [], []]).any()
+
+
+def test_nodules_far_apart_and_nodules_that_overlap(tmp_path):
+    near, far = block((2, 3), (10, 12), (10, 12)), block((12, 13), (80, 84), (80, 84))
+    chain = [block((7, 7), (20 + 3 * ndx, 24 + 3 * ndx), (50, 52)) for ndx in range(3)]
+    xml_path = write_readings(tmp_path / "a.xml", "1.2", [[near, far, *chain[:2]], [near, far, *chain[1:]]])
+    ct = Ct(write_scan(tmp_path / "1.2.mhd", make_hu([])), [], LidcRule(xml_path))
+    assert sorted(part.mark(part.box).sum() for part in ct.parts) == [2 * 9, 11 * 3, 2 * 25]  # rows 20 to 30
+
+
+def test_components_are_connected_over_corners(tmp_path):
+    xml_path = write_readings(
+        tmp_path / "a.xml", "1.2", [[block((4, 5), (10, 12), (10, 12)), block((6, 7), (13, 15), (13, 15))]]
+    )
+    (part,) = Ct(write_scan(tmp_path / "1.2.mhd", make_hu([])), [], LidcRule(xml_path)).parts
+    assert part.mark(part.box).sum() == 2 * (2 * 9)
+
+
+def test_small_nodules_and_non_nodules_are_not_marked(tmp_path):
+    assert not mask_of(tmp_path, [[[Roi(z_of(5), [(30, 40)])]]] * 4).any()
+
+
+@pytest.mark.parametrize("shift_mm", [-0.14, -0.005, 0.0, 0.005, 0.14])  # slices are 1.5 mm apart
+def test_a_rounded_z_is_that_of_its_slice(tmp_path, shift_mm):
+    nodule = [Roi(roi.z_mm + shift_mm, roi.points) for roi in block((4, 6), ROWS, COLS)]
+    np.testing.assert_array_equal(mask_of(tmp_path, [[nodule]]), block_mask((4, 6), ROWS, COLS))
+
+
+def test_z_rounded_to_a_hundredth_of_a_millimeter_in_thin_slices(tmp_path):
+    """Slices of 0.4567 mm, the thinnest in LUNA16: 0.005 mm are a hundredth of one."""
+    z_mm = [round(ORIGIN_XYZ[2] + 0.4567 * ndx, 2) for ndx in range(SHAPE_IRC[0])]
+    nodule = [Roi(z, ring(ROWS, COLS)) for z in z_mm]
+    xml_path = write_readings(tmp_path / "a.xml", "1.2", [[nodule]])
+    scan = write_scan(tmp_path / "1.2.mhd", make_hu([]), vx_size_xyz=(0.7, 0.7, 0.4567))
+    np.testing.assert_array_equal(Ct(scan, [], LidcRule(xml_path)).positive_mask, block_mask((0, 15), ROWS, COLS))
+
+
+@pytest.mark.parametrize(
+    ("positions", "slice_mm"),
+    [
+        ((5.5, 6.5, 7.5), 1.5),  # half a slice off
+        ((4.15, 5.15, 6.15), 1.5),
+        ((-0.3, 0.7), 1.5),  # beside the first slice
+        ((2.5, 5.0, 7.5, 10.0), 1.0),  # drawn every 2.5 mm
+    ],
+)
+def test_contours_between_slices_are_refused(tmp_path, positions, slice_mm):
+    nodule = [Roi(ORIGIN_XYZ[2] + position * slice_mm, ring(ROWS, COLS)) for position in positions]
+    xml_path = write_readings(tmp_path / "a.xml", "1.2", [[nodule]])
+    scan = write_scan(tmp_path / "1.2.mhd", make_hu([]), vx_size_xyz=(0.7, 0.7, slice_mm))
+    with refused(xml_path):
+        Ct(scan, [], LidcRule(xml_path)).parts  # noqa: B018
+
+
+def test_the_readers_of_a_real_scan():
+    """Compare with masks of the interior of contours of at least two of four readers."""
+    folder = SHARED / "real" / "test"
+    scans = [path for path in folder.glob("*.nii.gz") if "consensus" not in path.name]
+    if not scans:
+        pytest.skip(f"no real CT in {folder}")
+    name = scans[0].name.removesuffix(".nii.gz")
+    mask = Ct(scans[0], [], LidcRule(folder / f"{name}.xml")).positive_mask
+    expected = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / f"{name}_consensus_inside.nii.gz")))
+    np.testing.assert_array_equal(mask, expected.astype(bool))
+
+
+def test_descending_slices(tmp_path):
+    nodule = block((4, 6), ROWS, COLS, z=lambda ndx: z_of(ndx, -VX_SIZE_XYZ[2]))
+    np.testing.assert_array_equal(mask_of(tmp_path, [[nodule]], UPSIDE_DOWN), block_mask((4, 6), ROWS, COLS))
+
+
+def test_a_scan_of_a_patient_lying_the_other_way(tmp_path):
+    """Direction (-1, -1, 1) gives the voxels' positions; their order is that of the DICOM image."""
+    mask = mask_of(tmp_path, [[block((4, 6), ROWS, COLS)]], FLIPPED)
+    np.testing.assert_array_equal(mask, block_mask((4, 6), ROWS, COLS))
+
+
+@pytest.mark.parametrize("direction", [(1, 0, 0, 0, -1, 0, 0, 0, 1), (0, 0, 1, 1, 0, 0, 0, 1, 0)])
+def test_rows_and_cols_that_are_not_those_of_the_dicom_image(tmp_path, direction):
+    with refused(tmp_path / "1.2.mhd", "--labels"):
+        mask_of(tmp_path, [[block((4, 6), ROWS, COLS)]], direction)
+
+
+def test_a_scan_cut_to_a_part(tmp_path, caplog):
+    nodule = block((-2, 1), ROWS, COLS)
+    np.testing.assert_array_equal(mask_of(tmp_path, [[nodule]]), block_mask((0, 1), ROWS, COLS))
+    assert "a.xml: 2 of 4 contours" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "readings",
+    [
+        [[block((20, 22), ROWS, COLS)]],  # in no slice
+        [[block((4, 6), ROWS, (100, 103))]],
+        [[block((4, 6), (0, 3), COLS)]],  # its contour is in row -1
+        [[[Roi(z_of(4), [])]]],
+        [[[Roi("nan", [(1, 1)])]]],
+        [[[Roi("", [(1, 1)])]]],
+        [[[Roi("up", [(1, 1)])]]],
+        [[[Roi(z_of(4), [(1, "1.5")])]]],
+        [[[Roi(z_of(4), [(1, 10**30)])]]],
+        [[[Roi(z_of(4), [(1, 1)], "maybe")]]],
+        [],  # no reader
+    ],
+)
+def test_invalid_contours(tmp_path, readings):
+    with refused(tmp_path / "xml" / "a.xml"):
+        mask_of(tmp_path, readings)
+
+
+# Files of scans
+
+SOME = [[block((4, 6), ROWS, COLS)]]
+
+
+def test_files_are_found_by_the_series_they_name(tmp_path):
+    folder = tmp_path / "xml"
+    expected = {
+        "1.2": write_readings(folder / "157" / "158.xml", "1.2", SOME),
+        "1.3": write_readings(folder / "a.xml", " 1.3 ", SOME, uid_tag="SeriesInstanceUID"),
+    }
+    write_readings(folder / "chest.xml", "1.4", SOME, root="IdriReadMessage")
+    write_readings(folder / "z" / "copy.xml", "1.2", SOME)
+    (folder / "._a.xml").write_text("left behind by macOS")
+    (folder / "readme.txt").write_text("no XML")
+    (folder / "wrong.xml").write_text("not XML at all")
+    (folder / "page.xml").write_text("<html><body/></html>")
+    found, unreadable = find_readings(folder)
+    assert found == expected
+    assert len(unreadable) == 2
+    assert unreadable[0].startswith(f"{folder / 'page.xml'}: ")
+    assert unreadable[1].startswith(f"{folder / 'wrong.xml'}: ")
+
+
+def test_folders_that_cannot_be_used(tmp_path):
+    with refused(tmp_path / "nowhere", "--lidc-xml"):
+        find_readings(tmp_path / "nowhere")
+    write_readings(tmp_path / "chest.xml", "1.4", SOME, root="IdriReadMessage")
+    with refused(tmp_path, "--lidc-xml"):
+        find_readings(tmp_path)
+    write_readings(tmp_path / "a.xml", "1.2", SOME)
+    write_readings(tmp_path / "b.xml", "1.2", [*SOME, []])
+    with refused(tmp_path / "b.xml"):
+        find_readings(tmp_path)
+
+
+def test_no_more_than_the_head_is_read(tmp_path):
+    path = write_readings(tmp_path / "a.xml", "1.2", SOME * 50)
+    path.write_bytes(path.read_bytes()[: 2**15])
+    assert read_series_uid(path) == "1.2"  # reading the contours finds that the rest is missing
+    with refused(path):
+        Ct(write_scan(tmp_path / "1.2.mhd", make_hu([])), [], LidcRule(path)).positive_indexes  # noqa: B018
+
+
+BOMB = "".join(f'<!ENTITY e{ndx} "{f"&e{ndx - 1};" * 10}">' for ndx in range(1, 12))
+HOSTILE = [
+    f'<!DOCTYPE r [<!ENTITY e0 "ha">{BOMB}]>\n<LidcReadMessage><SeriesInstanceUid>&e11;</SeriesInstanceUid>',
+    '<!DOCTYPE r [<!ENTITY e SYSTEM "SECRET">]>\n<LidcReadMessage><SeriesInstanceUid>&e;</SeriesInstanceUid>',
+    '<!DOCTYPE r SYSTEM "SECRET">\n<LidcReadMessage><SeriesInstanceUid>1.2</SeriesInstanceUid>',
+    "<LidcReadMessage><SeriesInstanceUid>&undefined;</SeriesInstanceUid>",
+    '<?xml version="1.0" encoding="no-such"?><LidcReadMessage><SeriesInstanceUid>1.2</SeriesInstanceUid>',
+    "<LidcReadMessage><SeriesInstanceUid>1.2",
+    "<LidcReadMessage><readingSession/></LidcReadMessage>",
+    "",
+    "\0\0\0",
+]
+HOSTILE += [f"<!--{'x' * 2**15}-->\n{text}" for text in HOSTILE[:2]]  # only expat itself sees this DOCTYPE
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_hostile_files(tmp_path, text, encoding):
+    (tmp_path / "secret").write_text("1.2")
+    path = tmp_path / "a.xml"
+    path.write_bytes(text.replace("SECRET", str(tmp_path / "secret")).encode(encoding))
+    with refused(path):
+        read_series_uid(path)

@@ -1,0 +1,96 @@
+import resource
+import subprocess
+import sys
+
+import pytest
+import SimpleITK as sitk
+import torch
+import torch._dynamo
+
+from p2ch13.network import compute
+from p2ch13.network.compute import choose_threads, get_dtype, has_bfloat16_arithmetic
+from p2ch13.util.launch import Launch
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+COUNT_PAGE_FAULTS = """
+import resource, torch
+from p2ch13.network.compute import keep_freed_memory
+for prepare in (lambda: None, keep_freed_memory):
+    prepare()
+    for _ in range(20):  # until the heap has found its size
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(2**24)  # 64 MiB, freed at once
+        after = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    print(after - before)
+"""
+
+
+@pytest.mark.parametrize(("has_bfloat16", "automatic"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_precision(monkeypatch, has_bfloat16, automatic):
+    monkeypatch.setattr(compute, "has_bfloat16_arithmetic", lambda device: has_bfloat16)
+    assert get_dtype("fp32", CPU) == torch.float32
+    assert get_dtype("bf16", CPU) == torch.bfloat16
+    assert get_dtype("auto", CPU) == automatic
+
+
+def test_which_processors_have_bfloat16(monkeypatch):
+    for capabilities, expected in (({"avx2": True}, False), ({"avx512_bf16": True}, True), ({"amx_bf16": True}, True)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found, raising=False)
+        assert has_bfloat16_arithmetic(CPU) == expected
+    monkeypatch.delattr(torch.cpu, "get_capabilities")  # older PyTorch
+    assert not has_bfloat16_arithmetic(CPU)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere malloc is another")
+def test_freed_memory_is_used_again():
+    given_back, kept = map(int, subprocess.check_output([sys.executable, "-c", COUNT_PAGE_FAULTS]).split())
+    assert kept < 2**26 // resource.getpagesize() / 100
+    assert given_back > 10 * kept
+
+
+@pytest.fixture
+def four_cores(monkeypatch):
+    """And four threads in PyTorch; what the test sets goes with it."""
+    monkeypatch.setattr(compute, "get_thread_limit", lambda: 4)
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    yield
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
+
+
+@pytest.mark.parametrize(
+    ("choice", "launch", "gpu", "expected"),
+    [
+        ("auto", Launch(), False, (1, 2, 4)),
+        ("auto", Launch(), True, (4,)),
+        ("auto", Launch(1, 2, 1, 2, True), False, (4,)),  # torchrun has set it
+        (3, Launch(), False, (3,)),
+        (3, Launch(1, 2, 1, 2, True), True, (3,)),
+        (6, Launch(), False, (6,)),
+    ],
+)
+def test_numbers_of_threads_to_choose_from(four_cores, monkeypatch, choice, launch, gpu, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    assert choose_threads(choice, launch).counts == expected
+    assert sitk.ProcessObject.GetGlobalDefaultNumberOfThreads() == expected[-1]
+
+
+def test_a_number_of_threads_is_in_use_at_once():
+    before = torch.get_num_threads()
+    try:
+        choose_threads(before + 1)
+        assert torch.get_num_threads() == before + 1
+        assert compute.get_thread_limit() <= before  # as PyTorch had it
+    finally:
+        choose_threads(before)
+
+
+def test_the_threads_of_a_container(monkeypatch):
+    compute.get_thread_limit.cache_clear()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
+    monkeypatch.setattr(compute, "available_cores", lambda: 3)
+    try:
+        assert compute.get_thread_limit() == 3
+    finally:
+        compute.get_thread_limit.cache_clear()

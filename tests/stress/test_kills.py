@@ -1,0 +1,36 @@
+"""The short version of `python -m stress.kills`, and that it would notice."""
+
+import pytest
+import torch
+
+from p2ch13.network.checkpoint import save_checkpoint
+from stress import commands, kills
+from stress.report import LostError
+
+
+@pytest.mark.slow
+def test_three_kills(luna_dir, tmp_path, capsys):
+    options = ["--count", "3", "--samples-per-epoch", "16", "--data-dir", str(luna_dir), "--work-dir", str(tmp_path)]
+    assert kills.main(options) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "| 1 SIGKILL, " in lines[-2]
+    assert "| 2 SIGKILL, " in lines[-1]
+    assert [line.split(" | ")[3] for line in lines[-2:]] == ["1", "2"]
+    assert [path.name for path in tmp_path.iterdir()] == ["luna"]
+
+
+def test_what_is_lost_is_noticed(tmp_path):
+    weights = {"w": torch.tensor([1.0])}
+    state = {"model_state": weights, "trained_state": weights, "epoch": 1, "best_score": 0.5}
+    state["totalTrainingSamples_count"] = 9
+    path = tmp_path / "p2ch13" / "seg_now_none.last.state"
+    save_checkpoint(path, state)
+    kills.compare_states(tmp_path, state)
+    for change in ({"epoch": 2}, {"trained_state": {"w": torch.tensor([1.0000001])}}):
+        with pytest.raises(LostError):
+            kills.compare_states(tmp_path, {**state, **change})
+    (path.parent / ".host.1.tmp.x").touch()
+    with pytest.raises(LostError, match="unfinished files"):
+        kills.compare_states(tmp_path, state)
+    with pytest.raises(LostError, match="a cached value differs"):
+        commands.compare_values({"key": [1, 2]}, {"key": [1, 3]})

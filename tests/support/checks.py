@@ -1,0 +1,43 @@
+"""What tests check of every command and of every file that code could be in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from p2ch13.util.errors import InputError
+
+
+class Intruder:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str, str]]:
+        return open, (str(self.path), "w")
+
+
+def assert_one_line(capsys: pytest.CaptureFixture[str], *parts: str) -> None:
+    """A command has ended in one line that names what is wrong, and in no traceback."""
+    error = capsys.readouterr().err
+    lines = [line for line in error.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert "Traceback" not in error
+    for part in parts:
+        assert part in lines[0]
+
+
+@contextmanager
+def refused(
+    path: Path | None = None, option: str | None = None, line: int | None = None
+) -> Iterator[pytest.ExceptionInfo[InputError]]:
+    """What runs inside raises an InputError of one line, about this path, line and option where they are given."""
+    with pytest.raises(InputError) as caught:
+        yield caught
+    error = caught.value
+    assert len(str(error).splitlines()) == 1
+    assert (path, line, option) == (path and error.path, line and error.line, option and error.option)

@@ -1,0 +1,29 @@
+"""Networks whose logits are known."""
+
+from pathlib import Path
+
+import torch
+
+from p2ch13.network.checkpoint import save_checkpoint
+from p2ch13.network.model import BOOK_MODEL, UNetWrapper
+
+PIXEL_MODEL = {**BOOK_MODEL, "depth": 1, "wf": 0}
+
+
+def make_pixel_network(threshold_hu: float, weight: float = 1.0, bias: float = 0.0) -> UNetWrapper:
+    """Build a U-Net of one level and one filter; the logit of a pixel is weight * max(HU - threshold, 0) + bias."""
+    model = UNetWrapper(**PIXEL_MODEL)
+    with torch.no_grad():
+        for layer, channel in ((0, 3), (3, 0)):  # both convolutions hand on one pixel of one channel
+            kernel = model.unet.get_parameter(f"down_path.0.block.{layer}.weight")
+            kernel.zero_()[0, channel, 1, 1] = 1
+        model.unet.get_parameter("down_path.0.block.0.bias").fill_(-threshold_hu)
+        model.unet.get_parameter("last.weight").fill_(weight)
+        model.unet.get_parameter("last.bias").fill_(bias)
+    return model.eval()
+
+
+def write_pixel_network(path: Path, threshold_hu: float, weight: float = 1.0, bias: float = 0.0) -> Path:
+    model_state = make_pixel_network(threshold_hu, weight, bias).state_dict()
+    save_checkpoint(path, {"model_state": model_state, "model_args": PIXEL_MODEL})
+    return path

@@ -1,0 +1,57 @@
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import p2ch13
+
+ROOT = Path(__file__).parents[1]
+LAZY = [name for name in p2ch13.__all__ if name != "__version__"]
+
+
+@pytest.mark.parametrize("name", LAZY)
+def test_names(name):
+    """A name is the object that its module defines, and a line of the docstring."""
+    value = getattr(p2ch13, name)
+    assert value is getattr(sys.modules[value.__module__], name)
+    assert value.__module__.startswith("p2ch13.")
+    assert inspect.getdoc(value)
+    assert name in p2ch13.__doc__
+
+
+def test_dir():
+    assert set(p2ch13.__all__) <= set(dir(p2ch13))
+
+
+def test_a_wrong_name():
+    with pytest.raises(AttributeError):
+        p2ch13.no_such_name  # noqa: B018
+    assert not hasattr(p2ch13, "no_such_name")
+
+
+@pytest.mark.parametrize(
+    ("code", "unwanted"),
+    [
+        ("import p2ch13", {"torch", "numpy", "SimpleITK", "scipy"}),
+        ("from p2ch13 import InputError", {"torch", "SimpleITK"}),
+        ("import p2ch13.detection.pipeline, p2ch13.evaluation.pipeline", {"tensorboard", "matplotlib"}),
+    ],
+)
+def test_what_an_import_does_not_load(code, unwanted):
+    code += f"; import sys; sys.exit(' '.join({unwanted} & set(sys.modules)) or 0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_version_is_that_of_the_metadata():
+    assert f'\nversion = "{p2ch13.__version__}"\n' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_type_checkers_see_the_same_names():
+    """An import as an alias of the same name is an export (PEP 484)."""
+    imports = [node for node in ast.walk(ast.parse(inspect.getsource(p2ch13))) if isinstance(node, ast.ImportFrom)]
+    exported = {(alias.asname, node.module) for node in imports for alias in node.names if alias.name == alias.asname}
+    assert exported == set(p2ch13._MODULE_OF.items())

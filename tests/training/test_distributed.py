@@ -1,0 +1,204 @@
+"""Two processes on this machine, started by torchrun itself."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from p2ch13.config import Folders
+from p2ch13.data.cache import CtCache
+from p2ch13.network.checkpoint import load_checkpoint
+from p2ch13.training.app import SegmentationTrainingApp
+from tests.support.checks import refused
+from tests.support.hold import wait_for
+from tests.support.processes import compute_gradients, validate
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="compares float32 on a CPU")
+
+REPOSITORY = Path(__file__).parents[2]
+EPOCHS, SAMPLES = 4, 48
+
+
+@pytest.fixture
+def options(folders, tmp_path):
+    return [
+        *("--data-dir", str(folders.data_dir), "--cache-dir", str(folders.cache_dir), "--val-stride", "2"),
+        *("--samples-per-epoch", str(SAMPLES), "--batch-size", "8", "--precision", "fp32"),
+    ]
+
+
+def start(*command, **more):
+    """torchrun with two processes; its messages and theirs come in one stream."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *map(str, command)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+        **more,
+    )
+
+
+def run(*command, **more):
+    process = start(*command, **more)
+    output, _ = process.communicate(timeout=90)
+    assert process.returncode == 0, output
+    return output
+
+
+def train(models_dir, runs_dir, *options, held=REPOSITORY):
+    """`held`: a file that the second process makes before its third epoch, to wait to be killed, if there is none."""
+    return (
+        *("--max-restarts=1", REPOSITORY / "tests" / "support" / "processes.py", "train", held),
+        *("--models-dir", models_dir, "--runs-dir", runs_dir),
+        *(
+            "--epochs",
+            EPOCHS,
+            "--validation-cadence",
+            99,
+            "--augmented",
+            "--lr-schedule",
+            "cosine",
+            "--ema",
+            *options,
+        ),
+    )
+
+
+LOSS = ("--fn-weight", "0.5", "--cross-entropy", "2")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        [*LOSS, "--batch-dice", "--samples-per-epoch", "5"],  # 2 and 3 of them, which weigh alike
+        pytest.param([], marks=pytest.mark.slow),
+        pytest.param([*LOSS, "--batch-dice"], marks=pytest.mark.slow),
+        pytest.param(["--samples-per-epoch", "5"], marks=pytest.mark.slow),
+    ],
+)
+def test_gradients_of_two_processes_are_those_of_one_with_twice_the_batch(options, tmp_path, changed):
+    options = [*options, *changed]
+    run(REPOSITORY / "tests" / "support" / "processes.py", "gradients", tmp_path / "gradients", *options)
+    alone = compute_gradients(SegmentationTrainingApp(options), 16)
+    for together, expected in zip(torch.load(tmp_path / "gradients"), alone, strict=True):
+        torch.testing.assert_close(together, expected, rtol=0, atol=1e-4 * expected.abs().max().item())
+
+
+def test_summed_scores_are_those_of_one_process(options, tmp_path):
+    options = [*options, "--val-negatives", "1", "--batch-dice", *LOSS]
+    run(REPOSITORY / "tests" / "support" / "processes.py", "validate", tmp_path / "scores.json", *options)
+    together, alone = json.loads((tmp_path / "scores.json").read_text()), validate(SegmentationTrainingApp(options))
+    assert [pytest.approx(scores, rel=1e-5) for scores in alone] == together
+    assert alone[0]["tp_percent"] > 0
+    assert alone[0] != alone[1]
+
+
+@pytest.mark.slow
+def test_weights_stay_the_same_in_all_processes(options, tmp_path):
+    """With a learning rate that changes from step to step, and averaged weights."""
+    run(
+        *(REPOSITORY / "tests" / "support" / "processes.py", "weights", tmp_path / "apart.json", *options),
+        *("--samples-per-epoch", 56, "--lr-schedule", "cosine", "--ema"),
+    )
+    difference, last_rate = json.loads((tmp_path / "apart.json").read_text())
+    assert difference == 0
+    # The last of four steps begins at 48 of 56 samples: 1e-5 + 9.9e-4 * (1 + cos(pi * 0.8496)) / 2
+    assert last_rate == pytest.approx(6.4217e-5, rel=1e-4)
+
+
+def test_a_bad_loss_of_one_process_changes_nothing_in_any(options, tmp_path):
+    """Three steps of twice 8 samples; of the third, both processes' parts are skipped."""
+    run(
+        *(REPOSITORY / "tests" / "support" / "processes.py", "bad step", tmp_path / "result.json", *options),
+        *("--skip-non-finite", "--ema"),
+    )
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result == {"unchanged": [False, False, True], "skipped": 2, "samples": 32}
+
+
+@pytest.mark.slow
+def test_a_new_run_reads_no_other_runs_states(options, tmp_path):
+    """Neither a corrupt one of the same name, nor the note of an earlier torchrun, matters."""
+    folder = tmp_path / "models" / "p2ch13"
+    folder.mkdir(parents=True)
+    (folder / "seg_2026-01-01_10.00.00_none.last.state").write_bytes(b"damaged")
+    (folder / "seg_2026-01-01_10.00.00_none.0123abc.launch").touch()
+    run(*train(tmp_path / "models", tmp_path / "runs", *options, "--epochs", 1))
+    states = sorted(path.name for path in folder.glob("*.last.state"))
+    assert len(states) == 2
+    assert len(list(folder.glob("*.launch"))) == 1  # its own is gone with its end
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_made_up_for(options, tmp_path):
+    """The run resumes from its last checkpoint and ends with the weights that it would have had anyway."""
+    output = run(*train(tmp_path / "whole", tmp_path / "whole-runs", *options))
+    assert f"{SAMPLES} samples in batches of 8 in each of 2 processes" in output
+    assert re.findall(r" E(\d+) trn", output) == list("1234")  # the first process speaks for both
+    process = start(*train(tmp_path / "models", tmp_path / "runs", *options, held=tmp_path / "reached"))
+    wait_for(tmp_path / "reached", process)
+    os.kill(workers_of(process)[1], signal.SIGKILL)
+    output, _ = process.communicate(timeout=90)
+    assert process.returncode == 0, output
+
+    (last_epoch,) = re.findall(r"Resuming from .* after epoch (\d+)", output)
+    assert int(last_epoch) == 2
+    assert re.findall(r" E(\d+) trn", output) == list("1234")
+    (whole_path,), (path,) = (list((tmp_path / name / "p2ch13").glob("*.last.state")) for name in ("whole", "models"))
+    whole, state = load_checkpoint(whole_path), load_checkpoint(path)
+    assert (state["epoch"], state["totalTrainingSamples_count"]) == (EPOCHS, EPOCHS * SAMPLES)
+    assert all(torch.equal(state["model_state"][name], value) for name, value in whole["model_state"].items())
+    assert len(list((tmp_path / "runs" / "p2ch13").iterdir())) == 2  # one of training and one of validation
+
+
+def workers_of(process):
+    """The processes that torchrun has started, in the order of their ranks."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    is_worker = {pid: b"processes.py" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children}
+    return [int(pid) for pid in children if is_worker[pid]]
+
+
+def test_precache_shares_out_the_scans(folders, tmp_path):
+    output = run(REPOSITORY / "precache.py", "--data-dir", folders.data_dir, "--cache-dir", folders.cache_dir)
+    assert "Process 1 of 2: Cached 2 scans, skipped 0." in output
+    assert "Process 2 of 2: Cached 2 scans, skipped 0." in output
+    ct_cache = CtCache.open(folders)
+    assert all(ct_cache.is_complete(series_uid) for series_uid in ct_cache.index.series_list)
+
+
+@pytest.mark.slow
+def test_a_scan_that_one_process_cannot_read_does_not_end_the_others(folders):
+    (folders.data_dir / "subset0" / "1.2.1.raw").unlink()
+    output = run(REPOSITORY / "precache.py", "--data-dir", folders.data_dir, "--cache-dir", folders.cache_dir)
+    assert "1.2.1.mhd: its data file 1.2.1.raw is missing" in output
+    assert "Process 2 of 2: Cached 1 scans, skipped 1." in output
+
+
+def test_two_precaches_of_one_folder(luna_dir, tmp_path):
+    folders = Folders(luna_dir, tmp_path / "cache")
+    command = [sys.executable, REPOSITORY / "precache.py", "--data-dir", luna_dir, "--cache-dir", folders.cache_dir]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for _ in range(3)]
+    for process in processes:
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 0, output
+    ct_cache = CtCache.open(folders)
+    assert all(ct_cache.is_complete(series_uid) for series_uid in ct_cache.index.series_list)
+
+
+def test_too_few_samples_for_the_processes(options, monkeypatch):
+    app = SegmentationTrainingApp([*options, "--samples-per-epoch", "3"])
+    app.launch = type(app.launch)(world_size=4)
+    with refused(option="--samples-per-epoch"):
+        app.init_train_ds()
+
+
+def test_sync_batchnorm_needs_gpus(options):
+    with refused(option="--sync-batchnorm"):
+        SegmentationTrainingApp([*options, "--sync-batchnorm"])

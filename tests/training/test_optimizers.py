@@ -1,0 +1,152 @@
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from p2ch13 import config
+from p2ch13.training.optimizers import STEP_RMS, Muon, build_optimizer, orthogonalize, step_unless
+
+
+@pytest.mark.parametrize("shape", [(6, 20), (20, 6), (8, 8)])
+def test_singular_values_come_near_one(shape):
+    """The directions stay: compared with those of a singular value decomposition."""
+    torch.manual_seed(0)
+    u, _, vh = torch.linalg.svd(torch.randn(shape, dtype=torch.float64), full_matrices=False)
+    values = torch.logspace(0, -1.5, min(shape), dtype=torch.float64)
+    result = u.T @ orthogonalize(u @ torch.diag(values) @ vh) @ vh.T
+    assert result.diagonal().min() > 0.65
+    assert result.diagonal().max() < 1.25
+    torch.testing.assert_close(result, torch.diag(result.diagonal()))
+
+
+def test_a_row_gets_length_one():
+    assert orthogonalize(torch.tensor([[3.0, 4.0]])).tolist() == [pytest.approx([0.6, 0.8])]
+
+
+def test_a_step_of_a_vector_by_hand():
+    """Momentum 0.5: the average is half the gradient, looked ahead 3/4 of it; its direction is (0.6, 0.8)."""
+    parameter = nn.Parameter(torch.tensor([1.0, 2.0]))
+    optimizer = Muon([parameter], lr=0.1, momentum=0.5)
+    parameter.grad = torch.tensor([3.0, 4.0])
+    optimizer.step()
+    length = 0.1 * STEP_RMS * 2**0.5
+    assert parameter.tolist() == pytest.approx([1 - 0.6 * length, 2 - 0.8 * length])
+    # The average is (1.5, 2) and then (0.75, 1) + (0, -2), the gradient ahead (0.375, -0.5) + (0, -2).
+    parameter.data.zero_()
+    parameter.grad = torch.tensor([0.0, -4.0])
+    optimizer.step()
+    norm = (0.375**2 + 2.5**2) ** 0.5
+    assert parameter.tolist() == pytest.approx([-0.375 / norm * length, 2.5 / norm * length])
+
+
+def test_a_step_is_as_long_as_adams():
+    """The root mean square of a step's elements, of a small convolution and of a large one."""
+    torch.manual_seed(0)
+    for shape in [(8, 4, 3, 3), (16, 64, 3, 3)]:
+        parameter = nn.Parameter(torch.zeros(shape))
+        parameter.grad = torch.randn(shape)
+        Muon([parameter], lr=1.0).step()
+        assert parameter.detach().square().mean().sqrt().item() == pytest.approx(
+            STEP_RMS, rel=0.35
+        )  # singular values, see above
+
+
+def test_the_learning_rate_may_be_a_tensor():
+    steps = []
+    for lr in (0.25, torch.tensor(0.25)):
+        parameter = nn.Parameter(torch.ones(4, 3))
+        parameter.grad = torch.arange(12.0).reshape(4, 3)
+        Muon([parameter], lr=lr).step()
+        steps.append(parameter.detach())
+    torch.testing.assert_close(*steps)
+
+
+OPTIMIZERS = {
+    "adam": partial(torch.optim.Adam, lr=0.1),
+    "fused adam": partial(torch.optim.Adam, lr=0.1, fused=True),
+    "adamw": partial(torch.optim.AdamW, lr=0.1, amsgrad=True),
+    "nadam": partial(torch.optim.NAdam, lr=0.1),
+    "adagrad": partial(torch.optim.Adagrad, lr=0.1, initial_accumulator_value=0.5),
+    "sgd": partial(torch.optim.SGD, lr=0.1),
+    "sgd with momentum": partial(torch.optim.SGD, lr=0.1, momentum=0.9, dampening=0.5),
+    "muon": Muon,
+}
+
+
+def test_a_librarys_optimizer_needs_its_name_alone(monkeypatch):
+    for name in ("SGD", "Adam", "AdamW", "NAdam", "RMSprop", "Adagrad"):
+        monkeypatch.setitem(config.OPTIMIZERS, "new", f"torch.optim:{name}")
+        parameter = nn.Parameter(torch.ones(3))
+        parameter.grad = torch.ones(3)
+        optimizer = build_optimizer("new", [parameter], 0.125)
+        assert (type(optimizer).__name__, optimizer.param_groups[0]["lr"]) == (name, 0.125)
+        step_unless(torch.tensor(False), optimizer)
+        assert (parameter < 1).all()
+    for name in ("adam", "muon"):
+        assert torch.is_tensor(build_optimizer(name, [parameter], 0.125, is_recorded=True).param_groups[0]["lr"])
+
+
+def train(optimizer_class, grads, is_bad):
+    parameters = [nn.Parameter(torch.ones(4, 6)), nn.Parameter(torch.ones(4))]
+    optimizer = optimizer_class(parameters)
+    for grad, bad in zip(grads, is_bad, strict=True):
+        parameters[0].grad, parameters[1].grad = grad.clone(), grad[:, 0].clone()
+        if bad:
+            parameters[0].grad[1, 2] = bad
+        step_unless(torch.tensor(bool(bad)), optimizer)
+    return parameters, optimizer
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("bad_ndx", [0, 1, 2])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_bad_step_changes_nothing(name, bad_ndx, value):
+    """Neither parameters nor state: all is as in a run without that step, be it the first, one of many, or the last."""
+    torch.manual_seed(0)
+    grads = list(torch.randn(3, 4, 6))
+    is_bad = [value if ndx == bad_ndx else None for ndx in range(3)]
+    parameters, optimizer = train(OPTIMIZERS[name], grads, is_bad)
+    others = [grad for grad, bad in zip(grads, is_bad, strict=True) if not bad]
+    expected_parameters, expected_optimizer = train(OPTIMIZERS[name], others, [None, None])
+    assert all(torch.equal(*pair) for pair in zip(parameters, expected_parameters, strict=True))
+    state, expected_state = (each.state_dict()["state"] for each in (optimizer, expected_optimizer))
+    assert state.keys() == expected_state.keys()
+    for ndx, values in expected_state.items():
+        assert state[ndx].keys() == values.keys()
+        for key, tensor in values.items():
+            assert torch.equal(state[ndx][key], tensor) if torch.is_tensor(tensor) else state[ndx][key] == tensor
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_good_step_is_the_optimizers(name):
+    torch.manual_seed(0)
+    grads = list(torch.randn(3, 4, 6))
+    parameters, _ = train(OPTIMIZERS[name], grads, [None] * 3)
+    plain = nn.Parameter(torch.ones(4, 6))
+    optimizer = OPTIMIZERS[name]([plain])
+    for grad in grads:
+        plain.grad = grad.clone()
+        optimizer.step()
+    assert torch.equal(parameters[0], plain)
+
+
+def test_goes_on_from_its_state():
+    torch.manual_seed(0)
+    grads = torch.randn(4, 5, 7)
+    whole, first, second = (nn.Parameter(torch.zeros(5, 7)) for _ in range(3))
+    optimizer = Muon([whole])
+    for grad in grads:
+        whole.grad = grad
+        optimizer.step()
+    before = Muon([first])
+    for grad in grads[:2]:
+        first.grad = grad
+        before.step()
+    second.data.copy_(first)
+    after = Muon([second])
+    after.load_state_dict(before.state_dict())
+    for grad in grads[2:]:
+        second.grad = grad
+        after.step()
+    assert torch.equal(second, whole)

@@ -1,0 +1,68 @@
+import os
+import pickle
+import signal
+from pathlib import Path
+
+import pytest
+
+from p2ch13.util.errors import InputError, run_command
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (InputError("a.csv: no column\n  coordX"), 2, "error: a.csv: no column coordX\n"),
+        (PermissionError(13, "Permission denied", "/models/a.state"), 2, "error: /models/a.state: Permission denied\n"),
+        (OSError("disk on fire"), 2, "error: disk on fire\n"),
+        (KeyboardInterrupt(), 130, "\nStopped by Ctrl-C.\n"),
+    ],
+)
+def test_a_mistake_is_one_line(capsys, error, status, message):
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        run_command(main)
+    assert end.value.code == status
+    assert capsys.readouterr().err == message
+
+
+@pytest.mark.parametrize(
+    ("keywords", "text"),
+    [
+        ({}, "no scan"),
+        ({"path": Path("a.mhd")}, "a.mhd: no scan"),
+        ({"path": Path("a.csv"), "line": 3, "option": "--data-dir"}, "a.csv, line 3: no scan"),
+        ({"option": "--labels"}, "--labels: no scan"),
+    ],
+)
+def test_where_the_mistake_is(keywords, text):
+    error = pickle.loads(pickle.dumps(InputError("no scan", **keywords)))  # as from a worker process
+    assert str(error) == text
+    assert {name: getattr(error, name) for name in keywords} == keywords
+
+
+def test_a_bug_keeps_its_traceback():
+    def main():
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_command(main)
+
+
+@pytest.mark.parametrize(("returned", "status"), [(None, 0), (0, 0), (1, 1)])
+def test_exit_status(returned, status):
+    with pytest.raises(SystemExit) as end:
+        run_command(lambda: returned)
+    assert end.value.code == status
+
+
+def test_sigterm_ends_like_ctrl_c(capsys):
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as end:
+            run_command(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert end.value.code == 143
+    assert capsys.readouterr().err == "\nStopped by SIGTERM.\n"

@@ -1,0 +1,38 @@
+import mmap
+import os
+
+import pytest
+import torch
+
+from p2ch13.util.memory import DiskTensor
+
+
+def test_values_outlive_the_memory_that_held_them(tmp_path):
+    disk_tensor = DiskTensor(tmp_path / "not" / "there", (5, 7), torch.int16)
+    disk_tensor.tensor[:] = torch.arange(35).view(5, 7)
+    disk_tensor.release()
+    assert disk_tensor.tensor.flatten().tolist() == list(range(35))
+    assert disk_tensor.tensor.dtype == torch.int16
+
+
+def test_a_system_that_takes_no_advice(tmp_path, monkeypatch):
+    """Nor gives a file its room at once: Windows."""
+    for name in ("MADV_DONTNEED", "MADV_RANDOM"):
+        monkeypatch.delattr(mmap, name, raising=False)
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    disk_tensor = DiskTensor(tmp_path, (5, 7), torch.int16)
+    disk_tensor.tensor[:] = torch.arange(35).view(5, 7)
+    disk_tensor.release()
+    assert disk_tensor.tensor.flatten().tolist() == list(range(35))
+
+
+def test_its_file_has_no_name(tmp_path):
+    disk_tensor = DiskTensor(tmp_path, (1000,), torch.bool)
+    assert list(tmp_path.iterdir()) == []
+    assert not disk_tensor.tensor.any()
+
+
+def test_a_disk_without_room_is_an_error_at_once(tmp_path):
+    with pytest.raises(OSError, match=r"."):
+        DiskTensor(tmp_path, (2**50,), torch.int16)
+    assert list(tmp_path.iterdir()) == []

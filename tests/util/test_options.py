@@ -1,0 +1,122 @@
+from argparse import ArgumentParser
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from p2ch13.util.options import (
+    NAME_PART,
+    REQUIRED,
+    Options,
+    add_old_names,
+    add_options,
+    as_arguments,
+    as_markdown,
+    merge,
+    option,
+    read_values,
+)
+from tests.support.checks import refused
+
+
+@dataclass(frozen=True)
+class Shape(Options):
+    """Shape.
+
+    Not in the help.
+    """
+
+    size: int = option(3, "rows", low=1)
+    kind: str = option("round", "100% of what is drawn", choices=("round", "square"))
+    filled: bool = option(False, "filled")
+
+
+@dataclass(frozen=True)
+class Drawing(Shape):
+    """Drawing."""
+
+    out: Path = option(REQUIRED, "folder")
+    share: float = option(0.5, "share", above=0, high=1)
+    pens: int | str = option("auto", "pens", low=1, choices=("auto",))
+    title: str | None = option(None, "title", pattern=NAME_PART, const="untitled")
+    layers: tuple[int, ...] | None = option(None, "layers", choices=range(4), shown="all")
+    note: str = option("none", "note", pattern=NAME_PART, positional=True)
+
+
+@pytest.fixture
+def parser(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    parser = ArgumentParser()
+    add_options(parser, Drawing)
+    renamed = {"rows": "size", "painted": "filled", "is_square": "kind"}
+    add_old_names(parser, Drawing, renamed, {"is_square": {True: "square", False: "round"}})
+    return parser
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given"),
+    [
+        ([], {}),
+        (["--pens", "auto", "n"], {"pens": "auto", "note": "n"}),
+        (["--size=4", "--filled", "--pens=2", "--share", "1"], {"size": 4, "filled": True, "pens": 2, "share": 1.0}),
+        (["--title", "--layers", "0", "3"], {"title": "untitled", "layers": [0, 3]}),
+        (["--rows", "9", "--no-painted", "--is-square"], {"size": 9, "filled": False, "kind": "square"}),
+        (["--painted", "--no-is-square"], {"filled": True, "kind": "round"}),
+    ],
+)
+def test_only_what_is_given_comes_back(parser, arguments, given):
+    assert vars(parser.parse_args(["--out", "a", *arguments])) == {"out": Path("a"), **given}
+
+
+def test_later_sources_win():
+    drawing = merge(Drawing, {"out": Path("a"), "size": 2, "kind": "square"}, {"size": 4, "layers": [0, 3]})
+    assert drawing == Drawing(4, "square", layers=(0, 3), out=Path("a"))
+    assert drawing.part(Shape) == Shape(4, "square")
+
+
+def test_help_is_grouped_and_hides_earlier_names(parser):
+    text = parser.format_help().partition("options:")[2]
+    assert text.index("Drawing:") < text.index("--out") < text.index("Shape:") < text.index("--size")
+    for part in ("rows (default: 3)", "100% of what", "--filled, --no-filled", "layers (default: all)", "auto|N"):
+        assert part in text
+    assert not any(part in text for part in ("--rows", "painted", "Not in the help"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("size", value) for value in (0, "three", True, 1.5, None)],
+        *[("share", value) for value in (0, 1.1, float("nan"), 10**400, "a")],
+        *[("pens", value) for value in ("many", 0, 1.5)],
+        *[("title", value) for value in (".hidden", "a/b", "")],
+        *[("kind", "oval"), ("layers", (1, 4)), ("filled", 1), ("out", 3), ("out", None)],
+    ],
+)
+def test_one_check_for_all_sources(parser, name, value):
+    for source in (merge, read_values):
+        with refused(option=f"--{name}"):
+            source(Drawing, {"out": Path("a"), name: value})
+    if name not in ("out", "filled"):
+        with pytest.raises(SystemExit):
+            parser.parse_args(["--out=a", f"--{name}={value}"])
+
+
+def test_values_of_files_are_plain():
+    values = {**Drawing(out=Path("a/b"), title="t").as_dict(), "layers": None}
+    assert values["out"] == "a/b"
+    assert merge(Drawing, read_values(Drawing, values)) == Drawing(out=Path("a/b"), title="t")
+    with refused(option="--sise") as error:
+        read_values(Drawing, {"sise": 3})
+    assert "did you mean size?" in str(error.value)
+
+
+def test_as_one_types_them(parser):
+    values = {"size": 3, "filled": False, "title": None, "out": Path("a b")}
+    assert as_arguments(values) == ["--size=3", "--no-filled", "--out=a b"]
+
+
+def test_table():
+    table = as_markdown(Drawing)
+    assert table.index("| Drawing |") < table.index("| `--out` | required | folder |") < table.index("| Shape |")
+    assert "| `--kind` | round | 100% of what is drawn (round, square) |" in table.splitlines()
+    assert "| `--size` | none | rows |" in as_markdown(Shape, "none")

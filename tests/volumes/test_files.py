@@ -1,0 +1,157 @@
+import gzip
+import mmap
+import os
+
+import numpy as np
+import pytest
+
+from p2ch13.volumes.files import find_scans, read_ahead, read_header, read_voxels, scan_signature
+from tests.support.checks import refused
+from tests.support.scan_files import ORIGIN_XYZ, VX_SIZE_XYZ, Ball, make_hu, write_scan
+
+FORMATS = [("a.mhd", False), ("a.mhd", True), ("a.mha", False), ("a.mha", True), ("a.nii.gz", True), ("a.nii", False)]
+FORMATS += [("a.nrrd", False), ("a.nrrd", True)]
+
+
+@pytest.fixture
+def hu():
+    return make_hu([Ball((3, 8, 9), 3)], (6, 20, 22)) + np.arange(22, dtype=np.int16)
+
+
+def read(path):
+    return read_voxels(read_header(path))
+
+
+def edit_header(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+@pytest.mark.parametrize(("name", "compress"), FORMATS)
+def test_every_format_gives_the_same_scan(tmp_path, hu, name, compress):
+    header = read_header(write_scan(tmp_path / name, hu, compress=compress))
+    assert header.shape_irc == hu.shape
+    assert header.vx_size_xyz == pytest.approx(VX_SIZE_XYZ)
+    assert header.origin_xyz == pytest.approx(ORIGIN_XYZ)
+    assert header.direction == pytest.approx(np.eye(3))
+    voxels = read_voxels(header)
+    assert voxels.dtype == np.int16
+    np.testing.assert_array_equal(voxels, hu)
+
+
+def test_plain_voxels_are_mapped_read_only(tmp_path, hu):
+    voxels = read(write_scan(tmp_path / "a.mhd", hu))
+    with (tmp_path / "a.raw").open("r+b") as file:
+        file.write(np.array([123], dtype="<i2").tobytes())
+    assert voxels[0, 0, 0] == 123  # the file itself, not a copy
+    with pytest.raises(ValueError, match="read-only"):
+        voxels[0, 0, 0] = 1
+
+
+def test_big_endian_voxels(tmp_path, hu):
+    path = write_scan(tmp_path / "a.mhd", hu)
+    edit_header(path, "BinaryDataByteOrderMSB = False", "BinaryDataByteOrderMSB = True")
+    (tmp_path / "a.raw").write_bytes(hu.astype(">i2").tobytes())
+    np.testing.assert_array_equal(read(path), hu)
+
+
+def test_floats_are_rounded_and_kept_within_int16(tmp_path):
+    values = np.array([[[-1000.4, 0.6, 40000.0, -40000.0]]], dtype=np.float32)
+    np.testing.assert_array_equal(read(write_scan(tmp_path / "a.mhd", values)), [[[-1000, 1, 32767, -32768]]])
+
+
+def test_nan_is_refused(tmp_path):
+    path = write_scan(tmp_path / "a.mha", np.array([[[np.nan, 0.0]]], dtype=np.float32))
+    with refused(path):
+        read(path)
+
+
+@pytest.mark.parametrize(("name", "compress"), FORMATS)
+def test_a_file_cut_short_is_refused(tmp_path, hu, name, compress):
+    path = write_scan(tmp_path / name, hu, compress=compress)
+    data_file = max(tmp_path.iterdir(), key=lambda file: file.stat().st_size)
+    data_file.write_bytes(data_file.read_bytes()[:-50])
+    with refused(data_file):
+        read(path)
+
+
+def test_a_nifti_without_its_last_voxels_is_refused_although_its_gzip_is_complete(tmp_path, hu):
+    path = write_scan(tmp_path / "a.nii.gz", hu)
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-50]))
+    with refused(path):
+        read(path)
+
+
+def test_a_missing_data_file_is_named(tmp_path, hu):
+    path = write_scan(tmp_path / "a.mhd", hu)
+    (tmp_path / "a.raw").unlink()
+    with refused(path):
+        read_header(path)
+
+
+def test_no_scan_at_all(tmp_path):
+    path = tmp_path / "a.mhd"
+    path.write_text("hello\n")
+    with refused(path, line=1):
+        read_header(path)
+
+
+def test_find_scans(tmp_path, hu):
+    write_scan(tmp_path / "subset1" / "1.2.mhd", hu)
+    write_scan(tmp_path / "subset0" / "1.3.nii.gz", hu)
+    write_scan(tmp_path / "1.1.mha", hu)
+    (tmp_path / "subset0" / "._1.4.mhd").write_text("left behind by macOS")
+    write_scan(tmp_path / "seg-lungs-LUNA16" / "1.2.mhd", hu)  # lung masks, not scans
+    assert find_scans(tmp_path) == {
+        "1.1": tmp_path / "1.1.mha",
+        "1.2": tmp_path / "subset1" / "1.2.mhd",
+        "1.3": tmp_path / "subset0" / "1.3.nii.gz",
+    }
+
+
+def test_find_scans_refuses(tmp_path, hu):
+    with refused(tmp_path / "nowhere", "--data-dir"):
+        find_scans(tmp_path / "nowhere")
+    with refused(tmp_path):
+        find_scans(tmp_path)
+    write_scan(tmp_path / "subset0" / "1.1.mhd", hu)
+    with refused(write_scan(tmp_path / "subset3" / "1.1.mha", hu)):
+        find_scans(tmp_path)
+
+
+def test_signature_changes_with_header_and_voxels(tmp_path, hu):
+    path = write_scan(tmp_path / "a.mhd", hu)
+    signatures = [scan_signature(path)]
+    (tmp_path / "a.raw").write_bytes(hu.tobytes())
+    signatures.append(scan_signature(path))
+    path.write_text(path.read_text())
+    signatures.append(scan_signature(path))
+    assert len({str(signature) for signature in signatures}) == 3
+    assert scan_signature(path) == signatures[-1]
+
+
+def test_an_empty_scan(tmp_path):
+    path = tmp_path / "a.nrrd"
+    path.write_text("NRRD0004\ntype: short\ndimension: 3\nsizes: 4 4 0\nencoding: raw\nendian: little\n\n")
+    with refused(path):
+        read_header(path)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.float32, np.float64])
+def test_every_type_of_voxel(tmp_path, dtype):
+    values = np.arange(24).reshape(2, 3, 4).astype(dtype)
+    voxels = read(write_scan(tmp_path / "a.nii.gz", values))
+    assert voxels.dtype == np.int16
+    np.testing.assert_array_equal(voxels, values)
+
+
+def test_a_memory_map_on_a_system_that_takes_no_advice(tmp_path, monkeypatch):
+    """Windows has no `madvise`."""
+    monkeypatch.delattr(mmap, "MADV_RANDOM", raising=False)
+    monkeypatch.delattr(os, "posix_fadvise", raising=False)
+    hu = make_hu([], (4, 20, 22))
+    header = read_header(write_scan(tmp_path / "a.mhd", hu))
+    assert header.mapped_file is not None
+    read_ahead(header, 0, 3)
+    np.testing.assert_array_equal(read_voxels(header), hu)
