@@ -1,7 +1,3 @@
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from pydicom import dcmread
@@ -13,20 +9,14 @@ from p2ch13.config import Folders
 from p2ch13.data.cache import CtCache
 from p2ch13.data.ct import Ct
 from p2ch13.import_dicom import main
-from p2ch13.util.errors import run_command
 from p2ch13.volumes.files import find_scans, read_header
 from tests.support.checks import assert_one_line
+from tests.support.commands import exit_status, run_python
 from tests.support.dicom_files import ORIGIN_XYZ, SERIES_UID, SLICE_SPACING, write_series
-from tests.support.scan_files import Ball, make_hu, write_csv, write_scan
+from tests.support.scan_files import write_csv, write_scan
 
-REPOSITORY = Path(__file__).parents[2]
 OTHER_UID, CR_UID, REPORT_UID = (f"{SERIES_UID}.{ndx}" for ndx in range(3))
 TURNED = (0.8, 0.6, 0, -0.6, 0.8, 0)
-
-
-@pytest.fixture
-def hu():
-    return make_hu([Ball((3, 8, 9), 3)], (6, 20, 22)) + np.arange(6 * 20 * 22, dtype=np.int16).reshape(6, 20, 22) % 50
 
 
 @pytest.fixture
@@ -47,9 +37,7 @@ def data_dir(tmp_path):
 
 
 def run(source, data_dir, *options):
-    with pytest.raises(SystemExit) as end:
-        run_command(lambda: main([str(source), "--data-dir", str(data_dir), *options]))
-    return end.value.code
+    return exit_status(lambda: main([str(source), "--data-dir", str(data_dir), *options]))
 
 
 def same_scan(one, other):
@@ -64,8 +52,7 @@ def imported(data_dir, series_uid=SERIES_UID):
 
 
 def test_a_folder_of_patients(source, data_dir, hu):
-    command = [sys.executable, "-m", "p2ch13.import_dicom", str(source), "--data-dir", str(data_dir)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+    done = run_python("-m", "p2ch13.import_dicom", source, "--data-dir", data_dir)
     assert done.returncode == 0, done.stderr
     assert "2 CT series, 0 of them in" in done.stdout
     assert "1 series of other kinds are ignored" in done.stdout
@@ -211,8 +198,7 @@ def test_mistakes_end_in_one_line(tmp_path, data_dir, hu, capsys):
 
 
 def test_a_full_disk_is_noticed_before_the_import(source, data_dir, monkeypatch, capsys):
-    usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     assert run(source, data_dir) == 2
     assert_one_line(capsys, f"{data_dir}: ", "--data-dir")
 

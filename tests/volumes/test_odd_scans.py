@@ -11,8 +11,8 @@ from p2ch13.config import Folders
 from p2ch13.data.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
 from p2ch13.predict import main as predict
 from p2ch13.util.coordinates import irc2xyz
-from p2ch13.util.errors import run_command
 from tests.support.checks import refused
+from tests.support.commands import exit_status
 from tests.support.networks import write_pixel_network
 from tests.support.scan_files import (
     IDENTITY,
@@ -66,9 +66,8 @@ def write_data(tmp_path, odd):
 
 
 def run_precache(folders):
-    with pytest.raises(SystemExit) as end:
-        run_command(lambda: precache.main(["--data-dir", str(folders.data_dir), "--cache-dir", str(folders.cache_dir)]))
-    return end.value.code
+    options = ["--data-dir", str(folders.data_dir), "--cache-dir", str(folders.cache_dir)]
+    return exit_status(lambda: precache.main(options))
 
 
 @pytest.mark.parametrize("name", ODD_SCANS)
