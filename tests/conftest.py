@@ -8,12 +8,13 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-# Set before PyTorch is loaded, here and in subprocesses: threads that wait for each other are slow beside another busy
-# process, and `--threads auto` would change their number, and with it the rounding of sums.
+# Set before NumPy and PyTorch are loaded, here and in subprocesses: threads that wait for each other are slow beside
+# another busy process, and `--threads auto` would change their number, and with it the rounding of sums.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+import numpy as np
 
 from p2ch13.config import Folders
 from p2ch13.network import compute

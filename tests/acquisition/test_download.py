@@ -122,14 +122,6 @@ def test_a_broken_download_resumes(table, server, data_dir, contents, capsys):
     assert not (data_dir / ".download").exists()
 
 
-def test_a_server_without_ranges(table, server, data_dir):
-    server.ranges = False
-    server.faults = [("", 0), ("", 0), ("drop", 2**16)]
-    assert run(table, server, data_dir, "--subset", "0") == 0
-    assert [asked for _, asked in server.requests] == [None, None, None, "bytes=65536-"]
-    assert len(find_scans(data_dir)) == 2
-
-
 def start(tmp_path, server, data_dir):
     """Start a download in a process, and wait until it has received a part of a subset or ended."""
     command = [sys.executable, "-m", "tests.support.luna16_files", str(tmp_path / "made-again")]

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
@@ -12,8 +11,8 @@ from p2ch13.import_dicom import main
 from p2ch13.volumes.files import find_scans, read_header
 from tests.support.checks import assert_one_line
 from tests.support.commands import exit_status, run_python
-from tests.support.dicom_files import ORIGIN_XYZ, SERIES_UID, SLICE_SPACING, write_series
-from tests.support.scan_files import write_csv, write_scan
+from tests.support.dicom_files import ORIGIN_XYZ, SERIES_UID, SLICE_SPACING, rewrite, write_series
+from tests.support.scan_files import POSITION, write_csv, write_scan
 
 OTHER_UID, CR_UID, REPORT_UID = (f"{SERIES_UID}.{ndx}" for ndx in range(3))
 TURNED = (0.8, 0.6, 0, -0.6, 0.8, 0)
@@ -70,9 +69,8 @@ def test_a_folder_of_patients(source, data_dir, hu):
 
 def test_training_reads_what_was_imported(source, data_dir, tmp_path, capsys):
     data_dir.mkdir()
-    position = ["seriesuid", "coordX", "coordY", "coordZ"]
     center_xyz = (ORIGIN_XYZ[0] + 9 * 0.5, ORIGIN_XYZ[1] + 8 * 0.75, ORIGIN_XYZ[2] + 3 * SLICE_SPACING)
-    write_csv(data_dir / "annotations.csv", [*position, "diameter_mm"], [(SERIES_UID, *center_xyz, 5)])
+    write_csv(data_dir / "annotations.csv", [*POSITION, "diameter_mm"], [(SERIES_UID, *center_xyz, 5)])
     assert run(source, data_dir, "--num-workers", "1") == 0
     assert "annotations.csv" not in capsys.readouterr().out
     ct_chunk, pos_chunk, center_irc = CtCache.open(Folders(data_dir, tmp_path / "cache")).get_ct_raw_candidate(
@@ -97,9 +95,7 @@ def test_broken_series_are_named_and_the_others_imported(source, data_dir, hu, c
     damaged = write_series(source / "0004", hu, series_uid=f"{SERIES_UID}.4")[5]
     damaged.write_bytes(damaged.read_bytes()[:-300])
     mixed = write_series(source / "0005", hu, series_uid=f"{SERIES_UID}.5")[2]
-    data = dcmread(mixed)
-    data.PixelSpacing = [0.8, 0.5]
-    data.save_as(mixed)
+    rewrite(mixed, PixelSpacing=[0.8, 0.5])
     assert run(source, data_dir) == 1
     skipped = [line.split("Skipped: ")[1] for line in capsys.readouterr().out.splitlines() if "Skipped: " in line]
     assert len(skipped) == 3
@@ -182,14 +178,11 @@ def test_one_series_in_two_folders(source, data_dir, hu, capsys):
 
 
 def test_mistakes_end_in_one_line(tmp_path, data_dir, hu, capsys):
-    assert run(tmp_path / "nowhere", data_dir) == 2
-    assert_one_line(capsys, "nowhere: ")
     (tmp_path / "empty").mkdir()
-    assert run(tmp_path / "empty", data_dir) == 2
-    assert_one_line(capsys, "empty: ")
     write_series(tmp_path / "gap", hu)[3].unlink()
-    assert run(tmp_path / "gap", data_dir) == 2
-    assert_one_line(capsys, "gap/004.dcm: ")
+    for name, path in (("nowhere", "nowhere: "), ("empty", "empty: "), ("gap", "gap/004.dcm: ")):
+        assert run(tmp_path / name, data_dir) == 2
+        assert_one_line(capsys, path)
     (tmp_path / "file").write_text("")
     assert run(tmp_path / "gap", tmp_path / "file" / "luna") == 2
     assert_one_line(capsys, "luna: ", "--data-dir")
@@ -205,6 +198,4 @@ def test_a_full_disk_is_noticed_before_the_import(source, data_dir, monkeypatch,
 
 def test_another_subset_folder(source, data_dir):
     assert run(source, data_dir, "--subset-folder", "subset0") == 0
-    assert set(find_scans(data_dir).values()) == {
-        data_dir / "subset0" / f"{uid}.mhd" for uid in (SERIES_UID, OTHER_UID)
-    }
+    assert find_scans(data_dir) == {uid: data_dir / "subset0" / f"{uid}.mhd" for uid in (SERIES_UID, OTHER_UID)}

@@ -72,9 +72,10 @@ def test_ctrl_c_while_the_md5_is_compared_loses_nothing(server, path, monkeypatc
 
 def test_a_server_that_knows_no_ranges(server, path):
     server.ranges = False
+    server.faults = [("drop", CHUNK_BYTES)]
     part_of(path).write_bytes(b"x" * 300_000)
     get(server, path)
-    assert ranges_asked(server) == [REST]
+    assert ranges_asked(server) == [REST, "bytes=65536-"]
     assert path.read_bytes() == DATA
 
 

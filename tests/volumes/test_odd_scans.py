@@ -18,6 +18,7 @@ from tests.support.scan_files import (
     IDENTITY,
     LUNG_HU,
     ORIGIN_XYZ,
+    POSITION,
     VX_SIZE_XYZ,
     Ball,
     ball_mask,
@@ -59,9 +60,8 @@ def write_data(tmp_path, odd):
     scan = data_dir / "subset0" / "1.2.0.mhd"
     write_scan(scan, hu, direction=odd.direction, vx_size_xyz=odd.vx_size_xyz)
     center_xyz = irc2xyz(ball.center_irc, ORIGIN_XYZ, odd.vx_size_xyz, np.reshape(odd.direction, (3, 3)))
-    position = ["seriesuid", "coordX", "coordY", "coordZ"]
-    write_csv(data_dir / "annotations.csv", [*position, "diameter_mm"], [("1.2.0", *center_xyz, 7.0)])
-    write_csv(data_dir / "candidates.csv", [*position, "class"], [("1.2.0", *center_xyz, 1)])
+    write_csv(data_dir / "annotations.csv", [*POSITION, "diameter_mm"], [("1.2.0", *center_xyz, 7.0)])
+    write_csv(data_dir / "candidates.csv", [*POSITION, "class"], [("1.2.0", *center_xyz, 1)])
     return Folders(data_dir, tmp_path / "cache"), scan, is_ball
 
 
