@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 
-# Set before PyTorch is loaded, here and in subprocesses: threads that wait for each other are slow beside another busy
-# process, and `--threads auto` would change their number, and with it the rounding of sums.
+# Set before NumPy and PyTorch are loaded, here and in subprocesses: threads that wait for each other are slow beside
+# another busy process, and `--threads auto` would change their number, and with it the rounding of sums.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+import numpy as np
 
 from p2ch13.config import Folders
 from p2ch13.network import compute
-from tests.support.scan_files import TINY_SCANS, write_luna
+from tests.support.scan_files import TINY_SCANS, Ball, make_hu, write_luna
 
 pytest.register_assert_rewrite("tests.support.checks")  # a failure shows values, as in a test
 
@@ -50,6 +52,13 @@ def no_log_handlers_left() -> Iterator[None]:
     for handler in root.handlers[:]:
         if type(handler) is logging.StreamHandler:  # not pytest's own subclasses
             root.removeHandler(handler)
+
+
+@pytest.fixture
+def hu() -> np.ndarray:
+    """A small scan with a ball, whose slices, rows and cols differ."""
+    own = np.arange(6 * 20 * 22, dtype=np.int16).reshape(6, 20, 22) % 50
+    return make_hu([Ball((3, 8, 9), 3)], own.shape) + own
 
 
 @pytest.fixture

@@ -12,14 +12,12 @@ from p2ch13.acquisition import download
 from p2ch13.acquisition.luna16 import FILES
 from p2ch13.download import main
 from p2ch13.labels.candidates import get_candidate_info_list
-from p2ch13.util.errors import run_command
 from p2ch13.volumes.files import find_scans, read_header, read_voxels
 from tests.support.checks import assert_one_line
+from tests.support.commands import REPOSITORY, exit_status, run_python
 from tests.support.http_server import FileServer
 from tests.support.luna16_files import SHAPE_IRC, make_contents, make_table, zip_of
 from tests.support.scan_files import Ball, make_hu, write_scan
-
-REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -46,10 +44,7 @@ def data_dir(tmp_path):
 
 def run(table, server, data_dir, *options):
     """Call `main`. Returns: the exit status."""
-    arguments = ["--data-dir", str(data_dir), "--mirror", server.url, *options]
-    with pytest.raises(SystemExit) as end:
-        run_command(lambda: main(arguments, table))
-    return end.value.code
+    return exit_status(lambda: main(["--data-dir", str(data_dir), "--mirror", server.url, *options], table))
 
 
 def names_asked(server):
@@ -125,14 +120,6 @@ def test_a_broken_download_resumes(table, server, data_dir, contents, capsys):
     assert run(table, server, data_dir, "--subset", "0") == 0
     assert server.requests == [("subset0.zip", "bytes=65536-")]
     assert not (data_dir / ".download").exists()
-
-
-def test_a_server_without_ranges(table, server, data_dir):
-    server.ranges = False
-    server.faults = [("", 0), ("", 0), ("drop", 2**16)]
-    assert run(table, server, data_dir, "--subset", "0") == 0
-    assert [asked for _, asked in server.requests] == [None, None, None, "bytes=65536-"]
-    assert len(find_scans(data_dir)) == 2
 
 
 def start(tmp_path, server, data_dir):
@@ -308,7 +295,7 @@ for package in (p2ch13, util):
 
 
 def test_everything_can_be_imported_on_other_systems():
-    done = subprocess.run([sys.executable, "-c", WITHOUT_UNIX], capture_output=True, text=True, cwd=REPOSITORY)
+    done = run_python("-c", WITHOUT_UNIX)
     assert done.returncode == 0, done.stderr
 
 
@@ -322,7 +309,7 @@ def test_a_lock_without_fcntl(tmp_path):
         "    except InputError as error:\n        print(error)\n"
         "with only_process(folder):\n    print('free')\n"
     ).replace("sys.argv[1:] = []\n", "")
-    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, cwd=REPOSITORY)
+    done = run_python("-c", code, tmp_path)
     assert done.returncode == 0, done.stderr
     first, second = done.stdout.splitlines()
     assert first.startswith(f"{tmp_path}: ")
@@ -354,8 +341,7 @@ def test_mistakes_end_in_one_line(table, server, data_dir, tmp_path, capsys):
 
 def test_the_command_line(server, data_dir):
     """With the real table: files of the wrong size are refused before they are downloaded."""
-    command = [sys.executable, "-m", "p2ch13.download", "--data-dir", str(data_dir), "--mirror", server.url]
-    done = subprocess.run([*command, "--subset", "0"], capture_output=True, text=True, cwd=REPOSITORY)
+    done = run_python("-m", "p2ch13.download", "--data-dir", data_dir, "--mirror", server.url, "--subset", "0")
     if "needs 19.1 GB" in done.stderr:
         pytest.skip("the disk has less than 19.1 GB free")
     assert done.returncode == 2

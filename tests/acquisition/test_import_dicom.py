@@ -1,10 +1,5 @@
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
-from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
@@ -13,20 +8,14 @@ from p2ch13.config import Folders
 from p2ch13.data.cache import CtCache
 from p2ch13.data.ct import Ct
 from p2ch13.import_dicom import main
-from p2ch13.util.errors import run_command
 from p2ch13.volumes.files import find_scans, read_header
 from tests.support.checks import assert_one_line
-from tests.support.dicom_files import ORIGIN_XYZ, SERIES_UID, SLICE_SPACING, write_series
-from tests.support.scan_files import Ball, make_hu, write_csv, write_scan
+from tests.support.commands import exit_status, run_python
+from tests.support.dicom_files import ORIGIN_XYZ, SERIES_UID, SLICE_SPACING, rewrite, write_series
+from tests.support.scan_files import POSITION, write_csv, write_scan
 
-REPOSITORY = Path(__file__).parents[2]
 OTHER_UID, CR_UID, REPORT_UID = (f"{SERIES_UID}.{ndx}" for ndx in range(3))
 TURNED = (0.8, 0.6, 0, -0.6, 0.8, 0)
-
-
-@pytest.fixture
-def hu():
-    return make_hu([Ball((3, 8, 9), 3)], (6, 20, 22)) + np.arange(6 * 20 * 22, dtype=np.int16).reshape(6, 20, 22) % 50
 
 
 @pytest.fixture
@@ -47,9 +36,7 @@ def data_dir(tmp_path):
 
 
 def run(source, data_dir, *options):
-    with pytest.raises(SystemExit) as end:
-        run_command(lambda: main([str(source), "--data-dir", str(data_dir), *options]))
-    return end.value.code
+    return exit_status(lambda: main([str(source), "--data-dir", str(data_dir), *options]))
 
 
 def same_scan(one, other):
@@ -64,8 +51,7 @@ def imported(data_dir, series_uid=SERIES_UID):
 
 
 def test_a_folder_of_patients(source, data_dir, hu):
-    command = [sys.executable, "-m", "p2ch13.import_dicom", str(source), "--data-dir", str(data_dir)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+    done = run_python("-m", "p2ch13.import_dicom", source, "--data-dir", data_dir)
     assert done.returncode == 0, done.stderr
     assert "2 CT series, 0 of them in" in done.stdout
     assert "1 series of other kinds are ignored" in done.stdout
@@ -83,9 +69,8 @@ def test_a_folder_of_patients(source, data_dir, hu):
 
 def test_training_reads_what_was_imported(source, data_dir, tmp_path, capsys):
     data_dir.mkdir()
-    position = ["seriesuid", "coordX", "coordY", "coordZ"]
     center_xyz = (ORIGIN_XYZ[0] + 9 * 0.5, ORIGIN_XYZ[1] + 8 * 0.75, ORIGIN_XYZ[2] + 3 * SLICE_SPACING)
-    write_csv(data_dir / "annotations.csv", [*position, "diameter_mm"], [(SERIES_UID, *center_xyz, 5)])
+    write_csv(data_dir / "annotations.csv", [*POSITION, "diameter_mm"], [(SERIES_UID, *center_xyz, 5)])
     assert run(source, data_dir, "--num-workers", "1") == 0
     assert "annotations.csv" not in capsys.readouterr().out
     ct_chunk, pos_chunk, center_irc = CtCache.open(Folders(data_dir, tmp_path / "cache")).get_ct_raw_candidate(
@@ -110,9 +95,7 @@ def test_broken_series_are_named_and_the_others_imported(source, data_dir, hu, c
     damaged = write_series(source / "0004", hu, series_uid=f"{SERIES_UID}.4")[5]
     damaged.write_bytes(damaged.read_bytes()[:-300])
     mixed = write_series(source / "0005", hu, series_uid=f"{SERIES_UID}.5")[2]
-    data = dcmread(mixed)
-    data.PixelSpacing = [0.8, 0.5]
-    data.save_as(mixed)
+    rewrite(mixed, PixelSpacing=[0.8, 0.5])
     assert run(source, data_dir) == 1
     skipped = [line.split("Skipped: ")[1] for line in capsys.readouterr().out.splitlines() if "Skipped: " in line]
     assert len(skipped) == 3
@@ -195,14 +178,11 @@ def test_one_series_in_two_folders(source, data_dir, hu, capsys):
 
 
 def test_mistakes_end_in_one_line(tmp_path, data_dir, hu, capsys):
-    assert run(tmp_path / "nowhere", data_dir) == 2
-    assert_one_line(capsys, "nowhere: ")
     (tmp_path / "empty").mkdir()
-    assert run(tmp_path / "empty", data_dir) == 2
-    assert_one_line(capsys, "empty: ")
     write_series(tmp_path / "gap", hu)[3].unlink()
-    assert run(tmp_path / "gap", data_dir) == 2
-    assert_one_line(capsys, "gap/004.dcm: ")
+    for name, path in (("nowhere", "nowhere: "), ("empty", "empty: "), ("gap", "gap/004.dcm: ")):
+        assert run(tmp_path / name, data_dir) == 2
+        assert_one_line(capsys, path)
     (tmp_path / "file").write_text("")
     assert run(tmp_path / "gap", tmp_path / "file" / "luna") == 2
     assert_one_line(capsys, "luna: ", "--data-dir")
@@ -211,14 +191,11 @@ def test_mistakes_end_in_one_line(tmp_path, data_dir, hu, capsys):
 
 
 def test_a_full_disk_is_noticed_before_the_import(source, data_dir, monkeypatch, capsys):
-    usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     assert run(source, data_dir) == 2
     assert_one_line(capsys, f"{data_dir}: ", "--data-dir")
 
 
 def test_another_subset_folder(source, data_dir):
     assert run(source, data_dir, "--subset-folder", "subset0") == 0
-    assert set(find_scans(data_dir).values()) == {
-        data_dir / "subset0" / f"{uid}.mhd" for uid in (SERIES_UID, OTHER_UID)
-    }
+    assert find_scans(data_dir) == {uid: data_dir / "subset0" / f"{uid}.mhd" for uid in (SERIES_UID, OTHER_UID)}

@@ -1,18 +1,13 @@
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from p2ch13 import download
 from p2ch13.acquisition import verify
 from p2ch13.acquisition.luna16 import MALIGNANCY
-from p2ch13.util.errors import run_command
 from tests.support.checks import assert_one_line
+from tests.support.commands import exit_status, run_python
 from tests.support.luna16_files import make_contents, make_table
-
-REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -28,9 +23,7 @@ def luna(tmp_path):
 
 def run(luna, *options):
     data_dir, table = luna
-    with pytest.raises(SystemExit) as end:
-        run_command(lambda: download.main(["--verify", "--data-dir", str(data_dir), *options], table))
-    return end.value.code
+    return exit_status(lambda: download.main(["--verify", "--data-dir", str(data_dir), *options], table))
 
 
 def problems(luna, capsys, *options):
@@ -124,8 +117,7 @@ def test_no_folder_and_nothing_in_it(luna, tmp_path, capsys):
 
 def test_real_ct(luna_sample):
     """Three readable scans of two subsets whose other scans are missing."""
-    command = [sys.executable, "-m", "p2ch13.download", "--verify", "--data-dir", str(luna_sample)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+    done = run_python("-m", "p2ch13.download", "--verify", "--data-dir", luna_sample)
     assert done.returncode == 1
     assert "subset0: 87 of 89 scans are missing" in done.stdout
     assert "3 readable scans with 8 of 1193 annotated nodules" in done.stdout

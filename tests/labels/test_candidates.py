@@ -4,9 +4,7 @@ import pytest
 
 from p2ch13.labels.candidates import get_candidate_info_list, get_nodule_info_list, read_excluded
 from tests.support.checks import refused
-from tests.support.scan_files import TINY_SCANS, write_csv
-
-POSITION = ["seriesuid", "coordX", "coordY", "coordZ"]
+from tests.support.scan_files import POSITION, TINY_SCANS, write_csv
 
 
 def test_nodules_first_largest_first(luna_dir):
@@ -17,11 +15,7 @@ def test_nodules_first_largest_first(luna_dir):
     assert candidates[0].series_uid == "1.2.1"
     # Radius 5 in 1.2.0 and in 1.2.3: the order is fixed all the same.
     assert [c.series_uid for c in candidates[1:3]] == ["1.2.3", "1.2.0"]
-
-
-def test_nodules_alone_are_the_head_of_the_list(luna_dir):
-    nodules = get_nodule_info_list(luna_dir)
-    assert nodules == get_candidate_info_list(luna_dir)[:6]
+    assert get_nodule_info_list(luna_dir) == candidates[:6]
 
 
 def test_scans_that_are_not_on_disk_are_skipped_in_both_files(luna_dir):

@@ -14,11 +14,15 @@ FLIPPED = (-1, 0, 0, 0, -1, 0, 0, 0, 1)  # 14 scans of LUNA16
 UPSIDE_DOWN = (1, 0, 0, 0, 1, 0, 0, 0, -1)
 
 
-def mask_of(tmp_path, readings, direction=(1, 0, 0, 0, 1, 0, 0, 0, 1), **options):
+def lung_with(tmp_path, readings, **geometry):
+    """Return a scan of lung alone with these contours."""
+    xml_path = write_readings(tmp_path / "a.xml", "1.2", readings)
+    return Ct(write_scan(tmp_path / "1.2.mhd", make_hu([]), **geometry), [], LidcRule(xml_path))
+
+
+def mask_of(tmp_path, readings, **geometry):
     """Return the mask of a scan of lung alone, after comparing its slices with it."""
-    xml_path = write_readings(tmp_path / "xml" / "a.xml", "1.2", readings, **options)
-    scan = write_scan(tmp_path / "1.2.mhd", make_hu([]), direction)
-    ct = Ct(scan, [], LidcRule(xml_path))
+    ct = lung_with(tmp_path, readings, **geometry)
     mask = ct.positive_mask
     assert ct.positive_indexes == mask.any(axis=(1, 2)).nonzero()[0].tolist()
     np.testing.assert_array_equal(np.stack([ct.get_slice_mask(ndx) for ndx in range(SHAPE_IRC[0])]), mask)
@@ -50,22 +54,20 @@ def test_area_inside_a_contour(points, area, turned):
 
 
 def test_a_contour_that_repeats_its_first_point():
-    points = np.array(ring((3, 6), (2, 4)))
-    closed = np.concatenate([points, points[:1]])
-    np.testing.assert_array_equal(fill_polygon(closed, (12, 12))[0], fill_polygon(points, (12, 12))[0])
+    points = ring((3, 6), (2, 4))
+    interiors = [fill_polygon(np.array(contour), (12, 12))[0] for contour in (points, [*points, points[0]])]
+    np.testing.assert_array_equal(*interiors)
 
 
 def test_x_is_the_column_and_the_contour_is_outside(tmp_path):
-    mask = mask_of(tmp_path, [[block((4, 6), (20, 24), (60, 61))]])
-    np.testing.assert_array_equal(mask, block_mask((4, 6), (20, 24), (60, 61)))
+    nodule = (4, 6), (20, 24), (60, 61)
+    np.testing.assert_array_equal(mask_of(tmp_path, [[block(*nodule)]]), block_mask(*nodule))
 
 
 def test_an_exclusion_and_its_contour_are_not_nodule(tmp_path):
     nodule = [Roi(z_of(5), ring((40, 42), (50, 53)), False), *block((5, 5), (30, 50), (40, 60))]
     expected = block_mask((5, 5), (30, 50), (40, 60)) & ~block_mask((5, 5), (39, 43), (49, 54))
-    mask = mask_of(tmp_path, [[nodule]])
-    np.testing.assert_array_equal(mask, expected)
-    assert mask.sum() == 21 * 21 - 5 * 6
+    np.testing.assert_array_equal(mask_of(tmp_path, [[nodule]]), expected)
 
 
 def test_an_exclusion_is_of_its_own_nodule(tmp_path):
@@ -108,16 +110,13 @@ def test_a_reader_who_marks_a_voxel_twice_has_one_vote(tmp_path):
 def test_nodules_far_apart_and_nodules_that_overlap(tmp_path):
     near, far = block((2, 3), (10, 12), (10, 12)), block((12, 13), (80, 84), (80, 84))
     chain = [block((7, 7), (20 + 3 * ndx, 24 + 3 * ndx), (50, 52)) for ndx in range(3)]
-    xml_path = write_readings(tmp_path / "a.xml", "1.2", [[near, far, *chain[:2]], [near, far, *chain[1:]]])
-    ct = Ct(write_scan(tmp_path / "1.2.mhd", make_hu([])), [], LidcRule(xml_path))
-    assert sorted(part.mark(part.box).sum() for part in ct.parts) == [2 * 9, 11 * 3, 2 * 25]  # rows 20 to 30
+    parts = lung_with(tmp_path, [[near, far, *chain[:2]], [near, far, *chain[1:]]]).parts
+    assert sorted(part.mark(part.box).sum() for part in parts) == [2 * 9, 11 * 3, 2 * 25]  # rows 20 to 30
 
 
 def test_components_are_connected_over_corners(tmp_path):
-    xml_path = write_readings(
-        tmp_path / "a.xml", "1.2", [[block((4, 5), (10, 12), (10, 12)), block((6, 7), (13, 15), (13, 15))]]
-    )
-    (part,) = Ct(write_scan(tmp_path / "1.2.mhd", make_hu([])), [], LidcRule(xml_path)).parts
+    nodules = [block((4, 5), (10, 12), (10, 12)), block((6, 7), (13, 15), (13, 15))]
+    (part,) = lung_with(tmp_path, [nodules]).parts
     assert part.mark(part.box).sum() == 2 * (2 * 9)
 
 
@@ -135,9 +134,8 @@ def test_z_rounded_to_a_hundredth_of_a_millimeter_in_thin_slices(tmp_path):
     """Slices of 0.4567 mm, the thinnest in LUNA16: 0.005 mm are a hundredth of one."""
     z_mm = [round(ORIGIN_XYZ[2] + 0.4567 * ndx, 2) for ndx in range(SHAPE_IRC[0])]
     nodule = [Roi(z, ring(ROWS, COLS)) for z in z_mm]
-    xml_path = write_readings(tmp_path / "a.xml", "1.2", [[nodule]])
-    scan = write_scan(tmp_path / "1.2.mhd", make_hu([]), vx_size_xyz=(0.7, 0.7, 0.4567))
-    np.testing.assert_array_equal(Ct(scan, [], LidcRule(xml_path)).positive_mask, block_mask((0, 15), ROWS, COLS))
+    mask = mask_of(tmp_path, [[nodule]], vx_size_xyz=(0.7, 0.7, 0.4567))
+    np.testing.assert_array_equal(mask, block_mask((0, 15), ROWS, COLS))
 
 
 @pytest.mark.parametrize(
@@ -151,10 +149,8 @@ def test_z_rounded_to_a_hundredth_of_a_millimeter_in_thin_slices(tmp_path):
 )
 def test_contours_between_slices_are_refused(tmp_path, positions, slice_mm):
     nodule = [Roi(ORIGIN_XYZ[2] + position * slice_mm, ring(ROWS, COLS)) for position in positions]
-    xml_path = write_readings(tmp_path / "a.xml", "1.2", [[nodule]])
-    scan = write_scan(tmp_path / "1.2.mhd", make_hu([]), vx_size_xyz=(0.7, 0.7, slice_mm))
-    with refused(xml_path):
-        Ct(scan, [], LidcRule(xml_path)).parts  # noqa: B018
+    with refused(tmp_path / "a.xml"):
+        mask_of(tmp_path, [[nodule]], vx_size_xyz=(0.7, 0.7, slice_mm))
 
 
 def test_the_readers_of_a_real_scan():
@@ -171,19 +167,19 @@ def test_the_readers_of_a_real_scan():
 
 def test_descending_slices(tmp_path):
     nodule = block((4, 6), ROWS, COLS, z=lambda ndx: z_of(ndx, -VX_SIZE_XYZ[2]))
-    np.testing.assert_array_equal(mask_of(tmp_path, [[nodule]], UPSIDE_DOWN), block_mask((4, 6), ROWS, COLS))
+    np.testing.assert_array_equal(mask_of(tmp_path, [[nodule]], direction=UPSIDE_DOWN), block_mask((4, 6), ROWS, COLS))
 
 
 def test_a_scan_of_a_patient_lying_the_other_way(tmp_path):
     """Direction (-1, -1, 1) gives the voxels' positions; their order is that of the DICOM image."""
-    mask = mask_of(tmp_path, [[block((4, 6), ROWS, COLS)]], FLIPPED)
+    mask = mask_of(tmp_path, [[block((4, 6), ROWS, COLS)]], direction=FLIPPED)
     np.testing.assert_array_equal(mask, block_mask((4, 6), ROWS, COLS))
 
 
 @pytest.mark.parametrize("direction", [(1, 0, 0, 0, -1, 0, 0, 0, 1), (0, 0, 1, 1, 0, 0, 0, 1, 0)])
 def test_rows_and_cols_that_are_not_those_of_the_dicom_image(tmp_path, direction):
     with refused(tmp_path / "1.2.mhd", "--labels"):
-        mask_of(tmp_path, [[block((4, 6), ROWS, COLS)]], direction)
+        mask_of(tmp_path, [[block((4, 6), ROWS, COLS)]], direction=direction)
 
 
 def test_a_scan_cut_to_a_part(tmp_path, caplog):
@@ -209,7 +205,7 @@ def test_a_scan_cut_to_a_part(tmp_path, caplog):
     ],
 )
 def test_invalid_contours(tmp_path, readings):
-    with refused(tmp_path / "xml" / "a.xml"):
+    with refused(tmp_path / "a.xml"):
         mask_of(tmp_path, readings)
 
 

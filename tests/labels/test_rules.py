@@ -28,8 +28,8 @@ from tests.support.scan_files import (
 BALL = Ball((8, 50, 52), 5)
 
 
-def make_ct(tmp_path, hu, balls, rule):
-    nodules = [as_nodule("1.2", ball)._replace(diameter_mm=longest_mm(ball)) for ball in balls]
+def make_ct(tmp_path, hu, balls, rule, diameter_mm=None):
+    nodules = [as_nodule("1.2", ball)._replace(diameter_mm=diameter_mm or longest_mm(ball)) for ball in balls]
     return Ct(write_scan(tmp_path / "1.2.mhd", hu), nodules, rule)
 
 
@@ -55,12 +55,9 @@ def test_threshold_of_each_rule(tmp_path):
     hu[whole] = -650
     hu[inner] = TISSUE_HU
     path = write_scan(tmp_path / "1.2.mhd", hu)
-    for rule, expected in [
-        (BoxRule(), whole),
-        (BoxRule(-600), inner),
-        (RefinedRule(), inner),
-        (RefinedRule(-700), whole),
-    ]:
+    for rule, expected in zip(
+        [BoxRule(), BoxRule(-600), RefinedRule(), RefinedRule(-700)], [whole, inner, inner, whole], strict=True
+    ):
         ct = Ct(path, [as_nodule("1.2", BALL)], rule)
         np.testing.assert_array_equal(ct.positive_mask, expected)
         assert_is_coherent(ct)
@@ -73,9 +70,8 @@ def test_threshold_of_each_rule(tmp_path):
 def test_refined_keeps_a_ball_as_it_is(tmp_path, radius, index):
     """At the scan's ends as well, where half of the ball is cut off."""
     ball = Ball((index, 50, 52), radius)
-    np.testing.assert_array_equal(
-        make_ct(tmp_path, make_hu([ball]), [ball], RefinedRule()).positive_mask, ball_mask(ball)
-    )
+    mask = make_ct(tmp_path, make_hu([ball]), [ball], RefinedRule()).positive_mask
+    np.testing.assert_array_equal(mask, ball_mask(ball))
 
 
 def test_refined_excludes_attached_vessels(tmp_path):
@@ -150,9 +146,8 @@ def test_refined_excludes_a_wall_behind_the_nodule(tmp_path):
 
 def mark_small_nodule(tmp_path, hu):
     """Masks by the book's rule and the refined one."""
-    path = write_scan(tmp_path / "1.2.mhd", hu)
-    nodule = as_nodule("1.2", Ball((8, 50, 52), 3))
-    return [Ct(path, [nodule], rule).positive_mask for rule in (BoxRule(), RefinedRule())]
+    ball = Ball((8, 50, 52), 3)
+    return [make_ct(tmp_path, hu, [ball], rule, ball.diameter_mm).positive_mask for rule in (BoxRule(), RefinedRule())]
 
 
 @pytest.mark.parametrize(
@@ -165,8 +160,7 @@ def test_refined_marks_a_faint_nodule_and_never_leaves_its_ball(tmp_path, lung_h
     hu = np.full(SHAPE_IRC, lung_hu, dtype=np.int16)
     away_mm = distance_from(center_irc)
     hu[away_mm <= 3] = nodule_hu
-    path = write_scan(tmp_path / "1.2.mhd", hu)
-    mask = Ct(path, [as_nodule("1.2", Ball(center_irc, 3))._replace(diameter_mm=6.0)], RefinedRule()).positive_mask
+    mask = make_ct(tmp_path, hu, [Ball(center_irc, 3)], RefinedRule(), 6.0).positive_mask
     assert not mask[away_mm > 3 + 1.5].any()
     np.testing.assert_array_equal(mask, (away_mm <= 3) & (nodule_hu > lung_hu))
 
@@ -178,8 +172,7 @@ def test_refined_marks_ground_glass_around_a_denser_core_in_noise(tmp_path):
     is_nodule = away_mm <= 6
     hu = np.where(is_nodule, -640, -860) + rng.normal(0, 25, SHAPE_IRC)
     hu[away_mm <= 1] = -300
-    path = write_scan(tmp_path / "1.2.mhd", hu.round().astype(np.int16))
-    mask = Ct(path, [as_nodule("1.2", BALL)._replace(diameter_mm=12.0)], RefinedRule()).positive_mask
+    mask = make_ct(tmp_path, hu.round().astype(np.int16), [BALL], RefinedRule(), 12.0).positive_mask
     np.testing.assert_array_equal(mask, is_nodule)  # -750 HU is 4 standard deviations from both
 
 
@@ -189,8 +182,7 @@ def test_refined_marks_a_hollow_nodule(tmp_path):
     away_mm = distance_from((8, 50, 52))
     wall = (away_mm <= 8) & (away_mm > 3.5)
     hu[wall] = TISSUE_HU
-    path = write_scan(tmp_path / "1.2.mhd", hu)
-    mask = Ct(path, [as_nodule("1.2", BALL)._replace(diameter_mm=16.0)], RefinedRule()).positive_mask
+    mask = make_ct(tmp_path, hu, [BALL], RefinedRule(), 16.0).positive_mask
     np.testing.assert_array_equal(mask, wall)
 
 
@@ -215,13 +207,13 @@ def test_nothing_is_too_thin_along_thick_slices():
 # Readers
 
 
+BLOCKS = ((7, 9), (46, 55), (48, 57)), ((3, 4), (20, 25), (30, 35)), ((12, 13), (80, 84), (80, 84))
+BLOCK_MASKS = [block_mask(*ends) for ends in BLOCKS]
+
+
 def lidc_ct(tmp_path, balls):
     """Two of three readers marked three blocks; the third one has no annotation in the CSV file."""
-    nodules = [
-        block((7, 9), (46, 55), (48, 57)),
-        block((3, 4), (20, 25), (30, 35)),
-        block((12, 13), (80, 84), (80, 84)),
-    ]
+    nodules = [block(*ends) for ends in BLOCKS]
     xml_path = write_readings(tmp_path / "a.xml", "1.2", [nodules, nodules, []])
     path = write_scan(tmp_path / "1.2.mhd", make_hu([]))
     return Ct(path, [as_nodule("1.2", ball) for ball in balls], LidcRule(xml_path))
@@ -229,12 +221,7 @@ def lidc_ct(tmp_path, balls):
 
 def test_the_mask_of_a_scan_is_the_consensus(tmp_path):
     ct = lidc_ct(tmp_path, [BALL])
-    blocks = [
-        block_mask((7, 9), (46, 55), (48, 57)),
-        block_mask((3, 4), (20, 25), (30, 35)),
-        block_mask((12, 13), (80, 84), (80, 84)),
-    ]
-    np.testing.assert_array_equal(ct.positive_mask, sum(blocks))
+    np.testing.assert_array_equal(ct.positive_mask, sum(BLOCK_MASKS))
     assert ct.positive_indexes == [3, 4, 7, 8, 9, 12, 13]
     assert_is_coherent(ct)
 
@@ -243,12 +230,11 @@ def test_the_mask_of_a_nodule_is_the_component_at_its_center(tmp_path):
     balls = [BALL, Ball((4, 22, 28), 3), Ball((8, 50, 70), 5), Ball((12, 86, 82), 3)]
     ct = lidc_ct(tmp_path, balls)
     first, beside, far, near = ct.nodules
-    np.testing.assert_array_equal(ct.build_annotation_mask([first]), block_mask((7, 9), (46, 55), (48, 57)))
-    # 2 cols of 0.7 mm from the block, within a radius of 2.1 mm.
-    np.testing.assert_array_equal(ct.build_annotation_mask([beside]), block_mask((3, 4), (20, 25), (30, 35)))
+    # The second is 2 cols of 0.7 mm from the block, within a radius of 2.1 mm.
+    for nodule, expected in zip([first, beside, near], BLOCK_MASKS, strict=True):
+        np.testing.assert_array_equal(ct.build_annotation_mask([nodule]), expected)
     # 13 cols, 9.1 mm, with a radius of 3.5 mm and a voxel of 1.5 mm.
     assert not ct.build_annotation_mask([far]).any()
-    np.testing.assert_array_equal(ct.build_annotation_mask([near]), block_mask((12, 13), (80, 84), (80, 84)))
     np.testing.assert_array_equal(ct.build_annotation_mask(ct.nodules), ct.positive_mask)
     with refused(tmp_path / "1.2.mhd"):
         ct.build_annotation_mask([as_nodule("1.2", Ball((99, 5, 5), 3))])
@@ -274,9 +260,7 @@ def test_a_nodule_without_consensus_is_marked_by_the_refined_rule(tmp_path):
 def test_contours_of_single_readers_are_seen(tmp_path):
     """Including contours and the points of nodules under 3 mm, which the mask excludes."""
     readings = [[block((4, 5), (30, 33), (40, 45))], [[Roi(z_of(9), [(70, 20)])]], []]
-    ct = Ct(
-        write_scan(tmp_path / "1.2.mhd", make_hu([])), [], LidcRule(write_readings(tmp_path / "a.xml", "1.2", readings))
-    )
+    ct = make_ct(tmp_path, make_hu([]), [], LidcRule(write_readings(tmp_path / "a.xml", "1.2", readings)))
     seen = np.zeros(SHAPE_IRC, dtype=bool)
     for part in ct.rule.mark_seen(ct):
         seen[part.box] |= part.mark(part.box)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
@@ -46,6 +47,13 @@ def write_series(
         data.save_as(file, enforce_file_format=True)
         files.append(file)
     return files
+
+
+def rewrite(file: Path, **attributes: Any) -> None:
+    data = dcmread(file)
+    for name, value in attributes.items():
+        setattr(data, name, value)
+    data.save_as(file)
 
 
 def make_slice(slice_hu: np.ndarray, ndx: int, series_uid: str, slope: float) -> Dataset:

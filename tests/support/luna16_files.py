@@ -14,11 +14,10 @@ from pathlib import Path
 from p2ch13 import download
 from p2ch13.acquisition.luna16 import CsvFacts, RemoteFile
 from p2ch13.util.errors import run_command
-from tests.support.scan_files import Ball, make_hu, write_scan
+from tests.support.scan_files import POSITION, Ball, make_hu, write_scan
 
 SERIES = {0: ["1.2.0", "1.2.1"], 1: ["1.2.2"]}
 SHAPE_IRC = (12, 60, 64)
-POSITION = ("seriesuid", "coordX", "coordY", "coordZ")
 ANNOTATIONS = CsvFacts("annotations.csv", (*POSITION, "diameter_mm"), 3, 2)
 CANDIDATES = CsvFacts("candidates_V2.csv", (*POSITION, "class"), 2)
 

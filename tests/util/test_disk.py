@@ -39,12 +39,22 @@ def test_nothing_is_evicted(tmp_path):
     assert cache.eviction_policy == "none"
 
 
-@pytest.mark.parametrize(
-    "damage", [lambda data: data[:-1], lambda data: data[:3], lambda data: b"", lambda data: data + b"x"]
-)
-def test_a_value_cut_short_or_extended_is_noticed(damage):
+def forge(text, arrays=b""):
+    """Encode JSON with a matching checksum, as another program could."""
+    body = text.encode() + arrays
+    return PREFIX.pack(zlib.crc32(body), len(body) - len(arrays)) + body
+
+
+WHOLE = encode([np.arange(5), "text"])
+DAMAGED = [WHOLE[:-1], WHOLE[:3], b"", WHOLE + b"x"]  # cut short or extended
+DAMAGED += [encode([{"dtype": "|O", "shape": [1]}, "0" * 64])]  # an array of Python objects
+DAMAGED += [forge(text) for text in ("[" * 100_000, f'[{{"dtype": "<i2", "shape": [{10**30}]}}]')]  # too large
+
+
+@pytest.mark.parametrize("data", DAMAGED, ids=range(len(DAMAGED)))
+def test_a_value_that_is_refused(data):
     with pytest.raises(DamagedEntryError):
-        decode(damage(encode([np.arange(5), "text"])))
+        decode(data)
 
 
 def test_every_flipped_bit_is_noticed():
@@ -54,11 +64,6 @@ def test_every_flipped_bit_is_noticed():
         flipped[bit // 8] ^= 1 << bit % 8
         with pytest.raises(DamagedEntryError):
             decode(bytes(flipped))
-
-
-def test_arrays_of_python_objects_are_not_made():
-    with pytest.raises(DamagedEntryError):
-        decode(encode([{"dtype": "|O", "shape": [1]}, "0" * 64]))
 
 
 def nest(children):
@@ -75,30 +80,25 @@ def nest(children):
 @example({"dtype": ",", "shape": []})  # a SyntaxError of NumPy
 @settings(derandomize=True, max_examples=200, deadline=None)
 def test_a_value_of_any_shape_is_decoded_or_refused(value):
-    """With a matching checksum, as another program could forge it."""
-    text = json.dumps([value]).encode()
-    body = text + bytes(16)
     with suppress(DamagedEntryError):
-        decode(PREFIX.pack(zlib.crc32(body), len(text)) + body)
+        decode(forge(json.dumps([value]), bytes(16)))
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, f'[{{"dtype": "<i2", "shape": [{10**30}]}}]'])
-def test_a_forged_value_that_is_too_large(text):
-    body = text.encode()
-    with pytest.raises(DamagedEntryError):
-        decode(PREFIX.pack(zlib.crc32(body), len(body)) + body)
+def execute(folder, command, *values):
+    """Run SQL on the database of a cache."""
+    with closing(sqlite3.connect(folder / "cache.db")) as database, database:
+        database.execute(command, values)
 
 
 def plant(folder, code, as_file):
     """Replace every value of the cache with a pickle, in the database or in a file, as diskcache stores it."""
-    with closing(sqlite3.connect(folder / "cache.db")) as database, database:
-        if as_file:
-            (folder / "ab" / "cd").mkdir(parents=True)
-            name = f"ab/cd/{'0' * 28}.val"
-            (folder / name).write_bytes(code)
-            database.execute("UPDATE Cache SET mode = ?, filename = ?, value = NULL", (MODE_PICKLE, name))
-        else:
-            database.execute("UPDATE Cache SET mode = ?, value = ?", (MODE_PICKLE, sqlite3.Binary(code)))
+    if as_file:
+        (folder / "ab" / "cd").mkdir(parents=True)
+        name = f"ab/cd/{'0' * 28}.val"
+        (folder / name).write_bytes(code)
+        execute(folder, "UPDATE Cache SET mode = ?, filename = ?, value = NULL", MODE_PICKLE, name)
+    else:
+        execute(folder, "UPDATE Cache SET mode = ?, value = ?", MODE_PICKLE, sqlite3.Binary(code))
 
 
 @pytest.mark.parametrize("as_file", [False, True])
@@ -119,8 +119,7 @@ def test_a_planted_key_does_not_run(tmp_path):
     cache = get_cache(tmp_path / "cache")
     cache.set("key", [1])
     code = pickle.dumps(Intruder(tmp_path / "intruder_was_here"))
-    with sqlite3.connect(tmp_path / "cache" / "cache.db") as database:
-        database.execute("UPDATE Cache SET raw = 0, key = ?", (sqlite3.Binary(code),))
+    execute(tmp_path / "cache", "UPDATE Cache SET raw = 0, key = ?", sqlite3.Binary(code))
     with pytest.raises(DamagedEntryError):
         list(cache)
     assert not (tmp_path / "intruder_was_here").exists()
@@ -131,8 +130,7 @@ def test_a_value_file_cannot_be_outside_of_the_folder(tmp_path, name):
     (tmp_path / "secret").write_bytes(encode(["not of the cache"]))
     cache = get_cache(tmp_path / "cache")
     cache.set("key", [1])
-    with sqlite3.connect(tmp_path / "cache" / "cache.db") as database:
-        database.execute("UPDATE Cache SET mode = ?, filename = ?", (MODE_BINARY, name))
+    execute(tmp_path / "cache", "UPDATE Cache SET mode = ?, filename = ?", MODE_BINARY, name)
     with pytest.raises(DamagedEntryError):
         cache.get("key")
     cache.set("key", [2])  # which removes the old value's file
@@ -226,8 +224,7 @@ def test_another_programs_cache_is_not_changed(tmp_path, options):
 def test_settings_are_not_run(tmp_path):
     """diskcache runs those named sqlite_... as SQL, and sets all as attributes."""
     get_cache(tmp_path).close()
-    with closing(sqlite3.connect(tmp_path / "cache.db")) as database, database:
-        database.execute("INSERT INTO Settings VALUES ('sqlite_journal_mode = delete; PRAGMA x', 1)")
+    execute(tmp_path, "INSERT INTO Settings VALUES ('sqlite_journal_mode = delete; PRAGMA x', 1)")
     with refused(tmp_path):
         get_cache(tmp_path)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from p2ch13.util.errors import InputError, run_command
+from tests.support.commands import exit_status
 
 
 @pytest.mark.parametrize(
@@ -21,9 +22,7 @@ def test_a_mistake_is_one_line(capsys, error, status, message):
     def main():
         raise error
 
-    with pytest.raises(SystemExit) as end:
-        run_command(main)
-    assert end.value.code == status
+    assert exit_status(main) == status
     assert capsys.readouterr().err == message
 
 
@@ -52,17 +51,13 @@ def test_a_bug_keeps_its_traceback():
 
 @pytest.mark.parametrize(("returned", "status"), [(None, 0), (0, 0), (1, 1)])
 def test_exit_status(returned, status):
-    with pytest.raises(SystemExit) as end:
-        run_command(lambda: returned)
-    assert end.value.code == status
+    assert exit_status(lambda: returned) == status
 
 
 def test_sigterm_ends_like_ctrl_c(capsys):
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        with pytest.raises(SystemExit) as end:
-            run_command(lambda: os.kill(os.getpid(), signal.SIGTERM))
+        assert exit_status(lambda: os.kill(os.getpid(), signal.SIGTERM)) == 143
     finally:
         signal.signal(signal.SIGTERM, handler)
-    assert end.value.code == 143
     assert capsys.readouterr().err == "\nStopped by SIGTERM.\n"

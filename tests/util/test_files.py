@@ -11,8 +11,7 @@ from p2ch13.util import files
 from p2ch13.util.errors import InputError, stop
 from p2ch13.util.files import atomic_path, atomic_write, check_free_disk, make_writable_folder, written_together
 from tests.support.checks import refused
-
-REPOSITORY = Path(__file__).parents[2]
+from tests.support.commands import run_python
 
 
 def test_a_write_is_atomic(tmp_path):
@@ -62,7 +61,7 @@ def test_a_full_disk_is_one_line(tmp_path):
         "from p2ch13.util.errors import run_command; from p2ch13.util.files import write_csv\n"
         f"run_command(lambda: write_csv(Path({str(tmp_path / 'new.csv')!r}), ['a'], [[ndx] for ndx in range(9999)]))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY)
+    done = run_python("-c", code)
     assert (done.returncode, done.stderr) == (2, f"error: {tmp_path / 'new.csv'}: File too large\n")
     assert list(tmp_path.iterdir()) == []
 

@@ -1,13 +1,9 @@
 import os
 import signal
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 from p2ch13.util.interruption import Interruption, signals_deferred
-
-REPOSITORY = Path(__file__).parents[2]
+from tests.support.commands import run_python
 
 
 def test_a_thread_other_than_the_main_one():
@@ -30,7 +26,7 @@ def test_a_second_signal_ends_at_once():
         "    os.kill(os.getpid(), signal.SIGINT); print(interruption.signal_number, flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGTERM); print('still here')"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY)
+    done = run_python("-c", code)
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGTERM, "2\n", "")
     handler = signal.getsignal(signal.SIGINT)
     with Interruption():

@@ -7,23 +7,16 @@ import torch
 from p2ch13.util.memory import DiskTensor
 
 
-def test_values_outlive_the_memory_that_held_them(tmp_path):
+@pytest.mark.parametrize("is_windows", [False, True])
+def test_values_outlive_the_memory_that_held_them(tmp_path, monkeypatch, is_windows):
+    if is_windows:  # which takes no advice, nor gives a file its room at once
+        for module, name in ((mmap, "MADV_DONTNEED"), (mmap, "MADV_RANDOM"), (os, "posix_fallocate")):
+            monkeypatch.delattr(module, name, raising=False)
     disk_tensor = DiskTensor(tmp_path / "not" / "there", (5, 7), torch.int16)
     disk_tensor.tensor[:] = torch.arange(35).view(5, 7)
     disk_tensor.release()
     assert disk_tensor.tensor.flatten().tolist() == list(range(35))
     assert disk_tensor.tensor.dtype == torch.int16
-
-
-def test_a_system_that_takes_no_advice(tmp_path, monkeypatch):
-    """Nor gives a file its room at once: Windows."""
-    for name in ("MADV_DONTNEED", "MADV_RANDOM"):
-        monkeypatch.delattr(mmap, name, raising=False)
-    monkeypatch.delattr(os, "posix_fallocate", raising=False)
-    disk_tensor = DiskTensor(tmp_path, (5, 7), torch.int16)
-    disk_tensor.tensor[:] = torch.arange(35).view(5, 7)
-    disk_tensor.release()
-    assert disk_tensor.tensor.flatten().tolist() == list(range(35))
 
 
 def test_its_file_has_no_name(tmp_path):

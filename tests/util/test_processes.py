@@ -7,8 +7,7 @@ from pathlib import Path
 
 from p2ch13.util.processes import map_in_processes
 from tests.support.checks import refused
-
-REPOSITORY = Path(__file__).parents[2]
+from tests.support.commands import REPOSITORY
 
 
 def double(number):

@@ -7,66 +7,52 @@ import pytest
 
 from p2ch13.config import ImportOptions, PrecacheOptions
 from p2ch13.phantom.__main__ import PhantomOptions
-from p2ch13.util import threads
 from p2ch13.util.options import list_options
 from p2ch13.util.threads import ThreadTuner, available_cores, halvings
 
-# Files below the root -> cores, of eight that the process may run on.
+POD = {"": 600_000, "pod/": 300_000, "pod/one/": "max", "pod/other/": 100_000}
+
+# The process's groups, files below sys/fs/cgroup -> cores, of eight that the process may run on.
 QUOTAS = [
-    ({}, 8),  # no Linux
-    ({"proc/self/cgroup": "0::/\n"}, 8),  # no quota anywhere
-    ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "150000 100000\n"}, 2),  # 1.5, rounded up
-    ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "max 100000\n"}, 8),
-    ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "20000 100000\n"}, 1),
-    ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "3200000 100000\n"}, 8),  # more than there are
-    (  # the smallest of its own, its parent's and its grandparent's
-        {
-            "proc/self/cgroup": "0::/pod/one\n",
-            "sys/fs/cgroup/cpu.max": "600000 100000\n",
-            "sys/fs/cgroup/pod/cpu.max": "300000 100000\n",
-            "sys/fs/cgroup/pod/one/cpu.max": "max 100000\n",
-            "sys/fs/cgroup/pod/other/cpu.max": "100000 100000\n",  # not the process's
-        },
+    (None, {}, 8),  # no Linux
+    ("0::/\n", {}, 8),  # no quota anywhere
+    ("0::/\n", {"cpu.max": "150000 100000\n"}, 2),  # 1.5, rounded up
+    ("0::/\n", {"cpu.max": "max 100000\n"}, 8),
+    ("0::/\n", {"cpu.max": "20000 100000\n"}, 1),
+    ("0::/\n", {"cpu.max": "3200000 100000\n"}, 8),  # more than there are
+    (  # the smallest of its own, its parent's and its grandparent's, and not the other group's
+        "0::/pod/one\n",
+        {f"{group}cpu.max": f"{quota} 100000\n" for group, quota in POD.items()},
         3,
     ),
     (  # a container that sees its own group at the top, under its host's name for it
-        {
-            "proc/self/cgroup": "4:cpu,cpuacct:/docker/1f2e\n3:cpuset:/docker/1f2e\n",
-            "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "250000\n",
-            "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "50000\n",
-        },
+        "4:cpu,cpuacct:/docker/1f2e\n3:cpuset:/docker/1f2e\n",
+        {"cpu,cpuacct/cpu.cfs_quota_us": "250000\n", "cpu,cpuacct/cpu.cfs_period_us": "50000\n"},
         5,
     ),
-    (
-        {
-            "proc/self/cgroup": "1:cpu:/\n0::/\n",
-            "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
-            "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
-        },
-        8,
-    ),
+    ("1:cpu:/\n0::/\n", {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 8),
     (  # v1, nested, beside an empty v2
+        "1:cpu:/slurm/job\n0::/slurm/job\n",
         {
-            "proc/self/cgroup": "1:cpu:/slurm/job\n0::/slurm/job\n",
-            "sys/fs/cgroup/cpu/slurm/cpu.cfs_quota_us": "400000\n",
-            "sys/fs/cgroup/cpu/slurm/cpu.cfs_period_us": "100000\n",
-            "sys/fs/cgroup/cpu/slurm/job/cpu.cfs_quota_us": "700000\n",
-            "sys/fs/cgroup/cpu/slurm/job/cpu.cfs_period_us": "100000\n",
+            "cpu/slurm/cpu.cfs_quota_us": "400000\n",
+            "cpu/slurm/cpu.cfs_period_us": "100000\n",
+            "cpu/slurm/job/cpu.cfs_quota_us": "700000\n",
+            "cpu/slurm/job/cpu.cfs_period_us": "100000\n",
         },
         4,
     ),
-    ({"proc/self/cgroup": "0::/../..\nnonsense\n", "sys/fs/cgroup/cpu.max": "200000 100000\n"}, 2),
-    ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "nonsense\n"}, 8),
+    ("0::/../..\nnonsense\n", {"cpu.max": "200000 100000\n"}, 2),
+    ("0::/\n", {"cpu.max": "nonsense\n"}, 8),
 ]
 
 
-@pytest.mark.parametrize(("files", "expected"), QUOTAS)
-def test_a_quota_counts_as_so_many_cores(tmp_path, monkeypatch, files, expected):
+@pytest.mark.parametrize(("cgroup", "limits", "expected"), QUOTAS)
+def test_a_quota_counts_as_so_many_cores(tmp_path, monkeypatch, cgroup, limits, expected):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process_id: set(range(8)), raising=False)
-    for name, text in files.items():
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+    files = {f"sys/fs/cgroup/{name}": text for name, text in limits.items()}
+    for name, text in (files | {"proc/self/cgroup": cgroup} if cgroup else files).items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
     assert available_cores(tmp_path) == expected
 
 
@@ -89,14 +75,15 @@ def test_halvings(count, expected):
 class Machine:
     """Simulates steps of `seconds[count]`, of which the calling thread has a core for `own_share[count]`.
 
-    Attributes: `now`, seconds since the start; `steps`, their number by count of threads.
+    Attributes: `now`, seconds since the start; `steps`, their number by count of threads; `tuner`, of `counts`.
     """
 
-    def __init__(self, seconds, own_share):
+    def __init__(self, seconds, own_share, counts=(1, 2), **options):
         self.seconds, self.own_share = seconds, own_share
         self.now = self.own = 0.0
         self.count = 0
         self.steps = Counter()
+        self.tuner = self.make_tuner(counts, **options)
 
     def make_tuner(self, counts, **options):
         def set_count(count):
@@ -104,40 +91,40 @@ class Machine:
 
         return ThreadTuner(counts, set_count, clock=lambda: self.now, own_clock=lambda: self.own, **options)
 
-    def run(self, tuner, step_count, size=1.0):
+    def run(self, step_count, size=1.0, tuner=None):
         for _ in range(step_count):
-            with tuner.measuring(size):
+            with (tuner or self.tuner).measuring(size):
                 seconds = self.seconds[self.count] * size
                 self.now += seconds
                 self.own += seconds * self.own_share[self.count]
                 self.steps[self.count] += 1
 
 
-QUIET = {1: 0.2, 2: 0.1}, {1: 1.0, 2: 1.0}
+ALL_OF_A_CORE = {1: 1.0, 2: 1.0}
+QUIET = {1: 0.2, 2: 0.1}, ALL_OF_A_CORE
 BUSY = {1: 1.0, 2: 15.0}, {1: 0.2, 2: 0.1}
 
+RUNS = [
+    (QUIET, {}, {1: 4, 2: 4}),  # one to warm up and three that are measured, of each
+    (BUSY, {}, {1: 200}),  # never on more threads
+    (BUSY, {"counts": [2]}, {2: 100}),  # a single number is never changed
+    (QUIET, {"wait_s": float("inf")}, {1: 4, 2: 996}),  # chosen once
+    (({1: 4.0, 2: 2.0}, ALL_OF_A_CORE), {}, {1: 2, 2: 2}),  # long steps are measured once
+]
 
-def test_a_quiet_machine_computes_on_all_cores():
-    machine = Machine(*QUIET)
-    tuner = machine.make_tuner([1, 2])
-    assert (machine.count, tuner.is_settled) == (1, False)
-    machine.run(tuner, 8)  # one to warm up and three that are measured, of each
-    assert (machine.count, tuner.count, tuner.is_settled) == (2, 2, True)
-    assert machine.steps == {1: 4, 2: 4}
 
-
-def test_a_busy_machine_never_computes_on_more_threads():
-    machine = Machine(*BUSY)
-    tuner = machine.make_tuner([1, 2])
-    machine.run(tuner, 200)
-    assert machine.steps == {1: 200}
-    assert tuner.is_settled
+@pytest.mark.parametrize(("speed", "options", "steps"), RUNS)
+def test_steps_by_threads(speed, options, steps):
+    machine = Machine(*speed, **options)
+    assert (machine.count, machine.tuner.is_settled) == (min(steps), "counts" in options)
+    machine.run(sum(steps.values()))
+    assert machine.steps == steps
+    assert (machine.count, machine.tuner.count, machine.tuner.is_settled) == (max(steps), max(steps), True)
 
 
 def test_a_quiet_machine_loses_little_to_trials():
     machine = Machine(*QUIET)
-    tuner = machine.make_tuner([1, 2])
-    machine.run(tuner, 20_000)
+    machine.run(20_000)
     best_s = 20_000 * 0.1
     assert machine.now < 1.02 * best_s
     assert machine.steps[1] >= 4 * best_s / 60  # and is asked again every minute, at least
@@ -145,141 +132,106 @@ def test_a_quiet_machine_loses_little_to_trials():
 
 def test_a_machine_that_gets_busy_and_quiet_again():
     machine = Machine(*QUIET)
-    tuner = machine.make_tuner([1, 2])
-    machine.run(tuner, 20)
+    machine.run(20)
     assert machine.count == 2
     machine.seconds, machine.own_share = BUSY
-    machine.run(tuner, 20)
+    machine.run(20)
     assert machine.count == 1
     machine.seconds, machine.own_share = QUIET
-    machine.run(tuner, 2000)
+    machine.run(2000)
     assert machine.count == 2
 
 
 def test_one_slow_step_does_not_make_a_trial_long():
     """A machine whose other programs the calling thread cannot feel: the second thread alone is held up."""
     machine = Machine({1: 1.0, 2: 40.0}, {1: 1.0, 2: 0.9})
-    tuner = machine.make_tuner([1, 2])
-    machine.run(tuner, 3000)
+    machine.run(3000)
     assert machine.count == 1
     assert machine.steps[2] == 2  # at the start; and after 39 s / 2%
     assert machine.now < 1.04 * 3000
 
 
 def test_a_gain_too_small_changes_nothing():
-    machine = Machine({1: 0.1, 2: 0.1}, {1: 1.0, 2: 1.0})
-    tuner = machine.make_tuner([1, 2])
+    machine = Machine({1: 0.1, 2: 0.1}, ALL_OF_A_CORE)
     machine.seconds[2] = 0.09
-    machine.run(tuner, 10)
+    machine.run(10)
     assert machine.count == 2  # at the start the fastest one counts
     machine.seconds[2] = 0.11
-    machine.run(tuner, 3000)
+    machine.run(3000)
     assert machine.count == 2
     machine.seconds[2] = 0.12
-    machine.run(tuner, 3000)
+    machine.run(3000)
     assert machine.count == 1
 
 
 def test_single_outliers_change_nothing():
     machine = Machine(*QUIET)
-    tuner = machine.make_tuner([1, 2])
-    machine.run(tuner, 10)
+    machine.run(10)
     for _ in range(300):
-        machine.run(tuner, 10)
+        machine.run(10)
         machine.now += 3.0  # between two steps: not a step's time
         machine.seconds = {1: 0.2, 2: 5.0}
-        machine.run(tuner, 1)
+        machine.run(1)
         machine.seconds = QUIET[0]
-        assert machine.count == 2 or not tuner.is_settled
+        assert machine.count == 2 or not machine.tuner.is_settled
 
 
-@pytest.mark.parametrize(
-    ("free_cores", "best"),
-    [(16, 16), (6, 4), (1, 1)],
-)
+@pytest.mark.parametrize(("free_cores", "best"), [(16, 16), (6, 4), (1, 1)])
 def test_many_cores(free_cores, best):
     """Threads up to the number of free cores are a gain, more than that are held up."""
     counts = halvings(16)
     seconds = {count: 8 / count if count <= free_cores else 20.0 + count for count in counts}
     own_share = {count: 1.0 if count <= free_cores else 0.5 for count in counts}
-    machine = Machine(seconds, own_share)
-    tuner = machine.make_tuner(counts)
-    machine.run(tuner, 60)
-    assert (machine.count, tuner.is_settled) == (best, True)
+    machine = Machine(seconds, own_share, counts)
+    machine.run(60)
+    assert (machine.count, machine.tuner.is_settled) == (best, True)
 
 
 def test_many_cores_that_get_busy():
     counts = halvings(16)
-    machine = Machine({count: 8 / count for count in counts}, dict.fromkeys(counts, 1.0))
-    tuner = machine.make_tuner(counts)
-    machine.run(tuner, 100)
+    machine = Machine({count: 8 / count for count in counts}, dict.fromkeys(counts, 1.0), counts)
+    machine.run(100)
     before = machine.steps.copy()
-    machine.run(tuner, 3000)
+    machine.run(3000)
     assert machine.count == 16
     assert set(machine.steps - before) == {8, 16}  # far fewer threads are not asked again on a quiet machine
     machine.seconds = {count: 8.0 if count == 1 else 30.0 for count in counts}
     machine.own_share = dict.fromkeys(counts, 0.3)
-    machine.run(tuner, 30)
+    machine.run(30)
     assert machine.count == 1
 
 
 def test_steps_are_compared_by_their_size():
     """A last batch of a few samples, or slices of another scan."""
     machine = Machine(*QUIET)
-    tuner = machine.make_tuner([1, 2])
-    machine.run(tuner, 4, size=1)
-    machine.run(tuner, 4, size=3)
+    machine.run(4, size=1)
+    machine.run(4, size=3)
     assert machine.count == 2
-
-
-def test_a_single_number_is_never_changed():
-    machine = Machine(*BUSY)
-    tuner = machine.make_tuner([2])
-    assert (machine.count, tuner.is_settled) == (2, True)
-    machine.run(tuner, 100)
-    assert machine.steps == {2: 100}
-
-
-def test_chosen_once():
-    machine = Machine(*QUIET)
-    tuner = machine.make_tuner([1, 2], wait_s=float("inf"))
-    machine.run(tuner, 1000)
-    assert machine.steps == {1: 4, 2: 996}
 
 
 def test_two_tuners_do_not_disturb_each_other():
     machine = Machine(*QUIET)
-    fixed, tuner = machine.make_tuner([2]), machine.make_tuner([1, 2])
-    machine.run(tuner, 1)
-    machine.run(fixed, 1)
-    machine.run(tuner, 3)
+    fixed = machine.make_tuner([2])
+    machine.run(1)
+    machine.run(1, tuner=fixed)
+    machine.run(3)
     assert machine.steps == {1: 4, 2: 1}
 
 
 def test_a_step_that_fails_is_not_measured():
     machine = Machine(*QUIET)
-    tuner = machine.make_tuner([1, 2])
     for _ in range(9):
-        with pytest.raises(RuntimeError), tuner.measuring():
+        with pytest.raises(RuntimeError), machine.tuner.measuring():
             raise RuntimeError
-    assert tuner.count == 1
+    assert machine.tuner.count == 1
 
 
 def test_short_steps_are_measured_for_long_enough():
-    machine = Machine({1: 0.001, 2: 0.0005}, {1: 1.0, 2: 1.0})
-    tuner = machine.make_tuner([1, 2])
-    machine.run(tuner, 90)
-    assert (machine.steps, tuner.is_settled) == ({1: 90}, False)
-    machine.run(tuner, 400)
-    assert (machine.count, tuner.is_settled) == (2, True)
-
-
-def test_long_steps_are_measured_once():
-    machine = Machine({1: 4.0, 2: 2.0}, {1: 1.0, 2: 1.0})
-    tuner = machine.make_tuner([1, 2])
-    machine.run(tuner, 4)
-    assert (machine.count, machine.steps, tuner.is_settled) == (2, {1: 2, 2: 2}, True)
-    assert threads.LONG_S <= 2.0
+    machine = Machine({1: 0.001, 2: 0.0005}, ALL_OF_A_CORE)
+    machine.run(90)
+    assert (machine.steps, machine.tuner.is_settled) == ({1: 90}, False)
+    machine.run(400)
+    assert (machine.count, machine.tuner.is_settled) == (2, True)
 
 
 @pytest.mark.parametrize("options", [PrecacheOptions, ImportOptions, PhantomOptions])

@@ -1,31 +1,17 @@
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from pydicom import dcmread
 
 from p2ch13.data.ct import Ct
 from p2ch13.util.coordinates import irc2xyz
 from p2ch13.volumes.dicom import list_series
 from p2ch13.volumes.files import read_header, read_voxels
 from tests.support.checks import refused
-from tests.support.dicom_files import ORIGIN_XYZ, SERIES_UID, SLICE_SPACING, write_series
-from tests.support.scan_files import Ball, make_hu
+from tests.support.dicom_files import ORIGIN_XYZ, SERIES_UID, SLICE_SPACING, rewrite, write_series
 
 OTHER_UID = "1.2.826.0.1.3680043.8.498.8"
 TURNED = (0, 1, 0, 0, 0, -1)  # rows along +y, columns along -z: a sagittal series
 ANGLE = (0.8, 0.6, 0, -0.6, 0.8, 0)
-
-
-@pytest.fixture
-def hu():
-    return make_hu([Ball((3, 8, 9), 3)], (6, 20, 22)) + np.arange(6 * 20 * 22, dtype=np.int16).reshape(6, 20, 22) % 50
-
-
-def rewrite(file, **attributes):
-    data = dcmread(file)
-    for name, value in attributes.items():
-        setattr(data, name, value)
-    data.save_as(file)
 
 
 def test_slices_are_in_the_order_of_their_positions(tmp_path, hu):

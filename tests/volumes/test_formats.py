@@ -9,12 +9,7 @@ from p2ch13.volumes.files import read_header, read_voxels
 from p2ch13.volumes.formats import find_voxel_file, nifti_length, read_metaimage_fields
 from p2ch13.volumes.headers import DEFLATE_RATIO
 from tests.support.checks import refused
-from tests.support.scan_files import IDENTITY, ORIGIN_XYZ, Ball, make_hu, write_scan
-
-
-@pytest.fixture
-def hu():
-    return make_hu([Ball((3, 8, 9), 3)], (6, 20, 22))
+from tests.support.scan_files import write_scan
 
 
 def edit(path, old, new):
@@ -24,58 +19,47 @@ def edit(path, old, new):
     return path
 
 
-def write_secret(tmp_path, hu):
-    """Write voxels outside of the scans' folder, and make that folder."""
-    (tmp_path / "secret.raw").write_bytes(hu.tobytes())
-    (tmp_path / "scans").mkdir()
-    return tmp_path / "scans"
-
-
-@pytest.mark.parametrize("name", ["../secret.raw", "/etc/passwd", "sub/../../secret.raw", "..\\secret.raw"])
-@pytest.mark.parametrize("suffix", [".mhd", ".mha"])
-def test_metaimage_cannot_lead_out_of_its_folder(tmp_path, hu, suffix, name):
-    path = write_scan(write_secret(tmp_path, hu) / f"a{suffix}", hu)
-    edit(path, "a.raw" if suffix == ".mhd" else "LOCAL", name)
-    with refused(path):
-        read_header(path)
-
-
-@pytest.mark.parametrize(
-    "name", ["LIST\n../secret.raw\n", "LIST 2D\n../secret.raw\n", "List", "../s%05d.raw 1 6 1", "Local"]
-)
-def test_voxels_in_several_files_are_refused(tmp_path, hu, name):
-    path = write_scan(write_secret(tmp_path, hu) / "a.mhd", hu)
-    edit(path, "a.raw", name)
-    with refused(path):
-        read_header(path)
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("ElementDataFile", "ElementDataFile = ../secret.raw\nElementDataFile"),  # ITK uses the first
-        ("ElementDataFile", "ElementDataFile: ../secret.raw\nElementDataFile"),
-        ("ElementType = MET_SHORT", "ElementType = MET_SHORT\nElementType = MET_UCHAR"),
-        ("NDims = 3", "NDims = 3\nComment = \x01"),
-        ("DimSize = 22 20 6", "DimSize = 22 20"),
-        ("DimSize = 22 20 6", "DimSize = 22 20 99999999999999999999"),
-        ("DimSize = 22 20 6", "DimSize = 22 20 6.5"),
-        ("Offset = -30", "Offset = 1_0"),
-        ("Offset = -30", "Offset = 1e99"),
-        ("ElementSpacing = 0.6", "ElementSpacing = 1e-9 0.6"),
-        ("0.69999999999999996", "1e-9"),
-        ("TransformMatrix = 1 0 0 0 1 0 0 0 1", "TransformMatrix = 1 0 0 0 1 0 0 9 1"),
-        ("TransformMatrix = 1 0 0 0 1 0 0 0 1", "TransformMatrix = 0 0 0 0 1 0 0 0 1"),
-        ("ElementSpacing = 0.69999999999999996", "ElementSpacing = -0.7"),
-        ("Offset = -30", "Offset = nan"),
-        ("DimSize = 22 20 6", "DimSize = 22 20 0"),
-        ("NDims = 3", "NDims = 2"),
-        ("ElementDataFile = a.raw", ""),
+# Of the file's name, what is replaced in it and by what.
+INVALID = [
+    *[
+        (name, voxels, outside)
+        for name, voxels in (("a.mhd", "a.raw"), ("a.mha", "LOCAL"))
+        for outside in ("../secret.raw", "/etc/passwd", "sub/../../secret.raw", "..\\secret.raw")
     ],
-)
-def test_invalid_headers(tmp_path, hu, old, new):
-    path = write_scan(write_secret(tmp_path, hu) / "a.mhd", hu)
-    edit(path, old, new)
+    *[
+        ("a.mhd", "a.raw", several)
+        for several in ("LIST\n../secret.raw\n", "LIST 2D\n../secret.raw\n", "List", "../s%05d.raw 1 6 1", "Local")
+    ],
+    *[
+        ("a.nrrd", "encoding:", f"{field}\nencoding:")
+        for field in ("data file: ../secret.raw", "datafile: /etc/passwd", "Data File: LIST")
+    ],
+    ("a.mhd", "ElementDataFile", "ElementDataFile = ../secret.raw\nElementDataFile"),  # ITK uses the first
+    ("a.mhd", "ElementDataFile", "ElementDataFile: ../secret.raw\nElementDataFile"),
+    ("a.mhd", "ElementType = MET_SHORT", "ElementType = MET_SHORT\nElementType = MET_UCHAR"),
+    ("a.mhd", "NDims = 3", "NDims = 3\nComment = \x01"),
+    ("a.mhd", "DimSize = 22 20 6", "DimSize = 22 20"),
+    ("a.mhd", "DimSize = 22 20 6", "DimSize = 22 20 99999999999999999999"),
+    ("a.mhd", "DimSize = 22 20 6", "DimSize = 22 20 6.5"),
+    ("a.mhd", "Offset = -30", "Offset = 1_0"),
+    ("a.mhd", "Offset = -30", "Offset = 1e99"),
+    ("a.mhd", "ElementSpacing = 0.6", "ElementSpacing = 1e-9 0.6"),
+    ("a.mhd", "0.69999999999999996", "1e-9"),
+    ("a.mhd", "TransformMatrix = 1 0 0 0 1 0 0 0 1", "TransformMatrix = 1 0 0 0 1 0 0 9 1"),
+    ("a.mhd", "TransformMatrix = 1 0 0 0 1 0 0 0 1", "TransformMatrix = 0 0 0 0 1 0 0 0 1"),
+    ("a.mhd", "ElementSpacing = 0.69999999999999996", "ElementSpacing = -0.7"),
+    ("a.mhd", "Offset = -30", "Offset = nan"),
+    ("a.mhd", "DimSize = 22 20 6", "DimSize = 22 20 0"),
+    ("a.mhd", "NDims = 3", "NDims = 2"),
+    ("a.mhd", "ElementDataFile = a.raw", ""),
+]
+
+
+@pytest.mark.parametrize(("name", "old", "new"), INVALID)
+def test_invalid_headers(tmp_path, hu, name, old, new):
+    """Among them those that lead out of the scan's folder, or to several files."""
+    (tmp_path / "secret.raw").write_bytes(hu.tobytes())
+    path = edit(write_scan(tmp_path / "scans" / name, hu), old, new)
     with refused(path):
         read_header(path)
 
@@ -85,14 +69,6 @@ def test_dos_line_ends_and_an_unknown_field(tmp_path, hu):
     path.write_bytes(path.read_bytes().replace(b"NDims", b"Series = Lung 1.5\nNDims").replace(b"\n", b"\r\n"))
     assert read_metaimage_fields(path)["Series"] == "Lung 1.5"
     np.testing.assert_array_equal(read_voxels(read_header(path)), hu)
-
-
-@pytest.mark.parametrize("field", ["data file: ../secret.raw", "datafile: /etc/passwd", "Data File: LIST"])
-def test_nrrd_in_two_files_is_refused(tmp_path, hu, field):
-    path = write_scan(write_secret(tmp_path, hu) / "a.nrrd", hu)
-    edit(path, "encoding:", f"{field}\nencoding:")
-    with refused(path):
-        read_header(path)
 
 
 NIFTI_DIM_Z = slice(46, 48)  # bytes of the number of slices, of the header of 348 bytes
@@ -132,7 +108,7 @@ def test_as_much_as_deflate_can_hold(tmp_path):
         assert (read_voxels(read_header(path)) == -1024).all()
 
 
-@pytest.mark.parametrize("name", ["a.nii", "a.mhd", "a.mha", "a.nrrd"])
+@pytest.mark.parametrize("name", ["a.nii", "a.mhd", "a.mha", "a.nrrd", "a.tif"])
 def test_a_files_format_is_that_of_its_name(tmp_path, hu, name):
     """ITK itself would try its readers of other formats."""
     write_scan(tmp_path / "a.tif", hu)
@@ -141,23 +117,21 @@ def test_a_files_format_is_that_of_its_name(tmp_path, hu, name):
         read_header(tmp_path / name)
 
 
-def test_other_formats_are_named(tmp_path, hu):
-    with refused(tmp_path / "a.tif"):
-        read_header(write_scan(tmp_path / "a.tif", hu))
-
-
 def test_voxels_that_are_no_numbers(tmp_path, hu):
-    image = sitk.GetImageFromArray(hu.astype(np.complex64))
-    sitk.WriteImage(image, str(tmp_path / "a.nrrd"))
     with refused(tmp_path / "a.nrrd"):
-        read_header(tmp_path / "a.nrrd")
+        read_header(write_scan(tmp_path / "a.nrrd", hu.astype(np.complex64)))
 
 
-@pytest.mark.parametrize("offset", [float("nan"), float("inf"), -1e30])
-def test_a_nifti_offset_that_makes_no_sense(tmp_path, hu, offset):
-    path = write_scan(tmp_path / "a.nii", hu)
+NIFTI_OFFSET = slice(108, 112)
+DAMAGES = [("a.nii", NIFTI_OFFSET, struct.pack("<f", offset)) for offset in (float("nan"), float("inf"), -1e30)]
+DAMAGES += [(name, slice(-30, -10), bytes(20)) for name in ("a.mha", "a.nii.gz", "a.nrrd")]  # compressed
+
+
+@pytest.mark.parametrize(("name", "place", "damage"), DAMAGES)
+def test_damaged_bytes_are_refused(tmp_path, hu, name, place, damage):
+    path = write_scan(tmp_path / name, hu, compress=name != "a.nii")
     data = bytearray(path.read_bytes())
-    data[108:112] = struct.pack("<f", offset)
+    data[place] = damage
     path.write_bytes(data)
     with refused(path):
         read_voxels(read_header(path))
@@ -168,20 +142,3 @@ def test_lengths_do_not_wrap_round():
         struct.pack("<i", 348) + bytes(36) + struct.pack("<8h", 7, *[32_767] * 7) + bytes(16) + struct.pack("<h", 64)
     )
     assert nifti_length((header + bytes(400))[:540]) == 32_767**7 * 8
-
-
-@pytest.mark.parametrize("name", ["a.mha", "a.nii.gz", "a.nrrd"])
-def test_a_damaged_stream_is_refused(tmp_path, hu, name):
-    path = write_scan(tmp_path / name, hu, compress=True)
-    data = bytearray(path.read_bytes())
-    data[-30:-10] = bytes(20)
-    path.write_bytes(data)
-    with refused(path):
-        read_voxels(read_header(path))
-
-
-def test_the_scans_of_luna16_with_two_axes_turned(tmp_path, hu):
-    header = read_header(write_scan(tmp_path / "a.mhd", hu, direction=(-1, 0, 0, 0, -1, 0, 0, 0, 1)))
-    assert header.direction.tolist() == np.diag([-1, -1, 1]).tolist()
-    assert header.origin_xyz == pytest.approx(ORIGIN_XYZ)
-    assert tuple(header.direction.ravel()) != IDENTITY

@@ -11,13 +11,14 @@ from p2ch13.config import Folders
 from p2ch13.data.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
 from p2ch13.predict import main as predict
 from p2ch13.util.coordinates import irc2xyz
-from p2ch13.util.errors import run_command
 from tests.support.checks import refused
+from tests.support.commands import exit_status
 from tests.support.networks import write_pixel_network
 from tests.support.scan_files import (
     IDENTITY,
     LUNG_HU,
     ORIGIN_XYZ,
+    POSITION,
     VX_SIZE_XYZ,
     Ball,
     ball_mask,
@@ -59,16 +60,14 @@ def write_data(tmp_path, odd):
     scan = data_dir / "subset0" / "1.2.0.mhd"
     write_scan(scan, hu, direction=odd.direction, vx_size_xyz=odd.vx_size_xyz)
     center_xyz = irc2xyz(ball.center_irc, ORIGIN_XYZ, odd.vx_size_xyz, np.reshape(odd.direction, (3, 3)))
-    position = ["seriesuid", "coordX", "coordY", "coordZ"]
-    write_csv(data_dir / "annotations.csv", [*position, "diameter_mm"], [("1.2.0", *center_xyz, 7.0)])
-    write_csv(data_dir / "candidates.csv", [*position, "class"], [("1.2.0", *center_xyz, 1)])
+    write_csv(data_dir / "annotations.csv", [*POSITION, "diameter_mm"], [("1.2.0", *center_xyz, 7.0)])
+    write_csv(data_dir / "candidates.csv", [*POSITION, "class"], [("1.2.0", *center_xyz, 1)])
     return Folders(data_dir, tmp_path / "cache"), scan, is_ball
 
 
 def run_precache(folders):
-    with pytest.raises(SystemExit) as end:
-        run_command(lambda: precache.main(["--data-dir", str(folders.data_dir), "--cache-dir", str(folders.cache_dir)]))
-    return end.value.code
+    options = ["--data-dir", str(folders.data_dir), "--cache-dir", str(folders.cache_dir)]
+    return exit_status(lambda: precache.main(options))
 
 
 @pytest.mark.parametrize("name", ODD_SCANS)
