@@ -56,12 +56,14 @@ def remove(folders):
     (folders.data_dir / "subset0" / "1.2.1.raw").unlink()
 
 
-def move_nodule(folders):
+def add_nodule_outside(folders):
     with (folders.data_dir / "annotations.csv").open("a") as file:
         csv.writer(file).writerow(["1.2.1", *to_xyz((99, 5, 5)), 5])
 
 
-@pytest.mark.parametrize(("spoil", "name"), [(shorten, "1.2.1.raw"), (remove, "1.2.1.mhd"), (move_nodule, "1.2.1.mhd")])
+@pytest.mark.parametrize(
+    ("spoil", "name"), [(shorten, "1.2.1.raw"), (remove, "1.2.1.mhd"), (add_nodule_outside, "1.2.1.mhd")]
+)
 def test_a_single_unusable_scan_is_named_and_skipped(folders, capsys, spoil, name):
     spoil(folders)
     for count in (3, 0):  # it is still unusable, and named again
@@ -126,6 +128,7 @@ PRESET, BOX = ["--preset", "strong"], ["--labels", "box"]
         (PRESET, STRONG.label_options, STRONG.crop_choice, CropChoice()),
         ([*PRESET, "--slice-spacing-mm", "1"], STRONG.label_options, CropChoice(True, True, 1.0), STRONG.crop_choice),
         ([*PRESET, *BOX], LabelOptions(), STRONG.crop_choice, CropChoice()),
+        (["--labels", "refined"], LabelOptions("refined"), CropChoice(), STRONG.crop_choice),
         (["--negatives", "0.25"], LabelOptions(), CropChoice(negatives=True), CropChoice(all_nodule_slices=True)),
         (
             [*PRESET, *BOX, "--slice-spacing-mm", "0", "--negatives", "0"],
