@@ -16,6 +16,8 @@ from p2ch13.volumes.lungs import find_lungs
 from tests.support.lidc_files import Roi, block, write_readings, z_of
 from tests.support.scan_files import Ball, as_nodule, make_hu, to_xyz, write_csv, write_scan
 
+STRONG = CropChoice(all_nodule_slices=True, negatives=True)
+
 
 @pytest.fixture(scope="module")
 def phantom_cache(tmp_path_factory):
@@ -32,13 +34,8 @@ def test_slices_of_a_nodule_from_end_to_end(tmp_path):
     assert [ct.locate(xyz) for xyz in places] == [(index, 50, 52) for index in (5, 7, 8, 9, 11)]
     first = Ball((1, 50, 52), 5)
     ct = Ct(write_scan(tmp_path / "1.3.mhd", make_hu([first])))
-    assert [ct.locate(xyz).index for xyz in spread_over_slices(ct, as_nodule("1.3", first))] == [
-        0,
-        1,
-        2,
-        3,
-        4,
-    ]  # from the scan's first slice on
+    places = spread_over_slices(ct, as_nodule("1.3", first))
+    assert [ct.locate(xyz).index for xyz in places] == [0, 1, 2, 3, 4]  # from the scan's first slice on
 
 
 @pytest.mark.parametrize("slice_spacing_mm", [0.0, 3.0])
@@ -149,8 +146,7 @@ def test_no_negative_lies_on_an_excluded_finding(tmp_path):
     write_phantoms(data_dir, 1, pixels=128, slice_count=24)
     before = CtCache.open(Folders(data_dir, tmp_path / "cache"))
     (series_uid,) = before.index.series_list
-    strong = CropChoice(all_nodule_slices=True, negatives=True)
-    for choice in (CropChoice(), strong):
+    for choice in (CropChoice(), STRONG):
         before.fill(series_uid, choice)
     assert before.index.excluded[series_uid] == []
     negatives = before.get_crop_centers(series_uid).negatives
@@ -163,7 +159,7 @@ def test_no_negative_lies_on_an_excluded_finding(tmp_path):
     after = CtCache.open(Folders(data_dir, tmp_path / "cache"))
     assert {place.center_xyz for place in after.index.excluded[series_uid]} == set(places)
     assert set(after.index.excluded) == {series_uid}
-    assert not after.is_complete(series_uid, strong)
+    assert not after.is_complete(series_uid, STRONG)
     assert after.is_complete(series_uid)  # crops through the centers do not depend on them
     kept = after.get_crop_centers(series_uid).negatives
     assert len(kept) == NEGATIVES_PER_SCAN
@@ -172,22 +168,15 @@ def test_no_negative_lies_on_an_excluded_finding(tmp_path):
 
 
 def test_the_cache_holds_the_chosen_crops(phantom_cache):
+    """Candidates are part of the key."""
     (series_uid,) = phantom_cache.index.series_list
-    strong = CropChoice(all_nodule_slices=True, negatives=True)
     phantom_cache.fill(series_uid)
     assert phantom_cache.is_complete(series_uid)
-    assert not phantom_cache.is_complete(series_uid, strong)
-    phantom_cache.fill(series_uid, strong)
-    assert phantom_cache.is_complete(series_uid, strong)
+    assert not phantom_cache.is_complete(series_uid, STRONG)
+    phantom_cache.fill(series_uid, STRONG)
+    assert phantom_cache.is_complete(series_uid, STRONG)
     again = CtCache.open(Folders(phantom_cache.index.data_dir, phantom_cache.folder))
-    assert again.is_complete(series_uid, strong)
-    assert again.find_centers(series_uid, strong) == phantom_cache.get_crop_centers(series_uid)
-
-
-def test_candidates_are_part_of_the_key(phantom_cache):
-    (series_uid,) = phantom_cache.index.series_list
-    strong = CropChoice(negatives=True)
-    phantom_cache.fill(series_uid, strong)
-    again = CtCache.open(Folders(phantom_cache.index.data_dir, phantom_cache.folder))
+    assert again.is_complete(series_uid, STRONG)
+    assert again.find_centers(series_uid, STRONG) == phantom_cache.get_crop_centers(series_uid)
     del again.index.non_nodules[series_uid][0]
-    assert not again.is_complete(series_uid, strong)
+    assert not again.is_complete(series_uid, STRONG)

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 
@@ -43,27 +45,18 @@ def test_mask_is_box_and_dense(tmp_path):
 
 def test_the_threshold(tmp_path):
     hu = np.full(SHAPE_IRC, -650, dtype=np.int16)  # denser than lung, but not than -600
-    hu[ball_mask(Ball((8, 50, 52), 5))] = TISSUE_HU
     ball = Ball((8, 50, 52), 5)
+    hu[ball_mask(ball)] = TISSUE_HU
     ct = make_ct(tmp_path, [ball], hu)
     np.testing.assert_array_equal(ct.build_annotation_mask(ct.nodules, threshold_hu=-600), ball_mask(ball))
     assert ct.build_annotation_mask(ct.nodules).all()  # at -700 HU the whole scan is one dense block
 
 
-@pytest.mark.parametrize(
-    "center_irc",
-    [
-        (0, 50, 52),
-        (1, 50, 52),
-        (8, 0, 52),
-        (8, 1, 52),
-        (8, 50, 1),
-        (15, 50, 52),
-        (14, 50, 52),
-        (8, 98, 52),
-        (8, 50, 103),
-    ],
-)
+AT_LOW_EDGES = [(0, 50, 52), (1, 50, 52), (8, 0, 52), (8, 1, 52), (8, 50, 1)]
+AT_HIGH_EDGES = [(15, 50, 52), (14, 50, 52), (8, 98, 52), (8, 50, 103)]
+
+
+@pytest.mark.parametrize("center_irc", AT_LOW_EDGES + AT_HIGH_EDGES)
 def test_a_nodule_at_the_border_is_marked_whole(tmp_path, center_irc):
     """The book's code empties the mask near the low edges: a slice from -1 has no voxels."""
     ball = Ball(center_irc, 4)
@@ -121,28 +114,20 @@ def test_candidate_in_the_middle(tmp_path):
     assert (ct_chunk.dtype, pos_chunk.dtype) == (np.int16, bool)
 
 
-def test_the_middle_slice_is_the_nodules_own(tmp_path):
-    """round(center - 3.5) rounds to even: the book's window is one slice off for half of all centers."""
-    ct = make_ct(tmp_path, [], np.arange(16, dtype=np.int16)[:, None, None] * np.ones(SHAPE_IRC, dtype=np.int16))
-    for slice_ndx in (7, 8):
-        ct_chunk, _, _ = ct.get_raw_candidate(to_xyz((slice_ndx, 50, 52)), WIDTH_IRC)
-        assert ct_chunk[3, 0, 0] == slice_ndx
-
-
 # Ends and corners, and a place from which only a window of many slices reaches over an end.
 AT_THE_EDGES = [
-    *((index, row, col) for index in (0, 15) for row in (0, 50, 99) for col in (0, 52, 103)),
-    (1, 8, 8),
-    (8, 50, 8),
-    (8, 95, 52),
-    (13, 50, 52),
+    *itertools.product((0, 15), (0, 50, 99), (0, 52, 103)),
+    *[(1, 8, 8), (8, 50, 8), (8, 95, 52), (13, 50, 52)],
 ]
 
 
 @pytest.mark.parametrize("slice_spacing_mm", [0.0, 3.0])
 @pytest.mark.parametrize("center_irc", AT_THE_EDGES)
 def test_a_crop_repeats_the_edges(tmp_path, center_irc, slice_spacing_mm):
-    """Compare voxel by voxel, along slices and in the plane."""
+    """Compare voxel by voxel, along slices and in the plane.
+
+    The middle slice is the center's own: in the book round(center - 3.5) rounds to even, one slice off for half of all.
+    """
     ball = Ball(center_irc, 4)
     hu = np.random.default_rng(0).integers(-1000, -750, SHAPE_IRC, dtype=np.int16)
     hu[ball_mask(ball)] = TISSUE_HU
@@ -224,27 +209,19 @@ def test_slice_spacing(tmp_path):
     hu = make_hu([])
     hu[:] = np.arange(16)[:, None, None]
     ct = make_ct(tmp_path, [], hu)
-    for spacing_mm, expected in (
-        (0, [5, 6, 7, 8, 9, 10, 11]),
-        (1, [5, 6, 7, 8, 9, 10, 11]),
-        (3, [2, 4, 6, 8, 10, 12, 14]),
+    for slice_ndx, spacing_mm, expected in (
+        (8, 0, [5, 6, 7, 8, 9, 10, 11]),
+        (8, 1, [5, 6, 7, 8, 9, 10, 11]),
+        (8, 3, [2, 4, 6, 8, 10, 12, 14]),
+        (13, 3, [7, 9, 11, 13, 15, 15, 15]),  # near the scan's end the last slice is repeated
     ):
-        assert ct.get_slice(8, 3, spacing_mm)[:, 0, 0].tolist() == expected
-        ct_chunk, _, center_irc = ct.get_raw_candidate(to_xyz((8, 50, 52)), WIDTH_IRC, spacing_mm)
+        assert ct.get_slice(slice_ndx, 3, spacing_mm)[:, 0, 0].tolist() == expected
+        ct_chunk, _, center_irc = ct.get_raw_candidate(to_xyz((slice_ndx, 50, 52)), WIDTH_IRC, spacing_mm)
         assert ct_chunk[:, 0, 0].tolist() == expected
-        assert center_irc.index == 8
-    # Near the scan's end the last slice is repeated, in crops as in whole slices.
-    assert ct.get_slice(13, 3, 3)[:, 0, 0].tolist() == [7, 9, 11, 13, 15, 15, 15]
-    assert ct.get_raw_candidate(to_xyz((13, 50, 52)), WIDTH_IRC, 3)[0][:, 0, 0].tolist() == [7, 9, 11, 13, 15, 15, 15]
+        assert center_irc.index == slice_ndx
 
 
 def test_the_mask_has_the_slice_spacing_of_the_crop(tmp_path):
     ball = Ball((8, 50, 52), 5)
-    ct = make_ct(tmp_path, [ball])
-    _, pos_chunk, _ = ct.get_raw_candidate(to_xyz(ball.center_irc), WIDTH_IRC, 3)
-    middle = (
-        slice(50 - WIDTH_IRC[1] // 2, 50 + WIDTH_IRC[1] // 2),
-        slice(52 - WIDTH_IRC[2] // 2, 52 + WIDTH_IRC[2] // 2),
-    )
-    for mask, slice_ndx in zip(pos_chunk, [2, 4, 6, 8, 10, 12, 14], strict=True):
-        np.testing.assert_array_equal(mask, ball_mask(ball)[(slice_ndx, *middle)])
+    _, pos_chunk, _ = make_ct(tmp_path, [ball]).get_raw_candidate(to_xyz(ball.center_irc), WIDTH_IRC, 3)
+    np.testing.assert_array_equal(pos_chunk, ball_mask(ball)[2:15:2, 26:74, 28:76])  # slices 2, 4, ... 14

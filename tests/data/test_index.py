@@ -41,7 +41,7 @@ def test_labels_may_skip_scans(luna_dir, tmp_path):
     write_readings(tmp_path / "xml" / "a.xml", "1.2.2", [[block((7, 9), (48, 52), (50, 54))]])
     index = ScanIndex(luna_dir, LabelOptions("lidc", lidc_xml=tmp_path / "xml", missing_xml="leave-out"))
     assert len(index.all_series) == 4
-    assert index.keep_labeled(index.all_series) == index.series_list == ["1.2.2"]
+    assert index.keep_labeled(index.all_series) == index.series_list == list(index.nodules) == ["1.2.2"]
     with refused(path=luna_dir):
         index.keep_labeled(["1.2.0"])
 

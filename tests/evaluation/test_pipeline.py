@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -15,11 +16,10 @@ from p2ch13.evaluate import main
 from p2ch13.evaluation.report import format_table
 from p2ch13.network.checkpoint import load_checkpoint, save_checkpoint
 from p2ch13.network.model import BOOK_MODEL, UNetWrapper
-from p2ch13.util.errors import run_command
 from p2ch13.util.logits import to_logit
-from tests.support.checks import assert_one_line
+from tests.support.checks import assert_one_line, exit_status
 from tests.support.hold import start_held
-from tests.support.scan_files import TINY_SCANS, ball_mask, to_xyz, write_csv, write_luna
+from tests.support.scan_files import SHAPE_IRC, TINY_SCANS, ball_mask, to_xyz, write_csv, write_luna, write_scan
 
 SUBMISSION = ["seriesuid", "coordX", "coordY", "coordZ", "probability"]
 VALIDATION = ("1.2.0", "1.2.2")  # with a stride of 2; three nodules
@@ -30,29 +30,20 @@ def evaluation(folders, tmp_path):
     """Run the command line in this process on the tiny scans; return its exit status."""
 
     def run(*options):
-        arguments = ["--data-dir", str(folders.data_dir)]
-        with pytest.raises(SystemExit) as end:
-            run_command(lambda: main([*arguments, "--output", str(tmp_path / "out"), *map(str, options)]))
-        return end.value.code
+        arguments = ["--data-dir", folders.data_dir, "--output", tmp_path / "out", *options]
+        return exit_status(lambda: main([*map(str, arguments)]))
 
     return run
 
 
 @pytest.fixture
-def mask_dir(folders, tmp_path):
+def mask_dir(tmp_path):
     """Write masks of both validation series: both nodules of 1.2.0; in 1.2.2 a false positive of 27 voxels."""
-    for series_uid in VALIDATION:
-        scan = sitk.ReadImage(str(folders.data_dir / "subset0" / f"{series_uid}.mhd"))
-        mask = np.zeros(scan.GetSize()[::-1], dtype=np.uint8)
-        if series_uid == "1.2.0":
-            for ball in TINY_SCANS[series_uid]:
-                mask[ball_mask(ball)] = 1
-        else:
-            mask[1:4, 10:13, 90:93] = 1
-        image = sitk.GetImageFromArray(mask)
-        image.CopyInformation(scan)
-        (tmp_path / "masks").mkdir(exist_ok=True)
-        sitk.WriteImage(image, str(tmp_path / "masks" / f"{series_uid}_mask.nii.gz"))
+    nodules = sum(ball_mask(ball) for ball in TINY_SCANS["1.2.0"])
+    false_positive = np.zeros(SHAPE_IRC, dtype=bool)
+    false_positive[1:4, 10:13, 90:93] = True
+    for series_uid, mask in zip(VALIDATION, (nodules, false_positive), strict=True):
+        write_scan(tmp_path / "masks" / f"{series_uid}_mask.nii.gz", mask.astype(np.uint8))
     return tmp_path / "masks"
 
 
@@ -77,10 +68,8 @@ def read_table(path):
 def test_masks_from_the_shell(folders, tmp_path, mask_dir):
     command = [sys.executable, "-m", "p2ch13.evaluate", "--mask", str(mask_dir), "--val-stride", "2"]
     command += ["--data-dir", str(folders.data_dir)]
-    environment_path = str(Path(__file__).parents[2])
-    done = subprocess.run(
-        command, capture_output=True, text=True, cwd=tmp_path, env={"PYTHONPATH": environment_path, "PATH": ""}
-    )
+    environment = {"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": ""}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
     assert "data/evaluation/masks" in done.stdout
     written = {path.name for path in (tmp_path / "data" / "evaluation" / "masks").iterdir()}
@@ -181,6 +170,8 @@ def test_findings_alone(evaluation, tmp_path, folders, capsys):
 
 def test_a_checkpoint(evaluation, tmp_path, checkpoint, capsys):
     assert evaluation("--checkpoint", checkpoint, "--no-lung-mask", "--threshold", "0.25", "--min-diameter", "5") == 0
+    printed = capsys.readouterr().out  # where the curve ends
+    assert "0.25 (--threshold)" in printed and "5 mm (--min-diameter)" in printed
     settings = read_metrics(tmp_path)["settings"]
     assert settings["series"] == list(VALIDATION)  # of the run's own split
     assert settings["checkpoint"] == str(checkpoint)
@@ -207,15 +198,28 @@ def test_options_reach_the_search(evaluation, tmp_path, checkpoint, monkeypatch)
     assert (tmp_path / "out" / "worst_false_alarms.png").exists()
 
 
-def test_a_warning_of_training_scans(evaluation, tmp_path, checkpoint, capsys):
+@pytest.mark.parametrize(
+    ("name", "options", "series", "trained", "selected"),
+    [
+        ("best", ["--all"], list(TINY_SCANS), "2 of these 4", "1 of these 4"),
+        ("best", [], ["1.2.0"], None, "1 of these 1"),  # the run's validation series on disk
+        ("last", [], ["1.2.0"], None, None),
+        ("best", ["--series-uid", "1.2.1"], ["1.2.1"], "1 of these 1", None),
+        ("best", ["--series-uid", "1.2.3"], ["1.2.3"], None, None),
+    ],
+)
+def test_a_warning_of_scans_that_made_the_model(
+    evaluation, tmp_path, checkpoint, capsys, name, options, series, trained, selected
+):
+    """Those that it was trained on, or selected on as its run's best."""
     state = load_checkpoint(checkpoint)
     state["series"] = {"trn": ["1.2.1", "1.2.2"], "val": ["1.2.0", "1.2.9"]}
-    save_checkpoint(checkpoint, state)
-    assert evaluation("--checkpoint", checkpoint, "--all", "--no-lung-mask") == 0
-    assert "was trained on 2 of these 4 scans" in capsys.readouterr().out
-    assert evaluation("--checkpoint", checkpoint, "--no-lung-mask") == 0
-    assert "was trained on" not in capsys.readouterr().out
-    assert read_metrics(tmp_path)["settings"]["series"] == ["1.2.0"]  # the run's validation series on disk
+    path = checkpoint.with_name(f"model.{name}.state")
+    save_checkpoint(path, state)
+    assert evaluation("--checkpoint", path, "--no-lung-mask", *options) == 0
+    said = dict(re.findall(r"was (trained|selected) on (\d of these \d) scans", capsys.readouterr().out))
+    assert (said.get("trained"), said.get("selected")) == (trained, selected)
+    assert read_metrics(tmp_path)["settings"]["series"] == series
 
 
 def test_the_default_labels_are_the_checkpoints(evaluation, tmp_path, checkpoint):
@@ -239,36 +243,13 @@ def test_an_unreadable_scan_is_skipped(evaluation, folders, tmp_path, checkpoint
     assert "1.2.2.raw: " in read_metrics(tmp_path)["skipped"]["1.2.2"]
 
 
-def test_a_warning_of_the_scans_that_selected_the_model(evaluation, checkpoint, capsys):
-    state = load_checkpoint(checkpoint)
-    state["series"] = {"trn": ["1.2.1", "1.2.2"], "val": ["1.2.0", "1.2.3"]}
-    save_checkpoint(checkpoint, state)
-    last = checkpoint.with_name("model.last.state")
-    save_checkpoint(last, state)
-    said = "was selected on 1 of these 1 scans"
-    assert evaluation("--checkpoint", checkpoint, "--no-lung-mask", "--series-uid", "1.2.0") == 0
-    assert said in capsys.readouterr().out
-    assert evaluation("--checkpoint", last, "--no-lung-mask", "--series-uid", "1.2.0") == 0
-    assert said not in capsys.readouterr().out
-    assert evaluation("--checkpoint", checkpoint, "--no-lung-mask", "--series-uid", "1.2.1") == 0
-    assert said not in capsys.readouterr().out
-
-
-def test_the_range_of_the_curve_is_logged(evaluation, checkpoint, capsys):
-    assert evaluation("--checkpoint", checkpoint, "--no-lung-mask", "--threshold", "0.25", "--min-diameter", "5") == 0
-    printed = capsys.readouterr().out
-    assert "0.25 (--threshold)" in printed and "5 mm (--min-diameter)" in printed
-    assert "The curve ends at " in printed
-
-
 def test_annotations_and_series_of_other_files(evaluation, folders, tmp_path, mask_dir):
     """They replace the data folder's, which may have none."""
-    (folders.data_dir / "annotations.csv").unlink()
-    (folders.data_dir / "annotations_with_malignancy.csv").unlink()
+    for name in ("annotations.csv", "annotations_with_malignancy.csv"):
+        (folders.data_dir / name).unlink()
     ball = TINY_SCANS["1.2.0"][0]
-    annotations = write_csv(
-        tmp_path / "a.csv", [*SUBMISSION[:4], "diameter_mm"], [("1.2.0", *to_xyz(ball.center_irc), ball.diameter_mm)]
-    )
+    row = ("1.2.0", *to_xyz(ball.center_irc), ball.diameter_mm)
+    annotations = write_csv(tmp_path / "a.csv", [*SUBMISSION[:4], "diameter_mm"], [row])
     (tmp_path / "s.csv").write_text("1.2.2\n1.2.0\n")
     assert evaluation("--mask", mask_dir, "--annotations", annotations, "--series", tmp_path / "s.csv") == 0
     metrics = read_metrics(tmp_path)
@@ -278,39 +259,33 @@ def test_annotations_and_series_of_other_files(evaluation, folders, tmp_path, ma
     assert metrics["findings"]["false_positives"] == 2  # the ball without annotation, and the false positive
 
 
-def test_no_nodule_at_all(tmp_path, mask_dir):
+def test_no_nodule_at_all(evaluation, tmp_path, mask_dir):
     data_dir = write_luna(tmp_path / "empty", {"1.2.0": []})
-    arguments = ["--data-dir", str(data_dir), "--mask", str(mask_dir)]
-    assert main([*arguments, "--output", str(tmp_path / "out")]) == 0
+    assert evaluation("--data-dir", data_dir, "--mask", mask_dir) == 0
     metrics = read_metrics(tmp_path)
     assert metrics["froc"]["cpm"] is None
     assert metrics["findings"]["false_positives"] == 2
     assert not (tmp_path / "out" / "froc.png").exists()
 
 
-def test_mistakes_end_in_one_line(evaluation, folders, tmp_path, mask_dir, checkpoint, capsys):
-    assert evaluation("--checkpoint", tmp_path / "none.state") == 2
-    assert_one_line(capsys, "none.state: ")
-    assert evaluation("--mask", tmp_path / "nowhere") == 2
-    assert_one_line(capsys, "nowhere: ", "--mask")
-    assert evaluation("--mask", mask_dir, "--series-uid", "7.7") == 2
-    assert_one_line(capsys, "7.7")
+def test_mistakes_end_in_one_line(evaluation, tmp_path, mask_dir, capsys):
     findings = write_csv(tmp_path / "f.csv", SUBMISSION, [("9.9", 0, 0, 0, 0.5)])
-    assert evaluation("--findings", findings) == 2
-    assert_one_line(capsys, "f.csv: ")
-    assert evaluation("--mask", mask_dir, "--excluded", tmp_path / "none.csv") == 2
-    assert_one_line(capsys, "none.csv: ")
-    assert evaluation("--mask", mask_dir, "--annotations", tmp_path / "none.csv") == 2
-    assert_one_line(capsys, "none.csv: ")
-    series = tmp_path / "series.csv"
+    series, file = tmp_path / "series.csv", tmp_path / "file"
     series.write_text("1.2.0\n7.7\n7.8\n")
-    assert evaluation("--mask", mask_dir, "--series", series) == 2
-    assert_one_line(capsys, "series.csv: ", "7.7")
-    assert evaluation("--mask", mask_dir, "--data-dir", tmp_path / "no-data") == 2
-    assert_one_line(capsys, "no-data: ")
-    (tmp_path / "file").write_text("")
-    assert evaluation("--mask", mask_dir, "--output", tmp_path / "file" / "out") == 2
-    assert_one_line(capsys, "out: ", "--output")
+    file.write_text("")
+    for options, *parts in (
+        (["--checkpoint", tmp_path / "none.state"], "none.state: "),
+        (["--mask", tmp_path / "nowhere"], "nowhere: ", "--mask"),
+        (["--mask", mask_dir, "--series-uid", "7.7"], "7.7"),
+        (["--findings", findings], "f.csv: "),
+        (["--mask", mask_dir, "--excluded", tmp_path / "none.csv"], "none.csv: "),
+        (["--mask", mask_dir, "--annotations", tmp_path / "none.csv"], "none.csv: "),
+        (["--mask", mask_dir, "--series", series], "series.csv: ", "7.7"),
+        (["--mask", mask_dir, "--data-dir", tmp_path / "no-data"], "no-data: "),
+        (["--mask", mask_dir, "--output", file / "out"], "out: ", "--output"),
+    ):
+        assert evaluation(*options) == 2
+        assert_one_line(capsys, *parts)
 
 
 @pytest.mark.parametrize(
@@ -325,17 +300,12 @@ def test_mistakes_end_in_one_line(evaluation, folders, tmp_path, mask_dir, check
     ],
 )
 def test_mistyped_options(options, message, capsys):
-    with pytest.raises(SystemExit) as end:
-        main(options)
-    assert end.value.code == 2
+    assert exit_status(lambda: main(options)) == 2
     assert message in capsys.readouterr().err
 
 
 def test_ctrl_c_leaves_nothing_half_done(folders, tmp_path, checkpoint):
-    program = (
-        "from p2ch13.evaluate import main; from p2ch13.util.errors import run_command; import sys\n"
-        "run_command(lambda: main(sys.argv[1:]))"
-    )
+    program = "from p2ch13.evaluate import main; from p2ch13.util.errors import run_command; run_command(main)"
     options = ["--checkpoint", checkpoint, "--all", "--no-lung-mask", "--data-dir", folders.data_dir]
     options += ["--output", tmp_path / "out"]
     process = start_held(program, "p2ch13.network.model:UNetWrapper.logits", tmp_path / "reached", 20, options)

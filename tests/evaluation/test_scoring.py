@@ -31,18 +31,9 @@ def marks(*boxes):
     return labels
 
 
-def finding(center_irc, probability=1.0, number=1, logit=math.nan):
-    return Finding(
-        series_uid="1.2",
-        number=number,
-        center_xyz=to_xyz(center_irc),
-        logit=logit,
-        probability=probability,
-        diameter_mm=5.0,
-        volume_mm3=65.0,
-        first_slice=center_irc[0],
-        last_slice=center_irc[0],
-    )
+def finding(center_irc, probability=1.0, logit=math.nan):
+    """Return a finding of 5 mm, 65 mm3, in one slice."""
+    return Finding("1.2", 1, to_xyz(center_irc), logit, probability, 5.0, 65.0, center_irc[0], center_irc[0])
 
 
 def test_the_label_mask_scores_1(ct):

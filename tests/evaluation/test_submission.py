@@ -14,10 +14,9 @@ from p2ch13.evaluation.external import read_series_file
 from p2ch13.labels.candidates import read_annotations
 from p2ch13.predict import main as predict
 from p2ch13.util.coordinates import XyzTuple
-from p2ch13.util.errors import run_command
 from p2ch13.util.logits import to_logit
 from tests.conftest import SHARED
-from tests.support.checks import assert_one_line, refused
+from tests.support.checks import assert_one_line, exit_status, refused
 from tests.support.networks import write_pixel_network
 from tests.support.scan_files import LUNG_HU, Ball, ball_mask, write_csv, write_luna, write_scan
 
@@ -32,11 +31,8 @@ def run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "empty")
 
     def run(*options):
-        with pytest.raises(SystemExit) as end:
-            run_command(lambda: evaluate([*map(str, options), "--output", str(tmp_path / "out")]))
-        return end.value.code, json.loads(
-            (tmp_path / "out" / "metrics.json").read_text()
-        ) if not end.value.code else None
+        status = exit_status(lambda: evaluate([*map(str, options), "--output", str(tmp_path / "out")]))
+        return status, None if status else json.loads((tmp_path / "out" / "metrics.json").read_text())
 
     return run
 
@@ -73,9 +69,8 @@ def test_a_submission_by_hand(run, tables, tmp_path, capsys):
     settings = metrics["settings"]
     assert settings["series"] == ["10", "1e1"]
     assert settings["labels"] is None
-    assert [settings[key] for key in ("annotations", "excluded")] == [
-        str(tables[key]) for key in ("--annotations", "--excluded")
-    ]
+    for name in ("annotations", "excluded"):
+        assert settings[name] == str(tables[f"--{name}"])
     assert "not scored" not in capsys.readouterr().out
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "metrics.json", "per_nodule.csv", "per_scan.csv", "froc.png"
@@ -149,9 +144,8 @@ def test_annotations_of_a_file(tmp_path):
     path = write_csv(tmp_path / "a.csv", [*POSITION, "diameter_mm"], [("1.2", 1, 2, 3, 4), (" 1.3 ", 1, 2, 3, 5)])
     assert [(nodule.series_uid, nodule.diameter_mm) for nodule in read_annotations(path)] == [("1.2", 4), ("1.3", 5)]
     write_csv(path, [*POSITION, "diameter_mm"], [("1.2", 1, 2, 3, 0)])
-    with refused() as caught:
+    with refused(path=path, line=2):
         read_annotations(path)
-    assert str(caught.value).startswith(f"{path}, line 2: ")
 
 
 def test_certain_findings_keep_their_rank_in_the_file(run, tmp_path):

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
 
 from p2ch13.config import CROP_WIDTH_IRC, LabelOptions, TrainingConfig
 from p2ch13.data.cache import CtCache
@@ -15,11 +14,10 @@ from p2ch13.evaluate import main as evaluate
 from p2ch13.network.checkpoint import load_checkpoint
 from p2ch13.precache import parse_options
 from p2ch13.training.options import parse_config
-from p2ch13.volumes.files import scan_signature
-from tests.data.test_precache import run, run_script
+from tests.data.test_precache import run
 from tests.support.checks import assert_one_line
 from tests.support.lidc_files import block, block_mask, write_readings
-from tests.support.scan_files import TINY_SCANS
+from tests.support.scan_files import TINY_SCANS, make_hu, write_scan
 from tests.training import test_app as test_training
 from tests.training.test_app import options  # noqa: F401  # a fixture
 
@@ -51,17 +49,6 @@ def test_command_line():
     assert parse(*given) == lidc(Path("x"), "leave-out")
     assert parse_config(given).label_options == lidc(Path("x"), "leave-out")
     assert parse_config([]).label_options == LabelOptions()
-
-
-def test_keys_of_the_books_labels_are_what_they_were(folders):
-    """A cache that was filled before there was a choice stays valid."""
-    ct_cache = CtCache.open(folders)
-    signature = scan_signature(ct_cache.index.scans["1.2.1"])
-    center = ct_cache.index.nodules["1.2.1"][0].center_xyz
-    assert ct_cache._sample_size_key("1.2.1") == json.dumps(["sample size", "1.2.1", -700, signature, [center]])
-    assert ct_cache._candidate_key("1.2.1", center, CROP_WIDTH_IRC, 0.0) == json.dumps(
-        ["raw candidate", "1.2.1", list(center), [7, 96, 96], -700, signature, [center]]
-    )
 
 
 def test_each_kind_of_labels_has_its_own_keys(folders, xml_dir):
@@ -111,27 +98,7 @@ def test_datasets_show_the_readers_mask(folders, xml_dir):
         assert masks.sum(dim=(1, 2, 3)).tolist() == [25] * 5  # rows 38 to 42, which every 64x64 crop holds
 
 
-def test_scans_without_xml(folders, xml_dir):
-    assert CtCache.open(folders, lidc(xml_dir)).index.series_list == list(TINY_SCANS)
-    ct_cache = CtCache.open(folders, lidc(xml_dir, "leave-out"))
-    assert ct_cache.index.series_list == ["1.2.0", "1.2.1"]
-    assert set(ct_cache.index.nodules) == {"1.2.0", "1.2.1"}
-    train_ds = TrainingLuna2dSegmentationDataset(
-        2, False, samples_per_epoch=4, folders=folders, labels=lidc(xml_dir, "leave-out")
-    )
-    assert train_ds.series_list == ["1.2.1"]
-
-
 # The command lines
-
-
-def test_precache_with_refined_labels(folders):
-    done = run_script(folders, "--labels", "refined")
-    assert done.returncode == 0, done.stderr
-    assert "Cached 4 scans, skipped 0." in done.stdout
-    ct_cache = CtCache.open(folders, LabelOptions("refined"))
-    assert all(ct_cache.is_complete(series_uid) for series_uid in TINY_SCANS)
-    assert not CtCache.open(folders).is_complete("1.2.0")
 
 
 @pytest.mark.parametrize(
@@ -199,12 +166,7 @@ def test_training_with_refined_labels(options, tmp_path):  # noqa: F811
 
 def test_evaluation_by_readers_contours(folders, xml_dir, tmp_path):
     """A mask of what the readers agree on in 1.2.0: the outline that no CSV file has is nodule too."""
-    scan = sitk.ReadImage(str(folders.data_dir / "subset0" / "1.2.0.mhd"))
-    mask = sum(block_mask(*ends) for ends in IN_FIRST)
-    image = sitk.GetImageFromArray(mask.astype(np.uint8))
-    image.CopyInformation(scan)
-    (tmp_path / "masks").mkdir()
-    sitk.WriteImage(image, str(tmp_path / "masks" / "1.2.0.nii.gz"))
+    write_scan(tmp_path / "masks" / "1.2.0.nii.gz", sum(block_mask(*ends) for ends in IN_FIRST).astype(np.uint8))
     arguments = ["--mask", str(tmp_path / "masks"), "--data-dir", str(folders.data_dir), "--series-uid", "1.2.0"]
     dices = []
     for labels in ([], ["--labels", "lidc", "--lidc-xml", str(xml_dir)]):
@@ -218,9 +180,8 @@ def test_evaluation_splits_before_labels_leave_scans_out(folders, tmp_path):
     """1.2.1 and 1.2.2 have contours; with a stride of 2 the series 1.2.0 and 1.2.2 are for validation."""
     for series_uid in ("1.2.1", "1.2.2"):
         write_readings(tmp_path / "xml" / f"{series_uid}.xml", series_uid, [SECOND])
-        scan = sitk.ReadImage(str(folders.data_dir / "subset0" / f"{series_uid}.mhd"))
-        (tmp_path / "masks").mkdir(exist_ok=True)
-        sitk.WriteImage(scan > -500, str(tmp_path / "masks" / f"{series_uid}.nii.gz"))
+        mask = make_hu(TINY_SCANS[series_uid]) > -500
+        write_scan(tmp_path / "masks" / f"{series_uid}.nii.gz", mask.astype(np.uint8))
     arguments = ["--mask", str(tmp_path / "masks"), "--data-dir", str(folders.data_dir), "--val-stride", "2"]
     labels = ["--labels", "lidc", "--lidc-xml", str(tmp_path / "xml"), "--missing-xml", "leave-out"]
     assert evaluate([*arguments, *labels, "--output", str(tmp_path / "out")]) == 0
