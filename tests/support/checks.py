@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from p2ch13.util.errors import InputError
+from p2ch13.util.errors import InputError, run_command
+
+REPOSITORY = Path(__file__).parents[2]
 
 
 class Intruder:
@@ -19,6 +24,21 @@ class Intruder:
 
     def __reduce__(self) -> tuple[object, tuple[str, str]]:
         return open, (str(self.path), "w")
+
+
+def run_python(*arguments: str, status: int = 0, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run Python with these arguments in the checkout, unless the options say where, and check its exit status."""
+    command, pipes = [sys.executable, *arguments], {"capture_output": True, "text": True, "cwd": REPOSITORY}
+    done: subprocess.CompletedProcess[str] = subprocess.run(command, **{**pipes, **options}, check=False)
+    assert done.returncode == status, done.stderr
+    return done
+
+
+def exit_status(main: Callable[[], int | None]) -> Any:
+    """Run a command's `main` as the command does."""
+    with pytest.raises(SystemExit) as end:
+        run_command(main)
+    return end.value.code
 
 
 def assert_one_line(capsys: pytest.CaptureFixture[str], *parts: str) -> None:
