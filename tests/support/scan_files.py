@@ -18,6 +18,7 @@ SHAPE_IRC = (16, 100, 104)
 VX_SIZE_XYZ = (0.7, 0.7, 1.5)
 ORIGIN_XYZ = (-30.0, -40.0, 200.0)
 IDENTITY = (1, 0, 0, 0, 1, 0, 0, 0, 1)
+POSITION = ("seriesuid", "coordX", "coordY", "coordZ")  # columns of all CSV files
 
 
 class Ball(NamedTuple):
@@ -102,24 +103,17 @@ def write_luna(data_dir: Path, scans: dict[str, list[Ball]], shape_irc: Sequence
     """Scans, annotations and candidates; the CSV files also name scans that are not there."""
     for series_uid, balls in scans.items():
         write_scan(data_dir / "subset0" / f"{series_uid}.mhd", make_hu(balls, shape_irc))
-    position = ["seriesuid", "coordX", "coordY", "coordZ"]
     nodules = [(uid, *to_xyz(ball.center_irc), ball.diameter_mm) for uid, balls in scans.items() for ball in balls]
     nodules.append(("1.9.9", 0.0, 0.0, 0.0, 5.0))
-    write_csv(data_dir / "annotations.csv", [*position, "diameter_mm"], nodules)
+    write_csv(data_dir / "annotations.csv", [*POSITION, "diameter_mm"], nodules)
     write_csv(
         data_dir / "annotations_with_malignancy.csv",
-        [*position, "diameter_mm", "mal_bool", "mal_details"],
+        [*POSITION, "diameter_mm", "mal_bool", "mal_details"],
         [(*nodule, ndx % 2 == 0, "[3, 3, 3]") for ndx, nodule in enumerate(nodules)],
     )
-    write_csv(
-        data_dir / "candidates.csv",
-        [*position, "class"],
-        [
-            (uid, *to_xyz((8, 20 + ndx, 90)), is_nodule)
-            for uid in [*scans, "1.9.9"]
-            for ndx, is_nodule in enumerate([0, 1, 0])
-        ],
-    )
+    centers = [(*to_xyz((8, 20 + ndx, 90)), is_nodule) for ndx, is_nodule in enumerate([0, 1, 0])]
+    rows = [(uid, *center) for uid in [*scans, "1.9.9"] for center in centers]
+    write_csv(data_dir / "candidates.csv", [*POSITION, "class"], rows)
     return data_dir
 
 
