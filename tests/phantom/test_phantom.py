@@ -1,4 +1,4 @@
-"""The invented scans: the files they come in, and what can be read back from them."""
+"""Phantoms: the files they come in, and what can be read back from them."""
 
 from __future__ import annotations
 

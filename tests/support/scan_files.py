@@ -22,7 +22,7 @@ POSITION = ("seriesuid", "coordX", "coordY", "coordZ")  # columns of all CSV fil
 
 
 class Ball(NamedTuple):
-    """A nodule of a tiny scan: its centre and radius in voxels."""
+    """A nodule of a tiny scan: its center and radius in voxels."""
 
     center_irc: tuple[int, int, int]
     radius: int
