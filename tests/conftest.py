@@ -72,6 +72,12 @@ def folders(luna_dir: Path, tmp_path: Path) -> Folders:
 
 
 @pytest.fixture
+def data_options(folders: Folders) -> list[str]:
+    """A training's options for these folders."""
+    return ["--data-dir", str(folders.data_dir), "--cache-dir", str(folders.cache_dir), "--val-stride", "2"]
+
+
+@pytest.fixture
 def luna_sample() -> Path:
     """Real CT, if there is any; it is not part of the project."""
     data_dir = SHARED / "luna-sample"

@@ -10,15 +10,9 @@ from p2ch13.labels.candidates import ANNOTATIONS_FILE, MALIGNANCY_FILE
 from p2ch13.training import provenance
 from p2ch13.training.app import SegmentationTrainingApp
 from p2ch13.training.options import parse_config
-from p2ch13.util.errors import run_command
 from tests.support.checks import assert_one_line
-from tests.support.scan_files import to_xyz, write_csv
-
-
-def run(*options):
-    with pytest.raises(SystemExit) as end:
-        run_command(lambda: ablation.main(options))
-    return end.value.code
+from tests.support.commands import exit_status
+from tests.support.scan_files import POSITION, to_xyz, write_csv
 
 
 def test_each_variant_leaves_out_one_option():
@@ -49,20 +43,11 @@ def test_mean_and_deviation():
 
 
 @pytest.fixture
-def options(folders, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        ablation, "list_variants", lambda _: {"strong": ["--preset", "strong"], "book": ["--preset", "book"]}
-    )
-    folder = [
-        "--data-dir",
-        str(folders.data_dir),
-        "--cache-dir",
-        str(folders.cache_dir),
-        "--output",
-        str(tmp_path / "out"),
-    ]
+def options(data_options, tmp_path, monkeypatch):
+    variants = {name: ["--preset", name] for name in ("strong", "book")}
+    monkeypatch.setattr(ablation, "list_variants", lambda _: variants)
     set_commit(monkeypatch, "c0ffee")
-    return [*folder, "--val-stride", "2", "--samples-per-epoch", "32", "--seeds", "2"]
+    return [*data_options, "--output", str(tmp_path / "out"), "--samples-per-epoch", "32", "--seeds", "2"]
 
 
 def set_commit(monkeypatch, commit):
@@ -70,32 +55,26 @@ def set_commit(monkeypatch, commit):
 
 
 @pytest.fixture
-def trained(monkeypatch):
-    """The seeds of the runs that were trained, which here takes no time and gives the same scores to all."""
-    seeds = []
+def count_trained(monkeypatch):
+    """How many runs a study trains, which here takes no time and gives the same scores to all."""
+    runs = []
     scores = {"nodules": {"recall": 0.5}, "findings": {"false_positives_per_scan": 2.0}, "froc": {"cpm": 0.25}}
     scores["voxels"] = {"recall": 0.5, "precision": 0.5, "dice": 0.5}
 
-    def train_and_score(command_line, preset):
-        seeds.append(command_line[-1])
-        return scores
+    monkeypatch.setattr(ablation, "train_and_score", lambda *arguments: runs.append(arguments) or scores)
 
-    monkeypatch.setattr(ablation, "train_and_score", train_and_score)
-    return seeds
+    def count(*options):
+        runs.clear()
+        ablation.main(options)
+        return len(runs)
 
-
-def count_trained(trained, *options):
-    """How many runs one more study trains."""
-    before = len(trained)
-    ablation.main(options)
-    return len(trained) - before
+    return count
 
 
 def test_a_study_for_real(options, tmp_path, capsys, monkeypatch):
     ablation.main(options)
-    printed = capsys.readouterr().out
     table = (tmp_path / "out" / "ablation.md").read_text()
-    assert table in printed
+    assert table in capsys.readouterr().out
     lines = table.splitlines()
     assert [line.split(" | ")[0] for line in lines] == ["| ", "| ---", "| strong", "| book"]
     runs = [json.loads((tmp_path / "out" / f"strong_{seed}.json").read_text())["scores"] for seed in (0, 1)]
@@ -105,15 +84,14 @@ def test_a_study_for_real(options, tmp_path, capsys, monkeypatch):
 
     # Started again, it takes the scores that are there, and trains only what is new.
     trained = []
-    scores = runs[0]
-    monkeypatch.setattr(ablation, "train_and_score", lambda arguments, _: trained.append(arguments[-1]) or scores)
+    monkeypatch.setattr(ablation, "train_and_score", lambda arguments, _: trained.append(arguments[-1]) or runs[0])
     ablation.main([*options, "--seeds", "3"])
     assert trained == ["--seed=2"] * 2
     ablation.main([*options, "--epochs", "2"])
     assert trained == ["--seed=2"] * 2 + ["--seed=0"] * 2 + ["--seed=1"] * 2
 
 
-def test_excluded_findings_count_as_in_evaluate(folders, monkeypatch):
+def test_excluded_findings_count_as_in_evaluate(folders, data_options, monkeypatch):
     """Each of the two validation scans has a false alarm; that of 1.2.0 lies in an excluded place."""
 
     def segment(ct, model, **options):
@@ -123,66 +101,64 @@ def test_excluded_findings_count_as_in_evaluate(folders, monkeypatch):
 
     monkeypatch.setattr(segmentation, "segment", segment)
     monkeypatch.setattr(SegmentationTrainingApp, "do_training", lambda *args: None)
-    header = ["seriesuid", "coordX", "coordY", "coordZ", "diameter_mm"]
-    write_csv(folders.data_dir / "annotations_excluded.csv", header, [("1.2.0", *to_xyz((6, 85, 95)), -1)])
-    command_line = ["--data-dir", str(folders.data_dir), "--cache-dir", str(folders.cache_dir), "--val-stride", "2"]
-    assert ablation.train_and_score(command_line, "strong")["findings"] == {
+    nodules = [("1.2.0", *to_xyz((6, 85, 95)), -1)]
+    write_csv(folders.data_dir / "annotations_excluded.csv", [*POSITION, "diameter_mm"], nodules)
+    assert ablation.train_and_score(data_options, "strong")["findings"] == {
         "count": 2, "irrelevant": 1, "false_positives": 1, "false_positives_per_scan": 0.5
     }  # fmt: skip
 
 
-def test_other_data_are_scored_anew(options, trained, folders):
-    assert count_trained(trained, *options) == 4
-    assert count_trained(trained, *options) == 0
-    position = ["seriesuid", "coordX", "coordY", "coordZ"]
-    write_csv(folders.data_dir / "annotations_excluded.csv", position, [("1.2.0", 0, 0, 0)])
-    assert count_trained(trained, *options) == 4
-    write_csv(folders.data_dir / "annotations_excluded.csv", position, [("1.2.0", 9, 0, 0)])
-    assert count_trained(trained, *options) == 4
-    assert count_trained(trained, *options) == 0
+def test_other_data_are_scored_anew(options, count_trained, folders):
+    assert count_trained(*options) == 4
+    assert count_trained(*options) == 0
+    write_csv(folders.data_dir / "annotations_excluded.csv", POSITION, [("1.2.0", 0, 0, 0)])
+    assert count_trained(*options) == 4
+    write_csv(folders.data_dir / "annotations_excluded.csv", POSITION, [("1.2.0", 9, 0, 0)])
+    assert count_trained(*options) == 4
+    assert count_trained(*options) == 0
     candidates = folders.data_dir / "candidates.csv"
-    row = ",".join(["1.2.1", *map(str, to_xyz((8, 30, 60))), "0"])
-    candidates.write_text(f"{candidates.read_text()}{row}\n")
-    assert count_trained(trained, *options) == 2  # strong's: the book's recipe has no negatives
+    with candidates.open("a") as file:
+        print("1.2.1", *to_xyz((8, 30, 60)), 0, sep=",", file=file)
+    assert count_trained(*options) == 2  # strong's: the book's recipe has no negatives
     for path in (folders.data_dir / name for name in (ANNOTATIONS_FILE, MALIGNANCY_FILE)):
         path.write_text("".join(path.read_text().splitlines(keepends=True)[:-2]))  # a nodule less
-    assert count_trained(trained, *options) == 4
+    assert count_trained(*options) == 4
 
 
-def test_another_commit_scores_anew_unless_any_will_do(options, trained, tmp_path, monkeypatch):
-    assert count_trained(trained, *options) == 4
+def test_another_commit_scores_anew_unless_any_will_do(options, count_trained, tmp_path, monkeypatch):
+    assert count_trained(*options) == 4
     set_commit(monkeypatch, "decade")
-    assert count_trained(trained, *options, "--any-commit", "--seeds", "3") == 2
+    assert count_trained(*options, "--any-commit", "--seeds", "3") == 2
     table = (tmp_path / "out" / "ablation.md").read_text()
     assert table.endswith("|\n\nScores of 2 commits of the code: c0ffee, decade.\n")
-    assert count_trained(trained, *options, "--seeds", "3") == 4
+    assert count_trained(*options, "--seeds", "3") == 4
     assert "commits" not in (tmp_path / "out" / "ablation.md").read_text()
     monkeypatch.setattr(provenance, "get_versions", lambda: {"torch": "another"})
-    assert count_trained(trained, *options, "--any-commit") == 4
+    assert count_trained(*options, "--any-commit") == 4
 
 
-def test_uncommitted_changes_are_never_the_same(options, trained, monkeypatch, capsys):
+def test_uncommitted_changes_are_never_the_same(options, count_trained, monkeypatch, capsys):
     set_commit(monkeypatch, "c0ffee+changes")
     for _ in range(2):
-        assert count_trained(trained, *options) == 4
+        assert count_trained(*options) == 4
         assert "changes that are not committed" in capsys.readouterr().out
-    assert count_trained(trained, *options, "--any-commit") == 0
+    assert count_trained(*options, "--any-commit") == 0
 
 
-def test_files_that_do_not_say_enough_are_scored_anew(options, trained, tmp_path):
+def test_files_that_do_not_say_enough_are_scored_anew(options, count_trained, tmp_path):
     """Those that were written before data and commit stood in them, too."""
-    assert count_trained(trained, *options) == 4
+    assert count_trained(*options) == 4
     for ndx, key in enumerate(("commit", "data", "scores", "versions")):
         path = tmp_path / "out" / f"{('book', 'strong')[ndx // 2]}_{ndx % 2}.json"
-        path.write_text(
-            json.dumps({name: value for name, value in json.loads(path.read_text()).items() if name != key})
-        )
-    assert count_trained(trained, *options) == 4
+        run = json.loads(path.read_text())
+        del run[key]
+        path.write_text(json.dumps(run))
+    assert count_trained(*options) == 4
     (tmp_path / "out" / "book_0.json").write_text('["no", "dict"]')
-    assert count_trained(trained, *options) == 1
+    assert count_trained(*options) == 1
 
 
 def test_mistakes_end_in_one_line(options, tmp_path, capsys):
-    assert run(*options, "--data-dir", str(tmp_path / "nowhere")) == 2
-    assert_one_line(capsys, "nowhere: no such folder")
-    assert run("--seeds", "0") == 2
+    assert exit_status(lambda: ablation.main([*options, "--data-dir", str(tmp_path / "nowhere")])) == 2
+    assert_one_line(capsys, str(tmp_path / "nowhere"))
+    assert exit_status(lambda: ablation.main(["--seeds", "0"])) == 2

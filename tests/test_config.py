@@ -1,17 +1,13 @@
 """Each command's options: read without what takes long to import, listed for the docs, under earlier names too."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from p2ch13.config import COMMANDS, RENAMED, LabelOptions, TrainingConfig, make_parser
 from p2ch13.phantom.__main__ import PhantomOptions
 from p2ch13.training.options import parse_config
 from p2ch13.util.options import as_arguments, as_flag, list_options
+from tests.support.commands import REPOSITORY, run_python
 
-REPOSITORY = Path(__file__).parents[1]
 SLOW = {"torch", "SimpleITK", "numpy", "requests"}
 
 
@@ -25,17 +21,16 @@ def test_help_waits_for_no_slow_import(name):
             f"try: runpy.run_module('p2ch13.{name}', run_name='__main__', alter_sys=True)\n"
             f"finally: print('loaded', sorted({SLOW} & set(sys.modules)))"
         )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY)
-        assert done.returncode == status, done.stderr
+        done = run_python("-c", code, status=status)
         assert done.stdout.splitlines()[-1] == "loaded []"
         assert "--help" in done.stdout if status == 0 else "error: " in done.stderr.splitlines()[-1]
 
 
 def test_table_of_all_options():
-    """All that each --help lists."""
-    done = subprocess.run([sys.executable, "-m", "p2ch13.config"], capture_output=True, text=True, cwd=REPOSITORY)
-    assert done.returncode == 0, done.stderr
-    _, *sections = done.stdout.split("### `python -m p2ch13.")
+    """All that each --help lists; the page in docs/ is current."""
+    printed = run_python("-m", "p2ch13.config").stdout
+    assert (REPOSITORY / "docs" / "options.md").read_text() == printed
+    _, *sections = printed.split("### `python -m p2ch13.")
     tables = {section.partition("`")[0]: section for section in sections}
     assert set(tables) == {*COMMANDS, "phantom"}
     for name, options in {**COMMANDS, "phantom": PhantomOptions}.items():

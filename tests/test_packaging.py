@@ -2,13 +2,12 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[1]
+from tests.support.commands import REPOSITORY, run_python
+
 IMPORT_ALL = """
 import pkgutil, util
 import p2ch13
@@ -40,7 +39,7 @@ def checkout(tmp_path):
 def install(checkout):
     folder = checkout.with_name("installed")
     options = ["--quiet", "--no-deps", "--no-build-isolation", "--target", str(folder)]
-    subprocess.run([sys.executable, "-m", "pip", "install", *options, str(checkout)], check=True, capture_output=True)
+    run_python("-m", "pip", "install", *options, str(checkout))
     return folder
 
 
@@ -53,15 +52,9 @@ def test_beside_another_util(tmp_path, checkout, place):
     (own / "util.py").write_text("IS_MINE = True\n")
     folder = place(checkout)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(own), str(folder)])}
-    done = subprocess.run(
-        [sys.executable, "-c", IMPORT_ALL], capture_output=True, text=True, cwd=own, env=environment, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    done = run_python("-c", IMPORT_ALL, cwd=own, env=environment)
     assert Path(done.stdout.strip()).is_relative_to(folder)
-    helped = subprocess.run(
-        [sys.executable, "-m", "p2ch13.predict", "--help"], capture_output=True, text=True, cwd=own, env=environment
-    )
-    assert helped.returncode == 0, helped.stderr
+    run_python("-m", "p2ch13.predict", "--help", cwd=own, env=environment)
 
 
 def test_every_stage_is_installed():

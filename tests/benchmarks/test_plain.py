@@ -5,7 +5,6 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import Dataset
 
 from benchmarks.plain import PlainCt, PlainData, PlainTraining, PlainTrainingDataset, PlainValidationDataset, precache
 from p2ch13.config import Folders
@@ -28,13 +27,9 @@ def plain(folders, tmp_path):
 
 
 @pytest.fixture
-def app(folders, tmp_path):
-    return SegmentationTrainingApp(
-        [
-            *("--data-dir", str(folders.data_dir), "--cache-dir", str(folders.cache_dir), "--val-stride", "2"),
-            *("--samples-per-epoch", str(SAMPLES), "--augmented", "--precision", "fp32"),
-        ]
-    )
+def app(data_options):
+    options = ["--samples-per-epoch", str(SAMPLES), "--augmented", "--precision", "fp32"]
+    return SegmentationTrainingApp([*data_options, *options])
 
 
 def test_masks(folders, plain):
@@ -45,55 +40,48 @@ def test_masks(folders, plain):
         assert plain.get_positive_indexes(series_uid) == ct.positive_indexes
 
 
+def assert_same_samples(ours, theirs):
+    assert len(ours) == len(theirs) > 0
+    for ndx in range(len(ours)):
+        for ours_part, theirs_part in zip(ours[ndx][:2], theirs[ndx], strict=True):
+            assert ours_part.dtype == theirs_part.dtype
+            assert torch.equal(ours_part, theirs_part)
+
+
 def test_training_samples(folders, plain):
     ours = TrainingLuna2dSegmentationDataset(2, False, samples_per_epoch=20, seed=3, folders=folders)
     theirs = PlainTrainingDataset(plain, plain.split(2, False), samples_per_epoch=20, seed=3)
     theirs.shuffle_samples(1)
-    for ndx in range(20):
-        for ours_part, theirs_part in zip(ours[ndx][:2], theirs[ndx], strict=True):
-            assert ours_part.dtype == theirs_part.dtype
-            assert torch.equal(ours_part, theirs_part)
+    assert_same_samples(ours, theirs)
 
 
 def test_validation_samples(folders, plain):
     ours = Luna2dSegmentationDataset(2, True, folders=folders)
     theirs = PlainValidationDataset(plain, plain.split(2, True))
     assert ours.sample_list == theirs.sample_list
-    for ndx in range(len(ours)):
-        for ours_part, theirs_part in zip(ours[ndx][:2], theirs[ndx], strict=True):
-            assert torch.equal(ours_part, theirs_part)
+    assert_same_samples(ours, theirs)
 
 
 def copy_weights(source, target):
     """Parameters and running statistics; the two networks have theirs in the same order."""
-    for theirs, ours in zip(
-        (*target.parameters(), *target.buffers()), (*source.parameters(), *source.buffers()), strict=True
-    ):
-        theirs.data.copy_(ours.data)
-
-
-class InDoublePrecision(Dataset):
-    def __init__(self, dataset):
-        self.dataset = dataset
-
-    def __len__(self):
-        return len(self.dataset)
-
-    def __getitem__(self, ndx):
-        hu, mask = self.dataset[ndx]
-        return hu.double(), mask
+    ours, theirs = ((*network.parameters(), *network.buffers()) for network in (source, target))
+    for from_value, to_value in zip(ours, theirs, strict=True):
+        to_value.data.copy_(from_value.data)
 
 
 @pytest.fixture
 def both(app, plain):
-    """The same first weights and the same samples: the package's training, plain training, their data."""
+    """The same first weights and the same samples, in float64: the package's training, plain training, their data."""
     training = PlainTraining(app.learner.augmentation_model)
     copy_weights(app.segmentation_model, training.model)
+    for network in (app.segmentation_model, training.model):
+        network.double()
     train_ds, plain_ds = app.init_train_ds(), PlainTrainingDataset(plain, plain.split(2, False), SAMPLES)
     for dataset in (train_ds, plain_ds):
         dataset.shuffle_samples(1)
     app.learner.training_model.train()
-    return app, training, train_ds, plain_ds
+    samples = (plain_ds[ndx] for ndx in range(SAMPLES))
+    return app, training, train_ds, [(hu.double(), mask) for hu, mask in samples]
 
 
 def test_losses_step_by_step(both):
@@ -103,9 +91,7 @@ def test_losses_step_by_step(both):
     first steps follow the sign of gradients that are next to zero.
     """
     app, training, train_ds, plain_ds = both
-    app.segmentation_model.double()
-    training.model.double()
-    plain_losses = training.train(InDoublePrecision(plain_ds))
+    plain_losses = training.train(plain_ds)
     for step, (ct_slices, label_mask, *_) in enumerate(islice(train_ds.batches(app.config.batch_size), 3)):
         copy_weights(app.segmentation_model, training.model)
         seed_epoch(0, step, 0)
@@ -119,14 +105,12 @@ def test_losses_step_by_step(both):
 def test_losses_of_two_runs(both):
     """In float64, where six steps are too few for rounding to grow: the two runs go their own ways."""
     app, training, train_ds, plain_ds = both
-    app.segmentation_model.double()
-    training.model.double()
     seed_epoch(0, 1, 0)
     ours = [
         app.learner.train_step(ct_slices.double(), label_mask).losses
         for ct_slices, label_mask, *_ in train_ds.batches(app.config.batch_size)
     ]
     seed_epoch(0, 1, 0)
-    theirs = list(training.train(InDoublePrecision(plain_ds)))
+    theirs = list(training.train(plain_ds))
     torch.testing.assert_close(torch.stack(ours), torch.stack(theirs), rtol=1e-4, atol=0)
     assert ours[-1].mean() < 0.9 * ours[0].mean()  # the steps have moved the weights

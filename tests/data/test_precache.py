@@ -11,7 +11,8 @@ from p2ch13 import precache
 from p2ch13.config import PRESETS, CropChoice, Folders, LabelOptions, TrainingConfig
 from p2ch13.data.cache import CtCache
 from p2ch13.data.prepare import precache_command
-from tests.support.checks import assert_one_line, exit_status
+from tests.support.checks import assert_one_line
+from tests.support.commands import exit_status
 from tests.support.hold import start_held
 from tests.support.scan_files import TINY_SCANS, to_xyz
 

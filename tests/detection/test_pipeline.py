@@ -18,7 +18,8 @@ from p2ch13.detection.segment import Detection
 from p2ch13.network.model import BOOK_MODEL, UNetWrapper
 from p2ch13.predict import main
 from p2ch13.util.errors import InputError
-from tests.support.checks import Intruder, assert_one_line, exit_status, refused
+from tests.support.checks import Intruder, assert_one_line, refused
+from tests.support.commands import exit_status
 from tests.support.dicom_files import SERIES_UID, write_series
 from tests.support.hold import start_held
 from tests.support.networks import PIXEL_MODEL, make_pixel_network, write_pixel_network

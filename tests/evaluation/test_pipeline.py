@@ -17,7 +17,8 @@ from p2ch13.evaluation.report import format_table
 from p2ch13.network.checkpoint import load_checkpoint, save_checkpoint
 from p2ch13.network.model import BOOK_MODEL, UNetWrapper
 from p2ch13.util.logits import to_logit
-from tests.support.checks import assert_one_line, exit_status
+from tests.support.checks import assert_one_line
+from tests.support.commands import exit_status
 from tests.support.hold import start_held
 from tests.support.scan_files import SHAPE_IRC, TINY_SCANS, ball_mask, to_xyz, write_csv, write_luna, write_scan
 

@@ -16,7 +16,8 @@ from p2ch13.predict import main as predict
 from p2ch13.util.coordinates import XyzTuple
 from p2ch13.util.logits import to_logit
 from tests.conftest import SHARED
-from tests.support.checks import assert_one_line, exit_status, refused
+from tests.support.checks import assert_one_line, refused
+from tests.support.commands import exit_status
 from tests.support.networks import write_pixel_network
 from tests.support.scan_files import LUNG_HU, Ball, ball_mask, write_csv, write_luna, write_scan
 

@@ -1,12 +1,12 @@
-"""The invented scans: the files they come in, and what can be read back from them."""
+"""Phantoms: the files they come in, and what can be read back from them."""
 
 from __future__ import annotations
 
 import csv
+import math
 import os
 import signal
-import subprocess
-import sys
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,9 +26,9 @@ from p2ch13.phantom.painting import Grid, paint_rod, splat
 from p2ch13.phantom.scan import make_phantom
 from p2ch13.phantom.scanner import Scanner, draw_protocol
 from tests.support.checks import refused
+from tests.support.commands import run_python
 from tests.support.hold import start_held
 
-REPOSITORY = Path(__file__).parents[2]
 SMALL = {"pixels": 96, "slice_count": 12}
 FROZEN = Path(__file__).with_name("frozen_phantoms.npz")  # `checksums` of two scans, at commit 9ad9bc2
 BLOCK = 4  # rows and cols whose HU are summed for a checksum
@@ -83,19 +83,14 @@ def test_csv_columns(data_dir):
 
 def test_nodules_are_in_their_scans_and_denser_than_lung(data_dir, images):
     rows = read_rows(data_dir / "annotations.csv")
-    assert {row["seriesuid"] for row in rows} == set(images)  # at least one nodule each
+    counts = Counter(row["seriesuid"] for row in rows)
+    assert set(counts) == set(images) and min(counts.values()) >= 2 and max(counts.values()) <= 8
     for row in rows:
         image = images[row["seriesuid"]]
         index = image.TransformPhysicalPointToIndex(place(row))
         assert all(0 <= i < size for i, size in zip(index, image.GetSize(), strict=True))
         assert 3 <= float(row["diameter_mm"]) <= 32
         assert image[index] > -700
-
-
-def test_nodule_counts(data_dir, images):
-    rows = read_rows(data_dir / "annotations.csv")
-    counts = [sum(row["seriesuid"] == uid for row in rows) for uid in images]
-    assert min(counts) >= 2 and max(counts) <= 8
 
 
 def test_both_annotation_files_agree(data_dir):
@@ -116,19 +111,15 @@ def test_candidates(data_dir, images):
     for uid, image in images.items():
         mine = [row for row in candidates if row["seriesuid"] == uid]
         assert 30 <= sum(row["class"] == "0" for row in mine) <= 150
+        radii = {place(row): float(row["diameter_mm"]) / 2 for row in nodules if row["seriesuid"] == uid}
         hits = set()
         for row in mine:
             index = image.TransformPhysicalPointToIndex(place(row))
             assert all(0 <= i < size for i, size in zip(index, image.GetSize(), strict=True))
-            near = [
-                number
-                for number, nodule in enumerate(nodules)
-                if nodule["seriesuid"] == uid
-                and np.linalg.norm(np.subtract(place(nodule), place(row))) <= float(nodule["diameter_mm"]) / 2
-            ]
+            near = [center for center, radius in radii.items() if math.dist(center, place(row)) <= radius]
             assert bool(near) == (row["class"] == "1")
             hits.update(near)
-        assert len(hits) == sum(nodule["seriesuid"] == uid for nodule in nodules)
+        assert hits == set(radii)
 
 
 def test_slices_show_lung_tissue_and_bone(images):
@@ -161,6 +152,12 @@ def test_same_seed_same_bytes(tmp_path, data_dir):
     assert all(ours[name] == theirs[name] for name in scans)  # neither workers nor later scans change a scan
     write_phantoms(tmp_path / "two", scan_count=2, seed=3, num_workers=2, **SMALL)
     assert read_bytes(tmp_path / "two") == ours
+
+
+def make_cube(end: float, step: float = 1) -> Grid:
+    """Make a grid whose three axes go from -end to end, mm."""
+    axis = np.arange(-end, end + step, step, dtype=np.float32)
+    return Grid(axis, axis, axis)
 
 
 def checksums(seed: int, index: int) -> dict[str, np.ndarray]:
@@ -228,42 +225,30 @@ def test_refuses_a_folder_in_use(data_dir):
     assert read_bytes(data_dir) == before
 
 
-def run_command_line(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "p2ch13.phantom", *arguments]
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("arguments", ["new --scans 0", "new --num-workers 0", "new --seed -1", "data"])
+def test_command_line_refuses(data_dir, arguments):
+    """Numbers out of range, and a folder in use."""
+    before = read_bytes(data_dir.parent)
+    name, *options = arguments.split()
+    folder = str(data_dir.with_name(name))
+    error = run_python("-m", "p2ch13.phantom", folder, *options, status=2).stderr
+    assert (options or [folder])[0] in error.splitlines()[-1] and "Traceback" not in error
+    assert read_bytes(data_dir.parent) == before
 
 
-@pytest.mark.parametrize("arguments", [("--scans", "0"), ("--num-workers", "0"), ("--seed", "-1")])
-def test_command_line_refuses(tmp_path, arguments):
-    done = run_command_line(str(tmp_path / "new"), *arguments)
-    assert done.returncode == 2
-    assert f"argument {arguments[0]}: {arguments[1]} is less than" in done.stderr
-    assert not (tmp_path / "new").exists()
-
-
-def test_command_line_refuses_a_folder_in_use(data_dir):
-    done = run_command_line(str(data_dir))
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
-
-
-def test_the_command_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("p2ch13.phantom.dataset.write_phantoms", partial(write_phantoms, **SMALL))
-    command_line.main([str(tmp_path / "demo"), "--scans", "2", "--seed", "3", "--num-workers", "1"])
+@pytest.mark.parametrize(
+    ("size", "scan_count", "widths"),
+    [(SMALL, 2, {96}), pytest.param({}, 1, {384, 448, 512}, marks=pytest.mark.slow)],
+)
+def test_the_command_line(tmp_path, monkeypatch, capsys, size, scan_count, widths):
+    monkeypatch.setattr("p2ch13.phantom.dataset.write_phantoms", partial(write_phantoms, **size))
+    command_line.main([str(tmp_path), "--scans", str(scan_count), "--seed", "7", "--num-workers", "1"])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("2 scans with ")
-    assert lines[-1] == f"Next: python precache.py --data-dir {tmp_path / 'demo'}"
-    assert len(list((tmp_path / "demo").glob("subset0/*.mhd"))) == 2
-
-
-@pytest.mark.slow
-def test_command_line_writes_a_scan(tmp_path):
-    done = run_command_line(str(tmp_path / "demo"), "--scans", "1", "--seed", "7", "--num-workers", "1")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[0].startswith("1 scans with ")
-    assert done.stdout.splitlines()[-1] == f"Next: python precache.py --data-dir {tmp_path / 'demo'}"
-    (header,) = (tmp_path / "demo").glob("subset0/*.mhd")
-    assert sitk.ReadImage(str(header)).GetSize()[0] in (384, 448, 512)
+    assert lines[0].startswith(f"{scan_count} scans with ")
+    assert lines[-1] == f"Next: python precache.py --data-dir {tmp_path}"
+    headers = list(tmp_path.glob("subset0/*.mhd"))
+    assert len(headers) == scan_count
+    assert {sitk.ReadImage(str(header)).GetSize()[0] for header in headers} <= widths
 
 
 def test_ctrl_c_leaves_only_whole_scans(tmp_path):
@@ -290,8 +275,7 @@ def test_diameters_are_distributed_as_in_luna16():
 
 
 def test_a_nodule_has_its_diameter():
-    axis = np.arange(-20, 20.5, 0.5, dtype=np.float32)
-    grid, rng = Grid(axis, axis, axis), np.random.default_rng(2)
+    grid, rng = make_cube(20, 0.5), np.random.default_rng(2)
     volumes = []
     while len(volumes) < 8:
         nodule = draw_nodule(rng, np.zeros(3), 12.0)
@@ -344,18 +328,14 @@ def test_muscles_lie_outside_the_ribs():
 
 
 def test_a_nodule_leaves_what_is_denser():
-    axis = np.arange(-10, 11, dtype=np.float32)
-    hu = np.full((21, 21, 21), 1500, np.float32)
-    paint_nodule(
-        hu, Grid(axis, axis, axis), draw_nodule(np.random.default_rng(0), np.zeros(3), 8.0), np.random.default_rng(0)
-    )
+    hu, rng = np.full((21, 21, 21), 1500, np.float32), np.random.default_rng(0)
+    paint_nodule(hu, make_cube(10), draw_nodule(rng, np.zeros(3), 8.0), rng)
     assert (hu == 1500).all()
 
 
 def test_a_rod_fills_its_volume():
-    axis = np.arange(-10, 10.5, 0.5, dtype=np.float32)
     volume = np.zeros((41, 41, 41), np.float32)
-    paint_rod(volume, Grid(axis, axis, axis), np.array([-5.0, 0, 0, 2]), np.array([5.0, 0, 0, 2]))
+    paint_rod(volume, make_cube(10, 0.5), np.array([-5.0, 0, 0, 2]), np.array([5.0, 0, 0, 2]))
     assert volume.sum() * 0.5**3 == pytest.approx(np.pi * 2**2 * 10 + 4 / 3 * np.pi * 2**3, rel=0.03)
 
 

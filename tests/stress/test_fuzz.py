@@ -1,8 +1,8 @@
 """The readers on damaged files: a short run of `stress.fuzz`, and hypothesis."""
 
+import math
 import os
 import signal
-import struct
 from contextlib import suppress
 from functools import partial
 
@@ -30,18 +30,15 @@ NUMBERS = st.integers() | st.floats() | st.text("0123456789.eE+-_naifx ", max_si
 
 
 def test_every_kind_ends_in_a_documented_error_or_none():
-    kind_count = len(KINDS)
-    tallies = fuzz.fuzz(5 * kind_count, seed=3)
-    assert [tally.file_count for tally in tallies.values()] == [5] * kind_count
-    assert [tally.failures for tally in tallies.values()] == [[]] * kind_count
-    assert sum(tally.refused for tally in tallies.values()) > 2 * kind_count
+    tallies = fuzz.fuzz(5 * len(KINDS), seed=3).values()
+    assert [(tally.file_count, tally.failures) for tally in tallies] == [(5, [])] * len(KINDS)
+    assert sum(tally.refused for tally in tallies) > 2 * len(KINDS)
 
 
 def read_badly(folder, deed):
     """Misbehave once the files are mutated."""
-    if folder.name != "mutated":
-        return
-    deed()
+    if folder.name == "mutated":
+        deed()
 
 
 def hang():
@@ -127,7 +124,7 @@ def test_numbers_of_a_metaimage(tmp_path, key, numbers):
         header = read_header(path)
     except InputError:
         return
-    assert header.shape_irc[0] * header.shape_irc[1] * header.shape_irc[2] == 24  # or the data file would not fit
+    assert math.prod(header.shape_irc) == 24  # or the data file would not fit
 
 
 @SHORT
@@ -164,12 +161,6 @@ def test_bytes_of_a_dicom_file(tmp_path, at, data):
 
 
 def test_rows_that_no_file_can_hold(tmp_path):
-    files = write_series(tmp_path, make_hu([], (2, 6, 8)))
-    for file in files:
-        content = file.read_bytes()
-        for tag in (b"\x28\x00\x10\x00US\x02\x00", b"\x28\x00\x11\x00US\x02\x00"):  # rows, cols
-            at = content.index(tag) + len(tag)
-            content = content[:at] + struct.pack("<H", 65_535) + content[at + 2 :]
-        file.write_bytes(content)
+    write_series(tmp_path, make_hu([], (2, 6, 8)), Rows=65_535, Columns=65_535)
     with refused():
         read_header(tmp_path)

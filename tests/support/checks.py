@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from p2ch13.util.errors import InputError, run_command
+from p2ch13.util.errors import InputError
 
 
 class Intruder:
@@ -19,13 +19,6 @@ class Intruder:
 
     def __reduce__(self) -> tuple[object, tuple[str, str]]:
         return open, (str(self.path), "w")
-
-
-def exit_status(main: Callable[[], int | None]) -> object:
-    """Run a command's `main`; return the exit status that a shell would see."""
-    with pytest.raises(SystemExit) as end:
-        run_command(main)
-    return end.value.code
 
 
 def assert_one_line(capsys: pytest.CaptureFixture[str], *parts: str) -> None:

@@ -1,4 +1,4 @@
-"""Commands as a shell runs them."""
+"""Run commands as a shell does, in this process or in one of its own."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def exit_status(main: Callable[[], int | None]) -> Any:
-    """Run a command in this process and return the exit status that a shell would see."""
+    """Run a command's `main`; return the exit status that a shell would see."""
     with pytest.raises(SystemExit) as end:
         run_command(main)
     return end.value.code
 
 
-def run_python(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run Python with these arguments, from the repository's root."""
-    return subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, cwd=REPOSITORY)
+def run_python(*arguments: object, status: int | None = 0, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run Python in the checkout, unless the options say where, and check its exit status, if one is given."""
+    command, pipes = [sys.executable, *map(str, arguments)], {"capture_output": True, "text": True, "cwd": REPOSITORY}
+    done: subprocess.CompletedProcess[str] = subprocess.run(command, **{**pipes, **options}, check=False)
+    assert status is None or done.returncode == status, done.stderr
+    return done

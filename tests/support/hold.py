@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).parents[2]
+from tests.support.commands import REPOSITORY
 
 
 def hold(where: str, reached: str, count: int = 1) -> None:

@@ -10,6 +10,7 @@ import io
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 from p2ch13 import download
 from p2ch13.acquisition.luna16 import CsvFacts, RemoteFile
@@ -51,16 +52,14 @@ def zip_of(members: dict[str, bytes]) -> bytes:
 
 def make_table(contents: dict[str, bytes]) -> list[RemoteFile]:
     """What the downloader knows of them."""
-    annotations = contents["annotations.csv"]
+
+    def known(name: str, **facts: Any) -> RemoteFile:
+        return RemoteFile(name, "1", len(contents[name]), hashlib.md5(contents[name]).hexdigest(), **facts)
+
     return [
-        RemoteFile("annotations.csv", "1", len(annotations), hashlib.md5(annotations).hexdigest(), csv=ANNOTATIONS),
+        known("annotations.csv", csv=ANNOTATIONS),
         RemoteFile("candidates_V2.zip", "1", csv=CANDIDATES),
-        *(
-            RemoteFile(name, "1", len(data), hashlib.md5(data).hexdigest(), subset, len(SERIES[subset]))
-            for subset in SERIES
-            for name in [f"subset{subset}.zip"]
-            for data in [contents[name]]
-        ),
+        *(known(f"subset{subset}.zip", subset=subset, scan_count=len(series)) for subset, series in SERIES.items()),
     ]
 
 

@@ -18,11 +18,11 @@ SHAPE_IRC = (16, 100, 104)
 VX_SIZE_XYZ = (0.7, 0.7, 1.5)
 ORIGIN_XYZ = (-30.0, -40.0, 200.0)
 IDENTITY = (1, 0, 0, 0, 1, 0, 0, 0, 1)
-POSITION = ("seriesuid", "coordX", "coordY", "coordZ")
+POSITION = ("seriesuid", "coordX", "coordY", "coordZ")  # columns of all CSV files
 
 
 class Ball(NamedTuple):
-    """A nodule of a tiny scan: its centre and radius in voxels."""
+    """A nodule of a tiny scan: its center and radius in voxels."""
 
     center_irc: tuple[int, int, int]
     radius: int
@@ -111,15 +111,9 @@ def write_luna(data_dir: Path, scans: dict[str, list[Ball]], shape_irc: Sequence
         [*POSITION, "diameter_mm", "mal_bool", "mal_details"],
         [(*nodule, ndx % 2 == 0, "[3, 3, 3]") for ndx, nodule in enumerate(nodules)],
     )
-    write_csv(
-        data_dir / "candidates.csv",
-        [*POSITION, "class"],
-        [
-            (uid, *to_xyz((8, 20 + ndx, 90)), is_nodule)
-            for uid in [*scans, "1.9.9"]
-            for ndx, is_nodule in enumerate([0, 1, 0])
-        ],
-    )
+    centers = [(*to_xyz((8, 20 + ndx, 90)), is_nodule) for ndx, is_nodule in enumerate([0, 1, 0])]
+    rows = [(uid, *center) for uid in [*scans, "1.9.9"] for center in centers]
+    write_csv(data_dir / "candidates.csv", [*POSITION, "class"], rows)
     return data_dir
 
 

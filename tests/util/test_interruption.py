@@ -26,7 +26,7 @@ def test_a_second_signal_ends_at_once():
         "    os.kill(os.getpid(), signal.SIGINT); print(interruption.signal_number, flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGTERM); print('still here')"
     )
-    done = run_python("-c", code)
+    done = run_python("-c", code, status=None)
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGTERM, "2\n", "")
     handler = signal.getsignal(signal.SIGINT)
     with Interruption():
