@@ -207,7 +207,7 @@ def test_the_books_validation_has_slices_with_nodule_alone(options):
     assert app.do_validation(1, val_ds).of_all is None
 
 
-def test_workers_read_the_same_validation_slices(options, folders):
+def test_workers_read_the_same_validation_slices(options):
     scores = []
     for workers in ("0", "2"):
         app = SegmentationTrainingApp([*options, "--num-workers", workers])
@@ -215,13 +215,12 @@ def test_workers_read_the_same_validation_slices(options, folders):
     assert scores[0] == scores[1]
 
 
-def test_epochs_with_a_validation():
-    def validated(*options):
-        app = SegmentationTrainingApp(options)
-        return [epoch for epoch in range(1, app.config.epochs + 1) if app.run.is_validation_epoch(epoch)]
-
-    assert validated("--epochs", "12") == [1, 5, 10, 12]
-    assert validated("--epochs", "4", "--validation-cadence", "2") == [1, 2, 4]
+@pytest.mark.parametrize(
+    ("options", "expected"), [(["--epochs=12"], [1, 5, 10, 12]), (["--epochs=4", "--validation-cadence=2"], [1, 2, 4])]
+)
+def test_epochs_with_a_validation(options, expected):
+    app = SegmentationTrainingApp(options)
+    assert [epoch for epoch in range(1, app.config.epochs + 1) if app.run.is_validation_epoch(epoch)] == expected
 
 
 def test_only_a_higher_recall_is_the_best(options):
@@ -336,10 +335,8 @@ def test_on_a_gpu_several_losses_are_looked_at_together():
     watch = NonFiniteLossMonitor(torch.device("cuda"), skips=False)
     watch.patience = 3
     faults = torch.tensor([False, False, False])  # a recorded step writes those of the next one over them
-    for step, (values, slice_ndxs) in enumerate(
-        [((False, False, False), [7, 8]), ((True, True, False), [4, 3])], start=1
-    ):
-        faults.copy_(torch.tensor(values))
+    for step, is_bad, slice_ndxs in ((1, False, [7, 8]), (2, True, [4, 3])):
+        faults[:2] = is_bad
         watch.add(f"step {step}", faults, ["1.2.1", "1.2.3"], torch.tensor(slice_ndxs))
     faults.fill_(False)
     with refused(option="--learning-rate") as error:
@@ -484,18 +481,17 @@ def test_nothing_but_bad_batches(options):
 @pytest.mark.slow
 def test_deterministic_runs_are_equal(options, tmp_path):
     """With augmentation and workers, each in a process of its own."""
+    options = [*options, "--num-workers=2", "--samples-per-epoch=32", "--augmented", "--deterministic"]
     states = []
     for name in ("first", "second"):
-        folders = ["--models-dir", str(tmp_path / name), "--num-workers", "2", "--samples-per-epoch", "32"]
-        done = run_script(["-m", "p2ch13.training"], [*options, *folders, "--augmented", "--deterministic"], tmp_path)
+        done = run_script(["-m", "p2ch13.training"], [*options, f"--models-dir={tmp_path / name}"], tmp_path)
         assert done.returncode == 0, done.stderr
         (path,) = (tmp_path / name / "p2ch13").glob("*.last.state")
         states.append(load_checkpoint(path))
     first, second = (state["model_state"] for state in states)
     assert all(torch.equal(first[name], second[name]) for name in first)
-    assert not torch.equal(
-        first["unet.last.weight"], SegmentationTrainingApp(options).learner.evaluated_model.unet.last.weight
-    )
+    untrained = SegmentationTrainingApp(options).segmentation_model.unet
+    assert not torch.equal(first["unet.last.weight"], untrained.last.weight)
     assert states[0]["scores"] == states[1]["scores"]
 
 
@@ -562,9 +558,8 @@ def test_code_is_compiled_for_the_chosen_number_of_threads(options, two_threads,
 
 def test_options_from_a_file(tmp_path, capsys):
     path = tmp_path / "config.json"
-    path.write_text(
-        json.dumps({"preset": "strong", "epochs": 7, "negatives": 1, "all_nodule_slices": False, "comment": "w4"})
-    )
+    content = {"preset": "strong", "epochs": 7, "negatives": 1, "all_nodule_slices": False, "comment": "w4"}
+    path.write_text(json.dumps(content))
     config = parse_config(["--config", str(path), "--epochs", "3", "--no-batch-dice"])
     assert (config.epochs, config.negatives, config.all_nodule_slices, config.comment) == (3, 1, False, "w4")
     assert (config.batch_dice, config.ema) == (False, True)

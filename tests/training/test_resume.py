@@ -109,45 +109,37 @@ def assert_same_state(state, expected):
 
 
 @pytest.mark.parametrize(
-    ("function", "after", "position"),
+    ("function", "after", "signal_number", "position"),
     [
-        ("train_step", 2, (0, 2)),  # in the middle of the first epoch, of three steps
-        ("log_images", 1, (1, 1)),  # after the first epoch's validation
+        ("train_step", 2, signal.SIGTERM, (0, 2, 16)),  # in the middle of the first epoch, of three steps
+        ("init_val_dl", 1, signal.SIGINT, (0, 3, 20)),  # in its validation: its training is not done again
+        ("log_images", 1, signal.SIGTERM, (1, 1, 28)),  # after its validation
     ],
 )
-def test_stopped_and_resumed_is_bit_for_bit_the_same(options, tmp_path, monkeypatch, whole, function, after, position):
+def test_stopped_and_resumed_is_bit_for_bit_the_same(
+    options, tmp_path, monkeypatch, whole, function, after, signal_number, position
+):
     app = SegmentationTrainingApp(options)
-    stop_in(monkeypatch, app if function == "log_images" else learner_module, function, after)
+    owner = learner_module if function == "train_step" else app
+    stop_in(monkeypatch, owner, function, after, lambda: os.kill(os.getpid(), signal_number))
     with pytest.raises(Stopped) as stopped:
         app.main()
+    assert stopped.value.signal_number == signal_number
     state = last_state(tmp_path)
-    assert (state["epoch"], state["step"]) == position
+    assert (state["epoch"], state["step"], state["totalTrainingSamples_count"]) == position
     command = str(stopped.value).partition("To resume: python -m p2ch13.training ")[2].split()
     assert command == ["--resume", str(app.run.files.last)]
     torch.manual_seed(99)
-    SegmentationTrainingApp(command).main()
+    resumed = SegmentationTrainingApp(command)
+    taken = stop_in(monkeypatch, learner_module, "train_step", math.inf)
+    resumed.main()
+    assert len(taken) == 2 * 3 - (3 * state["epoch"] + state["step"])
     assert_same_state(last_state(tmp_path), whole)
     folders = list((tmp_path / "runs" / "p2ch13").iterdir())
     assert sorted(folder.name.partition("_seg_")[0][-3:] for folder in folders) == ["trn", "val"]
     (val_folder,) = (folder for folder in folders if "_val_" in folder.name)
     events = EventAccumulator(str(val_folder)).Reload()
     assert [event.step for event in events.Scalars("loss/all")] == [20, 40]
-
-
-def test_stopped_in_a_validation(options, tmp_path, monkeypatch, whole):
-    """The epoch's training is not done again: its scores are those that it had."""
-    app = SegmentationTrainingApp(options)
-    stop_in(monkeypatch, app, "init_val_dl", 1, lambda: os.kill(os.getpid(), signal.SIGINT))
-    with pytest.raises(Stopped, match="in the validation of epoch 1") as stopped:
-        app.main()
-    assert stopped.value.signal_number == signal.SIGINT
-    state = last_state(tmp_path)
-    assert (state["epoch"], state["step"], state["totalTrainingSamples_count"]) == (0, 3, 20)
-    resumed = SegmentationTrainingApp(["--resume", str(app.run.files.last)])
-    taken = stop_in(monkeypatch, learner_module, "train_step", math.inf)
-    resumed.main()
-    assert len(taken) == 3  # of the second epoch
-    assert_same_state(last_state(tmp_path), whole)
 
 
 def test_from_an_earlier_epoch(tmp_path, whole_dir, whole, caplog):
