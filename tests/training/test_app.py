@@ -250,11 +250,9 @@ def test_the_best_by_another_metric():
 
 def test_early_stop(options, caplog, monkeypatch):
     """Best in epoch 2; two validations after it without a better one end the run."""
-    recalls = iter([0.1, 0.4, 0.2, 0.3, 0.9])
+    found = iter([1, 4, 2, 3, 9])  # of 10 pixels
     app = SegmentationTrainingApp([*options, "--epochs", "5", "--validation-cadence", "1", "--early-stop", "2"])
-    monkeypatch.setattr(
-        app, "do_validation", lambda *_: Scores.from_counts(1.0, 0.5, tp := round(10 * next(recalls)), 10 - tp, 5)
-    )
+    monkeypatch.setattr(app, "do_validation", lambda *_: Scores.from_counts(1.0, 0.5, tp := next(found), 10 - tp, 5))
     with caplog.at_level("INFO"):
         app.main()
     assert app.run.epoch == 4
@@ -303,15 +301,9 @@ def test_averaged_weights_by_hand(options):
     """After the first step they are its weights; each further step moves them by 1/100 towards its own."""
     app = SegmentationTrainingApp([*options, "--ema", "--samples-per-epoch", "48"])
     train_ds = app.init_train_ds()
-    weights = []
-    take_step = app.learner.train_step
-
-    def remember(*batch):
-        result = take_step(*batch)
-        weights.append(app.segmentation_model.unet.last.weight.detach().clone())
-        return result
-
-    app.learner.train_step = remember
+    weights, last = [], app.segmentation_model.unet.last
+    add = app.non_finite.add
+    app.non_finite.add = lambda *batch: (weights.append(last.weight.detach().clone()), add(*batch))
     app.do_training(1, train_ds)
     expected = weights[0]
     for weight in weights[1:]:
@@ -376,13 +368,8 @@ SPOILED = {spoil_step: "loss", spoil_gradient: "gradient"}
 
 def copy_of_all(app):
     """Weights, statistics, what the optimizer keeps, averaged weights."""
-    moments = [value for values in app.optimizer.state.values() for value in values.values()]
-    tensors = [
-        *app.segmentation_model.state_dict().values(),
-        *moments,
-        *app.learner.evaluated_model.state_dict().values(),
-    ]
-    return [tensor.clone() for tensor in tensors]
+    models = (app.segmentation_model.state_dict(), app.learner.evaluated_model.state_dict())
+    return [value.clone() for values in (*models, *app.optimizer.state.values()) for value in values.values()]
 
 
 @pytest.mark.parametrize(
@@ -460,13 +447,10 @@ def test_what_is_not_finite_is_not_saved(options, spoiled):
     tensor = app.optimizer.state[parameter]["exp_avg"] if spoiled_model is None else spoiled_model.unet.last.weight
     with torch.no_grad():
         tensor.view(-1)[0] = torch.nan
-    scores = Scores.from_counts(1.0, 0.5, 1, 1, 1)
-    for save in (
-        lambda: app.run.save_midway(app.learner, app.totals),
-        lambda: app.run.save(app.learner, scores, is_best=True),
-    ):
-        with refused(path=app.run.files.last):
-            save()
+    with refused(path=app.run.files.last):
+        app.run.save_midway(app.learner, app.totals)
+    with refused(path=app.run.files.last):
+        app.run.save(app.learner, Scores.from_counts(1.0, 0.5, 1, 1, 1), is_best=True)
     assert {path: path.read_bytes() for path in app.run.files.folder.iterdir()} == files
 
 

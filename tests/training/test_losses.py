@@ -81,13 +81,6 @@ def test_over_the_batch_a_false_alarm_where_nothing_is_keeps_its_gradient():
     assert gradients[1] > 100 * gradients[0] > 0
 
 
-def test_cross_entropy_by_hand():
-    logits, label = as_logits([0.5, 0.25, 0.0, 0.0]), as_slice([1, 0, 0, 0], torch.bool)
-    without = segmentation_loss(logits, label).item()
-    # -(ln 0.5 + ln 0.75) / 4
-    assert segmentation_loss(logits, label, cross_entropy=2.0).item() == pytest.approx(without + 2 * 0.2452073)
-
-
 @pytest.mark.parametrize(
     ("logit", "is_nodule", "loss", "gradient"),
     [(17.0, False, 17.0, 1.0), (30.0, False, 30.0, 1.0), (-30.0, True, 30.0, -1.0), (-90.0, True, 90.0, -1.0)],
