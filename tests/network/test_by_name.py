@@ -36,9 +36,8 @@ def test_a_ten_line_network_through_all_commands(folders, tmp_path):
     assert (state["epoch"], state["network"], state["model_name"]) == (2, NAME, "TinyNetwork")
     assert state["model_args"] == {"slice_spacing_mm": 2.0}
     checkpoint = ["--checkpoint", str(path), "--threads", "1", *network]
-    assert (
-        predict([str(folders.data_dir / "subset0" / "1.2.0.mhd"), *checkpoint, "--output", str(tmp_path / "out")]) == 0
-    )
+    scan = str(folders.data_dir / "subset0" / "1.2.0.mhd")
+    assert predict([scan, *checkpoint, "--output", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out" / "1.2.0_mask.nii.gz").exists()
     assert evaluate([*data, *checkpoint, "--series-uid", "1.2.0", "--output", str(tmp_path / "scores")]) == 0
     assert json.loads((tmp_path / "scores" / "metrics.json").read_text())["scans"] == 1

@@ -16,8 +16,13 @@ def model():
     return model.eval()
 
 
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "seg.state"
+
+
 def test_saved_and_loaded_it_predicts_the_same(tmp_path, model):
-    path = tmp_path / "models" / "seg.state"
+    path = tmp_path / "models" / "seg.state"  # in a folder that is not there yet
     save_checkpoint(path, {"model_state": model.state_dict(), "epoch": 3, "config": {"comment": "none"}})
     ct_slices = torch.randn(2, 7, 40, 40) * 400 - 600
     assert torch.equal(load_model(path)(ct_slices), model(ct_slices))
@@ -25,9 +30,8 @@ def test_saved_and_loaded_it_predicts_the_same(tmp_path, model):
     assert [file.name for file in path.parent.iterdir()] == ["seg.state"]
 
 
-def test_a_model_of_another_shape_is_rebuilt_from_its_arguments(tmp_path):
+def test_a_model_of_another_shape_is_rebuilt_from_its_arguments(path):
     arguments = {**BOOK_MODEL, "depth": 4, "wf": 3}
-    path = tmp_path / "seg.state"
     save_checkpoint(path, {"model_state": UNetWrapper(**arguments).state_dict(), "model_args": arguments})
     assert load_model(path).unet.depth == 4
 
@@ -41,53 +45,51 @@ def test_a_model_of_another_shape_is_rebuilt_from_its_arguments(tmp_path):
         ({name: value for name, value in BOOK_MODEL.items() if name != "activation"}, 0.01),  # before it was named
     ],
 )
-def test_each_file_keeps_the_activation_it_was_trained_with(tmp_path, model, model_args, negative_slope):
+def test_each_file_keeps_the_activation_it_was_trained_with(path, model, model_args, negative_slope):
     state = {"model_state": model.state_dict()} | ({} if model_args is None else {"model_args": model_args})
-    save_checkpoint(tmp_path / "seg.state", state)
-    activation = load_model(tmp_path / "seg.state").unet.down_path[0].block[1]
+    save_checkpoint(path, state)
+    activation = load_model(path).unet.down_path[0].block[1]
     assert activation(torch.tensor(-1.0)).item() == pytest.approx(-negative_slope)
 
 
-def test_a_failed_save_leaves_the_previous_one(tmp_path, model):
-    path = tmp_path / "seg.state"
+def test_a_failed_save_leaves_the_previous_one(path, model):
     save_checkpoint(path, {"model_state": model.state_dict(), "epoch": 1})
     with pytest.raises((pickle.PicklingError, AttributeError)):
         save_checkpoint(path, {"model_state": model.state_dict(), "epoch": 2, "code": lambda: None})
     assert load_checkpoint(path)["epoch"] == 1
-    assert len(list(tmp_path.iterdir())) == 1
+    assert list(path.parent.iterdir()) == [path]
 
 
-def test_code_in_a_checkpoint_does_not_run(tmp_path):
-    torch.save({"model_state": Intruder(tmp_path / "intruder_was_here")}, tmp_path / "bad.state")
-    with refused(path=tmp_path / "bad.state"):
-        load_checkpoint(tmp_path / "bad.state")
-    assert not (tmp_path / "intruder_was_here").exists()
+def test_code_in_a_checkpoint_does_not_run(path):
+    torch.save({"model_state": Intruder(path.with_name("intruder_was_here"))}, path)
+    with refused(path=path):
+        load_checkpoint(path)
+    assert not path.with_name("intruder_was_here").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 no zip after all"])
-def test_other_files_are_refused(tmp_path, content):
-    (tmp_path / "bad.state").write_bytes(content)
-    with refused(path=tmp_path / "bad.state"):
-        load_checkpoint(tmp_path / "bad.state")
+@pytest.mark.parametrize("content", [None, b"", b"hello", b"PK\x03\x04 no zip after all"])
+def test_missing_and_other_files_are_refused(path, content):
+    if content is not None:
+        path.write_bytes(content)
+    with refused(path=path):
+        load_checkpoint(path)
 
 
-def test_cut_short(tmp_path, model):
-    path = tmp_path / "seg.state"
+def test_cut_short(path, model):
     save_checkpoint(path, {"model_state": model.state_dict()})
     path.write_bytes(path.read_bytes()[:-1000])
     with refused(path=path):
         load_checkpoint(path)
 
 
-def test_missing_and_foreign_files(tmp_path):
-    with refused(path=tmp_path / "none.state"):
-        load_checkpoint(tmp_path / "none.state")
-    torch.save({"weights": torch.zeros(3)}, tmp_path / "other.state")
-    with refused(path=tmp_path / "other.state"):
-        load_checkpoint(tmp_path / "other.state")
-    torch.save({"model_state": {"weights": torch.zeros(3)}}, tmp_path / "unet3d.state")
-    with refused(path=tmp_path / "unet3d.state"):
-        load_model(tmp_path / "unet3d.state")
+@pytest.mark.parametrize(
+    ("load", "state"),
+    [(load_checkpoint, {"weights": torch.zeros(3)}), (load_model, {"model_state": {"weights": torch.zeros(3)}})],
+)
+def test_files_of_another_program(path, load, state):
+    torch.save(state, path)
+    with refused(path=path):
+        load(path)
 
 
 @pytest.mark.parametrize(
@@ -101,8 +103,7 @@ def test_missing_and_foreign_files(tmp_path):
         {"config": ["no", "dict"]},
     ],
 )
-def test_settings_that_make_no_sense(tmp_path, model, changes):
-    path = tmp_path / "seg.state"
+def test_settings_that_make_no_sense(path, model, changes):
     save_checkpoint(path, {"model_state": model.state_dict(), **changes})
     with refused(path=path):
         load_model(path)

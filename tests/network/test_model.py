@@ -64,23 +64,16 @@ def test_blocks_of_pixels_and_projections_give_whole_slices():
     assert model.size_multiple == 8
 
 
-def test_the_network_sees_projections():
+@pytest.mark.parametrize("arguments", [{"intensity_projections": True}, {"space_to_depth": 2, "n_classes": 7}])
+def test_the_network_sees_projections_and_blocks_are_put_back_in_place(arguments):
     """The unet replaced by one that gives back its input's channels."""
-    model = UNetWrapper(intensity_projections=True, **BOOK_MODEL).eval()
-    model.unet = torch.nn.Identity()
-    model.final = torch.nn.Identity()
-    ct_slices = torch.randn(1, 7, 8, 8)
-    out = model(ct_slices)
-    expected = torch.cat([ct_slices, ct_slices.max(1, keepdim=True).values, ct_slices.min(1, keepdim=True).values], 1)
-    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-4)
-
-
-def test_blocks_of_pixels_are_put_back_in_place():
-    model = UNetWrapper(space_to_depth=2, **{**BOOK_MODEL, "n_classes": 7}).eval()
-    model.unet = torch.nn.Identity()
-    model.final = torch.nn.Identity()
+    model = UNetWrapper(**{**BOOK_MODEL, **arguments}).eval()
+    model.unet = model.final = torch.nn.Identity()
     ct_slices = torch.randn(1, 7, 8, 12)
-    torch.testing.assert_close(model(ct_slices), ct_slices, rtol=1e-4, atol=1e-4)
+    expected = [ct_slices]
+    if "intensity_projections" in arguments:
+        expected += [ct_slices.amax(1, keepdim=True), ct_slices.amin(1, keepdim=True)]
+    torch.testing.assert_close(model(ct_slices), torch.cat(expected, 1), rtol=1e-4, atol=1e-4)
 
 
 def test_batch_norm_makes_of_hu_what_a_network_can_use():

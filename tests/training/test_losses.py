@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from p2ch13.config import LossOptions
+from p2ch13.training import losses
 from p2ch13.training.losses import (
     FALSE_POSITIVE_PIXELS,
     dice_loss,
@@ -12,13 +13,10 @@ from p2ch13.training.losses import (
     sum_cross_entropy,
     sum_pixels,
 )
-from p2ch13.training.losses import (
-    segmentation_loss as losses_and_sums,
-)
 
 
 def segmentation_loss(logits, label, over_batch=False, **options):
-    return losses_and_sums(logits, label, LossOptions(**options), over_batch)[0]
+    return losses.segmentation_loss(logits, label, LossOptions(**options), over_batch)[0]
 
 
 # (2 * correct + 1) / (predicted + labeled + 1)
@@ -54,26 +52,21 @@ def test_one_loss_for_each_sample():
 
 def test_a_missed_pixel_weighs_eight_times_more():
     # 1 - 3/4 for all pixels; the false negatives' part is the same here, since nothing is predicted outside.
-    missed = segmentation_loss(as_logits([1, 0, 0, 0]), as_slice([1, 1, 0, 0], torch.bool))
-    assert missed.item() == pytest.approx(0.25 + 8 * 0.25)
+    missed = as_logits([1, 0, 0, 0]), as_slice([1, 1, 0, 0], torch.bool)
+    assert segmentation_loss(*missed).item() == pytest.approx(0.25 + 8 * 0.25)
+    assert segmentation_loss(*missed, fn_weight=3.0).item() == pytest.approx(0.25 + 3 * 0.25)
     # 1 - 5/6 for all pixels; without the false alarm nothing is missing.
     false_alarm = segmentation_loss(as_logits([1, 1, 1, 0]), as_slice([1, 1, 0, 0], torch.bool))
     assert false_alarm.item() == pytest.approx(1 / 6)
-
-
-def test_the_weight_of_a_missed_pixel():
-    missed = as_logits([1, 0, 0, 0]), as_slice([1, 1, 0, 0], torch.bool)
-    assert segmentation_loss(*missed, fn_weight=3.0).item() == pytest.approx(0.25 + 3 * 0.25)
 
 
 def test_dice_over_the_batch():
     label = torch.cat([as_slice([1, 1, 0, 0], torch.bool), as_slice([0, 0, 0, 0], torch.bool)])
     # (2*1 + 1) / (3 + 2 + 1); of the label's two pixels one is found: (2*1 + 1) / (1 + 2 + 1)
     logits = torch.cat([as_logits([1, 0, 0, 0]), as_logits([0, 0, 1, 1])])
-    assert segmentation_loss(logits, label, over_batch=True, fn_weight=0.0).tolist() == pytest.approx([0.5, 0.5])
-    assert segmentation_loss(logits, label, over_batch=True, fn_weight=2.0).tolist() == pytest.approx(
-        [0.5 + 2 * 0.25] * 2
-    )
+    for fn_weight in (0.0, 2.0):
+        loss = segmentation_loss(logits, label, over_batch=True, fn_weight=fn_weight)
+        assert loss.tolist() == pytest.approx([0.5 + fn_weight * 0.25] * 2)
 
 
 def test_over_the_batch_a_false_alarm_where_nothing_is_keeps_its_gradient():
@@ -86,13 +79,6 @@ def test_over_the_batch_a_false_alarm_where_nothing_is_keeps_its_gradient():
         segmentation_loss(logits, label, over_batch=over_batch).mean().backward()
         gradients.append(logits.grad[1].mean().item())
     assert gradients[1] > 100 * gradients[0] > 0
-
-
-def test_cross_entropy_by_hand():
-    logits, label = as_logits([0.5, 0.25, 0.0, 0.0]), as_slice([1, 0, 0, 0], torch.bool)
-    without = segmentation_loss(logits, label).item()
-    # -(ln 0.5 + ln 0.75) / 4
-    assert segmentation_loss(logits, label, cross_entropy=2.0).item() == pytest.approx(without + 2 * 0.2452073)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,19 @@ from p2ch13 import config
 from p2ch13.training.optimizers import STEP_RMS, Muon, build_optimizer, orthogonalize, step_unless
 
 
+def take_steps(optimizer, *grads):
+    """Take a step with each gradient of an optimizer's only parameter, which is returned."""
+    ((parameter,),) = (group["params"] for group in optimizer.param_groups)
+    for grad in grads:
+        parameter.grad = grad.clone()
+        optimizer.step()
+    return parameter.detach()
+
+
+def zeros(*shape):
+    return [nn.Parameter(torch.zeros(shape))]
+
+
 @pytest.mark.parametrize("shape", [(6, 20), (20, 6), (8, 8)])
 def test_singular_values_come_near_one(shape):
     """The directions stay: compared with those of a singular value decomposition."""
@@ -28,14 +41,12 @@ def test_a_step_of_a_vector_by_hand():
     """Momentum 0.5: the average is half the gradient, looked ahead 3/4 of it; its direction is (0.6, 0.8)."""
     parameter = nn.Parameter(torch.tensor([1.0, 2.0]))
     optimizer = Muon([parameter], lr=0.1, momentum=0.5)
-    parameter.grad = torch.tensor([3.0, 4.0])
-    optimizer.step()
+    take_steps(optimizer, torch.tensor([3.0, 4.0]))
     length = 0.1 * STEP_RMS * 2**0.5
     assert parameter.tolist() == pytest.approx([1 - 0.6 * length, 2 - 0.8 * length])
     # The average is (1.5, 2) and then (0.75, 1) + (0, -2), the gradient ahead (0.375, -0.5) + (0, -2).
     parameter.data.zero_()
-    parameter.grad = torch.tensor([0.0, -4.0])
-    optimizer.step()
+    take_steps(optimizer, torch.tensor([0.0, -4.0]))
     norm = (0.375**2 + 2.5**2) ** 0.5
     assert parameter.tolist() == pytest.approx([-0.375 / norm * length, 2.5 / norm * length])
 
@@ -44,22 +55,13 @@ def test_a_step_is_as_long_as_adams():
     """The root mean square of a step's elements, of a small convolution and of a large one."""
     torch.manual_seed(0)
     for shape in [(8, 4, 3, 3), (16, 64, 3, 3)]:
-        parameter = nn.Parameter(torch.zeros(shape))
-        parameter.grad = torch.randn(shape)
-        Muon([parameter], lr=1.0).step()
-        assert parameter.detach().square().mean().sqrt().item() == pytest.approx(
-            STEP_RMS, rel=0.35
-        )  # singular values, see above
+        step = take_steps(Muon(zeros(*shape), lr=1.0), torch.randn(shape))
+        assert step.square().mean().sqrt().item() == pytest.approx(STEP_RMS, rel=0.35)  # singular values, see above
 
 
 def test_the_learning_rate_may_be_a_tensor():
-    steps = []
-    for lr in (0.25, torch.tensor(0.25)):
-        parameter = nn.Parameter(torch.ones(4, 3))
-        parameter.grad = torch.arange(12.0).reshape(4, 3)
-        Muon([parameter], lr=lr).step()
-        steps.append(parameter.detach())
-    torch.testing.assert_close(*steps)
+    grad = torch.arange(12.0).reshape(4, 3)
+    torch.testing.assert_close(*(take_steps(Muon(zeros(4, 3), lr=lr), grad) for lr in (0.25, torch.tensor(0.25))))
 
 
 OPTIMIZERS = {
@@ -123,30 +125,14 @@ def test_a_good_step_is_the_optimizers(name):
     torch.manual_seed(0)
     grads = list(torch.randn(3, 4, 6))
     parameters, _ = train(OPTIMIZERS[name], grads, [None] * 3)
-    plain = nn.Parameter(torch.ones(4, 6))
-    optimizer = OPTIMIZERS[name]([plain])
-    for grad in grads:
-        plain.grad = grad.clone()
-        optimizer.step()
-    assert torch.equal(parameters[0], plain)
+    assert torch.equal(parameters[0], take_steps(OPTIMIZERS[name]([nn.Parameter(torch.ones(4, 6))]), *grads))
 
 
 def test_goes_on_from_its_state():
     torch.manual_seed(0)
     grads = torch.randn(4, 5, 7)
-    whole, first, second = (nn.Parameter(torch.zeros(5, 7)) for _ in range(3))
-    optimizer = Muon([whole])
-    for grad in grads:
-        whole.grad = grad
-        optimizer.step()
-    before = Muon([first])
-    for grad in grads[:2]:
-        first.grad = grad
-        before.step()
-    second.data.copy_(first)
-    after = Muon([second])
+    whole = take_steps(Muon(zeros(5, 7)), *grads)
+    before = Muon(zeros(5, 7))
+    after = Muon([nn.Parameter(take_steps(before, *grads[:2]).clone())])
     after.load_state_dict(before.state_dict())
-    for grad in grads[2:]:
-        second.grad = grad
-        after.step()
-    assert torch.equal(second, whole)
+    assert torch.equal(take_steps(after, *grads[2:]), whole)

@@ -55,6 +55,9 @@ def test_without_git_there_is_no_commit(tmp_path, monkeypatch):
     assert get_commit() is None
 
 
+WITH_NEGATIVES = CropChoice(negatives=True)
+
+
 def fingerprint(data_dir, labels=None, series=tuple(TINY_SCANS), choice=CENTERS_ALONE):
     return fingerprint_data(ScanIndex(data_dir, labels), series, choice)
 
@@ -89,45 +92,36 @@ def test_other_data_has_another_fingerprint(luna_dir):
     assert len(set(fingerprints)) == 7
 
 
-WITH_NEGATIVES = CropChoice(negatives=True)
-
-
-def test_other_voxels_of_the_same_length_have_another_fingerprint(luna_dir):
-    before = fingerprint(luna_dir)
-    raw = luna_dir / "subset0" / "1.2.1.raw"
-    voxels = np.fromfile(raw, dtype="<i2")
-    (voxels + 1).tofile(raw)
-    assert fingerprint(luna_dir) != before
-
-
-def test_another_header_of_the_same_length_has_another_fingerprint(luna_dir):
-    before = fingerprint(luna_dir)
-    header = luna_dir / "subset0" / "1.2.1.mhd"
+def test_other_bytes_of_the_same_length_have_another_fingerprint(luna_dir):
+    fingerprints = [fingerprint(luna_dir)]
+    raw, header = (luna_dir / "subset0" / f"1.2.1.{ending}" for ending in ("raw", "mhd"))
+    (np.fromfile(raw, dtype="<i2") + 1).tofile(raw)
+    fingerprints.append(fingerprint(luna_dir))
     header.write_text(header.read_text().replace("1.5", "1.6"))
-    assert fingerprint(luna_dir) != before
+    fingerprints.append(fingerprint(luna_dir))
+    assert len(set(fingerprints)) == 3
 
 
-def test_other_candidates_matter_where_negatives_are_trained_on(luna_dir):
-    before = [fingerprint(luna_dir, choice=choice) for choice in (CENTERS_ALONE, WITH_NEGATIVES)]
-    assert before[0] != before[1]
+def remove_candidate(luna_dir):
     path = luna_dir / "candidates.csv"
     lines = path.read_text().splitlines()
     ndx = next(ndx for ndx, line in enumerate(lines) if line.startswith("1.2.3") and line.endswith(",0"))
     path.write_text("\n".join(lines[:ndx] + lines[ndx + 1 :]))
-    after = [fingerprint(luna_dir, choice=choice) for choice in (CENTERS_ALONE, WITH_NEGATIVES)]
-    assert after[0] == before[0]
-    assert after[1] != before[1]
-    path.unlink()
-    assert fingerprint(luna_dir) == before[0]
 
 
-def test_excluded_findings_matter_where_negatives_are_trained_on(luna_dir):
-    before = [fingerprint(luna_dir, choice=choice) for choice in (CENTERS_ALONE, WITH_NEGATIVES)]
+def add_excluded_finding(luna_dir):
     place = ",".join(map(str, to_xyz((8, 30, 30))))
     (luna_dir / "annotations_excluded.csv").write_text(f"seriesuid,coordX,coordY,coordZ,diameter_mm\n1.2.1,{place},5\n")
-    after = [fingerprint(luna_dir, choice=choice) for choice in (CENTERS_ALONE, WITH_NEGATIVES)]
-    assert after[0] == before[0]
-    assert after[1] != before[1]
+
+
+@pytest.mark.parametrize("change", [remove_candidate, add_excluded_finding])
+def test_other_negatives_matter_where_they_are_trained_on(luna_dir, change):
+    before, before_with_negatives = (fingerprint(luna_dir, choice=each) for each in (CENTERS_ALONE, WITH_NEGATIVES))
+    change(luna_dir)
+    assert fingerprint(luna_dir) == before
+    assert fingerprint(luna_dir, choice=WITH_NEGATIVES) != before_with_negatives
+    (luna_dir / "candidates.csv").unlink()
+    assert fingerprint(luna_dir) == before
 
 
 def test_other_crops_have_another_fingerprint(luna_dir):

@@ -23,7 +23,6 @@ from p2ch13.training import learner as learner_module
 from p2ch13.training import run_files
 from p2ch13.training.__main__ import main
 from p2ch13.training.app import SegmentationTrainingApp
-from p2ch13.training.loop import train_step
 from p2ch13.training.provenance import get_commit
 from p2ch13.training.resume import read_settings, resume_run
 from p2ch13.training.run import choose_dtype
@@ -74,18 +73,23 @@ def run(*options):
     return end.value.code
 
 
-def stop_in(owner, monkeypatch, function, after, signal_number=signal.SIGTERM):
-    """A signal during the `after`-th call of a function of a module or an object."""
+def stop_in(monkeypatch, owner, function, after, stop=lambda: os.kill(os.getpid(), signal.SIGTERM)):
+    """Stop in the `after`-th call of a function of a module or an object; returns a list with an item for each call."""
     calls = []
     original = getattr(owner, function)
 
     def call(*arguments, **options):
         calls.append(1)
         if len(calls) == after:
-            os.kill(os.getpid(), signal_number)
+            stop()
         return original(*arguments, **options)
 
     monkeypatch.setattr(owner, function, call)
+    return calls
+
+
+def kill():
+    raise RuntimeError("killed")
 
 
 def last_state(folder):
@@ -105,49 +109,37 @@ def assert_same_state(state, expected):
 
 
 @pytest.mark.parametrize(
-    ("function", "after", "position"),
+    ("function", "after", "signal_number", "position"),
     [
-        ("train_step", 2, (0, 2)),  # in the middle of the first epoch, of three steps
-        ("log_images", 1, (1, 1)),  # after the first epoch's validation
+        ("train_step", 2, signal.SIGTERM, (0, 2, 16)),  # in the middle of the first epoch, of three steps
+        ("init_val_dl", 1, signal.SIGINT, (0, 3, 20)),  # in its validation: its training is not done again
+        ("log_images", 1, signal.SIGTERM, (1, 1, 28)),  # after its validation
     ],
 )
-def test_stopped_and_resumed_is_bit_for_bit_the_same(options, tmp_path, monkeypatch, whole, function, after, position):
+def test_stopped_and_resumed_is_bit_for_bit_the_same(
+    options, tmp_path, monkeypatch, whole, function, after, signal_number, position
+):
     app = SegmentationTrainingApp(options)
-    stop_in(app if function == "log_images" else learner_module, monkeypatch, function, after)
+    owner = learner_module if function == "train_step" else app
+    stop_in(monkeypatch, owner, function, after, lambda: os.kill(os.getpid(), signal_number))
     with pytest.raises(Stopped) as stopped:
         app.main()
+    assert stopped.value.signal_number == signal_number
     state = last_state(tmp_path)
-    assert (state["epoch"], state["step"]) == position
+    assert (state["epoch"], state["step"], state["totalTrainingSamples_count"]) == position
     command = str(stopped.value).partition("To resume: python -m p2ch13.training ")[2].split()
     assert command == ["--resume", str(app.run.files.last)]
     torch.manual_seed(99)
-    SegmentationTrainingApp(command).main()
+    resumed = SegmentationTrainingApp(command)
+    taken = stop_in(monkeypatch, learner_module, "train_step", math.inf)
+    resumed.main()
+    assert len(taken) == 2 * 3 - (3 * state["epoch"] + state["step"])
     assert_same_state(last_state(tmp_path), whole)
     folders = list((tmp_path / "runs" / "p2ch13").iterdir())
     assert sorted(folder.name.partition("_seg_")[0][-3:] for folder in folders) == ["trn", "val"]
     (val_folder,) = (folder for folder in folders if "_val_" in folder.name)
     events = EventAccumulator(str(val_folder)).Reload()
     assert [event.step for event in events.Scalars("loss/all")] == [20, 40]
-
-
-def test_stopped_in_a_validation(options, tmp_path, monkeypatch, whole):
-    """The epoch's training is not done again: its scores are those that it had."""
-    app = SegmentationTrainingApp(options)
-    original = app.init_val_dl
-    monkeypatch.setattr(app, "init_val_dl", lambda *given: (os.kill(os.getpid(), signal.SIGINT), original(*given))[1])
-    with pytest.raises(Stopped, match="in the validation of epoch 1") as stopped:
-        app.main()
-    assert stopped.value.signal_number == signal.SIGINT
-    state = last_state(tmp_path)
-    assert (state["epoch"], state["step"], state["totalTrainingSamples_count"]) == (0, 3, 20)
-    resumed = SegmentationTrainingApp(["--resume", str(app.run.files.last)])
-    taken = []
-    monkeypatch.setattr(
-        learner_module, "train_step", lambda *batch, **options: (taken.append(1), train_step(*batch, **options))[1]
-    )
-    resumed.main()
-    assert len(taken) == 3  # of the second epoch
-    assert_same_state(last_state(tmp_path), whole)
 
 
 def test_from_an_earlier_epoch(tmp_path, whole_dir, whole, caplog):
@@ -165,57 +157,40 @@ def test_from_an_earlier_epoch(tmp_path, whole_dir, whole, caplog):
     assert all(str(name) in caplog.text for name in (path, app.run.files.last))
 
 
-def test_an_earlier_epoch_that_is_stopped_at_once(options, tmp_path, monkeypatch):
-    """The branch of epoch 2 of 4 begins with the best model until then, not with that of epoch 4."""
+@pytest.mark.parametrize(
+    ("scores", "best_epochs"),
+    [
+        ([0.25, 0.5, 0.375, 0.75], {2: 2, 3: None, 1: 1}),  # not the best of all, of epoch 4
+        ([0.75, 0.5, 0.25], {2: 1}),  # the best of all
+    ],
+)
+def test_a_branch_begins_with_the_best_until_then(options, monkeypatch, scores, best_epochs):
+    """Branches of some epochs, stopped at once; if the best model until then is gone, they begin without one."""
     options = [*options, "--lr-schedule", "constant", "--validation-cadence", "1", "--keep-checkpoints", "9"]
-    app = SegmentationTrainingApp([*options, "--epochs", "4"])
-    scores = iter([0.25, 0.5, 0.375, 0.75])
-    monkeypatch.setattr(app, "do_validation", lambda *_: Scores.from_counts(1.0, 0.5, 1, 1, 1, next(scores)))
+    app = SegmentationTrainingApp([*options, "--epochs", str(len(scores))])
+    left = iter(scores)
+    monkeypatch.setattr(app, "do_validation", lambda *_: Scores.from_counts(1.0, 0.5, 1, 1, 1, next(left)))
     app.main()
     files = {file: file.read_bytes() for file in app.run.files.folder.iterdir()}
-    states = {epoch: app.run.files.path(f"{20 * epoch}.state") for epoch in range(1, 5)}
+    states = {epoch: app.run.files.path(f"{20 * epoch}.state") for epoch in range(1, len(scores) + 1)}
 
     branches = []
-    for epoch, best_epoch, best_score in ((2, 2, 0.5), (3, None, None), (1, 1, 0.25)):
+    for epoch, best_epoch in best_epochs.items():
         branch = SegmentationTrainingApp(["--resume", str(states[epoch])])
-        stop_in(learner_module, monkeypatch, "train_step", 1)
+        stop_in(monkeypatch, learner_module, "train_step", 1)
         with pytest.raises(Stopped) as stopped:
             branch.main()
         assert str(branch.run.files.last) in str(stopped.value)
         state = load_checkpoint(branch.run.files.last)
         assert (state["epoch"], state["step"]) == (epoch, 1)
         assert branch.run.files.best.exists() == (best_epoch is not None)
+        assert state["best_score"] == (-math.inf if best_epoch is None else scores[best_epoch - 1])
         if best_epoch is not None:
             assert branch.run.files.best.read_bytes() == files[states[best_epoch]]
-        assert state["best_score"] == (-math.inf if best_score is None else best_score)
+            assert state["validations_since_best"] == epoch - best_epoch
         branches.append(branch.run.files.last)
-    assert len(set(branches)) == 3  # however fast one comes after the other
+    assert len(set(branches)) == len(best_epochs)  # however fast one comes after the other
     assert {file: file.read_bytes() for file in files} == files
-
-
-def test_a_best_model_of_before_is_the_branchs_too(options, monkeypatch):
-    """Epoch 1 is the best of all: a branch of epoch 2 begins with it."""
-    options = [*options, "--lr-schedule", "constant", "--validation-cadence", "1"]
-    app = SegmentationTrainingApp([*options, "--epochs", "3"])
-    scores = iter([0.75, 0.5, 0.25])
-    monkeypatch.setattr(app, "do_validation", lambda *_: Scores.from_counts(1.0, 0.5, 1, 1, 1, next(scores)))
-    app.main()
-    branch = SegmentationTrainingApp(["--resume", str(app.run.files.path("40.state"))])
-    stop_in(learner_module, monkeypatch, "train_step", 1)
-    with pytest.raises(Stopped):
-        branch.main()
-    assert branch.run.files.best.read_bytes() == app.run.files.best.read_bytes()
-    state = load_checkpoint(branch.run.files.last)
-    assert (state["best_score"], state["validations_since_best"]) == (0.75, 1)
-
-
-def test_where_nothing_is_ahead_the_run_keeps_its_name(tmp_path, whole_dir, whole):
-    """The state of the last epoch is as far as the last state."""
-    shutil.copytree(whole_dir / "models", tmp_path / "models")
-    (path,) = (tmp_path / "models" / "p2ch13").glob("*.40.state")
-    app = SegmentationTrainingApp(["--resume", str(path), *folder_options(tmp_path)])
-    app.main()
-    assert app.run.files.time_str == whole["time_str"]
 
 
 def test_two_runs_of_one_second_have_names_of_their_own(options, monkeypatch):
@@ -278,30 +253,19 @@ def test_a_deterministic_run_keeps_its_number_of_threads(options, tmp_path, monk
     assert run("--resume", app.run.files.last, "--threads", "1") == 2
 
 
-def test_another_number_of_threads_from_now_on(options, tmp_path):
-    SegmentationTrainingApp([*options, "--epochs", "1"]).main()
-    app = SegmentationTrainingApp(["--resume", *folder_options(tmp_path), "--threads", "auto"])
+def test_another_number_of_threads_from_now_on(whole_dir):
+    app = SegmentationTrainingApp(["--resume", *folder_options(whole_dir), "--threads", "auto"])
     assert app.config.threads == "auto"
 
 
 def test_the_latest_of_several_runs(tmp_path, whole):
-    """The one that was at work last, whenever it began; or the last one of a name."""
-    paths = []
-    for age_s, (time_str, comment) in enumerate([("2026-01-01_10.00.00", "a"), ("2026-01-03_10.00.00", "b")]):
-        paths.append(tmp_path / "models" / "p2ch13" / f"seg_{time_str}_{comment}.last.state")
-        save_checkpoint(paths[-1], {**whole, "config": {**whole["config"], "comment": comment}})
-        os.utime(paths[-1], (1e9 - age_s, 1e9 - age_s))
-    assert read_settings(["--resume", *folder_options(tmp_path)]).path == paths[0]
-    assert read_settings(["--resume", *folder_options(tmp_path), "b"]).path == paths[1]
-
-
-def test_a_name_is_a_whole_name(tmp_path, whole):
-    """`b` is neither `a_b`, which was at work last, nor `b_a`."""
+    """The one that was at work last, whenever it began; or the last one of a name: `b` is neither `a_b` nor `b_a`."""
     paths = {}
-    for age_s, comment in enumerate(["a_b", "b_a", "b", "*"]):
-        path = paths[comment] = tmp_path / "models" / "p2ch13" / f"seg_2026-01-01_10.00.00_{comment}.last.state"
+    for age_s, (comment, day) in enumerate({"a": 1, "a_b": 3, "b_a": 3, "b": 3, "*": 3}.items()):
+        path = paths[comment] = tmp_path / "models" / "p2ch13" / f"seg_2026-01-0{day}_10.00.00_{comment}.last.state"
         save_checkpoint(path, {**whole, "config": {**whole["config"], "comment": comment.replace("*", "c")}})
         os.utime(path, (1e9 - age_s, 1e9 - age_s))
+    assert read_settings(["--resume", *folder_options(tmp_path)]).path == paths["a"]
     for comment in ("b", "a_b", "b_a"):
         assert read_settings(["--resume", *folder_options(tmp_path), comment]).path == paths[comment]
 
@@ -309,14 +273,7 @@ def test_a_name_is_a_whole_name(tmp_path, whole):
 def test_each_epoch_is_kept(options, tmp_path, monkeypatch):
     """Those without a validation, too."""
     app = SegmentationTrainingApp([*options, "--epochs", "4"])
-    original = app.do_training
-
-    def train(epoch_ndx, train_ds):
-        if epoch_ndx == 3:
-            raise RuntimeError("killed")
-        return original(epoch_ndx, train_ds)
-
-    monkeypatch.setattr(app, "do_training", train)
+    stop_in(monkeypatch, app, "do_training", 3, kill)
     with pytest.raises(RuntimeError, match="killed"):
         app.main()
     assert (last_state(tmp_path)["epoch"], last_state(tmp_path)["scores"]) == (2, None)
@@ -334,12 +291,16 @@ def test_more_epochs(options, tmp_path):
     assert_same_state(last_state(tmp_path), last_state(tmp_path / "whole"))
 
 
-def test_a_run_that_is_over_has_nothing_left_to_do(options, tmp_path, caplog):
-    SegmentationTrainingApp([*options, "--epochs", "1"]).main()
-    before = last_state(tmp_path)
+@pytest.mark.parametrize("ending", ["last.state", "40.state"])
+def test_a_run_that_is_over_has_nothing_left_to_do(tmp_path, whole_dir, whole, caplog, ending):
+    """The state of the last epoch is as far as the last state: the run keeps its name."""
+    shutil.copytree(whole_dir / "models", tmp_path / "models")
+    (path,) = (tmp_path / "models" / "p2ch13").glob(f"*.{ending}")
+    app = SegmentationTrainingApp(["--resume", str(path), *folder_options(tmp_path)])
     with caplog.at_level("INFO"):
-        SegmentationTrainingApp(["--resume", *folder_options(tmp_path)]).main()
-    assert_same_state(last_state(tmp_path), before)
+        app.main()
+    assert app.run.files.time_str == whole["time_str"]
+    assert_same_state(last_state(tmp_path), whole)
     assert "tensorboard --logdir" in caplog.text
 
 
@@ -372,15 +333,7 @@ def test_what_cannot_be_resumed(options, folders, tmp_path, capsys):
 def test_checkpoints_by_the_clock(options, tmp_path, monkeypatch, whole):
     """Each step is saved; a run that is killed in its fifth resumes with the fifth."""
     app = SegmentationTrainingApp([*options, "--checkpoint-minutes", "1e-9"])
-    steps = []
-
-    def step(*batch, **options):
-        if len(steps) == 4:
-            raise RuntimeError("killed")
-        steps.append(1)
-        return train_step(*batch, **options)
-
-    monkeypatch.setattr(learner_module, "train_step", step)
+    stop_in(monkeypatch, learner_module, "train_step", 5, kill)
     with pytest.raises(RuntimeError, match="killed"):
         app.main()
     monkeypatch.undo()

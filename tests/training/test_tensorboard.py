@@ -97,12 +97,17 @@ def read_events(tmp_path, mode):
     return events.Reload()
 
 
+def read_scalars(tmp_path, report, mode):
+    """Tag -> its steps and values."""
+    report.writers[mode].flush()
+    events = read_events(tmp_path, mode)
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
 def test_scalars_under_the_books_names(tmp_path, report):
     report.log_scores("val", Scores.from_counts(0.5, 0.5, 6, 2, 18), 1600)
     report.log_scores("val", Scores.from_counts(0.4, 0.5, 0, 0, 18), 3200)  # nothing to find: a loss alone
-    report.writers["val"].flush()
-    events = read_events(tmp_path, "val")
-    values = {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    values = read_scalars(tmp_path, report, "val")
     assert values["loss/all"] == [(1600, 0.5), (3200, pytest.approx(0.4))]
     assert values["pr/recall"] == [(1600, 0.75)]
     assert {tag: points[0][1] for tag, points in values.items()} == {
@@ -114,10 +119,8 @@ def test_scalars_under_the_books_names(tmp_path, report):
 def test_scalars_of_all_validation_slices(tmp_path, report):
     of_all = Scores.from_counts(0.5, 0.25, 6, 2, 42, slice_f1=0.125)
     report.log_scores("val", replace(Scores.from_counts(0.5, 0.5, 6, 2, 18), of_all=of_all), 1600)
-    report.writers["val"].flush()
-    events = read_events(tmp_path, "val")
-    values = {tag: events.Scalars(tag)[0].value for tag in events.Tags()["scalars"]}
-    assert {tag: value for tag, value in values.items() if tag.startswith("pr")} == {
+    values = read_scalars(tmp_path, report, "val")
+    assert {tag: value for tag, ((_, value),) in values.items() if tag.startswith("pr")} == {
         "pr/precision": 0.25, "pr/recall": 0.75, "pr/f1_score": 0.375, "pr/dice": 0.5,
         "pr_all/precision": 0.125, "pr_all/recall": 0.75, "pr_all/f1_score": pytest.approx(12 / 56),
         "pr_all/dice": 0.25, "pr_all/slice_f1": 0.125,
@@ -126,9 +129,7 @@ def test_scalars_of_all_validation_slices(tmp_path, report):
 
 def test_the_learning_rate_is_of_training(tmp_path, report):
     report.log_learning_rate(0.0625, 1600)
-    report.writers["trn"].flush()
-    (event,) = read_events(tmp_path, "trn").Scalars("learning_rate")
-    assert (event.step, event.value) == (1600, 0.0625)
+    assert read_scalars(tmp_path, report, "trn")["learning_rate"] == [(1600, 0.0625)]
 
 
 def test_what_an_interrupted_run_has_left_is_not_shown(tmp_path, report):
@@ -137,8 +138,7 @@ def test_what_an_interrupted_run_has_left_is_not_shown(tmp_path, report):
     time.sleep(1.1)  # files of one process and second are read in the order of the digits in their names: 10 before 9
     with TensorBoardReport(tmp_path / "runs", "now", "test", first_step=65) as resumed:
         resumed.log_scores("val", Scores.from_counts(0.3, 0.5, 6, 2, 18), 128)
-    losses = read_events(tmp_path, "val").Scalars("loss/all")
-    assert [(event.step, event.value) for event in losses] == [(64, 0.5), (128, pytest.approx(0.3))]
+    assert read_scalars(tmp_path, report, "val")["loss/all"] == [(64, 0.5), (128, pytest.approx(0.3))]
 
 
 def test_pictures_of_every_series(tmp_path, report, folders):
@@ -146,10 +146,8 @@ def test_pictures_of_every_series(tmp_path, report, folders):
     report.log_overlays("val", dataset, is_dense, 1600, with_labels=True)
     report.log_overlays("val", dataset, is_dense, 3200, with_labels=False)
     events = read_events(tmp_path, "val")
-    names = {
-        f"val/{series}_{name}_{ndx}" for series in range(2) for name in ("prediction", "label") for ndx in range(6)
-    }
-    assert set(events.Tags()["images"]) == names
+    kinds = ("0_prediction", "0_label", "1_prediction", "1_label")
+    assert set(events.Tags()["images"]) == {f"val/{kind}_{ndx}" for kind in kinds for ndx in range(6)}
     assert [event.step for event in events.Images("val/0_prediction_0")] == [1600, 3200]
     assert [event.step for event in events.Images("val/0_label_0")] == [1600]
     assert (events.Images("val/0_label_0")[0].height, events.Images("val/0_label_0")[0].width) == (100, 104)
