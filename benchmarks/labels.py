@@ -21,7 +21,7 @@ from p2ch13.labels.rules import Labels
 from p2ch13.phantom import nodules as phantom_nodules
 from p2ch13.phantom import scan
 from p2ch13.phantom.dataset import write_scan
-from p2ch13.util.coordinates import XyzTuple, to_axial
+from p2ch13.util.coordinates import XyzTuple
 from p2ch13.util.options import non_negative_int, positive_int
 
 KINDS = ("box", "refined")
@@ -46,7 +46,7 @@ def main(sys_argv: Sequence[str] | None = None) -> None:
             for kind in KINDS:
                 ct = Ct(path, nodules, Labels(LabelOptions(kind), [path.stem]).rule_of(path.stem))
                 for nodule, truth in zip(nodules, painted, strict=True):
-                    label = to_axial(ct.build_annotation_mask([nodule]), ct.direction)
+                    label = ct.build_annotation_mask([nodule])
                     dice[kind].append(2 * (truth & label).sum() / (truth.sum() + label.sum()))
                     shares[kind].append(label.sum() / truth.sum())
     if args.smoke:

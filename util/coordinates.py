@@ -53,32 +53,40 @@ def xyz2irc(
     return IrcTuple(*(round(value) for value in coord_cri[::-1].tolist()))
 
 
-def to_axial(voxels: NDArray[Scalar], direction: ArrayLike) -> NDArray[Scalar]:
-    """Return a view of the voxels in axial order: slices from feet to head, rows to the back, columns to the left.
+class AxialOrder(NamedTuple):
+    """The turn of a stored array into axial order: slices from feet to head, rows to the back, columns to the left.
 
     That order is LPS, as in patient coordinates; for an oblique scan it is the nearest one.
 
-    Args:
-        voxels: (index, row, col).
-        direction: 3x3, its columns the directions of col, row and index in the patient.
+    Attributes:
+        axes: the stored axes that run along the patient's z, y and x.
+        backwards: for each of them, whether it runs to the feet, the front or the right.
     """
-    cosines = np.asarray(direction, dtype=float)
-    axes = axial_axes(cosines)
-    backwards = [cosines[2 - place, 2 - axis] < 0 for place, axis in enumerate(axes)]
-    view: NDArray[Scalar] = voxels.transpose(axes)[tuple(slice(None, None, -1 if flip else 1) for flip in backwards)]
-    return view
 
+    axes: tuple[int, ...]
+    backwards: tuple[bool, ...]
 
-def axial_vx_size(vx_size_xyz: ArrayLike, direction: ArrayLike) -> NDArray[np.float64]:
-    """Return the voxel size in mm along x, y, z after `to_axial`."""
-    vx_size_irc = np.asarray(vx_size_xyz, dtype=float)[::-1]
-    return vx_size_irc[list(axial_axes(np.asarray(direction, dtype=float)))][::-1]
+    @classmethod
+    def of(cls, direction: ArrayLike) -> AxialOrder:
+        """Args: direction: 3x3, its columns the directions of col, row and index in the patient."""
+        cosines = np.asarray(direction, dtype=float)
 
+        def agreement(axes: tuple[int, ...]) -> Any:
+            return sum(abs(cosines[2 - place, 2 - axis]) for place, axis in enumerate(axes))
 
-def axial_axes(direction: NDArray[np.float64]) -> tuple[int, ...]:
-    """Return the axes of an array (index, row, col) that run along the patient's z, y and x."""
+        axes = max(permutations(range(3)), key=agreement)
+        return cls(axes, tuple(bool(cosines[2 - place, 2 - axis] < 0) for place, axis in enumerate(axes)))
 
-    def agreement(axes: tuple[int, ...]) -> Any:
-        return sum(abs(direction[2 - place, 2 - axis]) for place, axis in enumerate(axes))
+    @property
+    def _flips(self) -> tuple[slice, ...]:
+        return tuple(slice(None, None, -1 if flip else 1) for flip in self.backwards)
 
-    return max(permutations(range(3)), key=agreement)
+    def to_axial(self, voxels: NDArray[Scalar]) -> NDArray[Scalar]:
+        """Return a view of a stored array (index, row, col) in axial order."""
+        view: NDArray[Scalar] = voxels.transpose(self.axes)[self._flips]
+        return view
+
+    def to_stored(self, voxels: NDArray[Scalar]) -> NDArray[Scalar]:
+        """Return a view of an axial array in stored order: the inverse of `to_axial`."""
+        view: NDArray[Scalar] = voxels[self._flips].transpose(np.argsort(self.axes))
+        return view

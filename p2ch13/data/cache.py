@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 from p2ch13.config import (
     CENTERS_ALONE,
     CROP_WIDTH_IRC,
-    HU_MAX,
-    HU_MIN,
     NEGATIVES_PER_SCAN,
     SLICES_PER_NODULE,
     CropChoice,
@@ -35,7 +33,7 @@ from p2ch13.volumes.files import scan_signature
 
 log = logging.getLogger(__name__)
 
-CACHE_VERSION = 2  # raised when a mask, a crop or its storage changes; each version has its own folder
+CACHE_VERSION = 3  # raised when a mask, a crop or its storage changes; each version has its own folder
 
 
 class CtCache:
@@ -70,12 +68,12 @@ class CtCache:
         width_irc: tuple[int, int, int],
         slice_spacing_mm: float = 0.0,
     ) -> tuple[NDArray[np.int16], NDArray[np.bool_], IrcTuple]:
-        """Look up or compute `Ct.get_raw_candidate` with its HU clipped to -1000..1000."""
+        """Look up or compute `Ct.get_raw_candidate`."""
 
         def compute() -> list[Any]:
             ct = self.index.get_ct(series_uid)
             ct_chunk, pos_chunk, center_irc = ct.get_raw_candidate(center_xyz, width_irc, slice_spacing_mm)
-            return [ct_chunk.clip(HU_MIN, HU_MAX), pos_chunk, list(center_irc)]
+            return [ct_chunk, pos_chunk, list(center_irc)]
 
         key = self._candidate_key(series_uid, center_xyz, width_irc, slice_spacing_mm)
         ct_chunk, pos_chunk, center_irc = self._memoize(key, compute)

@@ -15,7 +15,7 @@ from p2ch13.data.ct import Ct
 from p2ch13.labels.candidates import CandidateInfoTuple
 from p2ch13.labels.regions import MaskRegion, ball_in
 from p2ch13.util.boxes import intersect, make_box, starts_of
-from p2ch13.util.coordinates import XyzTuple, axial_vx_size, irc2xyz, to_axial, xyz2irc
+from p2ch13.util.coordinates import XyzTuple
 from p2ch13.volumes.lungs import find_lungs
 
 TISSUE_HU = -500  # chest wall, mediastinum, ribs; not the air around the patient
@@ -69,7 +69,7 @@ def spread_over_slices(ct: Ct, nodule: CandidateInfoTuple) -> list[XyzTuple]:
     for ndx in np.unique(np.linspace(0, len(slices) - 1, SLICES_PER_NODULE).round().astype(int)):
         in_slice = voxels[voxels[:, 0] == slices[ndx]]
         away_mm = np.linalg.norm((in_slice - center)[:, 1:] * ct.vx_size_xyz[1::-1], axis=1)
-        places.append(to_xyz(ct, in_slice[away_mm.argmin()].tolist()))
+        places.append(ct.to_xyz(in_slice[away_mm.argmin()].tolist()))
     return places
 
 
@@ -104,7 +104,7 @@ def sample_negatives(
     is_lung, is_dense = lung_mask[tuple(irc.T)], ct.hu[tuple(irc.T)] > TISSUE_HU
     is_between = np.array([is_between_lungs(lung_mask, voxel) for voxel in irc.tolist()])
     kinds = [
-        find_clear(ct, [to_xyz(ct, voxel) for voxel in irc[which].tolist()], findings)
+        find_clear(ct, [ct.to_xyz(voxel) for voxel in irc[which].tolist()], findings)
         for which in (
             ~is_lung & is_dense & is_between,
             is_lung & is_dense,
@@ -123,11 +123,8 @@ def is_between_lungs(lung_mask: NDArray[np.bool_], irc: Sequence[int]) -> bool:
 
 def find_lung_mask(ct: Ct) -> NDArray[np.bool_]:
     """Compute the lung mask, (index, row, col), shaped like `ct.hu`; empty if no lungs are found."""
-    lung_mask = np.zeros(ct.shape_irc, dtype=bool)
-    lungs = find_lungs(to_axial(ct.hu, ct.direction), axial_vx_size(ct.vx_size_xyz, ct.direction))
-    if lungs is not None:
-        to_axial(lung_mask, ct.direction)[...] = lungs
-    return lung_mask
+    lungs = find_lungs(ct.hu, ct.vx_size_xyz)
+    return np.zeros(ct.shape_irc, dtype=bool) if lungs is None else lungs
 
 
 def find_clear(ct: Ct, places: Sequence[XyzTuple], findings: Sequence[CandidateInfoTuple]) -> list[XyzTuple]:
@@ -146,7 +143,7 @@ def find_clear(ct: Ct, places: Sequence[XyzTuple], findings: Sequence[CandidateI
 def is_beside(ct: Ct, parts: Sequence[MaskRegion], xyz: XyzTuple) -> bool:
     """Whether a voxel of the mask lies within the clearance of a place, which may be outside the scan."""
     vx_size_irc = ct.vx_size_xyz[::-1]
-    center = xyz2irc(xyz, ct.origin_xyz, ct.vx_size_xyz, ct.direction)
+    center = ct.to_irc(xyz)
     margin = np.floor(CLEARANCE_MM / vx_size_irc).astype(int)
     around = make_box(np.array(center) - margin, np.array(center) + margin + 1)
     return any(
@@ -154,7 +151,3 @@ def is_beside(ct: Ct, parts: Sequence[MaskRegion], xyz: XyzTuple) -> bool:
         for part in parts
         if (common := intersect(around, part.box))
     )
-
-
-def to_xyz(ct: Ct, irc: Sequence[float]) -> XyzTuple:
-    return irc2xyz(irc, ct.origin_xyz, ct.vx_size_xyz, ct.direction)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from p2ch13.config import MIN_DIAMETER_MM, NODULE_THRESHOLD
 from p2ch13.data.ct import Ct
 from p2ch13.util.boxes import BoxMask, make_box, split_components, starts_of
-from p2ch13.util.coordinates import XyzTuple, irc2xyz
+from p2ch13.util.coordinates import XyzTuple
 from p2ch13.util.logits import to_logit, to_probability
 
 Score = Callable[[BoxMask], float]  # a component -> its logit
@@ -30,7 +30,7 @@ class Finding:
             has a probability alone.
         probability: 0..1, from `logit`; or another program's, on any scale.
         diameter_mm: of the sphere of equal volume.
-        first_slice, last_slice: indexes in the scan as stored, from 0.
+        first_slice, last_slice: axial slices, counted from the feet, from 0, however the scan is stored.
     """
 
     series_uid: str
@@ -100,7 +100,7 @@ def label_components(
 
 def as_finding(ct: Ct, number: int, logit: float, part: BoxMask) -> Finding:
     center_irc = starts_of(part.box) + [ndxs.mean() for ndxs in np.nonzero(part.mask)]
-    center_xyz = irc2xyz(center_irc.tolist(), ct.origin_xyz, ct.vx_size_xyz, ct.direction)
+    center_xyz = ct.to_xyz(center_irc.tolist())
     volume = volume_mm3(ct, part)
     return Finding(
         series_uid=ct.series_uid,

@@ -30,14 +30,14 @@ SERIES_NUMBER_OFFSET = 1000  # from the scan's series number to its segmentation
 
 
 def write_image(path: Path, voxels: NDArray[Any], ct: Ct) -> None:
-    """Write (index, row, col) with the scan's geometry, compressed, in the format of the path's suffix.
+    """Write (index, row, col), axial, in the order and geometry of the scan's file, in the format of the path's suffix.
 
     Raises: InputError if the file cannot be written completely.
     """
-    image = sitk.GetImageFromArray(voxels)
-    image.SetOrigin(ct.origin_xyz.tolist())
-    image.SetSpacing(ct.vx_size_xyz.tolist())
-    image.SetDirection(ct.direction.ravel().tolist())
+    image, header = sitk.GetImageFromArray(ct.as_stored(voxels)), ct.header
+    image.SetOrigin(header.origin_xyz.tolist())
+    image.SetSpacing(header.vx_size_xyz.tolist())
+    image.SetDirection(header.direction.ravel().tolist())
     with atomic_path(path) as unfinished:
         try:
             sitk.WriteImage(image, str(unfinished), useCompression=True)
@@ -84,7 +84,7 @@ def check_is_dicom(ct: Ct) -> None:
 def write_dicom_segmentation(path: Path, mask: NDArray[np.bool_], ct: Ct) -> None:
     """Write a mask as one binary segment that refers to the scan's files; an empty mask has all frames.
 
-    Args: mask: (index, row, col).
+    Args: mask: (index, row, col), axial.
     Raises: InputError, naming the scan, if its files lack attributes that the object must repeat.
     Source: DICOM PS3.3, A.51, segmentation IOD.
     """
@@ -98,7 +98,7 @@ def write_dicom_segmentation(path: Path, mask: NDArray[np.bool_], ct: Ct) -> Non
             warnings.simplefilter("ignore", UserWarning)
             segmentation = Segmentation(
                 source_images=slices,
-                pixel_array=mask.astype(np.uint8),
+                pixel_array=ct.as_stored(mask).astype(np.uint8),
                 segmentation_type=SegmentationTypeValues.BINARY,
                 segment_descriptions=[describe_segment()],
                 series_instance_uid=UID(),

@@ -69,7 +69,7 @@ def draw_nodules(hu: NDArray[np.int16], labels: NDArray[np.int32], numbers: Sequ
     """Draw the findings of an unlabeled scan, a row for each as in `draw_findings`, all green.
 
     Args:
-        hu, labels: (index, row, col), axial slices with rows to the back, such as `to_axial` returns.
+        hu, labels: (index, row, col), axial slices with rows to the back, as in `Ct`.
         numbers: the findings' values in `labels`; each is drawn in its largest slice. None: the scan's middle slice.
     """
     rows = []

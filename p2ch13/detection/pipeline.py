@@ -25,7 +25,6 @@ from p2ch13.detection.outputs import (
 from p2ch13.detection.pictures import draw_nodules, write_png
 from p2ch13.detection.segment import Segmenter, detect, load_segmenter
 from p2ch13.network.compute import choose_threads
-from p2ch13.util.coordinates import to_axial
 from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
 from p2ch13.util.files import make_writable_folder, written_together
 from p2ch13.util.threads import ThreadTuner
@@ -195,7 +194,7 @@ def output_path(options: PredictOptions, scan: ScanInput, ending: str) -> Path:
 
 def draw_scan(path: Path, ct: Ct, labels: NDArray[np.int32], findings: Sequence[Finding]) -> None:
     numbers = [finding.number for finding in findings[:OVERLAY_COUNT]]
-    write_png(path, draw_nodules(to_axial(ct.hu, ct.direction), to_axial(labels, ct.direction), numbers))
+    write_png(path, draw_nodules(ct.hu, labels, numbers))
 
 
 def describe(findings: Sequence[Finding]) -> str:

@@ -13,20 +13,18 @@ import SimpleITK as sitk
 import torch
 from numpy.typing import NDArray
 
-from p2ch13.config import CONTEXT_SLICES_COUNT, HU_MAX, HU_MIN, MIN_DIAMETER_MM, NODULE_THRESHOLD
-from p2ch13.data.ct import Ct, cut_slab, find_slice_step, repeat_ends
+from p2ch13.config import CONTEXT_SLICES_COUNT, MIN_DIAMETER_MM, NODULE_THRESHOLD
+from p2ch13.data.ct import Ct
 from p2ch13.detection.findings import Finding, find_nodules
 from p2ch13.network.checkpoint import load_model
 from p2ch13.network.compute import autocast, get_device, get_dtype, get_slice_batch_size
 from p2ch13.network.model import SegmentationNetwork
 from p2ch13.util.boxes import Box
-from p2ch13.util.coordinates import axial_vx_size, to_axial
 from p2ch13.util.errors import InputError
 from p2ch13.util.launch import Launch
 from p2ch13.util.logits import to_logit
 from p2ch13.util.progress import progress_bar
 from p2ch13.util.threads import ThreadTuner
-from p2ch13.volumes.files import read_ahead
 from p2ch13.volumes.lungs import find_lungs
 
 log = logging.getLogger(__name__)
@@ -116,7 +114,7 @@ def segment(
 ) -> NDArray[np.float32]:
     """Compute the logit of each voxel of a scan.
 
-    The network sees axial slices, rows to the patient's back, whatever the scan's orientation.
+    The network sees axial slices, rows to the patient's back: the order of `Ct`.
 
     Args:
         model: a network, such as `load_segmenter` returns.
@@ -131,24 +129,21 @@ def segment(
     Returns: (index, row, col), shaped like `ct.hu`; -inf outside the box.
     Raises: InputError, naming the file, if the scan cannot be read or is constant, or a logit is not finite.
     """
-    read_ahead(ct.header, 0, ct.shape_irc[0] - 1)
-    hu = to_axial(ct.hu, ct.direction)
-    if hu.min() == hu.max():
-        raise InputError(f"every voxel is {hu.min()} HU; export the scan again", path=ct.header.path)
-    vx_size_xyz = axial_vx_size(ct.vx_size_xyz, ct.direction)
-    step = find_slice_step(vx_size_xyz[2], model.slice_spacing_mm)
-    lungs = find_lungs(hu, vx_size_xyz) if lung_mask else None
+    ct.read_ahead(0, ct.shape_irc[0] - 1)
+    if ct.hu.min() == ct.hu.max():
+        raise InputError(f"every voxel is {ct.hu.min()} HU; export the scan again", path=ct.header.path)
+    lungs = find_lungs(ct.hu, ct.vx_size_xyz) if lung_mask else None
     if lung_mask and lungs is None:
         log.warning(f"{ct.header.path}: no lungs found; searching the whole scan. Is it a chest CT in HU?")
     margin = model.receptive_field // 2
-    box = whole_box(hu.shape) if lungs is None else find_lung_box(lungs, margin, model.size_multiple)
+    box = whole_box(ct.shape_irc) if lungs is None else find_lung_box(lungs, margin, model.size_multiple)
 
     logits = np.full(ct.shape_irc, -np.inf, dtype=np.float32)
-    in_box = to_axial(logits, ct.direction)[box]  # a view
+    in_box = logits[box]  # a view
     model.eval()
     with progress_bar(len(in_box), f"Segmenting {ct.series_uid[-20:]}", "slice", show_progress) as bar:
         start = 0
-        for slice_logits in predict_slices(hu, box, step, model, tta, precision, threads):
+        for slice_logits in predict_slices(ct, box, model, tta, precision, threads):
             if not np.isfinite(slice_logits).all():
                 raise InputError("the model gives NaN; try --precision fp32, or another model", path=ct.header.path)
             in_box[start : start + len(slice_logits)] = slice_logits
@@ -185,30 +180,18 @@ def with_margin(start: int, stop: int, size: int, margin: int, multiple: int) ->
 
 @torch.inference_mode()
 def predict_slices(
-    hu: NDArray[np.int16],
-    box: Box,
-    step: int,
-    model: Segmenter,
-    tta: bool,
-    precision: str,
-    threads: ThreadTuner | None = None,
+    ct: Ct, box: Box, model: Segmenter, tta: bool, precision: str, threads: ThreadTuner | None = None
 ) -> Iterator[NDArray[np.float32]]:
-    """Yield the logits of the box's slices in batches, (slice, row, col).
-
-    Args: step: distance of the context slices, in slices.
-    """
+    """Yield the logits of the box's slices in batches, (slice, row, col)."""
     device = model.device
     dtype = get_dtype(precision, device)
     index, rows, cols = box
     batch_size = get_slice_batch_size(device)
     for start in range(index.start, index.stop, batch_size):
-        stop = min(start + batch_size, index.stop)
-        margin = step * CONTEXT_SLICES_COUNT
-        slab = cut_slab(hu, repeat_ends(range(start - margin, stop + margin), len(hu)), rows, cols)
-        slab.clip(HU_MIN, HU_MAX, out=slab)
-        windows = torch.from_numpy(slab).to(device).unfold(0, 2 * margin + 1, 1)[..., ::step]
+        slices = range(start, min(start + batch_size, index.stop))
+        context = ct.context_slices(slices, CONTEXT_SLICES_COUNT, model.slice_spacing_mm, rows, cols)
         # (slice, 7, row, col), in the memory format that convolutions are fastest in
-        ct_slices = windows.permute(0, 3, 1, 2).float().contiguous(memory_format=torch.channels_last)
+        ct_slices = torch.from_numpy(context).to(device).float().contiguous(memory_format=torch.channels_last)
         with threads.measuring(ct_slices.numel()) if threads else nullcontext(), autocast(device, dtype):
             logits = predict_flipped(model, ct_slices) if tta else model.logits(ct_slices)
         yield logits[:, 0].float().cpu().numpy()

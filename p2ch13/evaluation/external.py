@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from p2ch13.data.ct import Ct
 from p2ch13.detection.findings import Finding
@@ -23,11 +23,16 @@ from p2ch13.labels.candidates import (
     read_table,
 )
 from p2ch13.util.errors import InputError
-from p2ch13.volumes.files import SCAN_SUFFIXES, read_header, read_voxels
+from p2ch13.volumes.files import SCAN_SUFFIXES
+from p2ch13.volumes.volume import Volume
 
 MASK_ENDINGS = tuple(f"{ending}{suffix}" for ending in ("", "_mask") for suffix in SCAN_SUFFIXES)
 SERIES_COLUMN = POSITION_COLUMNS[0]
-TOLERANCES = {"origin": 0.01, "voxel size": 0.001, "direction": 0.001}  # mm, mm, 1; NIfTI keeps float32
+TOLERANCES = {  # attribute of a volume, mm or 1; NIfTI keeps float32
+    "origin": ("origin_xyz", 0.01),
+    "voxel size": ("vx_size_xyz", 0.001),
+    "direction": ("direction", 0.001),
+}
 
 
 def find_mask(mask_dir: Path, series_uid: str) -> Path:
@@ -43,23 +48,20 @@ def find_mask(mask_dir: Path, series_uid: str) -> Path:
 
 
 def read_mask(path: Path, ct: Ct) -> NDArray[np.bool_]:
-    """Read a mask of this scan, (index, row, col): values above 0, after rounding.
+    """Read a mask of this scan, (index, row, col), axial: values above 0, after rounding.
 
+    The file may be stored in another order of axes than the scan's.
     Raises: InputError, naming the file, if it cannot be read or its geometry is not the scan's.
     """
-    header = read_header(path)
-    if header.shape_irc != ct.shape_irc:
-        raise unlike_scan(path, "size", header.shape_irc, ct.shape_irc)
-    geometry: dict[str, tuple[ArrayLike, ArrayLike]] = {
-        "origin": (header.origin_xyz, ct.origin_xyz),
-        "voxel size": (header.vx_size_xyz, ct.vx_size_xyz),
-        "direction": (header.direction, ct.direction),
-    }
-    for name, (of_mask, of_scan) in geometry.items():
-        if not np.allclose(of_mask, of_scan, rtol=0, atol=TOLERANCES[name]):
-            raise unlike_scan(path, name, np.asarray(of_mask).tolist(), np.asarray(of_scan).tolist())
-    mask: NDArray[np.bool_] = read_voxels(header) > 0
-    return mask
+    mask = Volume(path)
+    if mask.shape_irc != ct.shape_irc:
+        raise unlike_scan(path, "size", mask.shape_irc, ct.shape_irc)
+    for name, (attribute, tolerance) in TOLERANCES.items():
+        of_mask, of_scan = getattr(mask, attribute), getattr(ct, attribute)
+        if not np.allclose(of_mask, of_scan, rtol=0, atol=tolerance):
+            raise unlike_scan(path, name, of_mask.tolist(), of_scan.tolist())
+    is_marked: NDArray[np.bool_] = mask.hu > 0
+    return is_marked
 
 
 def unlike_scan(path: Path, name: str, of_mask: object, of_scan: object) -> InputError:

@@ -15,7 +15,7 @@ from p2ch13.data.ct import Ct
 from p2ch13.detection.findings import Finding
 from p2ch13.detection.pictures import Image, draw_enlarged, draw_overlay, stack, write_png
 from p2ch13.evaluation.scoring import Labels, NoduleScore, ScanScores
-from p2ch13.util.coordinates import IrcTuple, XyzTuple, xyz2irc
+from p2ch13.util.coordinates import IrcTuple, XyzTuple
 
 CASE_COUNT = 6  # of each kind
 CAPTION_HEIGHT = 28  # pixels
@@ -92,8 +92,8 @@ def draw_case(ct: Ct, labels: Labels | None, center_xyz: XyzTuple, text: str) ->
 
 def find_voxel(ct: Ct, point_xyz: Sequence[float]) -> IrcTuple:
     """Find the nearest voxel of the scan: other programs' findings may lie outside."""
-    irc = xyz2irc(point_xyz, ct.origin_xyz, ct.vx_size_xyz, ct.direction)
-    return IrcTuple(*(min(max(value, 0), size - 1) for value, size in zip(irc, ct.shape_irc, strict=True)))
+    pairs = zip(ct.to_irc(point_xyz), ct.shape_irc, strict=True)
+    return IrcTuple(*(min(max(value, 0), size - 1) for value, size in pairs))
 
 
 def write_caption(image: Image, text: str) -> Image:

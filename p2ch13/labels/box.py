@@ -38,7 +38,7 @@ BOOK_RULE = BoxRule()
 
 def grow_box(scan: Scan, center_irc: IrcTuple, threshold_hu: float) -> Box:
     radii = [find_radius(scan, center_irc, axis, threshold_hu) for axis in range(3)]
-    return pad_box(box_of(center_irc), radii, scan.header.shape_irc)
+    return pad_box(box_of(center_irc), radii, scan.shape_irc)
 
 
 def find_radius(scan: Scan, center_irc: IrcTuple, axis: int, threshold_hu: float) -> int:
@@ -47,7 +47,7 @@ def find_radius(scan: Scan, center_irc: IrcTuple, axis: int, threshold_hu: float
     An end at the border stays there while the other goes on, so that a nodule at the border is marked completely.
     Voxels are read one by one: a line through all slices would read a page of the file in each.
     """
-    center, last = center_irc[axis], scan.header.shape_irc[axis] - 1
+    center, last = center_irc[axis], scan.shape_irc[axis] - 1
     low, high = list(center_irc), list(center_irc)
     radius = FIRST_RADIUS
     while center - radius > 0 or center + radius < last:

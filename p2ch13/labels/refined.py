@@ -44,7 +44,7 @@ class RefinedRule(LabelRule):
 
     def mark_nodule(self, scan: Scan, nodule: CandidateInfoTuple) -> MaskRegion:
         center_irc, radius_mm = scan.locate(nodule.center_xyz), nodule.diameter_mm / 2
-        vx_size_irc = scan.header.vx_size_xyz[::-1]
+        vx_size_irc = scan.vx_size_xyz[::-1]
         threshold_hu = self.find_threshold(scan, center_irc, radius_mm)
         box = find_box(scan, center_irc, radius_mm, threshold_hu)
         tissue = BoxMask(box, find_tissue(scan, center_irc, radius_mm, box, threshold_hu))
@@ -65,7 +65,7 @@ class RefinedRule(LabelRule):
         A nodule's HU are those that the densest third of its ball exceeds, since the ball may contain lung or a cavity.
         The threshold is at least the 90th percentile of the surrounding lung, so that noise is not marked.
         """
-        vx_size_irc = scan.header.vx_size_xyz[::-1]
+        vx_size_irc = scan.vx_size_xyz[::-1]
         voxel_mm = float(vx_size_irc.max())
         around_mm = 2 * radius_mm + voxel_mm + LUNG_AROUND_MM
         box = box_around(scan, center_irc, around_mm)
@@ -88,14 +88,14 @@ def find_box(scan: Scan, center_irc: IrcTuple, radius_mm: float, threshold_hu: f
 
     In a cavitary nodule, or beside a denser vessel, the book's box is smaller than the nodule.
     """
-    largest = box_around(scan, center_irc, radius_mm + float(scan.header.vx_size_xyz.max()))
+    largest = box_around(scan, center_irc, radius_mm + float(scan.vx_size_xyz.max()))
     grown = enclose([grow_box(scan, center_irc, threshold_hu), box_around(scan, center_irc, radius_mm)])
     return intersect(largest, grown) or largest  # both contain the center
 
 
 def find_tissue(scan: Scan, center_irc: IrcTuple, radius_mm: float, box: Box, threshold_hu: float) -> NDArray[np.bool_]:
     """Mark tissue within the radius, without the chest wall unless that removes everything near the center."""
-    vx_size_irc = scan.header.vx_size_xyz[::-1]
+    vx_size_irc = scan.vx_size_xyz[::-1]
     voxel_mm = float(vx_size_irc.max())
     tissue: NDArray[np.bool_] = scan.hu[box] > threshold_hu
     tissue &= ball_in(box, center_irc, radius_mm + voxel_mm, vx_size_irc)
@@ -111,7 +111,7 @@ def opening_radii(vx_size_irc: NDArray[np.float64]) -> list[int]:
 
 def find_wall(scan: Scan, box: Box, radius_mm: float, threshold_hu: float) -> NDArray[np.bool_]:
     """Mark the voxels of a box that belong to tissue into which a ball of this radius fits."""
-    vx_size_irc = scan.header.vx_size_xyz[::-1]
+    vx_size_irc = scan.vx_size_xyz[::-1]
     margin = np.ceil(2 * radius_mm / vx_size_irc).astype(int)  # so that balls are complete that reach into the box
-    around = pad_box(box, margin, scan.header.shape_irc)
+    around = pad_box(box, margin, scan.shape_irc)
     return open_by_ball(scan.hu[around] > threshold_hu, radius_mm, vx_size_irc)[inside(box, around)]

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 
 from p2ch13.labels.candidates import CandidateInfoTuple
 from p2ch13.util.boxes import Box, BoxMask, box_of, inside, pad_box, starts_of
-from p2ch13.util.coordinates import IrcTuple, xyz2irc
-from p2ch13.util.errors import InputError
-from p2ch13.volumes.files import read_header, read_voxels
+from p2ch13.util.coordinates import IrcTuple
+from p2ch13.volumes.volume import Volume
 
 
 class MaskRegion(NamedTuple):
@@ -51,38 +50,20 @@ class LabelRule(ABC):
         return scan.parts
 
 
-class Scan:
-    """One scan, read lazily, with its annotated nodules and their regions; `p2ch13.data.ct.Ct` adds masks and crops."""
+class Scan(Volume):
+    """A volume with its annotated nodules and their regions; `p2ch13.data.ct.Ct` adds masks and crops."""
 
     def __init__(
         self, path: Path, nodules: Sequence[CandidateInfoTuple], rule: LabelRule, series_uid: str | None
     ) -> None:
-        self.header = read_header(path, series_uid)
+        super().__init__(path, series_uid)
         self.nodules = tuple(nodules)
         self.rule = rule
-
-    @cached_property
-    def hu(self) -> NDArray[np.int16]:
-        """(index, row, col) in HU, not clipped."""
-        return read_voxels(self.header)
 
     @cached_property
     def parts(self) -> list[MaskRegion]:
         """The regions of the scan's mask."""
         return self.rule.mark_scan(self)
-
-    def locate(self, point_xyz: Sequence[float]) -> IrcTuple:
-        """Find the voxel of a point in mm, patient coordinates. Raises: InputError if it lies outside the scan."""
-        header = self.header
-        irc = xyz2irc(point_xyz, header.origin_xyz, header.vx_size_xyz, header.direction)
-        if not all(0 <= value < size for value, size in zip(irc, header.shape_irc, strict=True)):
-            at = ", ".join(f"{value:.1f}" for value in point_xyz)
-            raise InputError(
-                f"a nodule or candidate at ({at}) mm would be voxel {tuple(irc)}, outside the scan's "
-                f"{header.shape_irc}; correct or remove its row in the CSV file",
-                path=header.path,
-            )
-        return irc
 
 
 def as_region(component: BoxMask) -> MaskRegion:
@@ -91,8 +72,8 @@ def as_region(component: BoxMask) -> MaskRegion:
 
 def box_around(scan: Scan, center_irc: IrcTuple, reach_mm: float) -> Box:
     """Return the box that contains all voxels of the scan within a distance of the center."""
-    reach = np.ceil(reach_mm / scan.header.vx_size_xyz[::-1]).astype(int)
-    return pad_box(box_of(center_irc), reach, scan.header.shape_irc)
+    reach = np.ceil(reach_mm / scan.vx_size_xyz[::-1]).astype(int)
+    return pad_box(box_of(center_irc), reach, scan.shape_irc)
 
 
 def ball_in(box: Box, center_irc: IrcTuple, radius_mm: float, vx_size_irc: NDArray[np.float64]) -> NDArray[np.bool_]:

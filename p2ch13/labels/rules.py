@@ -37,17 +37,18 @@ class LidcRule(LabelRule):
         return REFINED_RULE.mark_nodule(scan, nodule) if component is None else as_region(component)
 
     def mark_scan(self, scan: Scan) -> list[MaskRegion]:
-        components = mark_consensus(self.xml_path, scan.header)
+        components = list(map(scan.place_stored, mark_consensus(self.xml_path, scan.header)))
         unmarked = [nodule for nodule in scan.nodules if find_component(components, scan, nodule) is None]
         return [*map(as_region, components), *REFINED_RULE.mark_nodules(scan, unmarked)]
 
     def mark_seen(self, scan: Scan) -> list[MaskRegion]:
         """Mark the contours of single readers as well; LUNA16 counts them neither as nodules nor as non-nodules."""
-        return [*scan.parts, *map(as_region, mark_seen(self.xml_path, scan.header))]
+        seen = map(scan.place_stored, mark_seen(self.xml_path, scan.header))
+        return [*scan.parts, *map(as_region, seen)]
 
 
 def find_component(components: Iterable[BoxMask], scan: Scan, nodule: CandidateInfoTuple) -> BoxMask | None:
-    center_irc, vx_size_irc = scan.locate(nodule.center_xyz), scan.header.vx_size_xyz[::-1]
+    center_irc, vx_size_irc = scan.locate(nodule.center_xyz), scan.vx_size_xyz[::-1]
     nearest = find_nearest(components, center_irc, vx_size_irc)
     reach_mm = nodule.diameter_mm / 2 + vx_size_irc.max()
     is_near = nearest is not None and distance_mm(nearest, center_irc, vx_size_irc) <= reach_mm

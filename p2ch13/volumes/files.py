@@ -71,7 +71,7 @@ def read_header(path: Path, series_uid: str | None = None) -> ScanHeader:
 
     Args:
         path: the scan's file, or a folder with a DICOM series.
-        series_uid: of the series in the folder; None takes the largest.
+        series_uid: of the series in the folder, None takes the largest; of a file, its UID in place of its name.
     Raises: InputError if this is no 3-D scan, its geometry is implausible, its data file is missing or has the wrong
         length, or DICOM slices do not make up a scan.
     """
@@ -95,7 +95,7 @@ def read_header(path: Path, series_uid: str | None = None) -> ScanHeader:
     voxel_file.check_size(byte_count, path)
     return ScanHeader(
         path,
-        scan_name(path),
+        series_uid or scan_name(path),
         (slices, rows, cols),
         np.array(reader.GetOrigin()),
         np.array(reader.GetSpacing()),
