@@ -29,9 +29,9 @@ from p2ch13.volumes.volume import Volume
 MASK_ENDINGS = tuple(f"{ending}{suffix}" for ending in ("", "_mask") for suffix in SCAN_SUFFIXES)
 SERIES_COLUMN = POSITION_COLUMNS[0]
 TOLERANCES = {  # attribute of a volume, mm or 1; NIfTI keeps float32
-    "origin": ("origin_xyz", 0.01),
     "voxel size": ("vx_size_xyz", 0.001),
     "direction": ("direction", 0.001),
+    "origin": ("origin_xyz", 0.01),
 }
 
 

@@ -64,7 +64,7 @@ def test_keys_of_filled_caches(tmp_path, labels, threshold_hu, rule):
         f"{CENTERS}, {scan}",
     ]
     assert set(keys) < set(ct_cache._disk.iterkeys())
-    assert ct_cache.folder / "version-2-diskcache-5" == Path(ct_cache._disk.directory)
+    assert ct_cache.folder / "version-3-diskcache-5" == Path(ct_cache._disk.directory)
 
 
 def test_hu_is_clipped(folders):

@@ -5,6 +5,7 @@ import pytest
 
 from p2ch13.data.ct import Ct
 from p2ch13.detection.findings import find_marked, find_nodules, sphere_volume
+from p2ch13.util.coordinates import AxialOrder
 from tests.support.scan_files import ORIGIN_XYZ, make_hu, write_scan
 
 SHAPE_IRC = (6, 20, 22)
@@ -51,10 +52,11 @@ def test_positions_and_sizes_by_hand(ct, logits):
 
 def test_positions_in_a_turned_scan(tmp_path, logits):
     """Cols run along -y, rows along -z, slices along x."""
-    second = find_nodules(open_scan(tmp_path, TURNED), logits)[1][1]
+    axial = AxialOrder.of(np.reshape(TURNED, (3, 3))).to_axial(logits)
+    second = find_nodules(open_scan(tmp_path, TURNED), axial)[1][1]
     x, y, z = ORIGIN_XYZ
     assert second.center_xyz == pytest.approx((x + 1.5 * 2, y - 6.5 * 0.5, z - 4.5 * 0.8))
-    assert (second.first_slice, second.last_slice) == (1, 2)
+    assert (second.first_slice, second.last_slice) == (20 - 1 - 6, 20 - 1 - 3)  # from the feet
 
 
 def test_components_are_connected_by_corners(ct):

@@ -8,7 +8,7 @@ import SimpleITK as sitk
 from p2ch13.data.ct import Ct
 from p2ch13.detection.findings import Finding
 from p2ch13.detection.outputs import write_image, write_nodules
-from p2ch13.util.coordinates import XyzTuple
+from p2ch13.util.coordinates import AxialOrder, XyzTuple
 from tests.support.scan_files import make_hu, write_scan
 
 TURNS = [(1, 0, 0, 0, 1, 0, 0, 0, 1), (-1, 0, 0, 0, -1, 0, 0, 0, 1), (0, 0, 1, 1, 0, 0, 0, -1, 0)]
@@ -21,8 +21,9 @@ def test_geometry_is_the_scans(tmp_path, direction, suffix):
     hu = make_hu([], (4, 5, 6))
     scan_path = write_scan(tmp_path / "a.mhd", hu, direction)
     mask = np.arange(4 * 5 * 6).reshape(4, 5, 6) % 7 == 0
+    order = AxialOrder.of(np.reshape(direction, (3, 3)))
     path = tmp_path / "out" / f"a_mask.{suffix}"
-    write_image(path, mask.astype(np.uint8), Ct(scan_path))
+    write_image(path, order.to_axial(mask).astype(np.uint8), Ct(scan_path))
     scan, written = sitk.ReadImage(str(scan_path)), sitk.ReadImage(str(path))
     assert written.GetSize() == scan.GetSize()
     assert written.GetSpacing() == pytest.approx(scan.GetSpacing())

@@ -16,9 +16,10 @@ from p2ch13.detection.segment import (
     whole_box,
 )
 from p2ch13.network.model import BOOK_MODEL, UNetWrapper
+from p2ch13.util.coordinates import AxialOrder
 from p2ch13.util.logits import to_logit
 from tests.support.checks import refused
-from tests.support.scan_files import Ball, make_chest, make_hu, write_scan
+from tests.support.scan_files import IDENTITY, Ball, make_chest, make_hu, write_scan
 
 VX_SIZE_XYZ = (3.0, 3.0, 3.0)
 TURNS = {
@@ -118,7 +119,7 @@ def test_masks_are_exact_however_the_scan_is_turned(tmp_path, direction):
     hu = make_hu([], (9, 20, 22))
     hu[2, 3:6, 4:9] = 100
     logits = segment(open_scan(tmp_path, hu, direction), Denser(), lung_mask=False)
-    np.testing.assert_array_equal(logits > 0, hu > -700)
+    np.testing.assert_array_equal(AxialOrder.of(np.reshape(direction, (3, 3))).to_stored(logits) > 0, hu > -700)
 
 
 def test_the_network_sees_axial_slices(tmp_path):
@@ -237,15 +238,15 @@ def test_the_box_of_the_lungs_gives_the_logits_of_whole_slices(tmp_path, depth, 
     margin = model.receptive_field // 2
     size, lung = 2 * margin + 2 * model.size_multiple + 107, 20
     hu = np.random.default_rng(0).normal(-600, 300, (1, size, size)).astype(np.int16)
+    ct = open_scan(tmp_path, hu, IDENTITY)
     lungs = np.zeros(hu.shape, dtype=bool)
     start = margin + model.size_multiple + 41
     lungs[:, start : start + lung, start : start + lung] = True
     box = find_lung_box(lungs, margin, model.size_multiple)
     assert box[1].start > 0
     assert box[2].stop < size
-    step = {"step": 1, "model": model, "tta": False, "precision": "fp32"}
-    (boxed,) = predict_slices(hu, box, **step)
-    (whole,) = predict_slices(hu, whole_box(hu.shape), **step)
+    (boxed,) = predict_slices(ct, box, model, tta=False, precision="fp32")
+    (whole,) = predict_slices(ct, whole_box(hu.shape), model, tta=False, precision="fp32")
     inside = lungs[box][0]
     assert np.abs(boxed[0][inside] - whole[0][box[1:]][inside]).max() < 1e-5 * max(1, np.abs(whole).max())
     assert whole[0][box[1:]][inside].std() > 0.01

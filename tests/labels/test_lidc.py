@@ -21,12 +21,12 @@ def lung_with(tmp_path, readings, **geometry):
 
 
 def mask_of(tmp_path, readings, **geometry):
-    """Return the mask of a scan of lung alone, after comparing its slices with it."""
+    """Return the mask of a scan of lung alone in the order of its file, after comparing its slices with it."""
     ct = lung_with(tmp_path, readings, **geometry)
     mask = ct.positive_mask
     assert ct.positive_indexes == mask.any(axis=(1, 2)).nonzero()[0].tolist()
     np.testing.assert_array_equal(np.stack([ct.get_slice_mask(ndx) for ndx in range(SHAPE_IRC[0])]), mask)
-    return mask
+    return ct.as_stored(mask)
 
 
 AREAS = [

@@ -84,6 +84,20 @@ def write_scan(
     return path
 
 
+def write_turned(path: Path, orientation: str, scan_path: Path) -> Path:
+    """Write a scan again in another order of axes, each voxel where it was.
+
+    Args: orientation: where col, row and index run to, such as LPS: left, posterior, superior.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sitk.WriteImage(sitk.DICOMOrient(sitk.ReadImage(str(scan_path)), orientation), str(path))
+    return path
+
+
+# Axial as in LUNA16, its turned scans, from head to feet, rows mirrored, sagittal, coronal, and mirrored ones of these.
+ORIENTATIONS = ("LPS", "RAS", "LPI", "LAS", "PIR", "RSA", "ASL", "LIP")
+
+
 def to_xyz(center_irc: Sequence[int], direction: Sequence[float] = IDENTITY) -> XyzTuple:
     return irc2xyz(center_irc, ORIGIN_XYZ, VX_SIZE_XYZ, np.reshape(direction, (3, 3)))
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from p2ch13.util.coordinates import IrcTuple, XyzTuple, irc2xyz, to_axial, xyz2irc
+from p2ch13.util.coordinates import AxialOrder, IrcTuple, XyzTuple, irc2xyz, xyz2irc
 from tests.support.scan_files import IDENTITY
 
 ORIGIN_XYZ = (10.0, 20.0, 30.0)
@@ -67,8 +67,10 @@ def test_named_results():
         ((0, 0, 1, 1, 0, 0, 0, -1, 0), lambda voxels: voxels[:, ::-1].transpose(1, 2, 0)),
     ],
 )
-def test_to_axial(direction, expected):
+def test_axial_order(direction, expected):
     voxels = np.arange(2 * 3 * 4).reshape(2, 3, 4)
-    axial = to_axial(voxels, np.reshape(direction, (3, 3)))
+    order = AxialOrder.of(np.reshape(direction, (3, 3)))
+    axial = order.to_axial(voxels)
     np.testing.assert_array_equal(axial, expected(voxels))
     assert axial.base is not None  # a view
+    np.testing.assert_array_equal(order.to_stored(axial), voxels)
