@@ -224,12 +224,24 @@ class ComputeOptions(Options):
 
 
 @dataclass(frozen=True)
+class SplitOptions(Options):
+    """Splits.
+
+    Scans for training, validation and test, by patient, see `p2ch13.data.splits`.
+    """
+
+    val_stride: int = option(10, "every N-th patient is for validation", low=1)
+    test_stride: int = option(0, "every N-th patient is for the test, neither for training nor validation; 0: none", low=0)
+    fold: int | None = option(None, "LUNA16's subset K is for validation, instead of --val-stride", low=0, metavar="K")
+    splits: Path | None = option(None, "splits.json of a run, instead of the other three", on_resume=True)
+
+
+@dataclass(frozen=True)
 class EpochOptions(Options):
     """Epochs."""
 
     epochs: int = option(1, "epochs to train for", low=1, on_resume=True)
     samples_per_epoch: int = option(300_000, "random crops in an epoch", low=1)
-    val_stride: int = option(10, "every N-th series is for validation", low=1)
 
 
 @dataclass(frozen=True)
@@ -333,7 +345,7 @@ class RunOptions(Options):
 
 @dataclass(frozen=True)
 class TrainingConfig(
-    RunOptions, EpochOptions, Folders, LabelOptions, SamplingOptions, AugmentationOptions, NetworkOptions, LossOptions,
+    RunOptions, EpochOptions, SplitOptions, Folders, LabelOptions, SamplingOptions, AugmentationOptions, NetworkOptions, LossOptions,
     OptimizerOptions, SelectionOptions, ComputeOptions,
 ):  # fmt: skip
     """Options of a run, as its checkpoints and config.json hold them."""
@@ -463,7 +475,7 @@ class EvaluationOptions(DataFolder, DetectionOptions):
 
 
 @dataclass(frozen=True)
-class AblationOptions(EpochOptions, Folders):
+class AblationOptions(EpochOptions, SplitOptions, Folders):
     """Study."""
 
     preset: str = option("strong", "recipe that is taken apart", choices=tuple(filter(PRESETS.get, PRESETS)))

@@ -1,0 +1,52 @@
+"""Which scans are of one patient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from p2ch13.labels.candidates import POSITION_COLUMNS, read_table
+from p2ch13.util.errors import InputError
+
+PATIENTS_FILE = "patients.csv"
+PATIENT_COLUMNS = (POSITION_COLUMNS[0], "patient")
+# The only two of LUNA16's 888 series that are of one patient: LIDC-IDRI-0332, by LIDC-IDRI's list of scans.
+LUNA16_PATIENT = dict.fromkeys(
+    (
+        "1.3.6.1.4.1.14519.5.2.1.6279.6001.159996104466052855396410079250",
+        "1.3.6.1.4.1.14519.5.2.1.6279.6001.316900421002460665752357657094",
+    ),
+    "LIDC-IDRI-0332",
+)
+
+
+def find_patients(data_dir: Path, series_list: Iterable[str]) -> dict[str, str]:
+    """Find the patient of each series: by `patients.csv` in the data folder and its subset*/, else one of its own.
+
+    Two files that give one number mean two patients: each counts its own.
+    Raises: InputError if a file cannot be read, or two of them name one series.
+    """
+    listed: dict[str, str] = dict(LUNA16_PATIENT)
+    for path in sorted([*data_dir.glob(PATIENTS_FILE), *data_dir.glob(f"subset*/{PATIENTS_FILE}")]):
+        for series_uid, number in read_patients(path).items():
+            if series_uid in listed and series_uid not in LUNA16_PATIENT:
+                raise InputError(f"series {series_uid} is in another {PATIENTS_FILE} too; remove one row", path=path)
+            listed[series_uid] = f"{path.relative_to(data_dir)}: {number}"
+    return {series_uid: listed.get(series_uid, series_uid) for series_uid in series_list}
+
+
+def read_patients(path: Path) -> dict[str, str]:
+    """Read series UID -> patient of a `patients.csv`, with the columns `seriesuid` and `patient`.
+
+    Raises: InputError, naming file and line, for an empty field or a series that is listed twice.
+    """
+    patients: dict[str, str] = {}
+
+    def parse(row: Mapping[str, str]) -> None:
+        series_uid, patient = (row[column] for column in PATIENT_COLUMNS)
+        if not series_uid or not patient or series_uid in patients:
+            raise ValueError(f"series {series_uid!r} of patient {patient!r} is empty or listed before")
+        patients[series_uid] = patient
+
+    read_table(path, PATIENT_COLUMNS, parse)
+    return patients
