@@ -18,7 +18,6 @@ from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any, TypeVar
-from unittest import mock
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -35,8 +34,8 @@ from benchmarks.synthetic import (
 )
 from p2ch13 import precache
 from p2ch13.config import Folders
-from p2ch13.data import crop_store, datasets
 from p2ch13.data.cache import CtCache
+from p2ch13.data.crop_store import CROPS_IN_MEMORY_BYTES
 from p2ch13.data.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
 from p2ch13.data.index import ScanIndex
 from p2ch13.network.compute import keep_freed_memory
@@ -66,7 +65,7 @@ class Sizes:
     candidate_count: int = 620  # of 551,065 in 888 scans
     series_count: int = LUNA16_SERIES
     nodule_count: int = LUNA16_NODULES
-    crops_in_memory_bytes: int = crop_store.CROPS_IN_MEMORY_BYTES  # more lie on disk, such as those of 20 times LUNA16
+    crops_in_memory_bytes: int = CROPS_IN_MEMORY_BYTES  # more lie on disk, such as those of 20 times LUNA16
     seeds: int = 3
     loss_samples: int = 160
     loss_slices: int = 4
@@ -379,9 +378,15 @@ def measure_large_set(work_dir: Path, nodule_count: int, sizes: Sizes) -> tuple[
     setup = Setup(work_dir / "luna", work_dir / "cache", val_stride=10, sizes=sizes)
     write_many_nodules(setup.data_dir, [f"1.2.{ndx:05d}" for ndx in range(sizes.series_count)], nodule_count)
     app = setup.make_app(*setup.long_run)
-    crops = mock.patch.object(crop_store, "CROPS_IN_MEMORY_BYTES", sizes.crops_in_memory_bytes)
-    with mock.patch.object(datasets, "CtCache", SyntheticCache), crops:
-        train_ds = app.init_train_ds()
+    train_ds = TrainingLuna2dSegmentationDataset(
+        setup.val_stride,
+        is_val_set=False,
+        samples_per_epoch=sizes.samples,
+        device=app.compute.device,
+        sampling=app.config,
+        ct_cache=SyntheticCache.open(setup.folders),
+        crops_in_memory_bytes=sizes.crops_in_memory_bytes,
+    )
     app.do_training(1, train_ds)
     rate = max(sizes.samples / seconds(app.do_training, epoch_ndx, train_ds) for epoch_ndx in (2, 3))
     shutil.rmtree(work_dir)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from p2ch13.util.errors import run_command
 from p2ch13.util.options import non_negative_int
 from stress import SAMPLES_PER_EPOCH
-from stress.commands import existing_folder
+from stress.command_line import add_work_dir, make_parser
 from stress.report import Row, collect_rows, report
 
 
@@ -52,12 +52,10 @@ def main(sys_argv: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m stress", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser("stress", __doc__)
     parser.add_argument("--short", action="store_true", help="run a little of each")
     parser.add_argument("--seed", type=non_negative_int, default=0, help="of moments, files and damages")
-    parser.add_argument("--work-dir", type=existing_folder, help="folder for temporary folders")
+    add_work_dir(parser)
     return parser
 
 

@@ -27,8 +27,8 @@ from p2ch13.training.app import SegmentationTrainingApp
 from p2ch13.util.errors import run_command
 from p2ch13.util.options import argument, positive_int
 from p2ch13.util.threads import available_cores
-from stress.commands import existing_folder
-from stress.report import LostError, Row, collect_rows, report
+from stress.command_line import add_data_dir, add_work_dir, make_parser, run_part
+from stress.report import LostError, Row
 from stress.scans import write_scans
 
 DEMO_TRAINING = ("--val-stride", "4", "--preset", "strong", "--fn-weight", "0.4")
@@ -58,19 +58,12 @@ class Pace:
 
 def main(sys_argv: Sequence[str] | None = None) -> int:
     """Returns: 1 if training made use of less than half of its time."""
-    args = build_parser().parse_args(sys_argv)
-
-    def part() -> list[Row]:
-        return train_beside_loops(args.loops, args.samples, args.rounds, args.threads, args.data_dir, args.work_dir)
-
-    return report(collect_rows("busy machine", part))
+    return run_part("busy machine", train_beside_loops, build_parser().parse_args(sys_argv))
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m stress.busy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--loops", type=positive_int, default=10, help="busy loops, each a process")
+    parser = make_parser("stress.busy", __doc__)
+    parser.add_argument("--loops", dest="loop_count", type=positive_int, default=10, help="busy loops, each a process")
     parser.add_argument("--samples", type=positive_int, default=800, help="samples of each training")
     parser.add_argument("--rounds", type=positive_int, default=2, help="repetitions of both trainings")
     parser.add_argument(
@@ -79,8 +72,8 @@ def build_parser() -> argparse.ArgumentParser:
         default=AUTO_THREADS,
         help="threads of training: auto or a number",
     )
-    parser.add_argument("--data-dir", type=Path, help="scans in the LUNA16 layout; default: synthetic ones")
-    parser.add_argument("--work-dir", type=existing_folder, help="for a folder that is removed at the end")
+    add_data_dir(parser)
+    add_work_dir(parser)
     return parser
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 import time
@@ -19,13 +18,6 @@ from p2ch13.util.disk import get_cache
 from stress.report import LostError
 
 REPOSITORY = Path(__file__).parents[1]
-
-
-def existing_folder(text: str) -> Path:
-    """Read a command line's argument."""
-    if not Path(text).is_dir():
-        raise argparse.ArgumentTypeError(f"{text} is no folder")
-    return Path(text)
 
 
 def precache_command(data_dir: Path, cache_dir: Path, *options: str) -> list[str]:

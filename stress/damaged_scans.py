@@ -30,9 +30,9 @@ from p2ch13.config import Folders
 from p2ch13.data.cache import CtCache
 from p2ch13.util.errors import EXIT_SKIPPED, EXIT_USER_MISTAKE, run_command
 from p2ch13.util.options import argument, non_negative_int, positive_int
+from stress.command_line import add_work_dir, make_parser, run_part
 from stress.commands import (
     compare_caches,
-    existing_folder,
     find_last,
     precache_command,
     predict_command,
@@ -40,7 +40,7 @@ from stress.commands import (
     run,
     training_command,
 )
-from stress.report import LostError, Row, collect_rows, report
+from stress.report import LostError, Row
 from stress.scans import HEADER, SHAPE_IRC, write_scans
 
 SCAN_COUNT, SHARE = 1000, 0.05
@@ -53,21 +53,18 @@ Damage = Callable[[Path, np.random.Generator], None]
 
 def main(sys_argv: Sequence[str] | None = None) -> int:
     """Returns: 1 if a damaged scan went unnoticed or did further damage."""
-    args = build_parser().parse_args(sys_argv)
-    return report(
-        collect_rows("damaged scans", lambda: damage_all(args.scans, args.share, args.seed, work_dir=args.work_dir))
-    )
+    return run_part("damaged scans", damage_all, build_parser().parse_args(sys_argv))
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m stress.damaged_scans", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = make_parser("stress.damaged_scans", __doc__)
+    parser.add_argument(
+        "--scans", dest="scan_count", type=positive_int, default=SCAN_COUNT, help="number of scans, at least 4"
     )
-    parser.add_argument("--scans", type=positive_int, default=SCAN_COUNT, help="number of scans, at least 4")
     is_share = argument(float, above=0, below=1)
     parser.add_argument("--share", type=is_share, default=SHARE, help="share of damaged scans, at least one")
     parser.add_argument("--seed", type=non_negative_int, default=0, help="of scans and damages")
-    parser.add_argument("--work-dir", type=existing_folder, help="folder for a temporary folder")
+    add_work_dir(parser)
     return parser
 
 

@@ -26,17 +26,17 @@ from p2ch13.network.checkpoint import load_checkpoint
 from p2ch13.util.errors import run_command
 from p2ch13.util.options import non_negative_int, positive_int
 from p2ch13.util.progress import progress_bar
+from stress.command_line import add_data_dir, add_work_dir, make_parser, run_part
 from stress.commands import (
     REPOSITORY,
     compare_caches,
-    existing_folder,
     find_last,
     precache_command,
     predict_command,
     read_values,
     training_command,
 )
-from stress.report import LostError, Row, collect_rows, report
+from stress.report import LostError, Row
 from stress.scans import write_scans
 
 DISK_BYTES = 2**26
@@ -109,18 +109,15 @@ def open_disk(folder: Path) -> Iterator[Disk]:
 
 def main(sys_argv: Sequence[str] | None = None) -> int:
     """Returns: 1 if a command failed otherwise, or something was lost."""
-    args = build_parser().parse_args(sys_argv)
-    return report(collect_rows("full disk", lambda: fill_all(args.count, args.seed, args.data_dir, args.work_dir)))
+    return run_part("full disk", fill_all, build_parser().parse_args(sys_argv))
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m stress.full_disk", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser("stress.full_disk", __doc__)
     parser.add_argument("--count", type=positive_int, default=5, help="full disks for each of the three commands")
     parser.add_argument("--seed", type=non_negative_int, default=0, help="of the remaining room")
-    parser.add_argument("--data-dir", type=Path, help="scans in the LUNA16 layout; default: synthetic ones")
-    parser.add_argument("--work-dir", type=existing_folder, help="folder for a temporary folder")
+    add_data_dir(parser)
+    add_work_dir(parser)
     return parser
 
 

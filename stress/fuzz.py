@@ -30,6 +30,7 @@ import numpy as np
 from p2ch13.util.errors import InputError, one_line, run_command
 from p2ch13.util.options import non_negative_int, positive_int
 from p2ch13.util.progress import progress_bar
+from stress.command_line import make_parser
 from stress.kinds import KINDS
 from stress.mutations import mutate
 
@@ -70,11 +71,7 @@ def main(sys_argv: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m stress.fuzz",
-        description="Give the readers mutated files.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = make_parser("stress.fuzz", __doc__)
     parser.add_argument("--count", type=positive_int, default=10_000, help="number of files, equally many of each kind")
     parser.add_argument("--seed", type=non_negative_int, default=0, help="of the mutations")
     parser.add_argument("--only", type=non_negative_int, metavar="NUMBER", help="read this file alone and keep it")

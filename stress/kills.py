@@ -30,11 +30,11 @@ from p2ch13.util.errors import run_command
 from p2ch13.util.options import non_negative_int, positive_int
 from p2ch13.util.progress import progress_bar
 from stress import SAMPLES_PER_EPOCH
+from stress.command_line import add_data_dir, add_work_dir, make_parser, run_part
 from stress.commands import (
     REPOSITORY,
     compare_caches,
     compare_values,
-    existing_folder,
     find_last,
     precache_command,
     read_values,
@@ -42,7 +42,7 @@ from stress.commands import (
     time_run,
     training_command,
 )
-from stress.report import LostError, Row, collect_rows, report
+from stress.report import LostError, Row
 from stress.scans import write_scans
 
 PRECACHE_SHARE = 1 / 3  # of the kills
@@ -66,25 +66,18 @@ class Tally:
 
 def main(sys_argv: Sequence[str] | None = None) -> int:
     """Returns: 1 if anything was lost."""
-    args = build_parser().parse_args(sys_argv)
-
-    def part() -> list[Row]:
-        return kill_all(args.count, args.seed, args.samples_per_epoch, args.data_dir, args.work_dir)
-
-    return report(collect_rows("kills", part))
+    return run_part("kills", kill_all, build_parser().parse_args(sys_argv))
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m stress.kills", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser("stress.kills", __doc__)
     parser.add_argument("--count", type=positive_int, default=30, help="kills, a third of them of precache")
     parser.add_argument("--seed", type=non_negative_int, default=0, help="of the random moments")
     parser.add_argument(
         "--samples-per-epoch", type=positive_int, default=SAMPLES_PER_EPOCH, help="in each of three epochs"
     )
-    parser.add_argument("--data-dir", type=Path, help="scans in the LUNA16 layout; default: synthetic ones")
-    parser.add_argument("--work-dir", type=existing_folder, help="for a folder that is removed at the end")
+    add_data_dir(parser)
+    add_work_dir(parser)
     return parser
 
 

@@ -78,6 +78,13 @@ def data_options(folders: Folders) -> list[str]:
 
 
 @pytest.fixture
+def options(data_options: list[str], tmp_path: Path) -> list[str]:
+    """A short training's options; it writes into the test's folder."""
+    folders = ["--models-dir", str(tmp_path / "models"), "--runs-dir", str(tmp_path / "runs")]
+    return [*data_options, *folders, "--samples-per-epoch", "64"]
+
+
+@pytest.fixture
 def luna_sample() -> Path:
     """Real CT, if there is any; it is not part of the project."""
     data_dir = SHARED / "luna-sample"

@@ -49,6 +49,7 @@ class CropStore:
         choice: which crops there are besides those through the nodules' centers.
         context_slices_count: context slices on either side.
         device: the device of the batches; it holds the crops, too, unless they would fill half of a GPU's free memory.
+        in_memory_bytes: crops of more bytes are memory-mapped, if the CPU holds them.
     Attributes:
         crop_list: all crops, nodules first; `nodule_crop_counts` of each nodule, then the negatives.
         slice_ndxs: (crop,), the slice of each crop's center.
@@ -65,6 +66,7 @@ class CropStore:
         choice: CropChoice,
         context_slices_count: int,
         device: torch.device,
+        in_memory_bytes: int = CROPS_IN_MEMORY_BYTES,
     ) -> None:
         self.device = device
         self.nodule_crop_counts, self.crop_list = list_crops(ct_cache, series_list, nodules, choice)
@@ -77,7 +79,7 @@ class CropStore:
         shape, mask_shape = (crop_count, *width_irc), (crop_count, 1, *CROP_WIDTH_IRC[1:])
         hu_bytes = 2 * math.prod(shape)
         kept_on = choose_crops_device(device, hu_bytes + math.prod(mask_shape))
-        folder = ct_cache.folder if kept_on.type == "cpu" and hu_bytes > CROPS_IN_MEMORY_BYTES else None
+        folder = ct_cache.folder if kept_on.type == "cpu" and hu_bytes > in_memory_bytes else None
         hu, masks = self._allocate(shape, torch.int16, folder), self._allocate(mask_shape, torch.bool, folder)
         self.slice_ndxs = torch.empty(crop_count, dtype=torch.int64)
         with progress_bar(crop_count, "Reading crops", "crop", delay_s=BAR_DELAY_S) as bar:

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from p2ch13.config import CONTEXT_SLICES_COUNT, Folders, LabelOptions, SamplingOptions
 from p2ch13.data.cache import CtCache
-from p2ch13.data.crop_store import BAR_DELAY_S, Batch, CropStore
+from p2ch13.data.crop_store import BAR_DELAY_S, CROPS_IN_MEMORY_BYTES, Batch, CropStore
 from p2ch13.data.index import split_series
 from p2ch13.data.prepare import precache_command
 from p2ch13.data.sampling import EpochSampler, EpochSamples, choose_negative_slices, find_steps, share_steps
@@ -46,6 +46,7 @@ class Luna2dSegmentationDataset(Dataset[Sample]):
         slice_spacing_mm: spacing of the context slices, see `Ct.context_indexes`; 0: adjacent slices.
         negative_slices: slices without nodule per nodule slice, at least `MIN_NEGATIVE_SLICES` of each scan, evenly
             spread; 0: none.
+        ct_cache: an open cache in place of `CtCache.open(folders, labels)`.
     Attributes: `ct_cache` and its `index`; `series_list`; `pos_list`, their nodules, largest first; `sample_list`,
         series UID and slice of each item; `nodule_slice_count`.
     Raises: InputError if a folder, file or scan cannot be used or the split leaves no series.
@@ -63,13 +64,14 @@ class Luna2dSegmentationDataset(Dataset[Sample]):
         labels: LabelOptions | None = None,
         slice_spacing_mm: float = 0.0,
         negative_slices: float = 0.0,
+        ct_cache: CtCache | None = None,
     ) -> None:
         self.context_slices_count = context_slices_count
         self.negative_slices = negative_slices
         self.slice_spacing_mm = slice_spacing_mm
         self.full_ct = full_ct
         self.labels = labels or LabelOptions()
-        self.ct_cache = CtCache.open(folders or Folders(), self.labels)
+        self.ct_cache = ct_cache or CtCache.open(folders or Folders(), self.labels)
         self.index = self.ct_cache.index
         # Split first: labels that skip scans must not change which scans are for validation.
         chosen = split_series(self.index.all_series, val_stride, is_val_set, series_uid)
@@ -134,6 +136,7 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
         seed: of the samples.
         device: the device of the batches; it holds the crops if they fit.
         sampling: which crops there are and how they are drawn.
+        crops_in_memory_bytes: crops of more bytes are memory-mapped.
     Attributes: `store` and its `crop_list`; `sampler`.
     Raises: InputError, also if no series has a nodule, or negatives are requested and there are none.
     """
@@ -151,23 +154,20 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
         sampling: SamplingOptions | None = None,
         folders: Folders | None = None,
         labels: LabelOptions | None = None,
+        ct_cache: CtCache | None = None,
+        crops_in_memory_bytes: int = CROPS_IN_MEMORY_BYTES,
     ) -> None:
         sampling = sampling or SamplingOptions()
         split = (val_stride, is_val_set, series_uid, context_slices_count)
-        super().__init__(*split, folders=folders, labels=labels, slice_spacing_mm=sampling.slice_spacing_mm)
+        spacing_mm = sampling.slice_spacing_mm
+        super().__init__(*split, folders=folders, labels=labels, slice_spacing_mm=spacing_mm, ct_cache=ct_cache)
         if not self.pos_list:
             raise InputError("no training series has a nodule; choose another split", option="--val-stride")
         self.samples_per_epoch = samples_per_epoch
         self.epoch_ndx = 0
         self._warn_if_not_cached(sampling)
-        self.store = CropStore(
-            self.ct_cache,
-            self.series_list,
-            self.pos_list,
-            sampling.crop_choice,
-            context_slices_count,
-            torch.device(device),
-        )
+        crops = (self.series_list, self.pos_list, sampling.crop_choice, context_slices_count)
+        self.store = CropStore(self.ct_cache, *crops, torch.device(device), crops_in_memory_bytes)
         self.crop_list = self.store.crop_list
         self.sampler = EpochSampler(
             self.store.nodule_crop_counts,

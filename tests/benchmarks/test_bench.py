@@ -2,7 +2,6 @@
 
 import json
 import math
-from unittest import mock
 
 import pytest
 import torch
@@ -11,7 +10,6 @@ from benchmarks.bench import Row, as_result, describe_cpu, print_rows
 from benchmarks.in_subprocess import in_subprocess
 from benchmarks.synthetic import SyntheticCache, write_many_nodules
 from p2ch13.config import CROP_WIDTH_IRC, Folders, SamplingOptions
-from p2ch13.data import datasets
 from p2ch13.data.datasets import TrainingLuna2dSegmentationDataset
 
 AMD = """processor\t: 0
@@ -28,10 +26,11 @@ flags\t\t: fpu sse avx avx2 avx512f avx512_bf16
 def test_training_on_nodules_without_scans(tmp_path, nodule_count, slice_spacing_mm):
     folders = Folders(tmp_path / "luna", tmp_path / "cache")
     write_many_nodules(folders.data_dir, [f"1.2.{ndx}" for ndx in range(20)], nodule_count)
-    with mock.patch.object(datasets, "CtCache", SyntheticCache):
-        dataset = TrainingLuna2dSegmentationDataset(
-            samples_per_epoch=20, folders=folders, sampling=SamplingOptions(slice_spacing_mm=slice_spacing_mm)
-        )
+    dataset = TrainingLuna2dSegmentationDataset(
+        samples_per_epoch=20,
+        sampling=SamplingOptions(slice_spacing_mm=slice_spacing_mm),
+        ct_cache=SyntheticCache.open(folders),
+    )
     assert len(dataset.crop_list) == nodule_count
     crops, masks, series_uids, _ = next(dataset.batches(16))
     assert crops.shape == (16, CROP_WIDTH_IRC[0], 64, 64)

@@ -13,13 +13,13 @@ from p2ch13.data.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmen
 from p2ch13.evaluate import main as evaluate
 from p2ch13.network.checkpoint import load_checkpoint
 from p2ch13.precache import parse_options
+from p2ch13.training.__main__ import main as train
 from p2ch13.training.options import parse_config
 from tests.data.test_precache import run
 from tests.support.checks import assert_one_line
+from tests.support.commands import exit_status
 from tests.support.lidc_files import block, block_mask, write_readings
 from tests.support.scan_files import TINY_SCANS, make_hu, write_scan
-from tests.training import test_app as test_training
-from tests.training.test_app import options  # noqa: F401  # a fixture
 
 # A reader's outline around the nodules of two of the four scans, smaller than they are, and one that no CSV file has.
 IN_FIRST = [((7, 9), (48, 52), (50, 54)), ((4, 4), (19, 21), (29, 31)), ((12, 12), (80, 83), (80, 83))]
@@ -144,9 +144,9 @@ def test_mistakes_end_in_one_line(folders, tmp_path, capsys):
     assert_one_line(capsys, "empty: no XML file of LIDC-IDRI's CT scans")
 
 
-def test_training_with_readers_contours(options, xml_dir, tmp_path, capsys):  # noqa: F811
+def test_training_with_readers_contours(options, xml_dir, tmp_path, capsys):
     choice = ["--labels", "lidc", "--lidc-xml", str(xml_dir), "--missing-xml", "leave-out"]
-    assert test_training.run(*options, *choice) == 0
+    assert exit_status(lambda: train([*options, *choice])) == 0
     output = capsys.readouterr().out
     assert output.count("readers' contours of 2 scans; 2 without XML are left out.") == 1
     # 1.2.0 is for validation: slices 4, 7 to 9 and 12.
@@ -157,8 +157,8 @@ def test_training_with_readers_contours(options, xml_dir, tmp_path, capsys):  # 
     assert TrainingConfig.from_dict(config).label_options == lidc(xml_dir, "leave-out")
 
 
-def test_training_with_refined_labels(options, tmp_path):  # noqa: F811
-    assert test_training.run(*options, "--labels", "refined", "--threshold-hu", "-650") == 0
+def test_training_with_refined_labels(options, tmp_path):
+    assert exit_status(lambda: train([*options, "--labels", "refined", "--threshold-hu", "-650"])) == 0
     (path,) = (tmp_path / "models").rglob("*.last.state")
     config = load_checkpoint(path)["config"]
     assert (config["labels"], config["threshold_hu"], config["lidc_xml"]) == ("refined", -650, None)

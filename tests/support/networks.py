@@ -1,4 +1,4 @@
-"""Networks whose logits are known."""
+"""Networks whose logits are known, and a predictor that needs none."""
 
 from pathlib import Path
 
@@ -27,3 +27,8 @@ def write_pixel_network(path: Path, threshold_hu: float, weight: float = 1.0, bi
     model_state = make_pixel_network(threshold_hu, weight, bias).state_dict()
     save_checkpoint(path, {"model_state": model_state, "model_args": PIXEL_MODEL})
     return path
+
+
+def is_dense(ct_slices: torch.Tensor) -> torch.Tensor:
+    """Predict the masks of all balls of the tiny scans: (batch, 7, row, col) HU -> (batch, 1, row, col) bool."""
+    return ct_slices[:, 3:4] > -700

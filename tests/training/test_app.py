@@ -1,11 +1,9 @@
-import json
 import math
 import os
 import re
 import subprocess
 import sys
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,7 @@ import torch.nn.functional as F
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from p2ch13.config import OPTIMIZERS, PRESETS, TrainingConfig
+from p2ch13.config import TrainingConfig
 from p2ch13.data.cache import describe_rebuilt
 from p2ch13.evaluation.metrics import Scores
 from p2ch13.network import compute
@@ -26,32 +24,16 @@ from p2ch13.training.app import SegmentationTrainingApp
 from p2ch13.training.graphs import is_compiled
 from p2ch13.training.losses import sum_pixels
 from p2ch13.training.messages import log_start
-from p2ch13.training.non_finite import CheckedBatch, NonFiniteLossMonitor
 from p2ch13.training.optimizers import warm_up_cosine
-from p2ch13.training.options import parse_config
-from p2ch13.training.run import as_dict
-from p2ch13.util.errors import run_command
-from tests.support.checks import assert_one_line, refused
-from tests.support.processes import spoil_step
+from tests.support.checks import assert_one_line
+from tests.support.commands import exit_status
 
 REPOSITORY = Path(__file__).parents[2]
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 
-@pytest.fixture
-def options(folders, tmp_path):
-    return [
-        "--data-dir", str(folders.data_dir), "--cache-dir", str(folders.cache_dir),
-        "--models-dir", str(tmp_path / "models"), "--runs-dir", str(tmp_path / "runs"),
-        "--val-stride", "2", "--samples-per-epoch", "64",
-    ]  # fmt: skip
-
-
 def run(*options):
-    """Through `main`, with the exit status that a shell would see."""
-    with pytest.raises(SystemExit) as end:
-        run_command(lambda: main(options))
-    return end.value.code
+    return exit_status(lambda: main(options))
 
 
 def run_script(command, options, cwd):
@@ -260,14 +242,6 @@ def test_early_stop(options, caplog, monkeypatch):
     assert "--early-stop" in caplog.text
 
 
-def test_presets():
-    assert parse_config([]) == TrainingConfig()
-    strong = parse_config(["--preset", "strong"])
-    assert {name: getattr(strong, name) for name in PRESETS["strong"]} == PRESETS["strong"]
-    changed = parse_config(["--preset", "strong", "--no-all-nodule-slices", "--negatives", "0.25"])
-    assert (changed.all_nodule_slices, changed.negatives, changed.ema) == (False, 0.25, True)
-
-
 def test_the_strong_preset_for_real(options, tmp_path, capsys):
     main([*options, "--preset", "strong", "--epochs", "2"])
     (path,) = (tmp_path / "models" / "p2ch13").glob("*.last.state")
@@ -289,12 +263,6 @@ def test_the_strong_preset_for_real(options, tmp_path, capsys):
     # The last of 8 steps of an epoch begins at 56 samples, and at 120 of 128.
     expected = [3e-3 * warm_up_cosine(samples / 128) for samples in (56, 120)]
     assert [event.value for event in events["trn"].Scalars("learning_rate")] == pytest.approx(expected)
-
-
-def test_warm_up_and_cosine():
-    rates = [0.01 * warm_up_cosine(samples_count / 128) for samples_count in (0, 2, 64, 128)]
-    # 1/64 of the run is 0.3125 of the warm-up; its middle 0.45/0.95 of the descent, where the cosine is at 0.5413.
-    assert rates == pytest.approx([1e-4, 1e-4 + 0.3125 * 9.9e-3, 1e-4 + 9.9e-3 * 0.5413, 1e-4], rel=1e-3)
 
 
 def test_averaged_weights_by_hand(options):
@@ -320,146 +288,6 @@ def test_a_model_that_finds_nothing_is_said_to(options, caplog, monkeypatch):
     assert "No best model" in caplog.text
     assert not list(app.run.files.folder.glob("*best*"))
     assert len(list(app.run.files.folder.glob("*.64.state"))) == 1
-
-
-def test_on_a_gpu_several_losses_are_looked_at_together():
-    """Named is the batch that had the bad one, not the one in which it was found."""
-    watch = NonFiniteLossMonitor(torch.device("cuda"), skips=False)
-    watch.patience = 3
-    faults = torch.tensor([False, False, False])  # a recorded step writes those of the next one over them
-    for step, is_bad, slice_ndxs in ((1, False, [7, 8]), (2, True, [4, 3])):
-        faults[:2] = is_bad
-        watch.add(f"step {step}", faults, ["1.2.1", "1.2.3"], torch.tensor(slice_ndxs))
-    faults.fill_(False)
-    with refused(option="--learning-rate") as error:
-        watch.add("step 3", faults, ["1.2.1", "1.2.3"], torch.tensor([5, 6]))
-    assert "step 2" in str(error.value) and "1.2.1 4, 1.2.3 3" in str(error.value)
-    watch.check()  # what was looked at is not looked at again
-
-
-@pytest.mark.parametrize(
-    ("faults", "parts"),
-    [
-        ((True, True, True), ("the loss of step 2", "1.2.1 7;")),
-        ((False, True, True), ("the loss of step 2", "in another process;")),
-        ((False, False, True), ("the gradient of step 2", "1.2.1 7;")),
-    ],
-)
-def test_what_was_not_finite(faults, parts):
-    watch = NonFiniteLossMonitor(torch.device("cpu"), skips=False)
-    with refused(option="--learning-rate") as error:
-        watch.add("step 2", torch.tensor(faults), ["1.2.1"], torch.tensor([7]))
-    assert all(part in str(error.value) for part in parts)
-
-
-def spoil_gradient(app, step, value=torch.inf):
-    """Not finite in one step, whose loss is."""
-    steps = []
-
-    def spoil(gradient):
-        steps.append(1)
-        return gradient * value if len(steps) == step else gradient
-
-    app.segmentation_model.unet.last.weight.register_hook(spoil)
-
-
-SPOILED = {spoil_step: "loss", spoil_gradient: "gradient"}
-
-
-def copy_of_all(app):
-    """Weights, statistics, what the optimizer keeps, averaged weights."""
-    models = (app.segmentation_model.state_dict(), app.learner.evaluated_model.state_dict())
-    return [value.clone() for values in (*models, *app.optimizer.state.values()) for value in values.values()]
-
-
-@pytest.mark.parametrize(
-    ("spoil", "optimizer", "bad_step"),
-    [
-        (spoil_step, "adam", 2),
-        *((spoil_gradient, optimizer, bad_step) for optimizer in OPTIMIZERS for bad_step in (1, 3, 6)),
-    ],
-)
-def test_what_is_not_finite_is_skipped(options, caplog, spoil, optimizer, bad_step):
-    """The first step, one of many, and the epoch's last: it changes nothing, and the scores are those of the others."""
-    length = ["--samples-per-epoch", "24", "--batch-size", "4", "--depth", "1"]
-    app = SegmentationTrainingApp([*options, *length, "--optimizer", optimizer, "--ema", "--skip-non-finite"])
-    spoil(app, bad_step)
-    states, batches = [copy_of_all(app)], []
-    add = app.non_finite.add
-    app.non_finite.add = lambda *batch: (states.append(copy_of_all(app)), batches.append(batch), add(*batch))
-    scores = app.do_training(1, app.init_train_ds())
-    unchanged = [
-        len(before) == len(after) and all(torch.equal(*pair) for pair in zip(before, after, strict=True))
-        for before, after in pairwise(states)
-    ]
-    assert unchanged == [step == bad_step for step in range(1, 7)]
-    assert (app.totals.skipped_count, app.totals.sample_count) == (1, 20)
-    assert 0 < scores.loss < 100
-    assert f"the {SPOILED[spoil]} of epoch 1, step {bad_step} " in caplog.text
-    assert CheckedBatch(*batches[bad_step - 1]).name_slices() in caplog.text
-    assert all(value.isfinite().all() for value in states[-1])
-    app.run.end_epoch(app.totals.skipped_count)
-    assert as_dict(app.run, app.learner)["left_out_count"] == 1
-
-
-def test_a_gradient_whose_square_is_not_finite_is_not_either(options):
-    """Adam keeps it, and would not move that weight any more."""
-    app = SegmentationTrainingApp(options)
-    spoil_gradient(app, 2, value=1e30)
-    with refused(option="--learning-rate"):
-        app.do_training(1, app.init_train_ds())
-
-
-@pytest.mark.parametrize(
-    ("spoil", "bad_step"), [(spoil_step, 7), (spoil_gradient, 3), (spoil_gradient, 4), (spoil_gradient, 8)]
-)
-def test_what_is_not_finite_ends_the_run(options, capsys, spoil, bad_step):
-    """In the step that had it, the last one of an epoch too; what was saved before it stays."""
-    app = SegmentationTrainingApp([*options, "--epochs", "2"])
-    spoil(app, bad_step)
-    with pytest.raises(SystemExit) as end:
-        run_command(app.main)
-    assert end.value.code == 2
-    epoch, step = divmod(bad_step - 1, 4)
-    assert_one_line(capsys, f"the {SPOILED[spoil]} of epoch {epoch + 1}, step {step + 1} ")
-    assert app.run.files.last.exists() == (epoch > 0)
-    if epoch > 0:
-        last = load_checkpoint(app.run.files.last)
-        assert last["epoch"] == epoch
-        assert all(value.isfinite().all() for value in last["model_state"].values())
-
-
-def test_the_average_begins_with_the_first_good_step(options):
-    app = SegmentationTrainingApp([*options, "--ema", "--skip-non-finite", "--samples-per-epoch", "32"])
-    spoil_gradient(app, 1)
-    app.do_training(1, app.init_train_ds())
-    weights = (model.unet.last.weight for model in (app.learner.evaluated_model, app.segmentation_model))
-    assert torch.equal(*weights)
-
-
-@pytest.mark.parametrize("spoiled", ["weights", "average", "optimizer"])
-def test_what_is_not_finite_is_not_saved(options, spoiled):
-    app = SegmentationTrainingApp([*options, "--ema", "--depth", "1"])
-    app.main()
-    files = {path: path.read_bytes() for path in app.run.files.folder.iterdir()}
-    spoiled_model = {"weights": app.segmentation_model, "average": app.learner.evaluated_model}.get(spoiled)
-    parameter = app.segmentation_model.unet.last.weight
-    tensor = app.optimizer.state[parameter]["exp_avg"] if spoiled_model is None else spoiled_model.unet.last.weight
-    with torch.no_grad():
-        tensor.view(-1)[0] = torch.nan
-    with refused(path=app.run.files.last):
-        app.run.save_midway(app.learner, app.totals)
-    with refused(path=app.run.files.last):
-        app.run.save(app.learner, Scores.from_counts(1.0, 0.5, 1, 1, 1), is_best=True)
-    assert {path: path.read_bytes() for path in app.run.files.folder.iterdir()} == files
-
-
-def test_nothing_but_bad_batches(options):
-    app = SegmentationTrainingApp([*options, "--skip-non-finite"])
-    with torch.no_grad():
-        app.segmentation_model.unet.last.weight.fill_(torch.nan)
-    with refused(option="--learning-rate"):
-        app.do_training(1, app.init_train_ds())
 
 
 @pytest.mark.slow
@@ -540,68 +368,6 @@ def test_code_is_compiled_for_the_chosen_number_of_threads(options, two_threads,
     assert app.learner.train_threads.wait_s > app.learner.val_threads.wait_s
 
 
-def test_options_from_a_file(tmp_path, capsys):
-    path = tmp_path / "config.json"
-    content = {"preset": "strong", "epochs": 7, "negatives": 1, "all_nodule_slices": False, "comment": "w4"}
-    path.write_text(json.dumps(content))
-    config = parse_config(["--config", str(path), "--epochs", "3", "--no-batch-dice"])
-    assert (config.epochs, config.negatives, config.all_nodule_slices, config.comment) == (3, 1, False, "w4")
-    assert (config.batch_dice, config.ema) == (False, True)
-    assert parse_config(["--config", str(path)]).threads == "auto"
-    assert parse_config(["--config", str(path), "--threads", "4"]).threads == 4
-    for content, option in {
-        '{"epoch": 3}': "--epoch",
-        '{"epochs": true}': "--epochs",
-        '{"epochs": [3]}': "--epochs",
-        '{"negatives": 1.5}': "--negatives",
-        '{"negatives": NaN}': "--negatives",
-        '{"data_dir": 3}': "--data-dir",
-        '{"comment": "../w4"}': "comment",
-        '{"threads": "many"}': "--threads",
-        '{"network": "os.system"}': "--network",
-        '{"warm_up_cosine": 1}': "--lr-schedule",
-        "[1]": None,
-        "{": None,
-        "[" * 100_000: None,
-    }.items():
-        path.write_text(content)
-        with refused(path=path, option=option):
-            parse_config(["--config", str(path)])
-    assert run("--config", str(path)) == 2
-    assert_one_line(capsys, "config.json: ")
-    with refused(option="--deterministic"):
-        parse_config(["--deterministic", "--compile", "yes"])
-    with refused(option="--resume"):
-        path.write_text("{}")
-        parse_config(["--resume", "--config", str(path)])
-
-
-def write_config(path, *options):
-    """A run's config.json, which names every option."""
-    path.write_text(json.dumps(parse_config(options).as_dict()))
-    return ["--config", str(path)]
-
-
-FOLDERS = ("--data-dir", "a", "--models-dir", "b")
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize("other", PRESETS)
-def test_a_preset_takes_the_place_of_a_files(tmp_path, preset, other):
-    """What the file's run had from its preset gives way, what it had of its own does not."""
-    of_run = [*FOLDERS, "--epochs", "7", "--learning-rate", "0.5"]
-    config = parse_config([*write_config(tmp_path / "config.json", "--preset", other, *of_run), "--preset", preset])
-    assert config == parse_config(["--preset", preset, *of_run])
-
-
-def test_options_of_ones_own_outlive_a_preset(tmp_path):
-    given = write_config(tmp_path / "config.json", "--preset", "strong", "--filters", "64", "--no-all-nodule-slices")
-    assert parse_config(given) == parse_config(["--preset", "strong", "--filters", "64", "--no-all-nodule-slices"])
-    assert parse_config([*given, "--preset", "strong"]) == parse_config(given)
-    book = parse_config([*given, "--preset", "book", "--negatives", "0.25"])
-    assert book == parse_config(["--preset", "book", "--filters", "64", "--negatives", "0.25"])
-
-
 def test_a_full_disk_leaves_the_last_checkpoint(options, tmp_path):
     """A limit on the size of files, which a checkpoint is larger than and TensorBoard's are not."""
     main([*options, "--samples-per-epoch", "8"])
@@ -619,21 +385,6 @@ def test_a_full_disk_leaves_the_last_checkpoint(options, tmp_path):
     assert "Traceback" not in done.stderr
     assert path.read_bytes() == before
     assert not list(path.parent.glob(".*"))
-
-
-def test_augmentation_options():
-    assert parse_config([]).augmentation == {}
-    assert parse_config(["--augment-flip", "--augment-noise"]).augmentation == {"flip": True, "noise": 25.0}
-    assert list(parse_config(["--augmented"]).augmentation) == ["flip", "offset", "scale", "rotate", "noise"]
-
-
-def test_the_books_options_keep_their_names_and_defaults():
-    config = parse_config([])
-    assert (config.batch_size, config.epochs, config.tb_prefix, config.comment) == (16, 1, "p2ch13", "none")
-    assert (config.preset, config.keep_checkpoints) == ("book", 3)
-    config = parse_config(["--batch-size=4", "--num-workers=1", "--epochs=3", "--tb-prefix=a", "--augment-scale", "w4"])
-    assert (config.batch_size, config.num_workers, config.epochs, config.tb_prefix) == (4, 1, 3, "a")
-    assert (config.augment_scale, config.comment) == (True, "w4")
 
 
 def test_bfloat16_scores_are_near_float32(options):
@@ -663,12 +414,6 @@ def test_mistakes_end_in_one_line(options, folders, tmp_path, capsys):
     assert_one_line(capsys, "1.2.1.raw")
     assert not (tmp_path / "models").exists()
     assert not (tmp_path / "runs").exists()
-
-
-@pytest.mark.parametrize("mistyped", ["--epoch-count=3", "--epochs=0", "--precision=fp8", "../comment"])
-def test_mistyped_options(capsys, mistyped):
-    assert run(mistyped) == 2
-    assert mistyped.partition("=")[0] in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_real_ct(luna_sample, options, tmp_path):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from p2ch13 import config
-from p2ch13.training.optimizers import STEP_RMS, Muon, build_optimizer, orthogonalize, step_unless
+from p2ch13.training.optimizers import STEP_RMS, Muon, build_optimizer, orthogonalize, step_unless, warm_up_cosine
 
 
 def take_steps(optimizer, *grads):
@@ -136,3 +136,9 @@ def test_goes_on_from_its_state():
     after = Muon([nn.Parameter(take_steps(before, *grads[:2]).clone())])
     after.load_state_dict(before.state_dict())
     assert torch.equal(take_steps(after, *grads[2:]), whole)
+
+
+def test_warm_up_and_cosine():
+    rates = [0.01 * warm_up_cosine(samples_count / 128) for samples_count in (0, 2, 64, 128)]
+    # 1/64 of the run is 0.3125 of the warm-up; its middle 0.45/0.95 of the descent, where the cosine is at 0.5413.
+    assert rates == pytest.approx([1e-4, 1e-4 + 0.3125 * 9.9e-3, 1e-4 + 9.9e-3 * 0.5413, 1e-4], rel=1e-3)
