@@ -231,7 +231,7 @@ class SplitOptions(Options):
     """
 
     val_stride: int = option(10, "every N-th patient is for validation", low=1)
-    test_stride: int = option(0, "every N-th patient is for the test, neither for training nor validation; 0: none", low=0)
+    test_stride: int = option(0, "every N-th patient is for testing alone; 0: none", low=0)
     fold: int | None = option(None, "LUNA16's subset K is for validation, instead of --val-stride", low=0, metavar="K")
     splits: Path | None = option(None, "splits.json of a run, instead of the other three", on_resume=True)
 
@@ -345,8 +345,8 @@ class RunOptions(Options):
 
 @dataclass(frozen=True)
 class TrainingConfig(
-    RunOptions, EpochOptions, SplitOptions, Folders, LabelOptions, SamplingOptions, AugmentationOptions, NetworkOptions, LossOptions,
-    OptimizerOptions, SelectionOptions, ComputeOptions,
+    RunOptions, EpochOptions, SplitOptions, Folders, LabelOptions, SamplingOptions, AugmentationOptions, NetworkOptions,
+    LossOptions, OptimizerOptions, SelectionOptions, ComputeOptions,
 ):  # fmt: skip
     """Options of a run, as its checkpoints and config.json hold them."""
 

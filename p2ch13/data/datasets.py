@@ -13,9 +13,9 @@ from torch.utils.data import Dataset
 from p2ch13.config import CONTEXT_SLICES_COUNT, Folders, LabelOptions, SamplingOptions
 from p2ch13.data.cache import CtCache
 from p2ch13.data.crop_store import BAR_DELAY_S, CROPS_IN_MEMORY_BYTES, Batch, CropStore
-from p2ch13.data.index import split_series
 from p2ch13.data.prepare import precache_command
 from p2ch13.data.sampling import EpochSampler, EpochSamples, choose_negative_slices, find_steps, share_steps
+from p2ch13.data.splits import split_series
 from p2ch13.labels.candidates import sort_candidates
 from p2ch13.util.errors import InputError
 from p2ch13.util.launch import Launch
@@ -36,9 +36,10 @@ class Luna2dSegmentationDataset(Dataset[Sample]):
     """Slices with their context slices and the mask of their nodules.
 
     Args:
-        val_stride: every `val_stride`-th series, from the first, is for validation; 0 takes all series.
-        is_val_set: True keeps those series, False the others; None, with 0, all.
+        val_stride: every `val_stride`-th patient, from the first, is for validation; 0 takes all.
+        is_val_set: True keeps their series, False the others; None, with 0, all.
         series_uid: only this series.
+        series_list: these series, in place of a side of the split.
         context_slices_count: context slices on either side; beyond the ends the last slice is repeated.
         full_ct: every slice instead of the nodule slices.
         folders: the data folder and the cache.
@@ -60,6 +61,7 @@ class Luna2dSegmentationDataset(Dataset[Sample]):
         context_slices_count: int = CONTEXT_SLICES_COUNT,
         full_ct: bool = False,
         *,
+        series_list: Sequence[str] | None = None,
         folders: Folders | None = None,
         labels: LabelOptions | None = None,
         slice_spacing_mm: float = 0.0,
@@ -74,8 +76,9 @@ class Luna2dSegmentationDataset(Dataset[Sample]):
         self.ct_cache = ct_cache or CtCache.open(folders or Folders(), self.labels)
         self.index = self.ct_cache.index
         # Split first: labels that skip scans must not change which scans are for validation.
-        chosen = split_series(self.index.all_series, val_stride, is_val_set, series_uid)
-        self.series_list = self.index.keep_labeled(chosen)
+        if series_list is None:
+            series_list = split_series(self.index.all_series, self.index.patients, val_stride, is_val_set, series_uid)
+        self.series_list = self.index.keep_labeled(series_list)
         self.pos_list = sort_candidates([n for uid in self.series_list for n in self.index.nodules[uid]])
         self.nodule_slice_count = 0
         self.sample_list = self._find_samples()
@@ -148,6 +151,7 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
         series_uid: str | None = None,
         context_slices_count: int = CONTEXT_SLICES_COUNT,
         *,
+        series_list: Sequence[str] | None = None,
         samples_per_epoch: int = 300_000,
         seed: int = 0,
         device: torch.device | str = "cpu",
@@ -158,9 +162,17 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
         crops_in_memory_bytes: int = CROPS_IN_MEMORY_BYTES,
     ) -> None:
         sampling = sampling or SamplingOptions()
-        split = (val_stride, is_val_set, series_uid, context_slices_count)
-        spacing_mm = sampling.slice_spacing_mm
-        super().__init__(*split, folders=folders, labels=labels, slice_spacing_mm=spacing_mm, ct_cache=ct_cache)
+        super().__init__(
+            val_stride,
+            is_val_set,
+            series_uid,
+            context_slices_count,
+            series_list=series_list,
+            folders=folders,
+            labels=labels,
+            slice_spacing_mm=sampling.slice_spacing_mm,
+            ct_cache=ct_cache,
+        )
         if not self.pos_list:
             raise InputError("no training series has a nodule; choose another split", option="--val-stride")
         self.samples_per_epoch = samples_per_epoch

@@ -10,6 +10,7 @@ from typing import Any
 
 from p2ch13.config import LabelOptions
 from p2ch13.data.ct import Ct
+from p2ch13.data.patients import find_patients
 from p2ch13.labels.candidates import (
     CandidateInfoTuple,
     find_excluded_file,
@@ -33,7 +34,7 @@ class ScanIndex:
         nodules: annotations that replace those of the folder's CSV files.
     Attributes: `all_series`, sorted UIDs of the scans on disk, which are split into training and validation;
         `series_list`, those that the labels keep; `scans`, series UID -> path; `nodules`, series UID -> its nodules,
-        largest first; `labels`.
+        largest first; `patients`, series UID -> patient; `labels`.
     Raises: InputError for a folder or file that cannot be used.
     """
 
@@ -46,6 +47,7 @@ class ScanIndex:
         self.data_dir = data_dir
         scans = find_scans(data_dir)
         self.all_series = list(scans)
+        self.patients = find_patients(data_dir, scans)
         self.labels = Labels(labels or LabelOptions(), self.all_series)
         self.series_list = self.labels.series_list
         self.scans = {series_uid: scans[series_uid] for series_uid in self.series_list}
@@ -94,29 +96,3 @@ class ScanIndex:
             )
         return kept
 
-
-def split_series(
-    series_list: Sequence[str], val_stride: int, is_val_set: bool | None, series_uid: str | None = None
-) -> list[str]:
-    """Select one side of the split: every `val_stride`-th series, from the first, is validation; 0 takes all.
-
-    Raises: InputError if no series is left, ValueError for contradictory arguments.
-    """
-    if is_val_set and val_stride <= 0:
-        raise ValueError("a validation set needs a val_stride of at least 1")
-    chosen = list(series_list)
-    if series_uid is not None:
-        chosen = [uid for uid in chosen if uid == series_uid]
-        if not chosen:
-            raise no_such_series(series_uid)
-    if is_val_set:
-        chosen = chosen[::val_stride]
-    elif val_stride > 0:
-        del chosen[::val_stride]
-    if not chosen:
-        raise InputError(
-            f"a stride of {val_stride} leaves none of the {len(series_list)} scans for training; choose another, or "
-            "add scans",
-            option="--val-stride",
-        )
-    return chosen

@@ -4,27 +4,9 @@ import pytest
 
 from p2ch13.config import LabelOptions
 from p2ch13.data.cache import CtCache
-from p2ch13.data.index import ScanIndex, split_series
+from p2ch13.data.index import ScanIndex
 from tests.support.checks import refused
 from tests.support.lidc_files import block, write_readings
-
-
-def test_the_split_is_by_series():
-    series = [f"1.{ndx}" for ndx in range(23)]
-    val = split_series(series, 10, True)
-    assert val == ["1.0", "1.10", "1.20"]
-    assert split_series(series, 10, False) == [uid for uid in series if uid not in val]
-    assert split_series(series, 0, None) == series
-    assert split_series(series, 0, None, "1.7") == ["1.7"]
-
-
-def test_an_empty_split_is_refused():
-    with refused(option="--val-stride"):
-        split_series(["1.0", "1.1"], 1, False)
-    with refused():
-        split_series(["1.0"], 0, None, "1.9")
-    with pytest.raises(ValueError, match="val_stride"):
-        split_series(["1.0"], 0, True)
 
 
 def test_the_index_of_a_folder(luna_dir):
