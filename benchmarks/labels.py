@@ -1,14 +1,12 @@
-"""Measure how well labels mark nodules, on synthetic scans whose nodules are known voxel by voxel."""
+"""Measure how well labels mark nodules, on synthetic scans that come with exact masks."""
 
 from __future__ import annotations
 
 import argparse
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,16 +14,14 @@ from numpy.typing import NDArray
 from benchmarks.synthetic import SMOKE_NOTE
 from p2ch13.config import LabelOptions
 from p2ch13.data.ct import Ct
+from p2ch13.evaluation.external import find_mask, read_mask
 from p2ch13.labels.candidates import CandidateInfoTuple
 from p2ch13.labels.rules import Labels
-from p2ch13.phantom import nodules as phantom_nodules
-from p2ch13.phantom import scan
-from p2ch13.phantom.dataset import write_scan
-from p2ch13.util.coordinates import XyzTuple
+from p2ch13.phantom.dataset import MASK_FOLDER, write_scan
+from p2ch13.util.coordinates import XyzTuple, irc2xyz
 from p2ch13.util.options import non_negative_int, positive_int
 
 KINDS = ("box", "refined")
-LEAST_CHANGE_HU = 150  # of a voxel by a nodule that it belongs to: more than half of the faintest ground glass
 
 
 def main(sys_argv: Sequence[str] | None = None) -> None:
@@ -35,7 +31,7 @@ def main(sys_argv: Sequence[str] | None = None) -> None:
     dice: dict[str, list[float]] = {kind: [] for kind in KINDS}
     shares: dict[str, list[float]] = {kind: [] for kind in KINDS}
     for index in range(scan_count):
-        with tempfile.TemporaryDirectory() as folder, recording_nodules() as painted:
+        with tempfile.TemporaryDirectory() as folder:
             _, record = write_scan(Path(folder), args.seed, pixels, slice_count, index)
             rows: list[Any] = record.nodules  # series UID, center, diameter and more
             (path,) = Path(folder).glob("subset*/*.mhd")
@@ -45,7 +41,8 @@ def main(sys_argv: Sequence[str] | None = None) -> None:
             ]
             for kind in KINDS:
                 ct = Ct(path, nodules, Labels(LabelOptions(kind), [path.stem]).rule_of(path.stem))
-                for nodule, truth in zip(nodules, painted, strict=True):
+                mask = read_mask(find_mask(Path(folder) / MASK_FOLDER, path.stem), ct)
+                for nodule, truth in zip(nodules, split_by_nodule(mask, ct, nodules), strict=True):
                     label = ct.build_annotation_mask([nodule])
                     dice[kind].append(2 * (truth & label).sum() / (truth.sum() + label.sum()))
                     shares[kind].append(label.sum() / truth.sum())
@@ -60,19 +57,20 @@ def main(sys_argv: Sequence[str] | None = None) -> None:
         )
 
 
-@contextmanager
-def recording_nodules() -> Iterator[list[NDArray[np.bool_]]]:
-    """Yield a list that gets, for each nodule, the voxels that its painting changes: (slice, row, col), bool."""
-    painted: list[NDArray[np.bool_]] = []
-    paint = phantom_nodules.paint_nodule
-
-    def paint_and_record(hu: NDArray[np.float32], *args: object) -> None:
-        before = hu.copy()
-        paint(hu, *args)  # type: ignore[arg-type]
-        painted.append(hu - before > LEAST_CHANGE_HU)
-
-    with mock.patch.object(scan, "paint_nodule", paint_and_record):
-        yield painted
+def split_by_nodule(
+    mask: NDArray[np.bool_], ct: Ct, nodules: Sequence[CandidateInfoTuple]
+) -> Iterator[NDArray[np.bool_]]:
+    """Yield each nodule's part of a scan's mask, (index, row, col): the voxels that are nearest to its surface."""
+    voxels = np.nonzero(mask)
+    voxel_xyz = [irc2xyz(voxel_irc, ct.origin_xyz, ct.vx_size_xyz, ct.direction) for voxel_irc in np.transpose(voxels)]
+    surface_mm = [
+        np.linalg.norm(np.subtract(voxel_xyz, nodule.center_xyz), axis=1) - nodule.diameter_mm / 2 for nodule in nodules
+    ]  # per nodule (voxel,), negative inside
+    nearest = np.argmin(surface_mm, axis=0)
+    for ndx in range(len(nodules)):
+        part = np.zeros_like(mask)
+        part[voxels] = nearest == ndx
+        yield part
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -4,7 +4,7 @@
     write_phantoms(Path("demo"), scan_count=20, seed=0, num_workers=2)
 
 `scan` draws a patient (`anatomy`, `tissue`), grows `vessels`, adds `nodules` and simulates the scanner (`scanner`);
-`dataset` writes the files.
+`dataset` writes the files, with an exact mask for each scan: `masks/<series UID>.nii.gz`.
 
 The generator is frozen: a seed makes the scans that it has always made (`tests/phantom/test_phantom.py`), so that
 scores stay comparable. Another anatomy gets a number of its own, as an option `--anatomy 2`, and leaves this one alone.

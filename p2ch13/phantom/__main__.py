@@ -27,7 +27,7 @@ def main(sys_argv: Sequence[str] | None = None) -> None:
     parser = ArgumentParser(prog="python -m p2ch13.phantom", description=__doc__)
     add_options(parser, PhantomOptions)
     options = merge(PhantomOptions, vars(parser.parse_args(sys_argv)))
-    from p2ch13.phantom.dataset import write_phantoms  # imports NumPy and SimpleITK
+    from p2ch13.phantom.dataset import write_phantoms  # imports NumPy
 
     done = write_phantoms(options.out_dir, options.scans, options.seed, options.num_workers)
     print(f"{done.scans} scans with {done.nodules} nodules, {done.megabytes:.0f} MB, in {done.seconds:.0f} s")

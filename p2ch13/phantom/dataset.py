@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import struct
 import time
 import uuid
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from p2ch13.util.files import atomic_write, write_csv
 from p2ch13.util.processes import map_in_processes
 
 SCANS_PER_SUBSET = 10
+MASK_FOLDER = "masks"
 CSV_NAMES = ("annotations.csv", "annotations_with_malignancy.csv", "candidates.csv")
 ANNOTATION_COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ", "diameter_mm")
 MALIGNANCY_COLUMNS = (
@@ -31,7 +34,7 @@ Row = tuple[object, ...]
 
 @dataclass(frozen=True)
 class ScanRecord:
-    """The CSV rows and the size of one scan."""
+    """The CSV rows of one scan, and the size of its voxels and mask."""
 
     nodules: list[Row]  # in MALIGNANCY_COLUMNS
     candidates: list[Row]  # in CANDIDATE_COLUMNS
@@ -63,8 +66,10 @@ def write_phantoms(
 ) -> Summary:
     """Write a data set of synthetic chest CT scans; a file depends neither on `num_workers` nor on later scans.
 
+    Each scan `subset*/<series UID>.mhd` has a mask of its nodules, `masks/<series UID>.nii.gz`.
+
     Args:
-        out_dir: created if missing; must not contain scans or CSV files.
+        out_dir: created if missing; must not contain scans, masks or CSV files.
         scan_count: at least 1; ten scans to a subset.
         num_workers: processes, at least 1.
         pixels, slice_count: a fixed size for all scans; None draws sizes as in LUNA16.
@@ -85,10 +90,10 @@ def write_phantoms(
 
 
 def check_unused(out_dir: Path) -> None:
-    """Raises: InputError if the folder contains scans or CSV files, which must not be mixed with new ones."""
+    """Raises: InputError if the folder contains scans, masks or CSV files, which must not be mixed with new ones."""
     if out_dir.exists() and not out_dir.is_dir():
         raise InputError("not a folder; choose another", path=out_dir)
-    for pattern in ("*.csv", "*.mhd", "subset*/*.mhd", "subset*/*.raw"):
+    for pattern in ("*.csv", "*.mhd", "subset*/*.mhd", "subset*/*.raw", MASK_FOLDER):
         found = next(out_dir.glob(pattern), None)
         if found is not None:
             raise InputError(f"already contains {found.name}; choose another folder, or delete this one", path=out_dir)
@@ -97,16 +102,20 @@ def check_unused(out_dir: Path) -> None:
 def write_scan(
     out_dir: Path, seed: int, pixels: int | None, slice_count: int | None, index: int
 ) -> tuple[int, ScanRecord]:
-    """Make and write one scan, its header last, so that no header exists without its voxels."""
+    """Make and write one scan, its header last, so that no header exists without its voxels and mask."""
     uid = series_uid(seed, index)
     phantom = make_phantom(seed, index, pixels, slice_count)
     folder = out_dir / f"subset{index // SCANS_PER_SUBSET}"
     with atomic_write(folder / f"{uid}.raw") as file:
         for image in phantom.hu:
             file.write(image.astype("<i2").tobytes())
+    mask_bytes = gzip.compress(nifti_header(phantom) + phantom.mask.astype(np.uint8).tobytes(), mtime=0)
+    with atomic_write(out_dir / MASK_FOLDER / f"{uid}.nii.gz") as file:
+        file.write(mask_bytes)
     with atomic_write(folder / f"{uid}.mhd") as file:
         file.write(header_text(phantom, f"{uid}.raw").encode())
-    return index, ScanRecord(nodule_rows(uid, phantom), candidate_rows(uid, phantom), phantom.hu.nbytes)
+    byte_count = phantom.hu.nbytes + len(mask_bytes)
+    return index, ScanRecord(nodule_rows(uid, phantom), candidate_rows(uid, phantom), byte_count)
 
 
 def header_text(phantom: Phantom, data_name: str) -> str:
@@ -129,6 +138,30 @@ def header_text(phantom: Phantom, data_name: str) -> str:
         "ElementDataFile": data_name,
     }
     return "".join(f"{name} = {value}\n" for name, value in fields.items())
+
+
+def nifti_header(phantom: Phantom) -> bytes:
+    """Format the NIfTI-1 header of a mask, uint8 0 and 1, in the scan's order and geometry.
+
+    SimpleITK would write the file as well, but leaves an incomplete one without an error if the disk is full.
+    Source: nifti1.h, whose x and y run to the right and to the front.
+    """
+    slices, rows, cols = phantom.mask.shape
+    x_mm, y_mm, z_mm = phantom.spacing_xyz
+    x, y, z = phantom.origin_xyz
+    turn = phantom.direction_xy
+    return struct.pack(
+        "<i 36x 8h 14x 2h 2x 8f 3f 3x b 128x 2h 24x 12f 16x 4s 4x",
+        348,  # bytes of the header itself
+        *(3, cols, rows, slices, 1, 1, 1, 1),  # dim
+        *(2, 8),  # datatype, uint8, and its bits
+        *(1, x_mm, y_mm, z_mm, 1, 1, 1, 1),  # pixdim
+        *(352, 1, 0),  # first byte of the voxels, slope and intercept of their values
+        2,  # mm
+        *(0, 1),  # no quaternion, but the rows of a matrix, in the scanner's coordinates
+        *(-turn * x_mm, 0, 0, -x, 0, -turn * y_mm, 0, -y, 0, 0, z_mm, z),
+        b"n+1\0",
+    )
 
 
 def nodule_rows(uid: str, phantom: Phantom) -> list[Row]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from p2ch13.phantom.anatomy import Chest
 from p2ch13.phantom.fields import Floats, WaveField, coverage, draw_waves
-from p2ch13.phantom.painting import Grid, splat
+from p2ch13.phantom.painting import Box, Grid, splat
 from p2ch13.phantom.vessels import Branches
 
 MIN_DIAMETER_MM, MAX_DIAMETER_MM = 3.2, 32.0
@@ -18,6 +19,7 @@ PLACES = 8000  # points tried for a nodule
 SPIKE_STEP_MM = 0.3
 CAVITY_HU = -900
 CENTER_HU = -650  # minimum in the scan at an annotated center
+LEAST_SHARE = 0.5  # of a voxel that a nodule fills, to be marked in the mask
 TEXTURES = ("solid", "part-solid", "ground-glass")
 
 
@@ -72,14 +74,17 @@ def draw_nodule(rng: np.random.Generator, center_xyz: Floats, diameter_mm: float
     )
 
 
-def paint_nodule(hu: Floats, grid: Grid, nodule: Nodule, rng: np.random.Generator) -> None:
-    """Add a nodule to a volume of HU (slice, row, col); denser voxels, of vessels and ribs, stay."""
+def paint_nodule(hu: Floats, grid: Grid, nodule: Nodule, rng: np.random.Generator) -> tuple[Box, Floats]:
+    """Add a nodule to a volume of HU (slice, row, col); denser voxels, of vessels and ribs, stay.
+
+    Returns: the voxels around the nodule, and the share 0..1 of each that lies inside its outline or a spicule.
+    """
     radius = nodule.diameter_mm / 2
     reach = 1.6 * radius + float(nodule.spikes[:, 3].max(initial=0)) + 2 * nodule.edge_mm
     box = grid.box(nodule.center_xyz - reach, nodule.center_xyz + reach)
     part = hu[box]
     if part.size == 0:
-        return
+        return box, np.zeros(part.shape, np.float32)
     planes, count = grid.planes(box[0])
     z, y, x = np.meshgrid(planes, grid.y[box[1]], grid.x[box[2]], indexing="ij")
     offsets = np.stack([x, y, z], axis=-1) - nodule.center_xyz  # (plane, row, col, xyz)
@@ -95,6 +100,28 @@ def paint_nodule(hu: Floats, grid: Grid, nodule: Nodule, rng: np.random.Generato
     if len(nodule.spikes) and min(part.shape) > 1:
         filled = np.maximum(filled, np.minimum(_spikes(grid.part(box), nodule, rng), 1))
     np.maximum(part, part + filled * (tissue - part), out=part)
+    return box, filled
+
+
+def mark_nodule(filled: Floats, grid: Grid, chest: Chest, nodule: Nodule) -> npt.NDArray[np.bool_]:
+    """Mark the voxels of a painted nodule: those in the lung that it fills to at least a half.
+
+    It counts whole, whatever its texture: ground glass, a cavity, the broad parts of spicules, and vessels that run
+    through it. Chest wall and mediastinum, which hide the part of a nodule that reaches into them, do not count. If no
+    voxel is half full, as may happen in thick slices, the fullest one is marked, of several the nearest to the center.
+
+    Args:
+        filled: share 0..1 of each voxel that the nodule fills (slice, row, col), before the scanner's blur and noise.
+        grid: the same voxels.
+    Returns: bool (slice, row, col), with at least one voxel marked.
+    """
+    z, y, x = (axis.ravel() for axis in np.meshgrid(grid.z, grid.y, grid.x, indexing="ij"))
+    share = np.where(chest.lung_depth(x, y, z) > 0, filled.ravel(), 0)
+    mask = share >= LEAST_SHARE
+    if not mask.any():
+        away = np.linalg.norm(np.stack([x, y, z], axis=-1) - nodule.center_xyz, axis=-1)
+        mask[np.lexsort((away, -share))[0]] = True
+    return mask.reshape(filled.shape)
 
 
 def _values(field: WaveField, points: Floats) -> Floats:

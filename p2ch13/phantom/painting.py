@@ -10,6 +10,8 @@ from p2ch13.phantom.fields import Floats, capsule_distance, coverage
 
 MAX_SUBSLICE_MM = 1.25  # shapes in thicker slices are averaged over several planes
 
+Box = tuple[slice, slice, slice]  # of voxels: slice, row, col
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -48,14 +50,14 @@ class Grid:
         """Draw random points (count, 3) in mm in the scan."""
         return rng.uniform(self.origin_xyz, self.last_xyz, (count, 3)).astype(np.float32)
 
-    def box(self, low_xyz: Floats, high_xyz: Floats) -> tuple[slice, slice, slice]:
+    def box(self, low_xyz: Floats, high_xyz: Floats) -> Box:
         """Find the voxels (slice, row, col) between two corners in mm, clipped to the scan; may be empty."""
         first = np.floor((low_xyz - self.origin_xyz) / self.spacing_xyz).astype(int)
         last = np.ceil((high_xyz - self.origin_xyz) / self.spacing_xyz).astype(int) + 1
         x, y, z = (slice(max(a, 0), max(b, 0)) for a, b in zip(first, last, strict=True))
         return z, y, x
 
-    def part(self, box: tuple[slice, slice, slice]) -> Grid:
+    def part(self, box: Box) -> Grid:
         """Return the grid of some voxels (slice, row, col); at least two along each axis."""
         return Grid(self.x[box[2]], self.y[box[1]], self.z[box[0]])
 

@@ -5,12 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from p2ch13.phantom.anatomy import Chest, draw_chest
 from p2ch13.phantom.candidates import draw_hard_negatives, draw_positives
 from p2ch13.phantom.distractors import paint_lymph_nodes, paint_scars, paint_specks
 from p2ch13.phantom.fields import Floats
-from p2ch13.phantom.nodules import Nodule, center_on_tissue, choose_sites, draw_diameter, draw_nodule, paint_nodule
+from p2ch13.phantom.nodules import (
+    Nodule,
+    center_on_tissue,
+    choose_sites,
+    draw_diameter,
+    draw_nodule,
+    mark_nodule,
+    paint_nodule,
+)
 from p2ch13.phantom.painting import Grid
 from p2ch13.phantom.scanner import Protocol, Scanner, draw_protocol
 from p2ch13.phantom.tissue import AIR_HU, Look, SlicePainter, draw_look, mix
@@ -27,6 +36,7 @@ class Phantom:
     """A finished scan, in patient coordinates (mm)."""
 
     hu: np.ndarray  # int16 (slice, row, col)
+    mask: npt.NDArray[np.bool_]  # (slice, row, col), all nodules, see `mark_nodule`
     origin_xyz: Floats  # (3,) center of the first voxel
     spacing_xyz: Floats  # (3,)
     direction_xy: int  # 1, or -1 if x and y are reversed
@@ -63,14 +73,17 @@ def make_phantom(seed: int, index: int, pixels: int | None = None, slice_count: 
 
     hu, depth = _paint_chest(chest, look, grid, arteries, vessels, vessel_rng)
     paint_lymph_nodes(hu, grid, chest, vessel_rng)
+    mask = np.zeros(grid.shape, bool)
     for nodule in nodules:
-        paint_nodule(hu, grid, nodule, nodule_rng)
+        box, filled = paint_nodule(hu, grid, nodule, nodule_rng)
+        mask[box] |= mark_nodule(filled, grid.part(box), chest, nodule)
     stored = _take_picture(protocol, hu, depth, noise_rng)
     nodules = [center_on_tissue(stored, grid, nodule) for nodule in nodules]
     negatives = draw_hard_negatives(nodule_rng, chest, grid, vessels, nodules)
     turn = -1 if protocol.flipped else 1
     return Phantom(
         hu=stored[:, ::turn, ::turn],
+        mask=mask[:, ::turn, ::turn],
         origin_xyz=np.array([grid.x[::turn][0], grid.y[::turn][0], grid.z[0]], np.float64) + shift_xyz,
         spacing_xyz=np.array([protocol.pixel_mm, protocol.pixel_mm, protocol.slice_mm]),
         direction_xy=turn,
