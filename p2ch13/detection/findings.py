@@ -30,7 +30,7 @@ class Finding:
             has a probability alone.
         probability: 0..1, from `logit`; or another program's, on any scale.
         diameter_mm: of the sphere of equal volume.
-        first_slice, last_slice: indexes in the scan as stored, from 0.
+        first_slice, last_slice: indexes in the scan as stored, from 0; -1 and NaN sizes are unknown, of a list alone.
     """
 
     series_uid: str
@@ -38,10 +38,10 @@ class Finding:
     center_xyz: XyzTuple
     logit: float
     probability: float
-    diameter_mm: float
-    volume_mm3: float
-    first_slice: int
-    last_slice: int
+    diameter_mm: float = math.nan
+    volume_mm3: float = math.nan
+    first_slice: int = -1
+    last_slice: int = -1
 
     @property
     def score(self) -> float:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from p2ch13.config import PredictOptions
 from p2ch13.data.ct import Ct
@@ -23,8 +22,9 @@ from p2ch13.detection.outputs import (
     write_nodules,
 )
 from p2ch13.detection.pictures import draw_nodules, write_png
-from p2ch13.detection.segment import Segmenter, detect, load_segmenter
+from p2ch13.detection.segment import detect, load_segmenter
 from p2ch13.network.compute import choose_threads
+from p2ch13.network.model import SegmentationNetwork
 from p2ch13.util.coordinates import to_axial
 from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
 from p2ch13.util.files import make_writable_folder, written_together
@@ -70,18 +70,15 @@ def predict(options: PredictOptions) -> int:
     make_writable_folder(options.output, "--output")
     threads = choose_threads(options.threads)
     findings: list[Finding] = []
-    done_count = 0
     for scan in scans:
         try:
-            findings = predict_and_list(scan, model, options, threads, findings)
+            findings += predict_scan(scan, model, options, threads, findings)
         except InputError as error:
             report_skipped(error, total)
             errors.append(error)
-            continue
-        done_count += 1
-    if done_count == 0:
+    if len(errors) == total:
         raise errors[0] if total == 1 else InputError(f"all {total} scans were skipped, see above")
-    report_end(options.output, findings, done_count, len(errors))
+    report_end(options.output, findings, total - len(errors), len(errors))
     return EXIT_SKIPPED if errors else EXIT_DONE
 
 
@@ -151,51 +148,33 @@ def split_duplicates(inputs: list[ScanInput]) -> tuple[list[ScanInput], list[Inp
     return list(first.values()), errors
 
 
-def predict_and_list(
-    scan: ScanInput, model: Segmenter, options: PredictOptions, threads: ThreadTuner, findings: Sequence[Finding]
+def predict_scan(
+    scan: ScanInput, model: SegmentationNetwork, options: PredictOptions, threads: ThreadTuner, earlier: list[Finding]
 ) -> list[Finding]:
     """Search one scan; its files and the list of nodules appear together, or not at all if anything fails.
 
-    Args: findings: those of the earlier scans. Returns: those and this scan's.
+    Args: earlier: the findings of the earlier scans. Returns: this scan's.
     Raises: InputError, naming the scan, if it cannot be used.
     """
     start = time.monotonic()
+    mask_name = f"{scan.name}_mask.{options.format}"
     with written_together(options.output, scan.name) as folder:
-        found = predict_scan(scan, model, replace(options, output=folder), threads)
-        listed = [*findings, *found]
-        write_nodules(folder / NODULES_FILE, listed)
-    mask_path = output_path(options, scan, f"mask.{options.format}")
-    log.info(f"{scan.path}: {describe(found)}; {time.monotonic() - start:.0f} s. {mask_path}")
-    return listed
-
-
-def predict_scan(scan: ScanInput, model: Segmenter, options: PredictOptions, threads: ThreadTuner) -> list[Finding]:
-    """Search one scan and write its files. Raises: InputError, naming the scan, if it cannot be used."""
-    ct = Ct(scan.path, series_uid=scan.series_uid)
-    if options.dicom_seg:
-        check_is_dicom(ct)
-    logits, labels, findings = detect(ct, model, **options.detection, show_progress=True, threads=threads)
-    if options.probability:
-        write_image(output_path(options, scan, f"probability.{options.format}"), as_probabilities(logits), ct)
-    write_image(output_path(options, scan, f"mask.{options.format}"), (labels > 0).astype(np.uint8), ct)
-    if options.dicom_seg:
-        write_dicom_segmentation(output_path(options, scan, "seg.dcm"), labels > 0, ct)
-    draw_scan(output_path(options, scan, "overlay.png"), ct, labels, findings)
+        ct = Ct(scan.path, series_uid=scan.series_uid)
+        if options.dicom_seg:
+            check_is_dicom(ct)
+        logits, labels, findings = detect(ct, model, **options.detection, show_progress=True, threads=threads)
+        if options.probability:
+            path = folder / f"{scan.name}_probability.{options.format}"
+            write_image(path, torch.from_numpy(logits).float().sigmoid().numpy(), ct)
+        write_image(folder / mask_name, (labels > 0).astype(np.uint8), ct)
+        if options.dicom_seg:
+            write_dicom_segmentation(folder / f"{scan.name}_seg.dcm", labels > 0, ct)
+        numbers = [finding.number for finding in findings[:OVERLAY_COUNT]]
+        overlays = draw_nodules(to_axial(ct.hu, ct.direction), to_axial(labels, ct.direction), numbers)
+        write_png(folder / f"{scan.name}_overlay.png", overlays)
+        write_nodules(folder / NODULES_FILE, [*earlier, *findings])
+    log.info(f"{scan.path}: {describe(findings)}; {time.monotonic() - start:.0f} s. {options.output / mask_name}")
     return findings
-
-
-def as_probabilities(logits: NDArray[np.float16]) -> NDArray[np.float32]:
-    """(index, row, col), each 0..1."""
-    return torch.from_numpy(logits).float().sigmoid().numpy()
-
-
-def output_path(options: PredictOptions, scan: ScanInput, ending: str) -> Path:
-    return options.output / f"{scan.name}_{ending}"
-
-
-def draw_scan(path: Path, ct: Ct, labels: NDArray[np.int32], findings: Sequence[Finding]) -> None:
-    numbers = [finding.number for finding in findings[:OVERLAY_COUNT]]
-    write_png(path, draw_nodules(to_axial(ct.hu, ct.direction), to_axial(labels, ct.direction), numbers))
 
 
 def describe(findings: Sequence[Finding]) -> str:

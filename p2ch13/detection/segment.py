@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
@@ -19,7 +19,7 @@ from p2ch13.detection.findings import Finding, find_nodules
 from p2ch13.network.checkpoint import load_model
 from p2ch13.network.compute import autocast, get_device, get_dtype, get_slice_batch_size
 from p2ch13.network.model import SegmentationNetwork
-from p2ch13.util.boxes import Box
+from p2ch13.util.boxes import Box, make_box
 from p2ch13.util.coordinates import axial_vx_size, to_axial
 from p2ch13.util.errors import InputError
 from p2ch13.util.launch import Launch
@@ -33,29 +33,6 @@ log = logging.getLogger(__name__)
 
 LOWEST_THRESHOLD = 0.01  # probability; lower values stay as the network gives them, unless a threshold is lower
 FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3))  # of (batch, channel, row, col)
-
-
-class Segmenter(Protocol):
-    """A network that gives slices their logits: a `SegmentationNetwork`, or any object with these attributes.
-
-    Attributes:
-        slice_spacing_mm: spacing of its input slices; 0: adjacent slices.
-        size_multiple: the block size in which it combines rows and cols.
-        receptive_field: width in pixels of the square of input that an output pixel depends on.
-        device: the device of its weights.
-    """
-
-    slice_spacing_mm: float
-    size_multiple: int
-    receptive_field: int
-
-    @property
-    def device(self) -> torch.device: ...
-
-    def eval(self) -> object: ...
-
-    def logits(self, input_batch: torch.Tensor) -> torch.Tensor:
-        """(batch, 7, row, col) in HU -> (batch, 1, row, col), float32."""
 
 
 class Detection(NamedTuple):
@@ -80,10 +57,11 @@ def load_segmenter(checkpoint: Path, network: str | None = None) -> Segmentation
     Raises: InputError if the file cannot be read, or its model does not map context slices to one logit per pixel.
     """
     model = load_model(checkpoint, network)
-    channel_count, class_count = model.in_channels, model.n_classes
     slice_count = 2 * CONTEXT_SLICES_COUNT + 1
-    if channel_count != slice_count or class_count != 1:
-        message = f"the model has {channel_count} slices and {class_count} classes; {slice_count} and 1 are needed"
+    if (model.in_channels, model.n_classes) != (slice_count, 1):
+        message = (
+            f"the model has {model.in_channels} slices and {model.n_classes} classes; {slice_count} and 1 are needed"
+        )
         raise InputError(message, path=checkpoint)
     if not model.has_padding:
         raise InputError("a model without padding marks less than a slice; train one with padding", path=checkpoint)
@@ -92,7 +70,7 @@ def load_segmenter(checkpoint: Path, network: str | None = None) -> Segmentation
 
 def detect(
     ct: Ct,
-    model: Segmenter,
+    model: SegmentationNetwork,
     threshold: float = NODULE_THRESHOLD,
     min_diameter_mm: float = MIN_DIAMETER_MM,
     **search: Any,
@@ -105,7 +83,7 @@ def detect(
 
 def segment(
     ct: Ct,
-    model: Segmenter,
+    model: SegmentationNetwork,
     *,
     lung_mask: bool = True,
     tta: bool = False,
@@ -141,7 +119,7 @@ def segment(
     if lung_mask and lungs is None:
         log.warning(f"{ct.header.path}: no lungs found; searching the whole scan. Is it a chest CT in HU?")
     margin = model.receptive_field // 2
-    box = whole_box(hu.shape) if lungs is None else find_lung_box(lungs, margin, model.size_multiple)
+    box = make_box((0, 0, 0), hu.shape) if lungs is None else find_lung_box(lungs, margin, model.size_multiple)
 
     logits = np.full(ct.shape_irc, -np.inf, dtype=np.float32)
     in_box = to_axial(logits, ct.direction)[box]  # a view
@@ -159,16 +137,11 @@ def segment(
     return logits
 
 
-def whole_box(shape: tuple[int, ...]) -> Box:
-    index, rows, cols = (slice(0, size) for size in shape)
-    return index, rows, cols
-
-
 def find_lung_box(lungs: NDArray[np.bool_], margin: int, size_multiple: int) -> Box:
     """Find the box around the lungs, one slice larger at either end, with the margin that logits in it depend on.
 
-    Args: margin: pixels, half of the network's receptive field; size_multiple: the network's, see `Segmenter`. The box
-        is aligned with the network's blocks in a whole slice, so that the same pixels are combined.
+    Args: margin: pixels, half of the network's receptive field; size_multiple: the network's. The box is aligned with
+        the network's blocks in a whole slice, so that the same pixels are combined.
     """
     slices, rows, cols = (np.flatnonzero(lungs.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1)))
     return (
@@ -188,7 +161,7 @@ def predict_slices(
     hu: NDArray[np.int16],
     box: Box,
     step: int,
-    model: Segmenter,
+    model: SegmentationNetwork,
     tta: bool,
     precision: str,
     threads: ThreadTuner | None = None,
@@ -214,7 +187,7 @@ def predict_slices(
         yield logits[:, 0].float().cpu().numpy()
 
 
-def predict_flipped(model: Segmenter, ct_slices: torch.Tensor) -> torch.Tensor:
+def predict_flipped(model: SegmentationNetwork, ct_slices: torch.Tensor) -> torch.Tensor:
     """Average the logits over flips of the input, each flipped back."""
     return torch.stack([model.logits(ct_slices.flip(dims)).flip(dims) for dims in FLIPS]).mean(dim=0)
 

@@ -80,10 +80,6 @@ def read_findings(csv_path: Path) -> dict[str, list[Finding]]:
             center_xyz=parse_center(row),
             logit=parse_number(row["logit"]) if "logit" in row else math.nan,
             probability=parse_number(row["probability"]),
-            diameter_mm=math.nan,
-            volume_mm3=math.nan,
-            first_slice=-1,
-            last_slice=-1,
         )
 
     findings: defaultdict[str, list[Finding]] = defaultdict(list)

@@ -13,7 +13,7 @@ from PIL import ImageDraw, ImageFont
 
 from p2ch13.data.ct import Ct
 from p2ch13.detection.findings import Finding
-from p2ch13.detection.pictures import Image, draw_enlarged, draw_overlay, stack, write_png
+from p2ch13.detection.pictures import Image, draw_row, stack, write_png
 from p2ch13.evaluation.scoring import Labels, NoduleScore, ScanScores
 from p2ch13.util.coordinates import IrcTuple, XyzTuple, xyz2irc
 
@@ -84,8 +84,7 @@ def draw_case(ct: Ct, labels: Labels | None, center_xyz: XyzTuple, text: str) ->
     index, row, col = find_voxel(ct, center_xyz)
     label = ct.get_slice_mask(index)
     is_predicted = np.zeros_like(label) if labels is None else labels[index] != 0
-    overlay = draw_overlay(ct.hu[index], is_predicted, label)
-    images = [overlay, *draw_enlarged(ct.hu[index], overlay, row, col)]
+    images = draw_row(ct.hu[index], is_predicted, label, row, col)
     captions = [ct.series_uid, f"slice {index}: {text}", "green: true positive, orange: missed, red: false positive"]
     return [write_caption(image, caption) for image, caption in zip(images, captions, strict=True)]
 

@@ -13,9 +13,9 @@ from p2ch13.detection.segment import (
     predict_slices,
     reconstruct_from_lungs,
     segment,
-    whole_box,
 )
 from p2ch13.network.model import BOOK_MODEL, UNetWrapper
+from p2ch13.util.boxes import make_box
 from p2ch13.util.logits import to_logit
 from tests.support.checks import refused
 from tests.support.scan_files import Ball, make_chest, make_hu, write_scan
@@ -31,7 +31,7 @@ TURNS = {
 
 
 class Fake:
-    """A `Segmenter` without a network."""
+    """What detection uses of a `SegmentationNetwork`."""
 
     slice_spacing_mm = 0.0
     size_multiple = 4
@@ -245,7 +245,7 @@ def test_the_box_of_the_lungs_gives_the_logits_of_whole_slices(tmp_path, depth, 
     assert box[2].stop < size
     step = {"step": 1, "model": model, "tta": False, "precision": "fp32"}
     (boxed,) = predict_slices(hu, box, **step)
-    (whole,) = predict_slices(hu, whole_box(hu.shape), **step)
+    (whole,) = predict_slices(hu, make_box((0, 0, 0), hu.shape), **step)
     inside = lungs[box][0]
     assert np.abs(boxed[0][inside] - whole[0][box[1:]][inside]).max() < 1e-5 * max(1, np.abs(whole).max())
     assert whole[0][box[1:]][inside].std() > 0.01
