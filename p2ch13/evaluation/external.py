@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from p2ch13.data.ct import Ct
 from p2ch13.detection.findings import Finding
@@ -25,17 +25,13 @@ from p2ch13.labels.candidates import (
 from p2ch13.util.errors import InputError
 from p2ch13.volumes.files import SCAN_SUFFIXES, read_header, read_voxels
 
-MASK_ENDINGS = tuple(f"{ending}{suffix}" for ending in ("", "_mask") for suffix in SCAN_SUFFIXES)
-SERIES_COLUMN = POSITION_COLUMNS[0]
-TOLERANCES = {"origin": 0.01, "voxel size": 0.001, "direction": 0.001}  # mm, mm, 1; NIfTI keeps float32
-
 
 def find_mask(mask_dir: Path, series_uid: str) -> Path:
     """Find `<series_uid>.nii.gz` or `<series_uid>_mask.nii.gz`, or one in another format of scans.
 
     Raises: InputError if there is none.
     """
-    paths = [mask_dir / f"{series_uid}{ending}" for ending in MASK_ENDINGS]
+    paths = [mask_dir / f"{series_uid}{ending}{suffix}" for ending in ("", "_mask") for suffix in SCAN_SUFFIXES]
     found = next((path for path in paths if path.is_file()), None)
     if found is None:
         raise InputError("no such file; --mask needs one for each scan", path=mask_dir / f"{series_uid}_mask.nii.gz")
@@ -50,14 +46,13 @@ def read_mask(path: Path, ct: Ct) -> NDArray[np.bool_]:
     header = read_header(path)
     if header.shape_irc != ct.shape_irc:
         raise unlike_scan(path, "size", header.shape_irc, ct.shape_irc)
-    geometry: dict[str, tuple[ArrayLike, ArrayLike]] = {
-        "origin": (header.origin_xyz, ct.origin_xyz),
-        "voxel size": (header.vx_size_xyz, ct.vx_size_xyz),
-        "direction": (header.direction, ct.direction),
-    }
-    for name, (of_mask, of_scan) in geometry.items():
-        if not np.allclose(of_mask, of_scan, rtol=0, atol=TOLERANCES[name]):
-            raise unlike_scan(path, name, np.asarray(of_mask).tolist(), np.asarray(of_scan).tolist())
+    for name, of_mask, of_scan, tolerance in (  # NIfTI keeps float32
+        ("origin", header.origin_xyz, ct.origin_xyz, 0.01),  # mm
+        ("voxel size", header.vx_size_xyz, ct.vx_size_xyz, 0.001),  # mm
+        ("direction", header.direction, ct.direction, 0.001),
+    ):
+        if not np.allclose(of_mask, of_scan, rtol=0, atol=tolerance):
+            raise unlike_scan(path, name, of_mask.tolist(), of_scan.tolist())
     mask: NDArray[np.bool_] = read_voxels(header) > 0
     return mask
 
@@ -103,7 +98,7 @@ def read_series_file(path: Path) -> list[str]:
     with open_text(path) as file:
         for number, line in enumerate(file, start=1):
             series_uid = line.strip()
-            if not series_uid or (not lines and series_uid == SERIES_COLUMN):
+            if not series_uid or (not lines and series_uid == POSITION_COLUMNS[0]):
                 continue
             if "," in series_uid or len(series_uid.split()) > 1:
                 raise InputError(f"{series_uid!r} is not one series UID; give one a line", path=path, line=number)

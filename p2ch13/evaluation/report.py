@@ -31,12 +31,7 @@ def write_report(folder: Path, summary: Summary, settings: dict[str, Any], skipp
         skipped: series UID -> why its scan was skipped.
     """
     froc = {"bootstrap_draws": BOOTSTRAP_COUNT, "confidence": CONFIDENCE, "findings_per_scan": FINDINGS_PER_SCAN}
-    metrics = {
-        "format_version": FORMAT_VERSION,
-        "settings": {**settings, **froc},
-        "skipped": skipped,
-        **summary.as_dict(),
-    }
+    metrics = {"format_version": FORMAT_VERSION, "settings": settings | froc, "skipped": skipped} | summary.as_dict()
     with atomic_write(folder / "metrics.json") as file:
         file.write(json.dumps(only_finite(metrics), indent=2, allow_nan=False).encode() + b"\n")
     write_csv(folder / "per_nodule.csv", NODULE_COLUMNS, map(nodule_row, summary.nodules))
@@ -129,11 +124,9 @@ def format_table(rows: Sequence[Sequence[str]]) -> str:
 def draw_froc(path: Path, froc: Froc) -> None:
     """Draw the curve with its confidence band, dotted beyond its last point."""
     logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it logs every font at INFO
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # takes a second
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # takes a second
 
     figure = Figure(figsize=(7, 5), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     low, high = froc.band
     axes.fill_between(BAND_POINTS, low, high, alpha=0.2, linewidth=0, label=f"{CONFIDENCE:.0%} CI")

@@ -140,13 +140,12 @@ def score_nodule(nodule: CandidateInfoTuple, finding: Finding | None) -> NoduleS
 
 def count_voxels(ct: Ct, labels: Labels) -> VoxelCounts:
     """Count the voxels of a scan slice by slice, without another array of its size."""
-    counts = (count_slice(marks != 0, ct.get_slice_mask(slice_ndx)) for slice_ndx, marks in enumerate(labels))
-    return sum(counts, VoxelCounts())
-
-
-def count_slice(is_marked: NDArray[np.bool_], mask: NDArray[np.bool_]) -> VoxelCounts:
-    tp = int(np.count_nonzero(is_marked & mask))
-    return VoxelCounts(tp, int(np.count_nonzero(mask)) - tp, int(np.count_nonzero(is_marked)) - tp)
+    counts = VoxelCounts()
+    for slice_ndx, marks in enumerate(labels):
+        mask = ct.get_slice_mask(slice_ndx)
+        tp, labeled, marked = (int(np.count_nonzero(voxels)) for voxels in (marks[mask], mask, marks))
+        counts += VoxelCounts(tp, labeled - tp, marked - tp)
+    return counts
 
 
 def score_overlaps(ct: Ct, labels: Labels) -> list[tuple[float, float]]:
