@@ -62,7 +62,8 @@ def import_folder(options: ImportOptions) -> int:
     Raises: InputError if there is no CT series, or not one can be imported.
     """
     folder, data_dir = options.folder, options.data_dir
-    check_pydicom()
+    if find_spec("pydicom") is None:  # an optional dependency
+        raise InputError("importing DICOM needs pydicom; pip install pydicom")
     if not folder.is_dir():
         raise InputError("no such folder; is it spelled right?", path=folder)
     make_writable_folder(data_dir, "--data-dir")
@@ -96,12 +97,6 @@ def report_annotations(data_dir: Path) -> None:
             f"{data_dir} has no {ANNOTATIONS_FILE}, which training and evaluation need; "
             "`python -m p2ch13.download --subset` downloads LUNA16's."
         )
-
-
-def check_pydicom() -> None:
-    """Raises: InputError if pydicom, an optional dependency, is not installed."""
-    if find_spec("pydicom") is None:
-        raise InputError("importing DICOM needs pydicom; pip install pydicom")
 
 
 def search_folders(folder: Path, target_folder: Path) -> Search:

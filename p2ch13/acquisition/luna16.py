@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 SOURCE_URL = "https://zenodo.org/api/records/{record}/files/{name}/content"
 PART_1, PART_2 = "3723295", "4121926"
-NODULE_COUNT = 1186  # of all ten subsets
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class CsvFacts:
 
 
 POSITION = ("seriesuid", "coordX", "coordY", "coordZ")
-ANNOTATIONS = CsvFacts("annotations.csv", (*POSITION, "diameter_mm"), NODULE_COUNT, 601)
+ANNOTATIONS = CsvFacts("annotations.csv", (*POSITION, "diameter_mm"), 1186, 601)
 CANDIDATES = CsvFacts("candidates.csv", (*POSITION, "class"), 551_065)
 CANDIDATES_V2 = CsvFacts("candidates_V2.csv", (*POSITION, "class"), 754_975)
 # The book's, made from LUNA16 and LIDC-IDRI; not part of LUNA16.
