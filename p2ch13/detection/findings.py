@@ -15,8 +15,6 @@ from p2ch13.util.boxes import BoxMask, make_box, split_components, starts_of
 from p2ch13.util.coordinates import XyzTuple, irc2xyz
 from p2ch13.util.logits import to_logit, to_probability
 
-Score = Callable[[BoxMask], float]  # a component -> its logit
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -82,7 +80,7 @@ def find_marked(
 
 
 def label_components(
-    ct: Ct, mask: NDArray[np.bool_], min_diameter_mm: float, score: Score
+    ct: Ct, mask: NDArray[np.bool_], min_diameter_mm: float, score: Callable[[BoxMask], float]
 ) -> tuple[NDArray[np.int32], list[Finding]]:
     """Args: score: computes the logit of a component. Returns: see `find_nodules`."""
     labels = np.zeros(mask.shape, dtype=np.int32)

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,7 @@ import torch
 from p2ch13.config import PredictOptions
 from p2ch13.data.ct import Ct
 from p2ch13.detection.findings import Finding
-from p2ch13.detection.outputs import (
-    check_highdicom,
-    check_is_dicom,
-    write_dicom_segmentation,
-    write_image,
-    write_nodules,
-)
+from p2ch13.detection.outputs import write_dicom_segmentation, write_image, write_nodules
 from p2ch13.detection.pictures import draw_nodules, write_png
 from p2ch13.detection.segment import detect, load_segmenter
 from p2ch13.network.compute import choose_threads
@@ -60,8 +55,8 @@ def predict(options: PredictOptions) -> int:
     Returns: the exit status, 1 if a scan was skipped.
     Raises: InputError if the model or the output folder cannot be used, or every scan was skipped.
     """
-    if options.dicom_seg:
-        check_highdicom()
+    if options.dicom_seg and find_spec("highdicom") is None:
+        raise InputError("highdicom is not installed; pip install highdicom", option="--dicom-seg")
     scans, errors = collect_inputs(options)
     total = len(scans) + len(errors)
     for error in errors:
@@ -78,25 +73,41 @@ def predict(options: PredictOptions) -> int:
             errors.append(error)
     if len(errors) == total:
         raise errors[0] if total == 1 else InputError(f"all {total} scans were skipped, see above")
-    report_end(options.output, findings, total - len(errors), len(errors))
+    skipped = f", {len(errors)} skipped" if errors else ""
+    scan_count = total - len(errors)
+    log.info(
+        f"{len(findings)} findings in {scan_count} scan{'' if scan_count == 1 else 's'}{skipped}: "
+        f"{options.output / NODULES_FILE}"
+    )
+    log.info(f"Overlays of the most probable findings: {options.output}/*_overlay.png.")
+    log.info("To see all findings, open a scan and its mask in 3D Slicer or ITK-SNAP.")
     return EXIT_SKIPPED if errors else EXIT_DONE
 
 
 def collect_inputs(options: PredictOptions) -> tuple[list[ScanInput], list[InputError]]:
-    """Find the scans of the arguments; return an error for each argument or scan that cannot be used."""
-    inputs: list[ScanInput] = []
-    errors: list[InputError] = []
+    """Find the scans of the arguments; return an error for each argument or scan that cannot be used.
+
+    Of scans with the same name, the first is used: others would overwrite its files.
+    """
+    first: dict[str, ScanInput] = {}  # by name
+    errors = []
     output = options.output.resolve()
     for path in options.scans:
         if path.is_dir() and path.resolve() == output:
             raise InputError("also the --output, and masks would be read as scans; choose another", path=path)
         try:
             found = find_inputs(path, options.series_uid)
-            inputs += [scan for scan in found if scan.path.resolve() != output]  # not earlier DICOM segmentations
         except InputError as error:
             errors.append(error)
-    inputs, duplicates = split_duplicates(inputs)
-    return inputs, errors + duplicates
+            continue
+        for scan in found:
+            if scan.path.resolve() == output:  # DICOM segmentations of an earlier run
+                continue
+            other = first.setdefault(scan.name, scan)
+            if other is not scan:
+                message = f"the same name as {other.path}; rename it, or use another --output"
+                errors.append(InputError(message, path=scan.path))
+    return list(first.values()), errors
 
 
 def find_inputs(path: Path, series_uid: str | None = None) -> list[ScanInput]:
@@ -135,19 +146,6 @@ def choose_input(folder: Path, series_uid: str | None) -> Iterator[ScanInput]:
     yield ScanInput(folder, chosen, chosen)
 
 
-def split_duplicates(inputs: list[ScanInput]) -> tuple[list[ScanInput], list[InputError]]:
-    """Keep the first input of each name; return an error for each other one, which would overwrite its files."""
-    first: dict[str, ScanInput] = {}
-    errors = []
-    for scan in inputs:
-        if scan.name in first:
-            other = first[scan.name].path
-            errors.append(InputError(f"the same name as {other}; rename it, or use another --output", path=scan.path))
-        else:
-            first[scan.name] = scan
-    return list(first.values()), errors
-
-
 def predict_scan(
     scan: ScanInput, model: SegmentationNetwork, options: PredictOptions, threads: ThreadTuner, earlier: list[Finding]
 ) -> list[Finding]:
@@ -160,8 +158,8 @@ def predict_scan(
     mask_name = f"{scan.name}_mask.{options.format}"
     with written_together(options.output, scan.name) as folder:
         ct = Ct(scan.path, series_uid=scan.series_uid)
-        if options.dicom_seg:
-            check_is_dicom(ct)
+        if options.dicom_seg and not ct.header.dicom_files:
+            raise InputError("--dicom-seg is for DICOM series, and this is none; omit it", path=scan.path)
         logits, labels, findings = detect(ct, model, **options.detection, show_progress=True, threads=threads)
         if options.probability:
             path = folder / f"{scan.name}_probability.{options.format}"
@@ -191,11 +189,3 @@ def report_skipped(error: InputError, total: int) -> None:
     """The error of a single scan ends the command instead."""
     if total > 1:
         log.warning(f"Skipped: {one_line(error)}")
-
-
-def report_end(output: Path, findings: Sequence[Finding], done_count: int, skipped_count: int) -> None:
-    skipped = f", {skipped_count} skipped" if skipped_count else ""
-    scans = f"{done_count} scan{'' if done_count == 1 else 's'}"
-    log.info(f"{len(findings)} findings in {scans}{skipped}: {output / NODULES_FILE}")
-    log.info(f"Overlays of the most probable findings: {output}/*_overlay.png.")
-    log.info("To see all findings, open a scan and its mask in 3D Slicer or ITK-SNAP.")

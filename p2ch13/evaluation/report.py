@@ -6,6 +6,7 @@ import json
 import logging
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def nodule_table(nodules: dict[str, Any], findings: dict[str, Any]) -> list[list
 
 
 def froc_table(froc: dict[str, Any]) -> list[list[str]]:
-    rows = [["false positives per scan", *map(format_rate, OPERATING_POINTS), "CPM"]]
+    rows = [["false positives per scan", *map(str, map(Fraction, OPERATING_POINTS)), "CPM"]]
     interval = f"{CONFIDENCE:.0%} CI"
     for name, ending in (("sensitivity", ""), (f"{interval}, lower", "_low"), (f"{interval}, upper", "_high")):
         rows.append([name, *map(show, [*froc[f"sensitivity{ending}"], froc[f"cpm{ending}"]])])
@@ -103,10 +104,6 @@ def describe_curve(summary: Summary) -> str:
         f"{end} {froc.limited_count} scans have more than {FINDINGS_PER_SCAN} findings: as in LUNA16's script, the "
         f"curve uses those that score higher than number {FINDINGS_PER_SCAN + 1}. The other tables use all findings."
     )
-
-
-def format_rate(rate: float) -> str:
-    return f"{rate:.0f}" if rate >= 1 else f"1/{1 / rate:.0f}"
 
 
 def show(value: float | None, form: str = ".3f") -> str:
@@ -137,7 +134,7 @@ def draw_froc(path: Path, froc: Froc) -> None:
         axes.plot(BAND_POINTS, sensitivity, ":", color=line.get_color(), label="no further findings")
     axes.plot(OPERATING_POINTS, froc.sensitivities, "o", color=line.get_color())
     axes.set_xscale("log", base=2)
-    axes.set_xticks(OPERATING_POINTS, [format_rate(rate) for rate in OPERATING_POINTS])
+    axes.set_xticks(OPERATING_POINTS, [str(Fraction(rate)) for rate in OPERATING_POINTS])
     axes.set(xlabel="false positives per scan", ylabel="sensitivity", xlim=BAND_POINTS[[0, -1]], ylim=(0, 1.02))
     axes.grid(alpha=0.3)
     axes.legend(loc="best")

@@ -44,11 +44,6 @@ class NoduleScore:
         """Whether a finding hits it, by LUNA16's rule."""
         return not math.isnan(self.probability)
 
-    @property
-    def overlaps(self) -> bool:
-        """Whether any of its voxels is marked."""
-        return self.recall > 0
-
 
 @dataclass(frozen=True)
 class VoxelCounts:

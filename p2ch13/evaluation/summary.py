@@ -52,7 +52,7 @@ class Summary:
                 "count": len(self.nodules),
                 "found": found_count,
                 "recall": divide(found_count, len(self.nodules)),
-                "touched": sum(nodule.overlaps for nodule in self.nodules) if self.voxels else None,
+                "touched": sum(nodule.recall > 0 for nodule in self.nodules) if self.voxels else None,
                 "mean_dice": mean([nodule.dice for nodule in self.nodules]),  # 0 without an overlap
             },
             "findings": {

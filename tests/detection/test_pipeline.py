@@ -215,6 +215,12 @@ def test_mistakes_end_in_one_line(tmp_path, predict, out, capsys):
         assert_one_line(capsys, *parts)
 
 
+def test_without_highdicom(tmp_path, predict, monkeypatch, capsys):
+    monkeypatch.setattr(app, "find_spec", lambda name: None)
+    assert predict(tmp_path, "--dicom-seg") == 2
+    assert_one_line(capsys, "--dicom-seg: ", "highdicom")
+
+
 def test_unusable_checkpoints(tmp_path, predict, out, capsys):
     scan = write_scan(tmp_path / "a.mha", make_hu(BALLS, SHAPE_IRC))
     five_channels, unpadded = {**PIXEL_MODEL, "in_channels": 5}, {**BOOK_MODEL, "padding": False}
