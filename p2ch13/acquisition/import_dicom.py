@@ -111,7 +111,6 @@ def search_folders(folder: Path, target_folder: Path) -> Search:
 
 
 def search_folder(search: Search, folder: Path, target_folder: Path) -> None:
-    """Add a folder's series to the search's."""
     listed = list_series(folder)
     others = find_others(folder, listed)
     ct_series = {uid: files for uid, files in listed.items() if read_kind(files[0])[0] == "CT"}

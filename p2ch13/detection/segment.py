@@ -143,17 +143,12 @@ def find_lung_box(lungs: NDArray[np.bool_], margin: int, size_multiple: int) -> 
     Args: margin: pixels, half of the network's receptive field; size_multiple: the network's. The box is aligned with
         the network's blocks in a whole slice, so that the same pixels are combined.
     """
-    slices, rows, cols = (np.flatnonzero(lungs.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1)))
-    return (
-        slice(max(int(slices[0]) - 1, 0), min(int(slices[-1]) + 2, len(lungs))),
-        with_margin(int(rows[0]), int(rows[-1]) + 1, lungs.shape[1], margin, size_multiple),
-        with_margin(int(cols[0]), int(cols[-1]) + 1, lungs.shape[2], margin, size_multiple),
-    )
-
-
-def with_margin(start: int, stop: int, size: int, margin: int, multiple: int) -> slice:
-    start, stop = start - margin, stop + margin
-    return slice(max(start - start % multiple, 0), min(stop + -stop % multiple, size))
+    ends = [np.flatnonzero(lungs.any(axis=others))[[0, -1]] for others in ((1, 2), (0, 2), (0, 1))]
+    first, last = np.transpose(ends)
+    margins, blocks = np.array([1, margin, margin]), np.array([1, size_multiple, size_multiple])
+    starts = (first - margins) // blocks * blocks
+    stops = -(-(last + 1 + margins) // blocks) * blocks  # rounded up
+    return make_box(np.maximum(starts, 0), np.minimum(stops, lungs.shape))
 
 
 @torch.inference_mode()
@@ -188,7 +183,6 @@ def predict_slices(
 
 
 def predict_flipped(model: SegmentationNetwork, ct_slices: torch.Tensor) -> torch.Tensor:
-    """Average the logits over flips of the input, each flipped back."""
     return torch.stack([model.logits(ct_slices.flip(dims)).flip(dims) for dims in FLIPS]).mean(dim=0)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -77,14 +76,13 @@ def read_findings(csv_path: Path) -> dict[str, list[Finding]]:
             probability=parse_number(row["probability"]),
         )
 
-    findings: defaultdict[str, list[Finding]] = defaultdict(list)
+    findings: dict[str, list[Finding]] = {}
     for finding in read_table(csv_path, (*POSITION_COLUMNS, "probability"), parse):
-        findings[finding.series_uid].append(finding)
-    return dict(findings)
+        findings.setdefault(finding.series_uid, []).append(finding)
+    return findings
 
 
 def read_excluded_by_series(csv_path: Path | None) -> dict[str, list[CandidateInfoTuple]]:
-    """Read the excluded findings by series UID; none without a file."""
     return group_by_series(read_excluded(csv_path)) if csv_path else {}
 
 

@@ -120,17 +120,13 @@ def score_findings(
         [annotation.center_xyz for annotation in excluded],
         [annotation.diameter_mm for annotation in excluded],
     )
-    nodule_scores = tuple(
-        score_nodule(nodule, findings[ndx] if ndx >= 0 else None)
-        for nodule, ndx in zip(nodules, match.best_hits.tolist(), strict=True)
-    )
-    return ScanScores(series_uid, nodule_scores, tuple(findings), match)
-
-
-def score_nodule(nodule: CandidateInfoTuple, finding: Finding | None) -> NoduleScore:
-    """Args: finding: its best hit; None for a missed nodule."""
-    score = NoduleScore(nodule.series_uid, nodule.center_xyz, nodule.diameter_mm)
-    return replace(score, probability=finding.probability, logit=finding.logit) if finding else score
+    nodule_scores = []
+    for nodule, ndx in zip(nodules, match.best_hits.tolist(), strict=True):
+        score = NoduleScore(nodule.series_uid, nodule.center_xyz, nodule.diameter_mm)
+        if ndx >= 0:
+            score = replace(score, probability=findings[ndx].probability, logit=findings[ndx].logit)
+        nodule_scores.append(score)
+    return ScanScores(series_uid, tuple(nodule_scores), tuple(findings), match)
 
 
 def count_voxels(ct: Ct, labels: Labels) -> VoxelCounts:
