@@ -33,24 +33,15 @@ MALIGNANCY = CsvFacts(
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file to download.
+    """A file to download; size and MD5 are None if unknown."""
 
-    Attributes:
-        name: on the server.
-        record: on Zenodo.
-        size, md5: None if unknown.
-        subset: number of the subset in the archive.
-        scan_count: of the subset.
-        csv: the CSV file that it is or contains.
-    """
-
-    name: str
-    record: str
-    size: int | None = None
+    name: str  # on the server
+    record: str  # on Zenodo
+    size: int | None = None  # bytes
     md5: str | None = None
-    subset: int | None = None
-    scan_count: int = 0
-    csv: CsvFacts | None = None
+    subset: int | None = None  # number of the subset in the archive
+    scan_count: int = 0  # of the subset
+    csv: CsvFacts | None = None  # the CSV file that it is or contains
 
     @property
     def is_archive(self) -> bool:
@@ -67,7 +58,6 @@ FILES = (
     RemoteFile("annotations.csv", PART_1, 136_986, "f4404df491aee6445a4485061bfdffdd", csv=ANNOTATIONS),
     # LUNA16's organizers advise against the first list, candidates.csv.
     RemoteFile("candidates_V2.zip", PART_1, csv=CANDIDATES_V2),
-    # 89 scans in each of subsets 0 to 7, 88 in the last two.
     RemoteFile("subset0.zip", PART_1, 6_811_924_508, "1065b0f42b8c25cf29260fd924a3c3a2", 0, 89),
     RemoteFile("subset1.zip", PART_1, 6_334_778_552, "2eda28bb123543074f5cd849499b87ff", 1, 89),
     RemoteFile("subset2.zip", PART_1, 7_257_937_108, "685b484b085bcdb81c525f3b1bf97c51", 2, 89),

@@ -35,17 +35,11 @@ OVERLAY_COUNT = 4  # most probable findings of a scan that its overlay shows
 
 @dataclass(frozen=True)
 class ScanInput:
-    """A scan to search.
+    """A scan to search."""
 
-    Attributes:
-        path: its file, or the folder of its DICOM series.
-        name: the stem of its output files: the file's name without suffix, or the series UID.
-        series_uid: of a DICOM series; None for a file.
-    """
-
-    path: Path
-    name: str
-    series_uid: str | None = None
+    path: Path  # its file, or the folder of its DICOM series
+    name: str  # the stem of its output files: the file's name without suffix, or the series UID
+    series_uid: str | None = None  # of a DICOM series; None for a file
 
 
 def predict(options: PredictOptions) -> int:

@@ -36,18 +36,11 @@ FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3))  # of (batch, chan
 
 
 class Detection(NamedTuple):
-    """The nodules detected in a scan.
+    """The nodules detected in a scan; labels and scores are computed before the logits are rounded."""
 
-    Attributes:
-        logits: (index, row, col), float16, -inf outside the searched box; for display, in half the memory. Labels and
-            scores are computed before rounding.
-        labels: (index, row, col), the finding's number of each voxel, 0 for none.
-        findings: by falling logit.
-    """
-
-    logits: NDArray[np.float16]
-    labels: NDArray[np.int32]
-    findings: list[Finding]
+    logits: NDArray[np.float16]  # (index, row, col), -inf outside the searched box; for display, in half the memory
+    labels: NDArray[np.int32]  # (index, row, col), the finding's number of each voxel, 0 for none
+    findings: list[Finding]  # by falling logit
 
 
 def load_segmenter(checkpoint: Path, network: str | None = None) -> SegmentationNetwork:

@@ -29,17 +29,11 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class ScanMatch:
-    """The hits of a scan's findings on its nodules.
+    """The hits of a scan's findings on its nodules."""
 
-    Attributes:
-        scores: (finding,), finite; logits, or probabilities on any scale.
-        hits: (finding, nodule); a finding that lies in two nodules hits both.
-        is_excluded: (finding,), whether it lies in an excluded annotation. If it lies in a nodule too, it is a hit.
-    """
-
-    scores: Floats
-    hits: Bools
-    is_excluded: Bools
+    scores: Floats  # (finding,), finite; logits, or probabilities on any scale
+    hits: Bools  # (finding, nodule); a finding that lies in two nodules hits both
+    is_excluded: Bools  # (finding,), whether it lies in an excluded annotation; if in a nodule too, it is a hit
 
     @property
     def is_found(self) -> Bools:
@@ -104,15 +98,11 @@ def lie_within(points_xyz: ArrayLike, centers_xyz: ArrayLike, diameters_mm: Arra
 
 @dataclass(frozen=True, eq=False)
 class FrocCurve:
-    """The points of the curve: (0, 0), then one for each distinct score, the highest first.
+    """The points of the curve: (0, 0), then one for each distinct score, the highest first."""
 
-    Attributes: `false_positives_per_scan`, `sensitivity` (NaN without nodules) and `thresholds`, the lowest score that
-        counts, first infinite: (point,).
-    """
-
-    false_positives_per_scan: Floats
-    sensitivity: Floats
-    thresholds: Floats
+    false_positives_per_scan: Floats  # (point,)
+    sensitivity: Floats  # (point,); NaN without nodules
+    thresholds: Floats  # (point,), the lowest score that counts; the first is infinite
 
     def sensitivity_at(self, false_positives_per_scan: Sequence[float] | Floats) -> Floats:
         """Interpolate linearly; beyond the last point the sensitivity is constant, as in LUNA16's script.
@@ -124,24 +114,15 @@ class FrocCurve:
 
 @dataclass(frozen=True, eq=False)
 class Froc:
-    """A FROC analysis.
+    """A FROC analysis; intervals are 95% CI from resampled scans."""
 
-    Attributes:
-        curve: of all scans.
-        limited_count: number of scans with more than `FINDINGS_PER_SCAN` findings, not all of them on the curve.
-        sensitivities: (7,), at `OPERATING_POINTS`.
-        cpm: their mean, the competition performance metric.
-        sensitivity_intervals, cpm_interval: 95% CI from resampled scans, (2, 7) and (2,).
-        band: (2, 121), the same at `BAND_POINTS`.
-    """
-
-    curve: FrocCurve
-    limited_count: int
-    sensitivities: Floats
-    cpm: float
-    sensitivity_intervals: Floats
-    cpm_interval: Floats
-    band: Floats
+    curve: FrocCurve  # of all scans
+    limited_count: int  # number of scans with more than `FINDINGS_PER_SCAN` findings, not all of them on the curve
+    sensitivities: Floats  # (7,), at `OPERATING_POINTS`
+    cpm: float  # their mean, the competition performance metric
+    sensitivity_intervals: Floats  # (2, 7)
+    cpm_interval: Floats  # (2,)
+    band: Floats  # (2, 121), the interval at `BAND_POINTS`
 
 
 def compute_froc(matches: Sequence[ScanMatch], bootstrap_count: int = BOOTSTRAP_COUNT, seed: int = 0) -> Froc:

@@ -205,7 +205,7 @@ class Checkpoint:
 
 
 def describe_settings(options: EvaluationOptions, results: Results) -> dict[str, Any]:
-    """Return all settings that the scores depend on, as plain values."""
+    """Return all settings that the scores depend on, as plain values and paths."""
     settings = asdict(options)
     settings["excluded"] = find_excluded_file(options.data_dir, options.excluded)
     settings["series"] = sorted([*(scan.series_uid for scan in results.scans), *results.skipped])
@@ -216,8 +216,4 @@ def describe_settings(options: EvaluationOptions, results: Results) -> dict[str,
     irrelevant = ("all", "val_stride", "series_uid", "output", "label_changes", "threads", "network")
     if options.checkpoint is None:
         settings |= dict.fromkeys(("threshold", "tta", "lung_mask", "precision"))
-    return {
-        key: str(value) if isinstance(value, Path) else value
-        for key, value in settings.items()
-        if key not in irrelevant
-    }
+    return {key: value for key, value in settings.items() if key not in irrelevant}

@@ -28,13 +28,13 @@ def write_report(folder: Path, summary: Summary, settings: dict[str, Any], skipp
     """Write `metrics.json`, `per_nodule.csv`, `per_scan.csv` and, if there are nodules, `froc.png`.
 
     Args:
-        settings: all settings that the scores depend on, as plain values.
+        settings: all settings that the scores depend on; paths are written as text.
         skipped: series UID -> why its scan was skipped.
     """
     froc = {"bootstrap_draws": BOOTSTRAP_COUNT, "confidence": CONFIDENCE, "findings_per_scan": FINDINGS_PER_SCAN}
     metrics = {"format_version": FORMAT_VERSION, "settings": settings | froc, "skipped": skipped} | summary.as_dict()
     with atomic_write(folder / "metrics.json") as file:
-        file.write(json.dumps(only_finite(metrics), indent=2, allow_nan=False).encode() + b"\n")
+        file.write(json.dumps(only_finite(metrics), indent=2, allow_nan=False, default=str).encode() + b"\n")
     write_csv(folder / "per_nodule.csv", NODULE_COLUMNS, map(nodule_row, summary.nodules))
     write_csv(folder / "per_scan.csv", SCAN_COLUMNS, map(scan_row, summary.scans))
     if summary.nodules:

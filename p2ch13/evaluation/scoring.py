@@ -64,18 +64,14 @@ class VoxelCounts:
 
 @dataclass(frozen=True)
 class ScanScores:
-    """The scores of one scan.
-
-    Attributes: `match`, with findings and nodules in the order of `findings` and `nodules`; `slice_count`, None if the
-        scan was not opened; `voxels`, None without a mask.
-    """
+    """The scores of one scan."""
 
     series_uid: str
     nodules: tuple[NoduleScore, ...]
     findings: tuple[Finding, ...]
-    match: ScanMatch
-    slice_count: int | None = None
-    voxels: VoxelCounts | None = None
+    match: ScanMatch  # findings and nodules in the order of `findings` and `nodules`
+    slice_count: int | None = None  # None if the scan was not opened
+    voxels: VoxelCounts | None = None  # None without a mask
 
     @property
     def false_positives(self) -> list[Finding]:
@@ -94,15 +90,14 @@ def score_scan(
     Raises: InputError, naming the scan, if a nodule lies outside it or it cannot be read.
     """
     scores = score_findings(ct.series_uid, ct.nodules, findings, excluded)
-    slice_count = ct.shape_irc[0]
     if labels is None:
-        return replace(scores, slice_count=slice_count)
+        return replace(scores, slice_count=ct.shape_irc[0])
     overlaps = score_overlaps(ct, labels)
     nodules = tuple(
         replace(nodule, recall=recall, dice=dice)
         for nodule, (recall, dice) in zip(scores.nodules, overlaps, strict=True)
     )
-    return replace(scores, nodules=nodules, slice_count=slice_count, voxels=count_voxels(ct, labels))
+    return replace(scores, nodules=nodules, slice_count=ct.shape_irc[0], voxels=count_voxels(ct, labels))
 
 
 def score_findings(
