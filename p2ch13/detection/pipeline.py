@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -120,24 +120,22 @@ def find_inputs(path: Path, series_uid: str | None = None) -> list[ScanInput]:
     if files:
         return [ScanInput(file, scan_name(file)) for file in files]
     below = [folder for folder in sorted(path.rglob("*/")) if folder.is_dir() and not folder.name.startswith(".")]
-    inputs = [chosen for folder in (path, *below) for chosen in choose_input(folder, series_uid)]
+    inputs = []
+    for folder in (path, *below):
+        series = list_series(folder)
+        if not series or (series_uid is not None and series_uid not in series):
+            continue
+        chosen, slices = choose_series(folder, series_uid)
+        if series_uid is None and len(series) > 1:
+            log.info(
+                f"{folder}: {len(series)} DICOM series; using the largest, {chosen} with {len(slices)} slices. "
+                "--series-uid selects another."
+            )
+        inputs.append(ScanInput(folder, chosen, chosen))
     if not inputs:
         what = f"series {series_uid}" if series_uid else f"scan ({', '.join(SCAN_SUFFIXES)}, DICOM)"
         raise InputError(f"no {what} in this folder", path=path)
     return inputs
-
-
-def choose_input(folder: Path, series_uid: str | None) -> Iterator[ScanInput]:
-    series = list_series(folder)
-    if not series or (series_uid is not None and series_uid not in series):
-        return
-    chosen, files = choose_series(folder, series_uid)
-    if series_uid is None and len(series) > 1:
-        log.info(
-            f"{folder}: {len(series)} DICOM series; using the largest, {chosen} with {len(files)} slices. "
-            "--series-uid selects another."
-        )
-    yield ScanInput(folder, chosen, chosen)
 
 
 def predict_scan(

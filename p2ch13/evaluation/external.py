@@ -43,21 +43,17 @@ def read_mask(path: Path, ct: Ct) -> NDArray[np.bool_]:
     Raises: InputError, naming the file, if it cannot be read or its geometry is not the scan's.
     """
     header = read_header(path)
-    if header.shape_irc != ct.shape_irc:
-        raise unlike_scan(path, "size", header.shape_irc, ct.shape_irc)
     for name, of_mask, of_scan, tolerance in (  # NIfTI keeps float32
+        ("size", np.array(header.shape_irc), np.array(ct.shape_irc), 0.0),
         ("origin", header.origin_xyz, ct.origin_xyz, 0.01),  # mm
         ("voxel size", header.vx_size_xyz, ct.vx_size_xyz, 0.001),  # mm
         ("direction", header.direction, ct.direction, 0.001),
     ):
         if not np.allclose(of_mask, of_scan, rtol=0, atol=tolerance):
-            raise unlike_scan(path, name, of_mask.tolist(), of_scan.tolist())
+            values = f"{of_mask.tolist()}, the scan's {of_scan.tolist()}"
+            raise InputError(f"its {name} is {values}; save it with the scan's geometry", path=path)
     mask: NDArray[np.bool_] = read_voxels(header) > 0
     return mask
-
-
-def unlike_scan(path: Path, name: str, of_mask: object, of_scan: object) -> InputError:
-    return InputError(f"its {name} is {of_mask}, the scan's {of_scan}; save it with the scan's geometry", path=path)
 
 
 def read_findings(csv_path: Path) -> dict[str, list[Finding]]:

@@ -138,10 +138,16 @@ def make_finder(options: EvaluationOptions, series_list: Sequence[str]) -> Finde
 def choose_series(options: EvaluationOptions, series_list: Sequence[str], checkpoint: Checkpoint) -> list[str]:
     """Choose the requested series; else the checkpoint's validation series, all for findings, every tenth for masks.
 
-    Warns if the checkpoint was trained or selected on some of them. Raises: InputError if there is none.
+    Warns if the checkpoint was trained or selected on some of them. Raises: InputError if one has no scan or none is left.
     """
     if options.series is not None:
-        chosen = choose_named(options.series, series_list, options.data_dir)
+        chosen = sorted(read_series_file(options.series))
+        missing = sorted(set(chosen).difference(series_list))
+        if missing:
+            message = (
+                f"{len(missing)} of its {len(chosen)} series have no scan in {options.data_dir}, such as {missing[0]}"
+            )
+            raise InputError(message, path=options.series)
     elif options.all or options.series_uid or (options.val_stride is None and options.marks_nothing):
         chosen = split_series(series_list, 0, None, options.series_uid)
     elif options.val_stride or not checkpoint.val_series.intersection(series_list):
@@ -151,17 +157,6 @@ def choose_series(options: EvaluationOptions, series_list: Sequence[str], checkp
     else:
         chosen = [series_uid for series_uid in series_list if series_uid in checkpoint.val_series]
     warn_of_used_scans(options.checkpoint, checkpoint, chosen)
-    return chosen
-
-
-def choose_named(path: Path, series_list: Sequence[str], data_dir: Path) -> list[str]:
-    """Read the series of a file. Raises: InputError if one of them has no scan."""
-    chosen = sorted(read_series_file(path))
-    missing = sorted(set(chosen).difference(series_list))
-    if missing:
-        raise InputError(
-            f"{len(missing)} of its {len(chosen)} series have no scan in {data_dir}, such as {missing[0]}", path=path
-        )
     return chosen
 
 

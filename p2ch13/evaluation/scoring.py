@@ -22,22 +22,15 @@ Labels = NDArray[np.integer[Any]]  # (index, row, col): the finding's number of 
 
 @dataclass(frozen=True)
 class NoduleScore:
-    """Scores of one annotated nodule.
-
-    Attributes:
-        probability, logit: of the finding with the highest score whose center is within the nodule's radius; NaN if
-            there is none. `logit` is also NaN if the finding has a probability alone.
-        recall: share of its voxels that are marked.
-        dice: of its voxels and all voxels of the findings that overlap it; 0 if none does. Both are NaN without a mask.
-    """
+    """Scores of one annotated nodule; recall and Dice are NaN without a mask."""
 
     series_uid: str
     center_xyz: XyzTuple
     diameter_mm: float
-    probability: float = math.nan
-    logit: float = math.nan
-    recall: float = math.nan
-    dice: float = math.nan
+    probability: float = math.nan  # of the hit with the highest score; NaN without a hit
+    logit: float = math.nan  # of the same hit; NaN also if it has a probability alone
+    recall: float = math.nan  # share of its voxels that are marked
+    dice: float = math.nan  # of its voxels and all voxels of the findings that overlap it; 0 if none does
 
     @property
     def is_found(self) -> bool:
