@@ -138,7 +138,7 @@ def make_finder(options: EvaluationOptions, series_list: Sequence[str]) -> Finde
 def choose_series(options: EvaluationOptions, series_list: Sequence[str], checkpoint: Checkpoint) -> list[str]:
     """Choose the requested series; else the checkpoint's validation series, all for findings, every tenth for masks.
 
-    Warns if the checkpoint was trained or selected on some of them. Raises: InputError if one has no scan or none is left.
+    Warns if the checkpoint was trained or selected on some of them. Raises: InputError if one or all have no scan.
     """
     if options.series is not None:
         chosen = sorted(read_series_file(options.series))
