@@ -18,7 +18,7 @@ from p2ch13.evaluation.external import find_mask, read_mask
 from p2ch13.labels.candidates import CandidateInfoTuple
 from p2ch13.labels.rules import Labels
 from p2ch13.phantom.dataset import MASK_FOLDER, write_scan
-from p2ch13.util.coordinates import XyzTuple, irc2xyz
+from p2ch13.util.coordinates import XyzTuple
 from p2ch13.util.options import non_negative_int, positive_int
 
 KINDS = ("box", "refined")
@@ -62,7 +62,7 @@ def split_by_nodule(
 ) -> Iterator[NDArray[np.bool_]]:
     """Yield each nodule's part of a scan's mask, (index, row, col): the voxels that are nearest to its surface."""
     voxels = np.nonzero(mask)
-    voxel_xyz = [irc2xyz(voxel_irc, ct.origin_xyz, ct.vx_size_xyz, ct.direction) for voxel_irc in np.transpose(voxels)]
+    voxel_xyz = [ct.to_xyz(voxel_irc) for voxel_irc in np.transpose(voxels)]
     surface_mm = [
         np.linalg.norm(np.subtract(voxel_xyz, nodule.center_xyz), axis=1) - nodule.diameter_mm / 2 for nodule in nodules
     ]  # per nodule (voxel,), negative inside

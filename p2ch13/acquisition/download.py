@@ -6,12 +6,12 @@ import logging
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from p2ch13.acquisition.luna16 import FILES, MALIGNANCY, CsvFacts, RemoteFile
+from p2ch13.acquisition.luna16 import MALIGNANCY, CsvFacts, RemoteFile
 from p2ch13.acquisition.verify import check_csv, check_subset, subset_folder, verify
 from p2ch13.config import DownloadOptions
 from p2ch13.util.archives import ArchiveError, unpack
@@ -26,15 +26,7 @@ STAGING_FOLDER = ".download"  # in the data folder, so that complete files are r
 UNPACKED_RATIO = 1.8  # size of a subset's scans relative to its archive, about
 
 
-@dataclass(frozen=True)
-class Source:
-    """The server to download from, Zenodo or a mirror's folder, and whether to ignore sizes and checksums."""
-
-    mirror: str | None = None
-    ignore_checksum: bool = False
-
-
-def get_luna16(options: DownloadOptions, files: Sequence[RemoteFile] = FILES) -> int:
+def get_luna16(options: DownloadOptions, files: Sequence[RemoteFile]) -> int:
     """Download LUNA16, or verify the files on disk.
 
     Args: files: what LUNA16 consists of.
@@ -55,7 +47,7 @@ def get_luna16(options: DownloadOptions, files: Sequence[RemoteFile] = FILES) ->
         if options.dry_run:
             return EXIT_DONE
         try:
-            return download(data_dir, to_do, Source(options.mirror, options.ignore_checksum))
+            return download(options, to_do)
         except KeyboardInterrupt:
             log.info(f"Downloaded files are kept in {data_dir}; start the same command again to continue.")
             raise
@@ -123,17 +115,17 @@ def bytes_here(data_dir: Path, file: RemoteFile) -> int:
     return max((path.stat().st_size for path in (downloaded, part_of(downloaded)) if path.exists()), default=0)
 
 
-def download(data_dir: Path, files: Sequence[RemoteFile], source: Source) -> int:
+def download(options: DownloadOptions, files: Sequence[RemoteFile]) -> int:
     """Download and unpack files one by one; log and skip those that fail.
 
     Returns: the exit status, 1 if a file was skipped. Raises: InputError if all fail.
     """
-    staging = data_dir / STAGING_FOLDER
+    staging = options.data_dir / STAGING_FOLDER
     staging.mkdir(exist_ok=True)
     errors = []
     for file in files:
         try:
-            get_file(data_dir, file, source)
+            get_file(options, file)
             log.info(f"{file.name}: done.")
         except InputError as error:
             errors.append(error)
@@ -146,19 +138,20 @@ def download(data_dir: Path, files: Sequence[RemoteFile], source: Source) -> int
     return EXIT_SKIPPED if errors else EXIT_DONE
 
 
-def get_file(data_dir: Path, file: RemoteFile, source: Source) -> None:
+def get_file(options: DownloadOptions, file: RemoteFile) -> None:
     """Download a file, unpack it if it is an archive, and move its contents into the data folder.
 
     Raises: InputError if it cannot be downloaded or has unexpected contents.
     """
-    if source.ignore_checksum:
+    data_dir = options.data_dir
+    if options.ignore_checksum:
         file = replace(file, size=None, md5=None)
     downloaded, unpacked = staging_places(data_dir, file)
     try:
-        fetch(file.url(source.mirror), downloaded, file.size, file.md5)
+        fetch(file.url(options.mirror), downloaded, file.size, file.md5)
         members = unpack(downloaded, unpacked, "--data-dir") if file.is_archive else [downloaded]
         if file.csv is not None:
-            install_csv(data_dir, file.csv, members, source)
+            install_csv(data_dir, file.csv, members, options.ignore_checksum)
         else:
             install_subset(data_dir, file, members)
     except DownloadError as error:
@@ -183,11 +176,11 @@ def remove_staging(data_dir: Path, file: RemoteFile) -> None:
     shutil.rmtree(unpacked, ignore_errors=True)
 
 
-def install_csv(data_dir: Path, facts: CsvFacts, members: Iterable[Path], source: Source) -> None:
+def install_csv(data_dir: Path, facts: CsvFacts, members: Iterable[Path], ignore_checksum: bool) -> None:
     tables = [member for member in members if member.suffix == ".csv" and not member.name.startswith(".")]
     if len(tables) != 1:
         raise ArchiveError(f"{len(tables)} CSV files in its archive instead of one", path=data_dir / facts.name)
-    problems = [] if source.ignore_checksum else check_csv(tables[0], facts)
+    problems = [] if ignore_checksum else check_csv(tables[0], facts)
     if problems:
         raise ArchiveError(f"{problems[0]}, or accept it with --ignore-checksum", option="--ignore-checksum")
     tables[0].replace(data_dir / facts.name)

@@ -62,7 +62,8 @@ def import_folder(options: ImportOptions) -> int:
     Raises: InputError if there is no CT series, or not one can be imported.
     """
     folder, data_dir = options.folder, options.data_dir
-    check_pydicom()
+    if find_spec("pydicom") is None:  # an optional dependency
+        raise InputError("importing DICOM needs pydicom; pip install pydicom")
     if not folder.is_dir():
         raise InputError("no such folder; is it spelled right?", path=folder)
     make_writable_folder(data_dir, "--data-dir")
@@ -98,12 +99,6 @@ def report_annotations(data_dir: Path) -> None:
         )
 
 
-def check_pydicom() -> None:
-    """Raises: InputError if pydicom, an optional dependency, is not installed."""
-    if find_spec("pydicom") is None:
-        raise InputError("importing DICOM needs pydicom; pip install pydicom")
-
-
 def search_folders(folder: Path, target_folder: Path) -> Search:
     """Find CT series at any depth of a folder."""
     folders = [folder, *sorted(path for path in folder.rglob("*/") if path.is_dir())]
@@ -116,7 +111,6 @@ def search_folders(folder: Path, target_folder: Path) -> Search:
 
 
 def search_folder(search: Search, folder: Path, target_folder: Path) -> None:
-    """Add a folder's series to the search's."""
     listed = list_series(folder)
     others = find_others(folder, listed)
     ct_series = {uid: files for uid, files in listed.items() if read_kind(files[0])[0] == "CT"}

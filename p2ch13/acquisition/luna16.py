@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SOURCE_URL = "https://zenodo.org/api/records/{record}/files/{name}/content"
 PART_1, PART_2 = "3723295", "4121926"
-NODULE_COUNT = 1186  # of all ten subsets
 
 
 @dataclass(frozen=True)
@@ -24,7 +22,7 @@ class CsvFacts:
 
 
 POSITION = ("seriesuid", "coordX", "coordY", "coordZ")
-ANNOTATIONS = CsvFacts("annotations.csv", (*POSITION, "diameter_mm"), NODULE_COUNT, 601)
+ANNOTATIONS = CsvFacts("annotations.csv", (*POSITION, "diameter_mm"), 1186, 601)
 CANDIDATES = CsvFacts("candidates.csv", (*POSITION, "class"), 551_065)
 CANDIDATES_V2 = CsvFacts("candidates_V2.csv", (*POSITION, "class"), 754_975)
 # The book's, made from LUNA16 and LIDC-IDRI; not part of LUNA16.
@@ -35,24 +33,15 @@ MALIGNANCY = CsvFacts(
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file to download.
+    """A file to download; size and MD5 are None if unknown."""
 
-    Attributes:
-        name: on the server.
-        record: on Zenodo.
-        size, md5: None if unknown.
-        subset: number of the subset in the archive.
-        scan_count: of the subset.
-        csv: the CSV file that it is or contains.
-    """
-
-    name: str
-    record: str
-    size: int | None = None
+    name: str  # on the server
+    record: str  # on Zenodo
+    size: int | None = None  # bytes
     md5: str | None = None
-    subset: int | None = None
-    scan_count: int = 0
-    csv: CsvFacts | None = None
+    subset: int | None = None  # number of the subset in the archive
+    scan_count: int = 0  # of the subset
+    csv: CsvFacts | None = None  # the CSV file that it is or contains
 
     @property
     def is_archive(self) -> bool:
@@ -62,26 +51,21 @@ class RemoteFile:
         """Return its address; a mirror has all files in one folder."""
         if mirror is not None:
             return f"{mirror.rstrip('/')}/{self.name}"
-        return SOURCE_URL.format(record=self.record, name=self.name)
-
-
-def subset_file(subset: int, record: str, scan_count: int, size: int, md5: str) -> RemoteFile:
-    return RemoteFile(f"subset{subset}.zip", record, size, md5, subset, scan_count)
+        return f"https://zenodo.org/api/records/{self.record}/files/{self.name}/content"
 
 
 FILES = (
     RemoteFile("annotations.csv", PART_1, 136_986, "f4404df491aee6445a4485061bfdffdd", csv=ANNOTATIONS),
     # LUNA16's organizers advise against the first list, candidates.csv.
     RemoteFile("candidates_V2.zip", PART_1, csv=CANDIDATES_V2),
-    # 89 scans in each of subsets 0 to 7, 88 in the last two.
-    subset_file(0, PART_1, 89, 6_811_924_508, "1065b0f42b8c25cf29260fd924a3c3a2"),
-    subset_file(1, PART_1, 89, 6_334_778_552, "2eda28bb123543074f5cd849499b87ff"),
-    subset_file(2, PART_1, 89, 7_257_937_108, "685b484b085bcdb81c525f3b1bf97c51"),
-    subset_file(3, PART_1, 89, 6_896_620_114, "54707e9e8954af29326eed60f38ea321"),
-    subset_file(4, PART_1, 89, 6_856_144_330, "98225ccb1a41fc434631f63f4284796a"),
-    subset_file(5, PART_1, 89, 6_610_460_097, "395ec714c4123cf213fb7b08f05ee9cc"),
-    subset_file(6, PART_1, 89, 6_531_050_274, "d162df1444a6f2674ab8273c7f9e1520"),
-    subset_file(7, PART_2, 89, 6_313_598_213, "e99b8921990d1414bb5e92130371e8a3"),
-    subset_file(8, PART_2, 88, 6_025_767_505, "38260ca9a8741888997bcebedfabc3f1"),
-    subset_file(9, PART_2, 88, 6_699_650_017, "e55c473bbeebd712eb2224a58998be8e"),
+    RemoteFile("subset0.zip", PART_1, 6_811_924_508, "1065b0f42b8c25cf29260fd924a3c3a2", 0, 89),
+    RemoteFile("subset1.zip", PART_1, 6_334_778_552, "2eda28bb123543074f5cd849499b87ff", 1, 89),
+    RemoteFile("subset2.zip", PART_1, 7_257_937_108, "685b484b085bcdb81c525f3b1bf97c51", 2, 89),
+    RemoteFile("subset3.zip", PART_1, 6_896_620_114, "54707e9e8954af29326eed60f38ea321", 3, 89),
+    RemoteFile("subset4.zip", PART_1, 6_856_144_330, "98225ccb1a41fc434631f63f4284796a", 4, 89),
+    RemoteFile("subset5.zip", PART_1, 6_610_460_097, "395ec714c4123cf213fb7b08f05ee9cc", 5, 89),
+    RemoteFile("subset6.zip", PART_1, 6_531_050_274, "d162df1444a6f2674ab8273c7f9e1520", 6, 89),
+    RemoteFile("subset7.zip", PART_2, 6_313_598_213, "e99b8921990d1414bb5e92130371e8a3", 7, 89),
+    RemoteFile("subset8.zip", PART_2, 6_025_767_505, "38260ca9a8741888997bcebedfabc3f1", 8, 88),
+    RemoteFile("subset9.zip", PART_2, 6_699_650_017, "e55c473bbeebd712eb2224a58998be8e", 9, 88),
 )

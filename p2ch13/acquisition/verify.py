@@ -36,7 +36,8 @@ def verify(data_dir: Path, files: Sequence[RemoteFile], subsets: Collection[int]
     Returns: the exit status, 1 if there is a problem.
     Raises: InputError if the folder is missing, or has no subset and none is expected.
     """
-    chosen = choose_subsets(data_dir, files, subsets)
+    all_subsets = [file for file in files if file.subset is not None]
+    chosen = choose_subsets(data_dir, all_subsets, subsets)
     problems = check_csv_files(data_dir, files)
     nodule_counts = count_nodules(data_dir)
     scans: dict[str, Path] = {}
@@ -53,7 +54,6 @@ def verify(data_dir: Path, files: Sequence[RemoteFile], subsets: Collection[int]
                 f"{nodule_count} nodules."
             )
             bar.update()
-    all_subsets = [file for file in files if file.subset is not None]
     if len(chosen) == len(all_subsets):
         problems += [
             f"{data_dir}: {count} nodules are annotated in series {series_uid}, which has no scan"
@@ -71,15 +71,14 @@ def verify(data_dir: Path, files: Sequence[RemoteFile], subsets: Collection[int]
     return EXIT_SKIPPED if problems else EXIT_DONE
 
 
-def choose_subsets(data_dir: Path, files: Sequence[RemoteFile], subsets: Collection[int] | None) -> list[RemoteFile]:
+def choose_subsets(data_dir: Path, subsets: Sequence[RemoteFile], numbers: Collection[int] | None) -> list[RemoteFile]:
     if not data_dir.is_dir():
         raise InputError(
             "no such folder; download LUNA16, or name its folder with --data-dir", path=data_dir, option="--data-dir"
         )
-    all_subsets = [file for file in files if file.subset is not None]
-    if subsets is not None:
-        return [file for file in all_subsets if file.subset in subsets]
-    chosen = [file for file in all_subsets if subset_folder(data_dir, file).is_dir()]
+    if numbers is not None:
+        return [file for file in subsets if file.subset in numbers]
+    chosen = [file for file in subsets if subset_folder(data_dir, file).is_dir()]
     if not chosen:
         raise InputError("no subset0 to subset9; name their folder with --data-dir", path=data_dir, option="--data-dir")
     return chosen

@@ -95,4 +95,3 @@ class ScanIndex:
                 path=self.data_dir,
             )
         return kept
-

@@ -15,8 +15,6 @@ from p2ch13.util.boxes import BoxMask, make_box, split_components, starts_of
 from p2ch13.util.coordinates import XyzTuple
 from p2ch13.util.logits import to_logit, to_probability
 
-Score = Callable[[BoxMask], float]  # a component -> its logit
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -30,7 +28,8 @@ class Finding:
             has a probability alone.
         probability: 0..1, from `logit`; or another program's, on any scale.
         diameter_mm: of the sphere of equal volume.
-        first_slice, last_slice: axial slices, counted from the feet, from 0, however the scan is stored.
+        first_slice, last_slice: axial slices, counted from the feet, from 0, however the scan is stored; -1, and NaN sizes,
+            are unknown, of a list alone.
     """
 
     series_uid: str
@@ -38,10 +37,10 @@ class Finding:
     center_xyz: XyzTuple
     logit: float
     probability: float
-    diameter_mm: float
-    volume_mm3: float
-    first_slice: int
-    last_slice: int
+    diameter_mm: float = math.nan
+    volume_mm3: float = math.nan
+    first_slice: int = -1
+    last_slice: int = -1
 
     @property
     def score(self) -> float:
@@ -82,7 +81,7 @@ def find_marked(
 
 
 def label_components(
-    ct: Ct, mask: NDArray[np.bool_], min_diameter_mm: float, score: Score
+    ct: Ct, mask: NDArray[np.bool_], min_diameter_mm: float, score: Callable[[BoxMask], float]
 ) -> tuple[NDArray[np.int32], list[Finding]]:
     """Args: score: computes the logit of a component. Returns: see `find_nodules`."""
     labels = np.zeros(mask.shape, dtype=np.int32)

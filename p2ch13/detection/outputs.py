@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,18 +66,6 @@ def nodule_row(finding: Finding) -> list[object]:
         finding.last_slice,
         finding.number,
     ]
-
-
-def check_highdicom() -> None:
-    """Raises: InputError if the optional highdicom is not installed."""
-    if find_spec("highdicom") is None:
-        raise InputError("highdicom is not installed; pip install highdicom", option="--dicom-seg")
-
-
-def check_is_dicom(ct: Ct) -> None:
-    """Raises: InputError if the scan is not a DICOM series."""
-    if not ct.header.dicom_files:
-        raise InputError("--dicom-seg is for DICOM series, and this is none; omit it", path=ct.header.path)
 
 
 def write_dicom_segmentation(path: Path, mask: NDArray[np.bool_], ct: Ct) -> None:

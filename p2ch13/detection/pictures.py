@@ -50,23 +50,17 @@ def draw_overlay(hu: NDArray[Any], is_predicted: NDArray[np.bool_], label: NDArr
 
 
 def draw_findings(dataset: Luna2dSegmentationDataset, predict: Predictor, series_count: int = 4) -> Image:
-    """Draw the largest nodule of each of the first series that have one, in a row each.
-
-    A row shows the overlay of the slice through the nodule's center, then the nodule enlarged, without and with its
-    overlay.
-    """
+    """Draw the largest nodule of each of the first series that have one, a row for each, see `draw_row`."""
     rows = []
     for series_uid in [uid for uid in dataset.series_list if dataset.index.nodules[uid]][:series_count]:
         ct = dataset.index.get_ct(series_uid)
         center = ct.locate(dataset.index.nodules[series_uid][0].center_xyz)
-        ct_slice, is_predicted, label = predict_slice(dataset, predict, series_uid, center.index)
-        overlay = draw_overlay(ct_slice, is_predicted, label)
-        rows.append([overlay, *draw_enlarged(ct_slice, overlay, center.row, center.col)])
+        rows.append(draw_row(*predict_slice(dataset, predict, series_uid, center.index), center.row, center.col))
     return stack(rows)
 
 
 def draw_nodules(hu: NDArray[np.int16], labels: NDArray[np.int32], numbers: Sequence[int]) -> Image:
-    """Draw the findings of an unlabeled scan, a row for each as in `draw_findings`, all green.
+    """Draw the findings of an unlabeled scan, a row for each, all green.
 
     Args:
         hu, labels: (index, row, col), axial slices with rows to the back, as in `Ct`.
@@ -77,38 +71,37 @@ def draw_nodules(hu: NDArray[np.int16], labels: NDArray[np.int32], numbers: Sequ
         is_nodule = labels == number
         index = int(is_nodule.sum(axis=(1, 2)).argmax())
         row, col = (round(float(axis.mean())) for axis in np.nonzero(is_nodule[index]))
-        overlay = draw_overlay(hu[index], labels[index] > 0, labels[index] > 0)
-        rows.append([overlay, *draw_enlarged(hu[index], overlay, row, col)])
+        rows.append(draw_row(hu[index], labels[index] > 0, labels[index] > 0, row, col))
     if not rows:
         middle = len(hu) // 2
         rows = [[draw_overlay(hu[middle], labels[middle] > 0, labels[middle] > 0)]]
     return stack(rows)
 
 
-def draw_enlarged(ct_slice: NDArray[Any], overlay: Image, row: int, col: int) -> list[Image]:
-    """Enlarge the surroundings of a pixel, without and with the overlay."""
-    nothing = np.zeros(ct_slice.shape, dtype=bool)
-    return [enlarge(image, row, col) for image in (draw_overlay(ct_slice, nothing, nothing), overlay)]
+def draw_row(
+    hu: NDArray[Any], is_predicted: NDArray[np.bool_], label: NDArray[np.bool_], row: int, col: int
+) -> list[Image]:
+    """Draw a slice's overlay, then the surroundings of a pixel enlarged, without and with the overlay."""
+    nothing = np.zeros(hu.shape, dtype=bool)
+    plain, overlay = draw_overlay(hu, nothing, nothing), draw_overlay(hu, is_predicted, label)
+    return [overlay, enlarge(plain, row, col), enlarge(overlay, row, col)]
 
 
 def stack(rows: Sequence[Sequence[Image]]) -> Image:
-    """Arrange images in rows and cols of equal cells."""
+    """Arrange images in rows and cols of equal cells, padded with black below and to the right."""
     height = max(image.shape[0] for row in rows for image in row)
     width = max(image.shape[1] for row in rows for image in row)
-    return np.concatenate(
-        [np.concatenate([fit(image, height, width) for image in row], axis=1) for row in rows], axis=0
-    )
+
+    def pad(image: Image) -> Image:
+        return np.pad(image, ((0, height - image.shape[0]), (0, width - image.shape[1]), (0, 0)))
+
+    return np.vstack([np.hstack([pad(image) for image in row]) for row in rows])
 
 
 def enlarge(image: Image, row: int, col: int, size: int = 128, factor: int = 4) -> Image:
     """Enlarge the `size` x `size` pixels around a pixel `factor` times; beyond the image's edge they are black."""
     padded = np.pad(image, ((size // 2, size // 2), (size // 2, size // 2), (0, 0)))
     return padded[row : row + size, col : col + size].repeat(factor, axis=0).repeat(factor, axis=1)
-
-
-def fit(image: Image, height: int, width: int) -> Image:
-    """Pad an image with black below and to the right."""
-    return np.pad(image, ((0, height - image.shape[0]), (0, width - image.shape[1]), (0, 0)))
 
 
 def encode_png(image: Image) -> bytes:
@@ -118,6 +111,5 @@ def encode_png(image: Image) -> bytes:
 
 
 def write_png(path: Path, image: Image) -> None:
-    """Write an image as PNG, atomically."""
     with atomic_write(path) as file:
         file.write(encode_png(image))

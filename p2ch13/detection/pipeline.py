@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from p2ch13.config import PredictOptions
 from p2ch13.data.ct import Ct
 from p2ch13.detection.findings import Finding
-from p2ch13.detection.outputs import (
-    check_highdicom,
-    check_is_dicom,
-    write_dicom_segmentation,
-    write_image,
-    write_nodules,
-)
+from p2ch13.detection.outputs import write_dicom_segmentation, write_image, write_nodules
 from p2ch13.detection.pictures import draw_nodules, write_png
-from p2ch13.detection.segment import Segmenter, detect, load_segmenter
+from p2ch13.detection.segment import detect, load_segmenter
 from p2ch13.network.compute import choose_threads
+from p2ch13.network.model import SegmentationNetwork
 from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
 from p2ch13.util.files import make_writable_folder, written_together
 from p2ch13.util.threads import ThreadTuner
@@ -39,17 +34,11 @@ OVERLAY_COUNT = 4  # most probable findings of a scan that its overlay shows
 
 @dataclass(frozen=True)
 class ScanInput:
-    """A scan to search.
+    """A scan to search."""
 
-    Attributes:
-        path: its file, or the folder of its DICOM series.
-        name: the stem of its output files: the file's name without suffix, or the series UID.
-        series_uid: of a DICOM series; None for a file.
-    """
-
-    path: Path
-    name: str
-    series_uid: str | None = None
+    path: Path  # its file, or the folder of its DICOM series
+    name: str  # the stem of its output files: the file's name without suffix, or the series UID
+    series_uid: str | None = None  # of a DICOM series; None for a file
 
 
 def predict(options: PredictOptions) -> int:
@@ -59,8 +48,8 @@ def predict(options: PredictOptions) -> int:
     Returns: the exit status, 1 if a scan was skipped.
     Raises: InputError if the model or the output folder cannot be used, or every scan was skipped.
     """
-    if options.dicom_seg:
-        check_highdicom()
+    if options.dicom_seg and find_spec("highdicom") is None:
+        raise InputError("highdicom is not installed; pip install highdicom", option="--dicom-seg")
     scans, errors = collect_inputs(options)
     total = len(scans) + len(errors)
     for error in errors:
@@ -69,36 +58,49 @@ def predict(options: PredictOptions) -> int:
     make_writable_folder(options.output, "--output")
     threads = choose_threads(options.threads)
     findings: list[Finding] = []
-    done_count = 0
     for scan in scans:
         try:
-            findings = predict_and_list(scan, model, options, threads, findings)
+            findings += predict_scan(scan, model, options, threads, findings)
         except InputError as error:
             report_skipped(error, total)
             errors.append(error)
-            continue
-        done_count += 1
-    if done_count == 0:
+    if len(errors) == total:
         raise errors[0] if total == 1 else InputError(f"all {total} scans were skipped, see above")
-    report_end(options.output, findings, done_count, len(errors))
+    skipped = f", {len(errors)} skipped" if errors else ""
+    scan_count = total - len(errors)
+    log.info(
+        f"{len(findings)} findings in {scan_count} scan{'' if scan_count == 1 else 's'}{skipped}: "
+        f"{options.output / NODULES_FILE}"
+    )
+    log.info(f"Overlays of the most probable findings: {options.output}/*_overlay.png.")
+    log.info("To see all findings, open a scan and its mask in 3D Slicer or ITK-SNAP.")
     return EXIT_SKIPPED if errors else EXIT_DONE
 
 
 def collect_inputs(options: PredictOptions) -> tuple[list[ScanInput], list[InputError]]:
-    """Find the scans of the arguments; return an error for each argument or scan that cannot be used."""
-    inputs: list[ScanInput] = []
-    errors: list[InputError] = []
+    """Find the scans of the arguments; return an error for each argument or scan that cannot be used.
+
+    Of scans with the same name, the first is used: others would overwrite its files.
+    """
+    first: dict[str, ScanInput] = {}  # by name
+    errors = []
     output = options.output.resolve()
     for path in options.scans:
         if path.is_dir() and path.resolve() == output:
             raise InputError("also the --output, and masks would be read as scans; choose another", path=path)
         try:
             found = find_inputs(path, options.series_uid)
-            inputs += [scan for scan in found if scan.path.resolve() != output]  # not earlier DICOM segmentations
         except InputError as error:
             errors.append(error)
-    inputs, duplicates = split_duplicates(inputs)
-    return inputs, errors + duplicates
+            continue
+        for scan in found:
+            if scan.path.resolve() == output:  # DICOM segmentations of an earlier run
+                continue
+            other = first.setdefault(scan.name, scan)
+            if other is not scan:
+                message = f"the same name as {other.path}; rename it, or use another --output"
+                errors.append(InputError(message, path=scan.path))
+    return list(first.values()), errors
 
 
 def find_inputs(path: Path, series_uid: str | None = None) -> list[ScanInput]:
@@ -117,84 +119,51 @@ def find_inputs(path: Path, series_uid: str | None = None) -> list[ScanInput]:
     if files:
         return [ScanInput(file, scan_name(file)) for file in files]
     below = [folder for folder in sorted(path.rglob("*/")) if folder.is_dir() and not folder.name.startswith(".")]
-    inputs = [chosen for folder in (path, *below) for chosen in choose_input(folder, series_uid)]
+    inputs = []
+    for folder in (path, *below):
+        series = list_series(folder)
+        if not series or (series_uid is not None and series_uid not in series):
+            continue
+        chosen, slices = choose_series(folder, series_uid)
+        if series_uid is None and len(series) > 1:
+            log.info(
+                f"{folder}: {len(series)} DICOM series; using the largest, {chosen} with {len(slices)} slices. "
+                "--series-uid selects another."
+            )
+        inputs.append(ScanInput(folder, chosen, chosen))
     if not inputs:
         what = f"series {series_uid}" if series_uid else f"scan ({', '.join(SCAN_SUFFIXES)}, DICOM)"
         raise InputError(f"no {what} in this folder", path=path)
     return inputs
 
 
-def choose_input(folder: Path, series_uid: str | None) -> Iterator[ScanInput]:
-    series = list_series(folder)
-    if not series or (series_uid is not None and series_uid not in series):
-        return
-    chosen, files = choose_series(folder, series_uid)
-    if series_uid is None and len(series) > 1:
-        log.info(
-            f"{folder}: {len(series)} DICOM series; using the largest, {chosen} with {len(files)} slices. "
-            "--series-uid selects another."
-        )
-    yield ScanInput(folder, chosen, chosen)
-
-
-def split_duplicates(inputs: list[ScanInput]) -> tuple[list[ScanInput], list[InputError]]:
-    """Keep the first input of each name; return an error for each other one, which would overwrite its files."""
-    first: dict[str, ScanInput] = {}
-    errors = []
-    for scan in inputs:
-        if scan.name in first:
-            other = first[scan.name].path
-            errors.append(InputError(f"the same name as {other}; rename it, or use another --output", path=scan.path))
-        else:
-            first[scan.name] = scan
-    return list(first.values()), errors
-
-
-def predict_and_list(
-    scan: ScanInput, model: Segmenter, options: PredictOptions, threads: ThreadTuner, findings: Sequence[Finding]
+def predict_scan(
+    scan: ScanInput, model: SegmentationNetwork, options: PredictOptions, threads: ThreadTuner, earlier: list[Finding]
 ) -> list[Finding]:
     """Search one scan; its files and the list of nodules appear together, or not at all if anything fails.
 
-    Args: findings: those of the earlier scans. Returns: those and this scan's.
+    Args: earlier: the findings of the earlier scans. Returns: this scan's.
     Raises: InputError, naming the scan, if it cannot be used.
     """
     start = time.monotonic()
+    mask_name = f"{scan.name}_mask.{options.format}"
     with written_together(options.output, scan.name) as folder:
-        found = predict_scan(scan, model, replace(options, output=folder), threads)
-        listed = [*findings, *found]
-        write_nodules(folder / NODULES_FILE, listed)
-    mask_path = output_path(options, scan, f"mask.{options.format}")
-    log.info(f"{scan.path}: {describe(found)}; {time.monotonic() - start:.0f} s. {mask_path}")
-    return listed
-
-
-def predict_scan(scan: ScanInput, model: Segmenter, options: PredictOptions, threads: ThreadTuner) -> list[Finding]:
-    """Search one scan and write its files. Raises: InputError, naming the scan, if it cannot be used."""
-    ct = Ct(scan.path, series_uid=scan.series_uid)
-    if options.dicom_seg:
-        check_is_dicom(ct)
-    logits, labels, findings = detect(ct, model, **options.detection, show_progress=True, threads=threads)
-    if options.probability:
-        write_image(output_path(options, scan, f"probability.{options.format}"), as_probabilities(logits), ct)
-    write_image(output_path(options, scan, f"mask.{options.format}"), (labels > 0).astype(np.uint8), ct)
-    if options.dicom_seg:
-        write_dicom_segmentation(output_path(options, scan, "seg.dcm"), labels > 0, ct)
-    draw_scan(output_path(options, scan, "overlay.png"), ct, labels, findings)
+        ct = Ct(scan.path, series_uid=scan.series_uid)
+        if options.dicom_seg and not ct.header.dicom_files:
+            raise InputError("--dicom-seg is for DICOM series, and this is none; omit it", path=scan.path)
+        logits, labels, findings = detect(ct, model, **options.detection, show_progress=True, threads=threads)
+        if options.probability:
+            path = folder / f"{scan.name}_probability.{options.format}"
+            write_image(path, torch.from_numpy(logits).float().sigmoid().numpy(), ct)
+        write_image(folder / mask_name, (labels > 0).astype(np.uint8), ct)
+        if options.dicom_seg:
+            write_dicom_segmentation(folder / f"{scan.name}_seg.dcm", labels > 0, ct)
+        numbers = [finding.number for finding in findings[:OVERLAY_COUNT]]
+        overlays = draw_nodules(ct.hu, labels, numbers)
+        write_png(folder / f"{scan.name}_overlay.png", overlays)
+        write_nodules(folder / NODULES_FILE, [*earlier, *findings])
+    log.info(f"{scan.path}: {describe(findings)}; {time.monotonic() - start:.0f} s. {options.output / mask_name}")
     return findings
-
-
-def as_probabilities(logits: NDArray[np.float16]) -> NDArray[np.float32]:
-    """(index, row, col), each 0..1."""
-    return torch.from_numpy(logits).float().sigmoid().numpy()
-
-
-def output_path(options: PredictOptions, scan: ScanInput, ending: str) -> Path:
-    return options.output / f"{scan.name}_{ending}"
-
-
-def draw_scan(path: Path, ct: Ct, labels: NDArray[np.int32], findings: Sequence[Finding]) -> None:
-    numbers = [finding.number for finding in findings[:OVERLAY_COUNT]]
-    write_png(path, draw_nodules(ct.hu, labels, numbers))
 
 
 def describe(findings: Sequence[Finding]) -> str:
@@ -211,11 +180,3 @@ def report_skipped(error: InputError, total: int) -> None:
     """The error of a single scan ends the command instead."""
     if total > 1:
         log.warning(f"Skipped: {one_line(error)}")
-
-
-def report_end(output: Path, findings: Sequence[Finding], done_count: int, skipped_count: int) -> None:
-    skipped = f", {skipped_count} skipped" if skipped_count else ""
-    scans = f"{done_count} scan{'' if done_count == 1 else 's'}"
-    log.info(f"{len(findings)} findings in {scans}{skipped}: {output / NODULES_FILE}")
-    log.info(f"Overlays of the most probable findings: {output}/*_overlay.png.")
-    log.info("To see all findings, open a scan and its mask in 3D Slicer or ITK-SNAP.")

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
@@ -19,7 +19,7 @@ from p2ch13.detection.findings import Finding, find_nodules
 from p2ch13.network.checkpoint import load_model
 from p2ch13.network.compute import autocast, get_device, get_dtype, get_slice_batch_size
 from p2ch13.network.model import SegmentationNetwork
-from p2ch13.util.boxes import Box
+from p2ch13.util.boxes import Box, make_box
 from p2ch13.util.errors import InputError
 from p2ch13.util.launch import Launch
 from p2ch13.util.logits import to_logit
@@ -33,42 +33,12 @@ LOWEST_THRESHOLD = 0.01  # probability; lower values stay as the network gives t
 FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3))  # of (batch, channel, row, col)
 
 
-class Segmenter(Protocol):
-    """A network that gives slices their logits: a `SegmentationNetwork`, or any object with these attributes.
-
-    Attributes:
-        slice_spacing_mm: spacing of its input slices; 0: adjacent slices.
-        size_multiple: the block size in which it combines rows and cols.
-        receptive_field: width in pixels of the square of input that an output pixel depends on.
-        device: the device of its weights.
-    """
-
-    slice_spacing_mm: float
-    size_multiple: int
-    receptive_field: int
-
-    @property
-    def device(self) -> torch.device: ...
-
-    def eval(self) -> object: ...
-
-    def logits(self, input_batch: torch.Tensor) -> torch.Tensor:
-        """(batch, 7, row, col) in HU -> (batch, 1, row, col), float32."""
-
-
 class Detection(NamedTuple):
-    """The nodules detected in a scan.
+    """The nodules detected in a scan; labels and scores are computed before the logits are rounded."""
 
-    Attributes:
-        logits: (index, row, col), float16, -inf outside the searched box; for display, in half the memory. Labels and
-            scores are computed before rounding.
-        labels: (index, row, col), the finding's number of each voxel, 0 for none.
-        findings: by falling logit.
-    """
-
-    logits: NDArray[np.float16]
-    labels: NDArray[np.int32]
-    findings: list[Finding]
+    logits: NDArray[np.float16]  # (index, row, col), -inf outside the searched box; for display, in half the memory
+    labels: NDArray[np.int32]  # (index, row, col), the finding's number of each voxel, 0 for none
+    findings: list[Finding]  # by falling logit
 
 
 def load_segmenter(checkpoint: Path, network: str | None = None) -> SegmentationNetwork:
@@ -78,10 +48,11 @@ def load_segmenter(checkpoint: Path, network: str | None = None) -> Segmentation
     Raises: InputError if the file cannot be read, or its model does not map context slices to one logit per pixel.
     """
     model = load_model(checkpoint, network)
-    channel_count, class_count = model.in_channels, model.n_classes
     slice_count = 2 * CONTEXT_SLICES_COUNT + 1
-    if channel_count != slice_count or class_count != 1:
-        message = f"the model has {channel_count} slices and {class_count} classes; {slice_count} and 1 are needed"
+    if (model.in_channels, model.n_classes) != (slice_count, 1):
+        message = (
+            f"the model has {model.in_channels} slices and {model.n_classes} classes; {slice_count} and 1 are needed"
+        )
         raise InputError(message, path=checkpoint)
     if not model.has_padding:
         raise InputError("a model without padding marks less than a slice; train one with padding", path=checkpoint)
@@ -90,7 +61,7 @@ def load_segmenter(checkpoint: Path, network: str | None = None) -> Segmentation
 
 def detect(
     ct: Ct,
-    model: Segmenter,
+    model: SegmentationNetwork,
     threshold: float = NODULE_THRESHOLD,
     min_diameter_mm: float = MIN_DIAMETER_MM,
     **search: Any,
@@ -103,7 +74,7 @@ def detect(
 
 def segment(
     ct: Ct,
-    model: Segmenter,
+    model: SegmentationNetwork,
     *,
     lung_mask: bool = True,
     tta: bool = False,
@@ -136,7 +107,7 @@ def segment(
     if lung_mask and lungs is None:
         log.warning(f"{ct.header.path}: no lungs found; searching the whole scan. Is it a chest CT in HU?")
     margin = model.receptive_field // 2
-    box = whole_box(ct.shape_irc) if lungs is None else find_lung_box(lungs, margin, model.size_multiple)
+    box = make_box((0, 0, 0), ct.shape_irc) if lungs is None else find_lung_box(lungs, margin, model.size_multiple)
 
     logits = np.full(ct.shape_irc, -np.inf, dtype=np.float32)
     in_box = logits[box]  # a view
@@ -154,33 +125,23 @@ def segment(
     return logits
 
 
-def whole_box(shape: tuple[int, ...]) -> Box:
-    index, rows, cols = (slice(0, size) for size in shape)
-    return index, rows, cols
-
-
 def find_lung_box(lungs: NDArray[np.bool_], margin: int, size_multiple: int) -> Box:
     """Find the box around the lungs, one slice larger at either end, with the margin that logits in it depend on.
 
-    Args: margin: pixels, half of the network's receptive field; size_multiple: the network's, see `Segmenter`. The box
-        is aligned with the network's blocks in a whole slice, so that the same pixels are combined.
+    Args: margin: pixels, half of the network's receptive field; size_multiple: the network's. The box is aligned with
+        the network's blocks in a whole slice, so that the same pixels are combined.
     """
-    slices, rows, cols = (np.flatnonzero(lungs.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1)))
-    return (
-        slice(max(int(slices[0]) - 1, 0), min(int(slices[-1]) + 2, len(lungs))),
-        with_margin(int(rows[0]), int(rows[-1]) + 1, lungs.shape[1], margin, size_multiple),
-        with_margin(int(cols[0]), int(cols[-1]) + 1, lungs.shape[2], margin, size_multiple),
-    )
-
-
-def with_margin(start: int, stop: int, size: int, margin: int, multiple: int) -> slice:
-    start, stop = start - margin, stop + margin
-    return slice(max(start - start % multiple, 0), min(stop + -stop % multiple, size))
+    ends = [np.flatnonzero(lungs.any(axis=others))[[0, -1]] for others in ((1, 2), (0, 2), (0, 1))]
+    first, last = np.transpose(ends)
+    margins, blocks = np.array([1, margin, margin]), np.array([1, size_multiple, size_multiple])
+    starts = (first - margins) // blocks * blocks
+    stops = -(-(last + 1 + margins) // blocks) * blocks  # rounded up
+    return make_box(np.maximum(starts, 0), np.minimum(stops, lungs.shape))
 
 
 @torch.inference_mode()
 def predict_slices(
-    ct: Ct, box: Box, model: Segmenter, tta: bool, precision: str, threads: ThreadTuner | None = None
+    ct: Ct, box: Box, model: SegmentationNetwork, tta: bool, precision: str, threads: ThreadTuner | None = None
 ) -> Iterator[NDArray[np.float32]]:
     """Yield the logits of the box's slices in batches, (slice, row, col)."""
     device = model.device
@@ -197,8 +158,7 @@ def predict_slices(
         yield logits[:, 0].float().cpu().numpy()
 
 
-def predict_flipped(model: Segmenter, ct_slices: torch.Tensor) -> torch.Tensor:
-    """Average the logits over flips of the input, each flipped back."""
+def predict_flipped(model: SegmentationNetwork, ct_slices: torch.Tensor) -> torch.Tensor:
     return torch.stack([model.logits(ct_slices.flip(dims)).flip(dims) for dims in FLIPS]).mean(dim=0)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,21 +25,13 @@ from p2ch13.util.errors import InputError
 from p2ch13.volumes.files import SCAN_SUFFIXES
 from p2ch13.volumes.volume import Volume
 
-MASK_ENDINGS = tuple(f"{ending}{suffix}" for ending in ("", "_mask") for suffix in SCAN_SUFFIXES)
-SERIES_COLUMN = POSITION_COLUMNS[0]
-TOLERANCES = {  # attribute of a volume, mm or 1; NIfTI keeps float32
-    "voxel size": ("vx_size_xyz", 0.001),
-    "direction": ("direction", 0.001),
-    "origin": ("origin_xyz", 0.01),
-}
-
 
 def find_mask(mask_dir: Path, series_uid: str) -> Path:
     """Find `<series_uid>.nii.gz` or `<series_uid>_mask.nii.gz`, or one in another format of scans.
 
     Raises: InputError if there is none.
     """
-    paths = [mask_dir / f"{series_uid}{ending}" for ending in MASK_ENDINGS]
+    paths = [mask_dir / f"{series_uid}{ending}{suffix}" for ending in ("", "_mask") for suffix in SCAN_SUFFIXES]
     found = next((path for path in paths if path.is_file()), None)
     if found is None:
         raise InputError("no such file; --mask needs one for each scan", path=mask_dir / f"{series_uid}_mask.nii.gz")
@@ -54,18 +45,17 @@ def read_mask(path: Path, ct: Ct) -> NDArray[np.bool_]:
     Raises: InputError, naming the file, if it cannot be read or its geometry is not the scan's.
     """
     mask = Volume(path)
-    if mask.shape_irc != ct.shape_irc:
-        raise unlike_scan(path, "size", mask.shape_irc, ct.shape_irc)
-    for name, (attribute, tolerance) in TOLERANCES.items():
-        of_mask, of_scan = getattr(mask, attribute), getattr(ct, attribute)
+    for name, of_mask, of_scan, tolerance in (  # NIfTI keeps float32
+        ("size", np.array(mask.shape_irc), np.array(ct.shape_irc), 0.0),
+        ("voxel size", mask.vx_size_xyz, ct.vx_size_xyz, 0.001),  # mm
+        ("direction", mask.direction, ct.direction, 0.001),
+        ("origin", mask.origin_xyz, ct.origin_xyz, 0.01),  # mm
+    ):
         if not np.allclose(of_mask, of_scan, rtol=0, atol=tolerance):
-            raise unlike_scan(path, name, of_mask.tolist(), of_scan.tolist())
+            values = f"{of_mask.tolist()}, the scan's {of_scan.tolist()}"
+            raise InputError(f"its {name} is {values}; save it with the scan's geometry", path=path)
     is_marked: NDArray[np.bool_] = mask.hu > 0
     return is_marked
-
-
-def unlike_scan(path: Path, name: str, of_mask: object, of_scan: object) -> InputError:
-    return InputError(f"its {name} is {of_mask}, the scan's {of_scan}; save it with the scan's geometry", path=path)
 
 
 def read_findings(csv_path: Path) -> dict[str, list[Finding]]:
@@ -82,20 +72,15 @@ def read_findings(csv_path: Path) -> dict[str, list[Finding]]:
             center_xyz=parse_center(row),
             logit=parse_number(row["logit"]) if "logit" in row else math.nan,
             probability=parse_number(row["probability"]),
-            diameter_mm=math.nan,
-            volume_mm3=math.nan,
-            first_slice=-1,
-            last_slice=-1,
         )
 
-    findings: defaultdict[str, list[Finding]] = defaultdict(list)
+    findings: dict[str, list[Finding]] = {}
     for finding in read_table(csv_path, (*POSITION_COLUMNS, "probability"), parse):
-        findings[finding.series_uid].append(finding)
-    return dict(findings)
+        findings.setdefault(finding.series_uid, []).append(finding)
+    return findings
 
 
 def read_excluded_by_series(csv_path: Path | None) -> dict[str, list[CandidateInfoTuple]]:
-    """Read the excluded findings by series UID; none without a file."""
     return group_by_series(read_excluded(csv_path)) if csv_path else {}
 
 
@@ -109,7 +94,7 @@ def read_series_file(path: Path) -> list[str]:
     with open_text(path) as file:
         for number, line in enumerate(file, start=1):
             series_uid = line.strip()
-            if not series_uid or (not lines and series_uid == SERIES_COLUMN):
+            if not series_uid or (not lines and series_uid == POSITION_COLUMNS[0]):
                 continue
             if "," in series_uid or len(series_uid.split()) > 1:
                 raise InputError(f"{series_uid!r} is not one series UID; give one a line", path=path, line=number)

@@ -11,7 +11,7 @@ https://luna16.grand-challenge.org/Evaluation.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,17 +29,11 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class ScanMatch:
-    """The hits of a scan's findings on its nodules.
+    """The hits of a scan's findings on its nodules."""
 
-    Attributes:
-        scores: (finding,), finite; logits, or probabilities on any scale.
-        hits: (finding, nodule); a finding that lies in two nodules hits both.
-        is_excluded: (finding,), whether it lies in an excluded annotation. If it lies in a nodule too, it is a hit.
-    """
-
-    scores: Floats
-    hits: Bools
-    is_excluded: Bools
+    scores: Floats  # (finding,), finite; logits, or probabilities on any scale
+    hits: Bools  # (finding, nodule); a finding that lies in two nodules hits both
+    is_excluded: Bools  # (finding,), whether it lies in an excluded annotation; if in a nodule too, it is a hit
 
     @property
     def is_found(self) -> Bools:
@@ -104,15 +98,11 @@ def lie_within(points_xyz: ArrayLike, centers_xyz: ArrayLike, diameters_mm: Arra
 
 @dataclass(frozen=True, eq=False)
 class FrocCurve:
-    """The points of the curve: (0, 0), then one for each distinct score, the highest first.
+    """The points of the curve: (0, 0), then one for each distinct score, the highest first."""
 
-    Attributes: `false_positives_per_scan`, `sensitivity` (NaN without nodules) and `thresholds`, the lowest score that
-        counts, first infinite: (point,).
-    """
-
-    false_positives_per_scan: Floats
-    sensitivity: Floats
-    thresholds: Floats
+    false_positives_per_scan: Floats  # (point,)
+    sensitivity: Floats  # (point,); NaN without nodules
+    thresholds: Floats  # (point,), the lowest score that counts; the first is infinite
 
     def sensitivity_at(self, false_positives_per_scan: Sequence[float] | Floats) -> Floats:
         """Interpolate linearly; beyond the last point the sensitivity is constant, as in LUNA16's script.
@@ -124,24 +114,15 @@ class FrocCurve:
 
 @dataclass(frozen=True, eq=False)
 class Froc:
-    """A FROC analysis.
+    """A FROC analysis; intervals are 95% CI from resampled scans."""
 
-    Attributes:
-        curve: of all scans.
-        limited_count: number of scans with more than `FINDINGS_PER_SCAN` findings, not all of them on the curve.
-        sensitivities: (7,), at `OPERATING_POINTS`.
-        cpm: their mean, the competition performance metric.
-        sensitivity_intervals, cpm_interval: 95% CI from resampled scans, (2, 7) and (2,).
-        band: (2, 121), the same at `BAND_POINTS`.
-    """
-
-    curve: FrocCurve
-    limited_count: int
-    sensitivities: Floats
-    cpm: float
-    sensitivity_intervals: Floats
-    cpm_interval: Floats
-    band: Floats
+    curve: FrocCurve  # of all scans
+    limited_count: int  # number of scans with more than `FINDINGS_PER_SCAN` findings, not all of them on the curve
+    sensitivities: Floats  # (7,), at `OPERATING_POINTS`
+    cpm: float  # their mean, the competition performance metric
+    sensitivity_intervals: Floats  # (2, 7)
+    cpm_interval: Floats  # (2,)
+    band: Floats  # (2, 121), the interval at `BAND_POINTS`
 
 
 def compute_froc(matches: Sequence[ScanMatch], bootstrap_count: int = BOOTSTRAP_COUNT, seed: int = 0) -> Froc:
@@ -153,12 +134,14 @@ def compute_froc(matches: Sequence[ScanMatch], bootstrap_count: int = BOOTSTRAP_
     Args: matches: one for each scan, including scans without nodules and findings: they count in the denominator.
     """
     events = CurveEvents([match.limited_to(FINDINGS_PER_SCAN) for match in matches])
-    curve = events.curve(np.ones(len(matches)))
+    curve = events.curve(np.ones(len(matches), dtype=int))
     sensitivities = curve.sensitivity_at(OPERATING_POINTS)
+    rng = np.random.default_rng(seed)
     rates = np.concatenate([OPERATING_POINTS, BAND_POINTS])
-    weights_of_draws = draw_scans(len(matches), bootstrap_count, seed)
-    # Keep each draw's values at these rates alone: all curves of LUNA16 would fill the memory.
-    draws = np.array([events.curve(weights).sensitivity_at(rates) for weights in weights_of_draws])
+    draws = np.empty((bootstrap_count, len(rates)))  # at these rates alone: all curves of LUNA16 would fill the memory
+    for draw in draws:
+        scan_ndxs = rng.integers(len(matches), size=len(matches))
+        draw[:] = events.curve(np.bincount(scan_ndxs, minlength=len(matches))).sensitivity_at(rates)
     at_points, at_band = np.split(draws, [len(OPERATING_POINTS)], axis=1)
     return Froc(
         curve,
@@ -169,13 +152,6 @@ def compute_froc(matches: Sequence[ScanMatch], bootstrap_count: int = BOOTSTRAP_
         confidence_interval(at_points.mean(axis=1)),
         confidence_interval(at_band),
     )
-
-
-def draw_scans(scan_count: int, draw_count: int, seed: int) -> Iterator[Floats]:
-    """Yield how often each scan is in a draw of as many scans, with replacement: (scan,), `draw_count` times."""
-    rng = np.random.default_rng(seed)
-    for _ in range(draw_count):
-        yield np.bincount(rng.integers(scan_count, size=scan_count), minlength=scan_count).astype(float)
 
 
 def confidence_interval(values: Floats) -> Floats:
@@ -199,16 +175,13 @@ class CurveEvents:
         scores = np.concatenate([*found, *false])
         order = np.argsort(-scores, kind="stable")
         self.scores = scores[order]
-        scan_ndxs = np.arange(len(matches))
-        self.scan_ndxs = np.concatenate(
-            [np.repeat(scan_ndxs, [len(part) for part in parts]) for parts in (found, false)]
-        )
-        self.scan_ndxs = self.scan_ndxs[order]
+        scan_ndxs = [np.repeat(np.arange(len(matches)), [len(part) for part in parts]) for parts in (found, false)]
+        self.scan_ndxs = np.concatenate(scan_ndxs)[order]
         self.is_found = order < sum(len(part) for part in found)
         # Equal scores are one threshold and one point of the curve: the last of them.
         self.steps = np.flatnonzero(np.diff(self.scores, append=-np.inf))
 
-    def curve(self, weights: Floats) -> FrocCurve:
+    def curve(self, weights: NDArray[np.int_]) -> FrocCurve:
         """Compute the curve. Args: weights: (scan,), how often each scan counts."""
         event_weights = weights[self.scan_ndxs]
         found, false = (

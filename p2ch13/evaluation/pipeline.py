@@ -15,7 +15,8 @@ from typing import Any
 
 from p2ch13.config import BEST_STATE, EvaluationOptions, LabelOptions, TrainingConfig
 from p2ch13.data.ct import Ct
-from p2ch13.data.index import ScanIndex, split_series
+from p2ch13.data.index import ScanIndex
+from p2ch13.data.splits import split_series
 from p2ch13.detection.findings import Finding, find_marked
 from p2ch13.detection.segment import detect, load_segmenter
 from p2ch13.evaluation.external import find_mask, read_excluded_by_series, read_findings, read_mask, read_series_file
@@ -24,7 +25,7 @@ from p2ch13.evaluation.scoring import Labels, ScanScores, score_scan
 from p2ch13.evaluation.submission import check_findings, is_submission, score_submission
 from p2ch13.evaluation.summary import summarize
 from p2ch13.evaluation.worst_cases import WorstCases
-from p2ch13.labels.candidates import CandidateInfoTuple, find_excluded_file, read_annotations, sort_candidates
+from p2ch13.labels.candidates import find_excluded_file, read_annotations, sort_candidates
 from p2ch13.network.checkpoint import load_checkpoint
 from p2ch13.network.compute import choose_threads, keep_freed_memory
 from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
@@ -35,7 +36,14 @@ log = logging.getLogger(__name__)
 
 # A scan -> its labels (index, row, col), None without a mask, and its findings.
 Finder = Callable[[Ct], tuple[Labels | None, list[Finding]]]
-Excluded = dict[str, list[CandidateInfoTuple]]  # series UID -> its excluded findings
+
+
+@dataclass
+class Results:
+    scans: list[ScanScores] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)  # series UID -> why
+    worst_cases: WorstCases = field(default_factory=WorstCases)
+    labels: LabelOptions | None = None  # None if no scan is opened
 
 
 def evaluate(options: EvaluationOptions) -> int:
@@ -47,12 +55,11 @@ def evaluate(options: EvaluationOptions) -> int:
     start = time.monotonic()
     if options.findings is not None and is_submission(options):
         make_writable_folder(options.output, "--output")
-        results, labels = Results(score_submission(options, options.findings)), None
+        results = Results(score_submission(options, options.findings))
     else:
-        results, labels = evaluate_scans(options)
+        results = evaluate_scans(options)
     summary = summarize(results.scans, options.seed)
-    settings = describe_settings(options, results, labels)
-    write_report(options.output, summary, settings, results.skipped)
+    write_report(options.output, summary, describe_settings(options, results), results.skipped)
     results.worst_cases.write(options.output)
     slices = "" if summary.slice_count is None else f" with {summary.slice_count} slices"
     log.info(
@@ -60,61 +67,44 @@ def evaluate(options: EvaluationOptions) -> int:
         f"{format_summary(summary)}\n\n{describe_curve(summary)}"
     )
     if options.checkpoint is not None:
-        log.info(describe_search(options))
+        log.info(
+            f"Findings are components above a probability of {options.threshold:g} (--threshold) and of at least "
+            f"{options.min_diameter:g} mm (--min-diameter); the curve ends with the least probable of them. The scores "
+            "of validation in training are of slices, without this search, and differ."
+        )
     log.info(f"Tables, curve and figures: {options.output}. {time.monotonic() - start:.0f} s.")
     return EXIT_SKIPPED if results.skipped else EXIT_DONE
 
 
-def describe_search(options: EvaluationOptions) -> str:
-    return (
-        f"Findings are components above a probability of {options.threshold:g} (--threshold) and of at least "
-        f"{options.min_diameter:g} mm (--min-diameter); the curve ends with the least probable of them. The scores of "
-        "validation in training are of slices, without this search, and differ."
-    )
-
-
-def evaluate_scans(options: EvaluationOptions) -> tuple[Results, LabelOptions]:
-    """Score scans on disk. Returns: the results, and the label options. Raises: InputError if there are no scans."""
+def evaluate_scans(options: EvaluationOptions) -> Results:
+    """Score scans on disk. Raises: InputError if there are none, or all were skipped."""
     checkpoint = Checkpoint.read(options.checkpoint)
     nodules = sort_candidates(read_annotations(options.annotations)) if options.annotations else None
     labels = checkpoint.labels.changed(options.label_changes)
     index = ScanIndex(options.data_dir, labels, nodules)
     for note in index.labels.notes:
         log.info(note)
-    series_list = index.keep_labeled(choose_series(options, index.all_series, checkpoint))
+    series_list = index.keep_labeled(choose_series(options, index, checkpoint))
     finder = make_finder(options, series_list)
     excluded = read_excluded_by_series(find_excluded_file(options.data_dir, options.excluded))
     make_writable_folder(options.output, "--output")
 
-    results = score_series(index, series_list, finder, excluded)
-    if not results.scans:
-        raise InputError(next(iter(results.skipped.values())))
-    for reason in results.skipped.values():
-        log.warning(f"Skipped: {reason}")
-    return results, labels
-
-
-@dataclass
-class Results:
-    scans: list[ScanScores] = field(default_factory=list)
-    skipped: dict[str, str] = field(default_factory=dict)  # series UID -> why
-    worst_cases: WorstCases = field(default_factory=WorstCases)
-
-
-def score_series(index: ScanIndex, series_list: Sequence[str], finder: Finder, excluded: Excluded) -> Results:
-    """Score one scan at a time; skip those that cannot be read."""
-    results = Results()
+    results = Results(labels=labels)
     with progress_bar(len(series_list), "Scoring", "scan") as bar:
         for series_uid in series_list:
             try:
                 ct = index.get_ct(series_uid)
-                labels, findings = finder(ct)
-                scores = score_scan(ct, labels, findings, excluded.get(series_uid, ()))
-                results.worst_cases.add(ct, labels, scores)
+                marks, findings = finder(ct)
+                scores = score_scan(ct, marks, findings, excluded.get(series_uid, ()))
+                results.worst_cases.add(ct, marks, scores)
                 results.scans.append(scores)
             except InputError as error:
                 results.skipped[series_uid] = one_line(error)
             bar.update()
+    if not results.scans:
+        raise InputError(next(iter(results.skipped.values())))
+    for reason in results.skipped.values():
+        log.warning(f"Skipped: {reason}")
     return results
 
 
@@ -146,33 +136,29 @@ def make_finder(options: EvaluationOptions, series_list: Sequence[str]) -> Finde
     return find
 
 
-def choose_series(options: EvaluationOptions, series_list: Sequence[str], checkpoint: Checkpoint) -> list[str]:
+def choose_series(options: EvaluationOptions, index: ScanIndex, checkpoint: Checkpoint) -> list[str]:
     """Choose the requested series; else the checkpoint's validation series, all for findings, every tenth for masks.
 
-    Warns if the checkpoint was trained or selected on some of them. Raises: InputError if there is none.
+    Warns if the checkpoint was trained or selected on some of them. Raises: InputError if one or all have no scan.
     """
+    series_list = index.all_series
     if options.series is not None:
-        chosen = choose_named(options.series, series_list, options.data_dir)
+        chosen = sorted(read_series_file(options.series))
+        missing = sorted(set(chosen).difference(series_list))
+        if missing:
+            message = (
+                f"{len(missing)} of its {len(chosen)} series have no scan in {options.data_dir}, such as {missing[0]}"
+            )
+            raise InputError(message, path=options.series)
     elif options.all or options.series_uid or (options.val_stride is None and options.marks_nothing):
-        chosen = split_series(series_list, 0, None, options.series_uid)
+        chosen = split_series(series_list, index.patients, 0, None, options.series_uid)
     elif options.val_stride or not checkpoint.val_series.intersection(series_list):
         val_stride = options.val_stride or checkpoint.val_stride
-        chosen = split_series(series_list, val_stride, True, None)
+        chosen = split_series(series_list, index.patients, val_stride, True)
         log.info(f"Scoring every {val_stride}. of {len(series_list)} scans; --all scores all of them.")
     else:
         chosen = [series_uid for series_uid in series_list if series_uid in checkpoint.val_series]
     warn_of_used_scans(options.checkpoint, checkpoint, chosen)
-    return chosen
-
-
-def choose_named(path: Path, series_list: Sequence[str], data_dir: Path) -> list[str]:
-    """Read the series of a file. Raises: InputError if one of them has no scan."""
-    chosen = sorted(read_series_file(path))
-    missing = sorted(set(chosen).difference(series_list))
-    if missing:
-        raise InputError(
-            f"{len(missing)} of its {len(chosen)} series have no scan in {data_dir}, such as {missing[0]}", path=path
-        )
     return chosen
 
 
@@ -215,23 +201,16 @@ class Checkpoint:
             raise InputError(f"invalid settings ({one_line(error)}); the file is damaged", path=path) from None
 
 
-def describe_settings(options: EvaluationOptions, results: Results, labels: LabelOptions | None) -> dict[str, Any]:
-    """Return all settings that the scores depend on, as plain values.
-
-    Args: labels: None if no scan is opened.
-    """
-    series_list = [*(scan.series_uid for scan in results.scans), *results.skipped]
-    excluded = find_excluded_file(options.data_dir, options.excluded)
-    settings = asdict(options) | {"excluded": excluded, "series": sorted(series_list)}
+def describe_settings(options: EvaluationOptions, results: Results) -> dict[str, Any]:
+    """Return all settings that the scores depend on, as plain values and paths."""
+    settings = asdict(options)
+    settings["excluded"] = find_excluded_file(options.data_dir, options.excluded)
+    settings["series"] = sorted([*(scan.series_uid for scan in results.scans), *results.skipped])
     settings["labels"] = None
-    if labels is not None:
-        values = labels.as_dict()
+    if results.labels is not None:
+        values = results.labels.as_dict()
         settings["labels"] = {"kind": values.pop("labels"), **values}
     irrelevant = ("all", "val_stride", "series_uid", "output", "label_changes", "threads", "network")
     if options.checkpoint is None:
         settings |= dict.fromkeys(("threshold", "tta", "lung_mask", "precision"))
-    return {key: plain(value) for key, value in settings.items() if key not in irrelevant}
-
-
-def plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value
+    return {key: value for key, value in settings.items() if key not in irrelevant}

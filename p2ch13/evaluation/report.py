@@ -6,6 +6,7 @@ import json
 import logging
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +28,13 @@ def write_report(folder: Path, summary: Summary, settings: dict[str, Any], skipp
     """Write `metrics.json`, `per_nodule.csv`, `per_scan.csv` and, if there are nodules, `froc.png`.
 
     Args:
-        settings: all settings that the scores depend on, as plain values.
+        settings: all settings that the scores depend on; paths are written as text.
         skipped: series UID -> why its scan was skipped.
     """
     froc = {"bootstrap_draws": BOOTSTRAP_COUNT, "confidence": CONFIDENCE, "findings_per_scan": FINDINGS_PER_SCAN}
-    metrics = {
-        "format_version": FORMAT_VERSION,
-        "settings": {**settings, **froc},
-        "skipped": skipped,
-        **summary.as_dict(),
-    }
+    metrics = {"format_version": FORMAT_VERSION, "settings": settings | froc, "skipped": skipped} | summary.as_dict()
     with atomic_write(folder / "metrics.json") as file:
-        file.write(json.dumps(only_finite(metrics), indent=2, allow_nan=False).encode() + b"\n")
+        file.write(json.dumps(only_finite(metrics), indent=2, allow_nan=False, default=str).encode() + b"\n")
     write_csv(folder / "per_nodule.csv", NODULE_COLUMNS, map(nodule_row, summary.nodules))
     write_csv(folder / "per_scan.csv", SCAN_COLUMNS, map(scan_row, summary.scans))
     if summary.nodules:
@@ -91,7 +87,7 @@ def nodule_table(nodules: dict[str, Any], findings: dict[str, Any]) -> list[list
 
 
 def froc_table(froc: dict[str, Any]) -> list[list[str]]:
-    rows = [["false positives per scan", *map(format_rate, OPERATING_POINTS), "CPM"]]
+    rows = [["false positives per scan", *map(str, map(Fraction, OPERATING_POINTS)), "CPM"]]
     interval = f"{CONFIDENCE:.0%} CI"
     for name, ending in (("sensitivity", ""), (f"{interval}, lower", "_low"), (f"{interval}, upper", "_high")):
         rows.append([name, *map(show, [*froc[f"sensitivity{ending}"], froc[f"cpm{ending}"]])])
@@ -110,10 +106,6 @@ def describe_curve(summary: Summary) -> str:
     )
 
 
-def format_rate(rate: float) -> str:
-    return f"{rate:.0f}" if rate >= 1 else f"1/{1 / rate:.0f}"
-
-
 def show(value: float | None, form: str = ".3f") -> str:
     return "-" if value is None else format(value, form)
 
@@ -129,11 +121,9 @@ def format_table(rows: Sequence[Sequence[str]]) -> str:
 def draw_froc(path: Path, froc: Froc) -> None:
     """Draw the curve with its confidence band, dotted beyond its last point."""
     logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it logs every font at INFO
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # takes a second
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # takes a second
 
     figure = Figure(figsize=(7, 5), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     low, high = froc.band
     axes.fill_between(BAND_POINTS, low, high, alpha=0.2, linewidth=0, label=f"{CONFIDENCE:.0%} CI")
@@ -144,7 +134,7 @@ def draw_froc(path: Path, froc: Froc) -> None:
         axes.plot(BAND_POINTS, sensitivity, ":", color=line.get_color(), label="no further findings")
     axes.plot(OPERATING_POINTS, froc.sensitivities, "o", color=line.get_color())
     axes.set_xscale("log", base=2)
-    axes.set_xticks(OPERATING_POINTS, [format_rate(rate) for rate in OPERATING_POINTS])
+    axes.set_xticks(OPERATING_POINTS, [str(Fraction(rate)) for rate in OPERATING_POINTS])
     axes.set(xlabel="false positives per scan", ylabel="sensitivity", xlim=BAND_POINTS[[0, -1]], ylim=(0, 1.02))
     axes.grid(alpha=0.3)
     axes.legend(loc="best")

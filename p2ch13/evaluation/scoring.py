@@ -22,32 +22,20 @@ Labels = NDArray[np.integer[Any]]  # (index, row, col): the finding's number of 
 
 @dataclass(frozen=True)
 class NoduleScore:
-    """Scores of one annotated nodule.
-
-    Attributes:
-        probability, logit: of the finding with the highest score whose center is within the nodule's radius; NaN if
-            there is none. `logit` is also NaN if the finding has a probability alone.
-        recall: share of its voxels that are marked.
-        dice: of its voxels and all voxels of the findings that overlap it; 0 if none does. Both are NaN without a mask.
-    """
+    """Scores of one annotated nodule; recall and Dice are NaN without a mask."""
 
     series_uid: str
     center_xyz: XyzTuple
     diameter_mm: float
-    probability: float = math.nan
-    logit: float = math.nan
-    recall: float = math.nan
-    dice: float = math.nan
+    probability: float = math.nan  # of the hit with the highest score; NaN without a hit
+    logit: float = math.nan  # of the same hit; NaN also if it has a probability alone
+    recall: float = math.nan  # share of its voxels that are marked
+    dice: float = math.nan  # of its voxels and all voxels of the findings that overlap it; 0 if none does
 
     @property
     def is_found(self) -> bool:
         """Whether a finding hits it, by LUNA16's rule."""
         return not math.isnan(self.probability)
-
-    @property
-    def overlaps(self) -> bool:
-        """Whether any of its voxels is marked."""
-        return self.recall > 0
 
 
 @dataclass(frozen=True)
@@ -69,18 +57,14 @@ class VoxelCounts:
 
 @dataclass(frozen=True)
 class ScanScores:
-    """The scores of one scan.
-
-    Attributes: `match`, with findings and nodules in the order of `findings` and `nodules`; `slice_count`, None if the
-        scan was not opened; `voxels`, None without a mask.
-    """
+    """The scores of one scan."""
 
     series_uid: str
     nodules: tuple[NoduleScore, ...]
     findings: tuple[Finding, ...]
-    match: ScanMatch
-    slice_count: int | None = None
-    voxels: VoxelCounts | None = None
+    match: ScanMatch  # findings and nodules in the order of `findings` and `nodules`
+    slice_count: int | None = None  # None if the scan was not opened
+    voxels: VoxelCounts | None = None  # None without a mask
 
     @property
     def false_positives(self) -> list[Finding]:
@@ -99,15 +83,14 @@ def score_scan(
     Raises: InputError, naming the scan, if a nodule lies outside it or it cannot be read.
     """
     scores = score_findings(ct.series_uid, ct.nodules, findings, excluded)
-    slice_count = ct.shape_irc[0]
     if labels is None:
-        return replace(scores, slice_count=slice_count)
+        return replace(scores, slice_count=ct.shape_irc[0])
     overlaps = score_overlaps(ct, labels)
     nodules = tuple(
         replace(nodule, recall=recall, dice=dice)
         for nodule, (recall, dice) in zip(scores.nodules, overlaps, strict=True)
     )
-    return replace(scores, nodules=nodules, slice_count=slice_count, voxels=count_voxels(ct, labels))
+    return replace(scores, nodules=nodules, slice_count=ct.shape_irc[0], voxels=count_voxels(ct, labels))
 
 
 def score_findings(
@@ -125,28 +108,23 @@ def score_findings(
         [annotation.center_xyz for annotation in excluded],
         [annotation.diameter_mm for annotation in excluded],
     )
-    nodule_scores = tuple(
-        score_nodule(nodule, findings[ndx] if ndx >= 0 else None)
-        for nodule, ndx in zip(nodules, match.best_hits.tolist(), strict=True)
-    )
-    return ScanScores(series_uid, nodule_scores, tuple(findings), match)
-
-
-def score_nodule(nodule: CandidateInfoTuple, finding: Finding | None) -> NoduleScore:
-    """Args: finding: its best hit; None for a missed nodule."""
-    score = NoduleScore(nodule.series_uid, nodule.center_xyz, nodule.diameter_mm)
-    return replace(score, probability=finding.probability, logit=finding.logit) if finding else score
+    nodule_scores = []
+    for nodule, ndx in zip(nodules, match.best_hits.tolist(), strict=True):
+        score = NoduleScore(nodule.series_uid, nodule.center_xyz, nodule.diameter_mm)
+        if ndx >= 0:
+            score = replace(score, probability=findings[ndx].probability, logit=findings[ndx].logit)
+        nodule_scores.append(score)
+    return ScanScores(series_uid, tuple(nodule_scores), tuple(findings), match)
 
 
 def count_voxels(ct: Ct, labels: Labels) -> VoxelCounts:
     """Count the voxels of a scan slice by slice, without another array of its size."""
-    counts = (count_slice(marks != 0, ct.get_slice_mask(slice_ndx)) for slice_ndx, marks in enumerate(labels))
-    return sum(counts, VoxelCounts())
-
-
-def count_slice(is_marked: NDArray[np.bool_], mask: NDArray[np.bool_]) -> VoxelCounts:
-    tp = int(np.count_nonzero(is_marked & mask))
-    return VoxelCounts(tp, int(np.count_nonzero(mask)) - tp, int(np.count_nonzero(is_marked)) - tp)
+    counts = VoxelCounts()
+    for slice_ndx, marks in enumerate(labels):
+        mask = ct.get_slice_mask(slice_ndx)
+        tp, labeled, marked = (int(np.count_nonzero(voxels)) for voxels in (marks[mask], mask, marks))
+        counts += VoxelCounts(tp, labeled - tp, marked - tp)
+    return counts
 
 
 def score_overlaps(ct: Ct, labels: Labels) -> list[tuple[float, float]]:

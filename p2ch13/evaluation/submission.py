@@ -27,14 +27,12 @@ def is_submission(options: EvaluationOptions) -> bool:
     """Whether to score by tables alone: if the options name them, or the data folder has no scans."""
     if not options.marks_nothing:
         return False
-    return options.annotations is not None or options.series is not None or not has_scans(options.data_dir)
-
-
-def has_scans(data_dir: Path) -> bool:
+    if options.annotations is not None or options.series is not None:
+        return True
     try:
-        return bool(find_scans(data_dir))
+        return not find_scans(options.data_dir)
     except InputError:
-        return False
+        return True
 
 
 def score_submission(options: EvaluationOptions, csv_path: Path) -> list[ScanScores]:

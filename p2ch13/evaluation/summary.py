@@ -34,16 +34,12 @@ class Summary:
         counts = [scan.slice_count for scan in self.scans if scan.slice_count is not None]
         return sum(counts) if len(counts) == len(self.scans) else None
 
-    @property
-    def score_unit(self) -> str | None:
-        """The unit of the findings' scores, "logit" or "probability"; None without findings."""
-        has_logit = [not math.isnan(finding.logit) for scan in self.scans for finding in scan.findings]
-        return ("logit" if all(has_logit) else "probability") if has_logit else None
-
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, undefined ones as None; the README explains the keys."""
         found_count = sum(nodule.is_found for nodule in self.nodules)
         false_positive_count = sum(int(scan.match.is_false_positive.sum()) for scan in self.scans)
+        has_logit = [not math.isnan(finding.logit) for scan in self.scans for finding in scan.findings]
+        score_unit = ("logit" if all(has_logit) else "probability") if has_logit else None
         values = {
             "scans": len(self.scans),
             "slices": self.slice_count,
@@ -52,7 +48,7 @@ class Summary:
                 "count": len(self.nodules),
                 "found": found_count,
                 "recall": divide(found_count, len(self.nodules)),
-                "touched": sum(nodule.overlaps for nodule in self.nodules) if self.voxels else None,
+                "touched": sum(nodule.recall > 0 for nodule in self.nodules) if self.voxels else None,
                 "mean_dice": mean([nodule.dice for nodule in self.nodules]),  # 0 without an overlap
             },
             "findings": {
@@ -61,7 +57,7 @@ class Summary:
                 "false_positives": false_positive_count,
                 "false_positives_per_scan": false_positive_count / len(self.scans),  # of all findings
             },
-            "froc": froc_as_dict(self.froc) | {"threshold_unit": self.score_unit},
+            "froc": froc_as_dict(self.froc) | {"threshold_unit": score_unit},
         }
         plain: dict[str, Any] = only_finite(values)
         return plain

@@ -13,9 +13,9 @@ from PIL import ImageDraw, ImageFont
 
 from p2ch13.data.ct import Ct
 from p2ch13.detection.findings import Finding
-from p2ch13.detection.pictures import Image, draw_enlarged, draw_overlay, stack, write_png
+from p2ch13.detection.pictures import Image, draw_row, stack, write_png
 from p2ch13.evaluation.scoring import Labels, NoduleScore, ScanScores
-from p2ch13.util.coordinates import IrcTuple, XyzTuple
+from p2ch13.util.coordinates import IrcTuple
 
 CASE_COUNT = 6  # of each kind
 CAPTION_HEIGHT = 28  # pixels
@@ -36,14 +36,12 @@ class WorstCases:
 
     def add(self, ct: Ct, labels: Labels | None, scores: ScanScores) -> None:
         """Args: labels: (index, row, col), not 0 in findings; None draws none."""
-        cases = [(self.nodules, severity_of(nodule), nodule.center_xyz, describe(nodule)) for nodule in scores.nodules]
-        cases += [
-            (self.false_positives, severity_of(finding), finding.center_xyz, describe(finding))
-            for finding in scores.false_positives
-        ]
-        for kept, severity, center_xyz, text in cases:
+        subjects: list[NoduleScore | Finding] = [*scores.nodules, *scores.false_positives]
+        for subject in subjects:
+            kept = self.nodules if isinstance(subject, NoduleScore) else self.false_positives
+            severity = severity_of(subject)
             if len(kept) < CASE_COUNT or severity > kept[-1].severity:
-                kept.append(Case(severity, draw_case(ct, labels, center_xyz, text)))
+                kept.append(Case(severity, draw_case(ct, labels, subject)))
                 kept.sort(key=lambda case: case.severity, reverse=True)
                 del kept[CASE_COUNT:]
 
@@ -79,14 +77,17 @@ def describe_score(subject: NoduleScore | Finding) -> str:
     return f"probability {subject.probability:.2f}{logit}"
 
 
-def draw_case(ct: Ct, labels: Labels | None, center_xyz: XyzTuple, text: str) -> list[Image]:
-    """Draw the slice through a point and the point enlarged, below captions."""
-    index, row, col = find_voxel(ct, center_xyz)
+def draw_case(ct: Ct, labels: Labels | None, subject: NoduleScore | Finding) -> list[Image]:
+    """Draw the slice through its center and the center enlarged, below captions."""
+    index, row, col = find_voxel(ct, subject.center_xyz)
     label = ct.get_slice_mask(index)
     is_predicted = np.zeros_like(label) if labels is None else labels[index] != 0
-    overlay = draw_overlay(ct.hu[index], is_predicted, label)
-    images = [overlay, *draw_enlarged(ct.hu[index], overlay, row, col)]
-    captions = [ct.series_uid, f"slice {index}: {text}", "green: true positive, orange: missed, red: false positive"]
+    images = draw_row(ct.hu[index], is_predicted, label, row, col)
+    captions = [
+        ct.series_uid,
+        f"slice {index}: {describe(subject)}",
+        "green: true positive, orange: missed, red: false positive",
+    ]
     return [write_caption(image, caption) for image, caption in zip(images, captions, strict=True)]
 
 

@@ -3,10 +3,10 @@ import pytest
 from pydicom import dcmread
 
 from p2ch13.data.ct import Ct
-from p2ch13.detection.outputs import check_highdicom, check_is_dicom, write_dicom_segmentation
+from p2ch13.detection.outputs import write_dicom_segmentation
 from tests.support.checks import refused
 from tests.support.dicom_files import SERIES_UID, write_series
-from tests.support.scan_files import Ball, make_hu, write_scan
+from tests.support.scan_files import Ball, make_hu
 
 highdicom = pytest.importorskip("highdicom")
 
@@ -53,12 +53,3 @@ def test_a_series_without_a_required_attribute(tmp_path, hu):
     with refused(path=tmp_path / "scan"):
         write_dicom_segmentation(tmp_path / "seg.dcm", hu > -700, Ct(tmp_path / "scan"))
     assert not (tmp_path / "seg.dcm").exists()
-
-
-def test_checks(tmp_path, hu, monkeypatch):
-    check_highdicom()
-    with refused(path=tmp_path / "a.mha"):
-        check_is_dicom(Ct(write_scan(tmp_path / "a.mha", hu)))
-    monkeypatch.setattr("p2ch13.detection.outputs.find_spec", lambda name: None)
-    with refused(option="--dicom-seg"):
-        check_highdicom()

@@ -215,6 +215,12 @@ def test_mistakes_end_in_one_line(tmp_path, predict, out, capsys):
         assert_one_line(capsys, *parts)
 
 
+def test_without_highdicom(tmp_path, predict, monkeypatch, capsys):
+    monkeypatch.setattr(app, "find_spec", lambda name: None)
+    assert predict(tmp_path, "--dicom-seg") == 2
+    assert_one_line(capsys, "--dicom-seg: ", "highdicom")
+
+
 def test_unusable_checkpoints(tmp_path, predict, out, capsys):
     scan = write_scan(tmp_path / "a.mha", make_hu(BALLS, SHAPE_IRC))
     five_channels, unpadded = {**PIXEL_MODEL, "in_channels": 5}, {**BOOK_MODEL, "padding": False}
@@ -303,7 +309,7 @@ def read_files(folder):
     ("error", "status"),
     [(InputError("no overlay"), 2), (OSError(28, "No space left on device"), 2), (KeyboardInterrupt(), 130)],
 )
-@pytest.mark.parametrize("function", ["draw_scan", "write_nodules"])
+@pytest.mark.parametrize("function", ["write_png", "write_nodules"])
 def test_a_scan_that_fails_keeps_the_files_of_an_earlier_run(
     tmp_path, predict, out, monkeypatch, function, error, status
 ):
@@ -328,14 +334,14 @@ def test_a_scan_that_fails_keeps_the_files_of_an_earlier_run(
 def test_one_of_several_scans_fails(tmp_path, predict, out, monkeypatch):
     """The list has the scans that are done; the failed one has no files."""
     scans = [write_scan(tmp_path / f"{name}.mha", make_hu(BALLS, SHAPE_IRC)) for name in "abc"]
-    draw = app.draw_scan
+    write_png = app.write_png
 
-    def fail_once(path, *arguments):
+    def fail_once(path, image):
         if path.name == "b_overlay.png":
             raise InputError("no", path=path)
-        draw(path, *arguments)
+        write_png(path, image)
 
-    monkeypatch.setattr(app, "draw_scan", fail_once)
+    monkeypatch.setattr(app, "write_png", fail_once)
     assert predict(*scans, "--no-lung-mask") == 1
     assert sorted(read_files(out)) == sorted(
         ["nodules.csv", *(f"{name}_{ending}" for name in "ac" for ending in ("mask.nii.gz", "overlay.png"))]

@@ -13,9 +13,9 @@ from p2ch13.detection.segment import (
     predict_slices,
     reconstruct_from_lungs,
     segment,
-    whole_box,
 )
 from p2ch13.network.model import BOOK_MODEL, UNetWrapper
+from p2ch13.util.boxes import make_box
 from p2ch13.util.coordinates import AxialOrder
 from p2ch13.util.logits import to_logit
 from tests.support.checks import refused
@@ -32,7 +32,7 @@ TURNS = {
 
 
 class Fake:
-    """A `Segmenter` without a network."""
+    """What detection uses of a `SegmentationNetwork`."""
 
     slice_spacing_mm = 0.0
     size_multiple = 4
@@ -246,7 +246,7 @@ def test_the_box_of_the_lungs_gives_the_logits_of_whole_slices(tmp_path, depth, 
     assert box[1].start > 0
     assert box[2].stop < size
     (boxed,) = predict_slices(ct, box, model, tta=False, precision="fp32")
-    (whole,) = predict_slices(ct, whole_box(hu.shape), model, tta=False, precision="fp32")
+    (whole,) = predict_slices(ct, make_box((0, 0, 0), hu.shape), model, tta=False, precision="fp32")
     inside = lungs[box][0]
     assert np.abs(boxed[0][inside] - whole[0][box[1:]][inside]).max() < 1e-5 * max(1, np.abs(whole).max())
     assert whole[0][box[1:]][inside].std() > 0.01
