@@ -26,9 +26,7 @@ from p2ch13.util.errors import InputError, one_line
 PREFIX = struct.Struct("<II")  # CRC-32 of the rest, length of the JSON text
 NO_LIMIT = 2**62  # bytes: nothing is evicted
 LOCK_TIMEOUT_S = 60.0
-FORMAT = (
-    f"diskcache-{diskcache.__version__.partition('.')[0]}"  # for names of folders: versions differ in their databases
-)
+FORMAT = f"diskcache-{diskcache.__version__.partition('.')[0]}"  # names a folder: versions differ in their databases
 # Settings stored in a folder are ignored: diskcache would run some of them as SQL.
 SETTINGS = {**diskcache.DEFAULT_SETTINGS, "size_limit": NO_LIMIT, "eviction_policy": "none"}
 VALUE_FILE = re.compile(r"[0-9a-f]{2}/[0-9a-f]{2}/[0-9a-f]{28}\.val")  # diskcache's names
@@ -77,14 +75,11 @@ def is_value_file(name: object) -> bool:
 
 def encode(value: list[Any]) -> bytes:
     """Encode as [CRC-32][JSON length][JSON][bytes of the arrays]; the JSON holds each array's type and shape."""
-    arrays = [np.ascontiguousarray(item) for item in value if isinstance(item, np.ndarray)]
-    text = json.dumps(
-        [
-            {"dtype": item.dtype.str, "shape": list(item.shape)} if isinstance(item, np.ndarray) else item
-            for item in value
-        ]
-    ).encode()
-    body = b"".join([text, *(array.tobytes() for array in arrays)])
+    described = [
+        {"dtype": item.dtype.str, "shape": item.shape} if isinstance(item, np.ndarray) else item for item in value
+    ]
+    text = json.dumps(described).encode()
+    body = b"".join([text, *(item.tobytes() for item in value if isinstance(item, np.ndarray))])
     return PREFIX.pack(zlib.crc32(body), len(text)) + body
 
 

@@ -96,21 +96,20 @@ def written_together(folder: Path, name: str) -> Iterator[Path]:
     shutil.rmtree(unfinished, ignore_errors=True)  # left by an earlier process with this process ID
     unfinished.mkdir()
     try:
-        try:
-            yield unfinished
-        except InputError as error:
-            path = None if error.path is None else Path(str(error.path).replace(str(unfinished), str(folder)))
-            message = error.message.replace(str(unfinished), str(folder))
-            raise InputError(message, path=path, line=error.line, option=error.option) from None
-        except OSError as error:
-            if error.strerror and str(unfinished) in str(error.filename):
-                named = str(error.filename).replace(str(unfinished), str(folder))
-                raise OSError(error.errno, error.strerror, named) from None
-            raise
+        yield unfinished
         with signals_deferred():
             for path in sorted(unfinished.iterdir()):
                 path.replace(folder / path.name)
         sync(folder)
+    except InputError as error:
+        path = None if error.path is None else Path(str(error.path).replace(str(unfinished), str(folder)))
+        message = error.message.replace(str(unfinished), str(folder))
+        raise InputError(message, path=path, line=error.line, option=error.option) from None
+    except OSError as error:
+        if error.strerror and str(unfinished) in str(error.filename):
+            named = str(error.filename).replace(str(unfinished), str(folder))
+            raise OSError(error.errno, error.strerror, named) from None
+        raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -151,10 +150,8 @@ def is_running(process_id: int) -> bool:
         return True
     try:
         os.kill(process_id, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # another user's
-        return True
+    except OSError as error:
+        return not isinstance(error, ProcessLookupError)  # PermissionError: another user's
     return True
 
 

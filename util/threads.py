@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path, PurePosixPath
 from statistics import median
 
@@ -44,12 +46,11 @@ def read_quota(root: Path) -> float:
     https://docs.kernel.org/scheduler/sched-bwc.html, cpu.cfs_quota_us and cpu.cfs_period_us.
     """
     quotas = [math.inf]
-    for cgroup in find_cgroups(root):
-        for mount in CGROUP_MOUNTS:
-            folder = root / "sys/fs" / mount / cgroup
-            quotas.append(parse_quota(read_words(folder / "cpu.max")))
-            limits = [*read_words(folder / "cpu.cfs_quota_us"), *read_words(folder / "cpu.cfs_period_us")]
-            quotas.append(parse_quota(limits))
+    for cgroup, mount in product(find_cgroups(root), CGROUP_MOUNTS):
+        folder = root / "sys/fs" / mount / cgroup
+        quotas.append(parse_quota(read_text(folder / "cpu.max")))
+        v1_files = (folder / "cpu.cfs_quota_us", folder / "cpu.cfs_period_us")
+        quotas.append(parse_quota(" ".join(map(read_text, v1_files))))
     return min(quotas)
 
 
@@ -59,38 +60,30 @@ def find_cgroups(root: Path) -> set[PurePosixPath]:
     The root is included: a container sees its own cgroup there, whatever path /proc names.
     """
     cgroups = {PurePosixPath()}
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except (OSError, UnicodeError):
-        return cgroups
-    for line in lines:
-        _, _, path = line.split(":", 2) if line.count(":") >= 2 else ("", "", "")  # hierarchy:controllers:path
-        parts = [part for part in PurePosixPath(path).parts if part not in ("/", "..")]
-        cgroups |= {PurePosixPath(*parts[:end]) for end in range(1, len(parts) + 1)}
+    for line in read_text(root / "proc/self/cgroup").splitlines():
+        path = line.split(":", 2)[-1]  # hierarchy:controllers:path
+        cgroup = PurePosixPath(*(part for part in path.split("/") if part != ".."))
+        cgroups |= {cgroup, *cgroup.parents}
     return cgroups
 
 
-def read_words(path: Path) -> list[str]:
+def read_text(path: Path) -> str:
+    """Read a file; empty if it cannot be read."""
     try:
-        return path.read_text().split()
+        return path.read_text()
     except (OSError, UnicodeError):
-        return []
+        return ""
 
 
-def parse_quota(limits: Sequence[str]) -> float:
-    """Convert [quota, period] in microseconds to cores; a quota of "max" or -1 is infinite."""
-    if len(limits) != 2 or not all(limit.isdecimal() for limit in limits):
-        return math.inf
-    quota_us, period_us = map(int, limits)
-    return quota_us / period_us if quota_us and period_us else math.inf
+def parse_quota(limits: str) -> float:
+    """Convert "quota period" in microseconds to cores; a quota of "max" or -1 is infinite."""
+    match = re.fullmatch(r"([1-9]\d*)\s+([1-9]\d*)\s*", limits)
+    return int(match[1]) / int(match[2]) if match else math.inf
 
 
 def halvings(count: int) -> list[int]:
     """List `count`, its half, and so on down to 1, smallest first."""
-    counts = [count]
-    while counts[-1] > 1:
-        counts.append(counts[-1] // 2)
-    return counts[::-1]
+    return [count >> times for times in reversed(range(count.bit_length()))]
 
 
 class Steps:
@@ -152,23 +145,13 @@ class ThreadTuner:
         counts: numbers of threads to choose from, ascending. A single one is used without trials.
         set_count: sets the libraries' number of threads.
         wait_s: minimum seconds between trials; infinity chooses once.
-        clock, own_clock: seconds, and seconds of processor time of the calling thread.
     Attributes: `count`, the number of threads in use.
     """
 
-    def __init__(
-        self,
-        counts: Sequence[int],
-        set_count: Callable[[int], None],
-        wait_s: float = 30.0,
-        clock: Callable[[], float] = time.perf_counter,
-        own_clock: Callable[[], float] = time.thread_time,
-    ) -> None:
+    def __init__(self, counts: Sequence[int], set_count: Callable[[int], None], wait_s: float = 30.0) -> None:
         self.counts = tuple(counts)
         self.set_count = set_count
         self.wait_s = wait_s
-        self.clock = clock
-        self.own_clock = own_clock
         self.count = self.counts[0]
         self._chosen: int | None = self.count if len(self.counts) == 1 else None  # None before the first trial's end
         self._trial: dict[int, Steps] | None = None if self._chosen else {self.count: Steps()}
@@ -187,12 +170,12 @@ class ThreadTuner:
         Args: size: of the step; steps are compared by seconds per unit of size.
         """
         self.set_count(self.count)  # another tuner may have changed it
-        start, own_start = self.clock(), self.own_clock()
+        start, own_start = time.perf_counter(), time.thread_time()
         yield
         if self._trial is not None:
-            self._trial[self.count].add(self.clock() - start, self.own_clock() - own_start, size)
+            self._trial[self.count].add(time.perf_counter() - start, time.thread_time() - own_start, size)
             self._go_on_with_trial(self._trial)
-        elif self.clock() >= self._next_trial_s:
+        elif time.perf_counter() >= self._next_trial_s:
             self._trial = {self.count: Steps()}
 
     def _go_on_with_trial(self, trial: dict[int, Steps]) -> None:
@@ -234,7 +217,7 @@ class ThreadTuner:
         lost_s = sum(
             steps.seconds - steps.size * seconds[best] for count, steps in trial.items() if count not in (best, before)
         )
-        self._next_trial_s = self.clock() + max(self.wait_s, lost_s / LOST_SHARE)
+        self._next_trial_s = time.perf_counter() + max(self.wait_s, lost_s / LOST_SHARE)
         self._chosen, self._trial = best, None
         if best != (before or self.counts[-1]):
             log.info(f"Computing on {best} of {self.counts[-1]} threads, the fastest at present.")
