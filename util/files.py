@@ -98,8 +98,8 @@ def written_together(folder: Path, name: str) -> Iterator[Path]:
     try:
         yield unfinished
         with signals_deferred():
-            for path in sorted(unfinished.iterdir()):
-                path.replace(folder / path.name)
+            for file in sorted(unfinished.iterdir()):
+                file.replace(folder / file.name)
         sync(folder)
     except InputError as error:
         path = None if error.path is None else Path(str(error.path).replace(str(unfinished), str(folder)))
