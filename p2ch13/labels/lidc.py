@@ -57,9 +57,7 @@ def find_readings(folder: Path) -> tuple[dict[str, Path], list[str]]:
         raise InputError("no such folder; unpack LIDC-IDRI's XML files there", path=folder, option="--lidc-xml")
     found: dict[str, Path] = {}
     unreadable: list[str] = []
-    for path in sorted(folder.rglob("*.xml")):
-        if path.name.startswith("."):
-            continue
+    for path in sorted(folder.rglob("[!.]*.xml")):
         try:
             series_uid = read_series_uid(path)
         except InputError as error:
@@ -161,33 +159,31 @@ def count_contours(readings: Sequence[Sequence[Sequence[Any]]]) -> int:
 
 def place(nodule: Nodule, header: ScanHeader, path: Path) -> PlacedNodule:
     """Assign a nodule's contours to slices by z; skip those beyond the scan's ends."""
-    _, rows, cols = header.shape_irc
-    placed = []
-    for contour in nodule:
-        slice_ndx = find_slice(contour, header, path)
-        if slice_ndx is None:
-            continue
-        if (contour.points < 0).any() or (contour.points >= (rows, cols)).any():
-            raise InputError(
-                f"a contour at z {contour.z_mm} mm exceeds the {rows} rows and {cols} columns of {header.path.name}; "
-                "remove the wrong file",
-                path=path,
-            )
-        placed.append((slice_ndx, contour))
-    return placed
+    placed = [(find_slice(contour, header, path), contour) for contour in nodule]
+    return [(slice_ndx, contour) for slice_ndx, contour in placed if slice_ndx is not None]
 
 
 def find_slice(contour: Contour, header: ScanHeader, path: Path) -> int | None:
-    """Find the slice of a contour; None beyond the scan's ends. Raises: InputError if it lies between two slices."""
+    """Find the slice of a contour; None beyond the scan's ends.
+
+    Raises: InputError if the contour lies between two slices, or exceeds their rows and columns.
+    """
+    slice_count, rows, cols = header.shape_irc
     step_mm = header.vx_size_xyz[2] * header.direction[2, 2]
     position = float((contour.z_mm - header.origin_xyz[2]) / step_mm)
     slice_ndx = round(position)
-    if not 0 <= slice_ndx < header.shape_irc[0]:
+    if not 0 <= slice_ndx < slice_count:
         return None
     if abs(position - slice_ndx) > SLICE_TOLERANCE:
         raise InputError(
             f"a contour at z {contour.z_mm} mm is {abs((position - slice_ndx) * step_mm):.2f} mm from the nearest "
             f"slice of {header.path.name}: it was drawn in another scan; remove the wrong file",
+            path=path,
+        )
+    if (contour.points < 0).any() or (contour.points >= (rows, cols)).any():
+        raise InputError(
+            f"a contour at z {contour.z_mm} mm exceeds the {rows} rows and {cols} columns of {header.path.name}; "
+            "remove the wrong file",
             path=path,
         )
     return slice_ndx
@@ -288,10 +284,10 @@ def read_contour(roi: ET.Element) -> Contour:
 
 
 def text_of(element: ET.Element, tag: str) -> str:
-    text = element.findtext(f"{{*}}{tag}")
-    if not text or not text.strip():
+    text = element.findtext(f"{{*}}{tag}", "").strip()
+    if not text:
         raise ValueError(f"an element without {tag}")
-    return text.strip()
+    return text
 
 
 @contextmanager

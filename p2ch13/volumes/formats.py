@@ -54,8 +54,7 @@ def find_voxel_file(path: Path) -> VoxelFile:
 
 METAIMAGE_LINE = re.compile(r"([A-Za-z_][\w|.-]*)[ \t]*=[ \t]*([\x20-\x7e\t]*)")
 METAIMAGE_NUMBERS = {
-    **dict.fromkeys(("Offset", "Position", "Origin", "CenterOfRotation"), 3),
-    **dict.fromkeys(("ElementSpacing", "ElementSize"), 3),
+    **dict.fromkeys(("Offset", "Position", "Origin", "CenterOfRotation", "ElementSpacing", "ElementSize"), 3),
     **dict.fromkeys(("TransformMatrix", "Rotation", "Orientation"), 9),
 }
 METAIMAGE_COUNTS = {"NDims": 1, "DimSize": 3, "HeaderSize": 1, "CompressedDataSize": 1, "ElementNumberOfChannels": 1}
