@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from p2ch13.util.boxes import BoxMask, enclose, inside, intersect, make_box, merge_touching, shape_of, split_components
+from p2ch13.util.boxes import BoxMask, inside, intersect, make_box, merge_touching, shape_of, split_components
 from p2ch13.util.errors import InputError
 from p2ch13.volumes.headers import ORIGIN_LIMIT_MM, ScanHeader
 
@@ -81,11 +81,9 @@ def mark_consensus(path: Path, header: ScanHeader) -> list[BoxMask]:
     """
     readings = read_readings(path)
     placed = place_readings(readings, header, path)
-    contour_count, placed_count = count_contours(readings), count_contours(placed)
-    if placed_count < contour_count:
-        log.warning(
-            f"{path}: {contour_count - placed_count} of {contour_count} contours lie outside the scan's slices."
-        )
+    contour_count = count_contours(readings)
+    if skipped_count := contour_count - count_contours(placed):
+        log.warning(f"{path}: {skipped_count} of {contour_count} contours lie outside the scan's slices.")
     masks = [[fill_nodule(nodule) for nodule in reading] for reading in placed]
     return vote(masks, least_votes=(len(masks) + 1) // 2)
 
@@ -195,8 +193,8 @@ def fill_nodule(nodule: PlacedNodule, with_contours: bool = False) -> BoxMask:
     Contours are not part of the nodule: readers drew them on the first pixels outside (Armato et al. 2011, "outer
     borders"). pylidc excludes them as well, those of exclusions included.
     """
-    corners = [(ndx, contour.points.min(axis=0), contour.points.max(axis=0) + 1) for ndx, contour in nodule]
-    box = enclose([make_box((ndx, *low), (ndx + 1, *high)) for ndx, low, high in corners])
+    voxels = np.concatenate([np.insert(contour.points, 0, slice_ndx, axis=1) for slice_ndx, contour in nodule])
+    box = make_box(voxels.min(axis=0), voxels.max(axis=0) + 1)
     index, rows, cols = box
     mask = np.zeros(shape_of(box), dtype=bool)
     for slice_ndx, contour in sorted(nodule, key=lambda placed: not placed[1].is_inclusion):
