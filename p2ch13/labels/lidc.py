@@ -45,6 +45,7 @@ class Contour(NamedTuple):
 
 Nodule = list[Contour]
 Reading = list[Nodule]  # of one reader
+PlacedNodule = list[tuple[int, Contour]]  # with the index of each contour's slice
 
 
 def find_readings(folder: Path) -> tuple[dict[str, Path], list[str]]:
@@ -117,9 +118,6 @@ def vote(readings: Sequence[Sequence[BoxMask]], least_votes: int) -> list[BoxMas
 
 
 # From contours to voxels
-
-
-PlacedNodule = list[tuple[int, Contour]]  # with the index of each contour's slice
 
 
 def check_axes(header: ScanHeader) -> None:

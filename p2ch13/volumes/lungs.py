@@ -39,17 +39,13 @@ def find_lungs(hu: NDArray[np.int16], vx_size_xyz: ArrayLike) -> Mask | None:
     steps = [max(1, round(GRID_MM / size)) for size in vx_size_irc]
     grid_hu = downsample(hu, steps)
     pixel_mm2 = float(np.prod((vx_size_irc * steps)[1:]))
-    pixel_mm = math.sqrt(pixel_mm2)
-
-    def to_pixels(distance_mm: float) -> int:
-        return round(distance_mm / pixel_mm)
-
-    inside = find_inside(grid_hu, to_pixels(THIN_MM))
-    lungs = keep_large(inside & ~find_gas(grid_hu, inside, to_pixels(BRANCH_MM)))
+    thin, branch, closing = (round(radius_mm / math.sqrt(pixel_mm2)) for radius_mm in (THIN_MM, BRANCH_MM, CLOSING_MM))
+    inside = find_inside(grid_hu, thin)
+    lungs = keep_large(inside & ~find_gas(grid_hu, inside, branch))
     if lungs.sum() * pixel_mm2 < MIN_LUNG_MM2 * len(lungs):
         return None
     lungs = fill_holes(lungs, round(MAX_HOLE_MM2 / pixel_mm2))
-    return enlarge(close(lungs, to_pixels(CLOSING_MM)), steps, hu.shape)
+    return enlarge(close(lungs, closing), steps, hu.shape)
 
 
 def downsample(hu: NDArray[np.int16], steps: Sequence[int]) -> NDArray[np.int16]:
