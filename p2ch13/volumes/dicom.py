@@ -189,8 +189,7 @@ def check_drift(folder: Path, slices: Sequence[DicomSlice], normal: NDArray[np.f
 def read_slice(file: Path) -> NDArray[Any]:
     """Read a slice's pixels (row, col) in HU, rescaled by its header."""
     with errors_naming(file), no_warnings():
-        voxels: NDArray[Any] = sitk.GetArrayFromImage(sitk.ReadImage(str(file), imageIO=IMAGE_IO))[0]
-    return voxels
+        return sitk.GetArrayFromImage(sitk.ReadImage(str(file), imageIO=IMAGE_IO))[0]  # type: ignore[no-any-return]
 
 
 @contextmanager
