@@ -106,8 +106,7 @@ def decode(data: Any) -> list[Any]:
 def get_cache(folder: Path, option: str | None = None) -> diskcache.Cache:
     """Open the cache in `folder`, creating it if it is missing. Nothing is ever evicted.
 
-    Args: option: of the command line, that chooses another folder.
-    Raises: CacheError if the folder cannot be used.
+    Raises: CacheError if the folder cannot be used; `option` chooses another.
     """
     with cache_errors(folder, option):
         folder.mkdir(parents=True, exist_ok=True)

@@ -99,10 +99,7 @@ def mark_seen(path: Path, header: ScanHeader) -> list[BoxMask]:
 
 
 def vote(readings: Sequence[Sequence[BoxMask]], least_votes: int) -> list[BoxMask]:
-    """Mark the voxels that at least `least_votes` readers marked, by 26-connected component.
-
-    Args: readings: each reader's nodules, or none.
-    """
+    """Mark the voxels that at least `least_votes` readers marked, by 26-connected component."""
     components: list[BoxMask] = []
     # Nodules are far apart: one array for all would be as large as the scan.
     for box in merge_touching(nodule.box for nodule in chain(*readings)):
