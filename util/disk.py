@@ -36,7 +36,7 @@ class CacheError(InputError):
     """The cache itself, not one of its values, cannot be used."""
 
 
-class DamagedEntryError(ValueError):
+class CorruptEntryError(ValueError):
     """A cached value is corrupt, or another program stored it."""
 
 
@@ -48,7 +48,7 @@ class ArrayDisk(diskcache.Disk):  # type: ignore[misc]
 
     def get(self, key: str, raw: bool) -> str:
         if not raw:
-            raise DamagedEntryError("a key that this cache did not write")
+            raise CorruptEntryError("a key that this cache did not write")
         return key
 
     def store(self, value: list[Any], read: bool, key: Any = diskcache.UNKNOWN) -> Any:
@@ -56,11 +56,11 @@ class ArrayDisk(diskcache.Disk):  # type: ignore[misc]
 
     def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> list[Any]:
         if mode not in (MODE_RAW, MODE_BINARY) or (mode == MODE_BINARY and not is_value_file(filename)):
-            raise DamagedEntryError("a value that this cache did not write")
+            raise CorruptEntryError("a value that this cache did not write")
         try:
             data = super().fetch(mode, filename, value, False)
         except OSError as error:  # diskcache would treat the value as missing
-            raise DamagedEntryError(one_line(error)) from None
+            raise CorruptEntryError(one_line(error)) from None
         return decode(data)
 
     def remove(self, file_path: str) -> None:
@@ -84,12 +84,12 @@ def encode(value: list[Any]) -> bytes:
 
 
 def decode(data: Any) -> list[Any]:
-    """Invert `encode`; arrays are read-only. Raises: DamagedEntryError."""
+    """Invert `encode`; arrays are read-only. Raises: CorruptEntryError."""
     try:
         checksum, text_length = PREFIX.unpack_from(data)
         body = memoryview(data)[PREFIX.size :]
         if zlib.crc32(body) != checksum:
-            raise DamagedEntryError("wrong checksum")
+            raise CorruptEntryError("wrong checksum")
         offset = text_length
         value = json.loads(bytes(body[:text_length]))
         for ndx, item in enumerate(value):
@@ -99,7 +99,7 @@ def decode(data: Any) -> list[Any]:
                 value[ndx] = np.frombuffer(body, dtype, count, offset).reshape(shape)
                 offset += count * dtype.itemsize
     except (struct.error, ValueError, TypeError, KeyError, ArithmeticError, RecursionError, SyntaxError) as error:
-        raise DamagedEntryError(str(error)) from None
+        raise CorruptEntryError(str(error)) from None
     return list(value)
 
 

@@ -15,7 +15,7 @@ import torch
 from p2ch13.util.files import advise
 
 
-class DiskTensor:
+class MemoryMappedTensor:
     """A tensor whose values are stored in a file and occupy memory only while they are used.
 
     The file has no name, so that it is removed with the object even if the process is killed. `np.memmap` needs a name

@@ -317,7 +317,7 @@ def test_crops_on_disk_are_the_same(folders, train_ds, monkeypatch):
     monkeypatch.setattr(crop_store, "CROPS_IN_MEMORY_BYTES", 0)
     monkeypatch.setattr(crop_store, "RELEASE_AFTER_SAMPLES", 2)
     on_disk = open_training(folders)
-    assert len(on_disk.store.disk_tensors) == 2
+    assert len(on_disk.store.mapped_tensors) == 2
     for ours, theirs in zip(on_disk.batches(16), train_ds.batches(16), strict=True):
         assert all(torch.equal(ours[part], theirs[part]) for part in (0, 1, 3))
     loader = DataLoader(on_disk, batch_size=16, num_workers=1, multiprocessing_context="spawn")
