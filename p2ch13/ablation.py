@@ -22,8 +22,7 @@ from p2ch13.config import (
 from p2ch13.training.options import parse_config
 from p2ch13.util.errors import run_command
 from p2ch13.util.files import atomic_write, make_writable_folder
-from p2ch13.util.launch import Launch
-from p2ch13.util.logconf import set_up_logging
+from p2ch13.util.launch import Launch, set_up_logging
 from p2ch13.util.options import as_arguments, merge
 
 log = logging.getLogger(__name__)

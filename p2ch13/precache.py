@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from p2ch13.config import PRESETS, PrecacheOptions, make_parser
 from p2ch13.util.errors import run_command
-from p2ch13.util.launch import Launch
-from p2ch13.util.logconf import set_up_logging
+from p2ch13.util.launch import Launch, set_up_logging
 from p2ch13.util.options import list_options, merge
 
 

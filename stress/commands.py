@@ -53,7 +53,7 @@ def time_run(command: Sequence[str]) -> float:
 
 
 def read_values(cache_dir: Path) -> dict[str, list[Any]]:
-    """Read all values of a cache. Raises: DamagedEntryError."""
+    """Read all values of a cache. Raises: CorruptEntryError."""
     values: dict[str, list[Any]] = {}
     for database in cache_dir.rglob(DBNAME):
         with get_cache(database.parent) as cache:

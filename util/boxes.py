@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy import ndimage
 
 Box = tuple[slice, slice, slice]  # index, row, col; each with a start and a stop
@@ -58,10 +58,9 @@ def inside(box: Box, outer: Box) -> Box:
     return make_box(starts_of(box) - starts_of(outer), stops_of(box) - starts_of(outer))
 
 
-def pad_box(box: Box, margin: ArrayLike, shape: Sequence[int]) -> Box:
+def pad_box(box: Box, margin: int | Sequence[int] | NDArray[Any], shape: Sequence[int]) -> Box:
     """Extend a box by a margin of voxels along each axis, within an array's shape."""
-    voxels = np.asarray(margin, dtype=np.int64)
-    return make_box(np.maximum(starts_of(box) - voxels, 0), np.minimum(stops_of(box) + voxels, shape))
+    return make_box(np.maximum(starts_of(box) - margin, 0), np.minimum(stops_of(box) + margin, shape))
 
 
 def widen(part: BoxMask, outer: Box) -> BoxMask:

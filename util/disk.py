@@ -26,9 +26,7 @@ from p2ch13.util.errors import InputError, one_line
 PREFIX = struct.Struct("<II")  # CRC-32 of the rest, length of the JSON text
 NO_LIMIT = 2**62  # bytes: nothing is evicted
 LOCK_TIMEOUT_S = 60.0
-FORMAT = (
-    f"diskcache-{diskcache.__version__.partition('.')[0]}"  # for names of folders: versions differ in their databases
-)
+FORMAT = f"diskcache-{diskcache.__version__.partition('.')[0]}"  # names a folder: versions differ in their databases
 # Settings stored in a folder are ignored: diskcache would run some of them as SQL.
 SETTINGS = {**diskcache.DEFAULT_SETTINGS, "size_limit": NO_LIMIT, "eviction_policy": "none"}
 VALUE_FILE = re.compile(r"[0-9a-f]{2}/[0-9a-f]{2}/[0-9a-f]{28}\.val")  # diskcache's names
@@ -38,7 +36,7 @@ class CacheError(InputError):
     """The cache itself, not one of its values, cannot be used."""
 
 
-class DamagedEntryError(ValueError):
+class CorruptEntryError(ValueError):
     """A cached value is corrupt, or another program stored it."""
 
 
@@ -50,7 +48,7 @@ class ArrayDisk(diskcache.Disk):  # type: ignore[misc]
 
     def get(self, key: str, raw: bool) -> str:
         if not raw:
-            raise DamagedEntryError("a key that this cache did not write")
+            raise CorruptEntryError("a key that this cache did not write")
         return key
 
     def store(self, value: list[Any], read: bool, key: Any = diskcache.UNKNOWN) -> Any:
@@ -58,11 +56,11 @@ class ArrayDisk(diskcache.Disk):  # type: ignore[misc]
 
     def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> list[Any]:
         if mode not in (MODE_RAW, MODE_BINARY) or (mode == MODE_BINARY and not is_value_file(filename)):
-            raise DamagedEntryError("a value that this cache did not write")
+            raise CorruptEntryError("a value that this cache did not write")
         try:
             data = super().fetch(mode, filename, value, False)
         except OSError as error:  # diskcache would treat the value as missing
-            raise DamagedEntryError(one_line(error)) from None
+            raise CorruptEntryError(one_line(error)) from None
         return decode(data)
 
     def remove(self, file_path: str) -> None:
@@ -77,24 +75,21 @@ def is_value_file(name: object) -> bool:
 
 def encode(value: list[Any]) -> bytes:
     """Encode as [CRC-32][JSON length][JSON][bytes of the arrays]; the JSON holds each array's type and shape."""
-    arrays = [np.ascontiguousarray(item) for item in value if isinstance(item, np.ndarray)]
-    text = json.dumps(
-        [
-            {"dtype": item.dtype.str, "shape": list(item.shape)} if isinstance(item, np.ndarray) else item
-            for item in value
-        ]
-    ).encode()
-    body = b"".join([text, *(array.tobytes() for array in arrays)])
+    described = [
+        {"dtype": item.dtype.str, "shape": item.shape} if isinstance(item, np.ndarray) else item for item in value
+    ]
+    text = json.dumps(described).encode()
+    body = b"".join([text, *(item.tobytes() for item in value if isinstance(item, np.ndarray))])
     return PREFIX.pack(zlib.crc32(body), len(text)) + body
 
 
 def decode(data: Any) -> list[Any]:
-    """Invert `encode`; arrays are read-only. Raises: DamagedEntryError."""
+    """Invert `encode`; arrays are read-only. Raises: CorruptEntryError."""
     try:
         checksum, text_length = PREFIX.unpack_from(data)
         body = memoryview(data)[PREFIX.size :]
         if zlib.crc32(body) != checksum:
-            raise DamagedEntryError("wrong checksum")
+            raise CorruptEntryError("wrong checksum")
         offset = text_length
         value = json.loads(bytes(body[:text_length]))
         for ndx, item in enumerate(value):
@@ -104,15 +99,14 @@ def decode(data: Any) -> list[Any]:
                 value[ndx] = np.frombuffer(body, dtype, count, offset).reshape(shape)
                 offset += count * dtype.itemsize
     except (struct.error, ValueError, TypeError, KeyError, ArithmeticError, RecursionError, SyntaxError) as error:
-        raise DamagedEntryError(str(error)) from None
+        raise CorruptEntryError(str(error)) from None
     return list(value)
 
 
 def get_cache(folder: Path, option: str | None = None) -> diskcache.Cache:
     """Open the cache in `folder`, creating it if it is missing. Nothing is ever evicted.
 
-    Args: option: of the command line, that chooses another folder.
-    Raises: CacheError if the folder cannot be used.
+    Raises: CacheError if the folder cannot be used; `option` chooses another.
     """
     with cache_errors(folder, option):
         folder.mkdir(parents=True, exist_ok=True)

@@ -86,7 +86,6 @@ def errors_naming(path: Path) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, EOFError, OSError, struct.error) as error:
-        reason = (
-            getattr(error, "strerror", None) or (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
-        )
+        *_, last_line = str(error).strip().splitlines() or [type(error).__name__]
+        reason = getattr(error, "strerror", None) or last_line.strip()
         raise InputError(f"cannot be read ({reason}); replace it with an intact copy", path=path) from None

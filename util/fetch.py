@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 CHUNK_BYTES = 2**16  # the most that a broken connection loses
 TIMEOUT_S = (10.0, 60.0)  # to connect; between two pieces of a response
 TRIES = 5  # in a row without a new byte
+BACKOFF_S = 1.0  # wait before the second try; doubles from try to try
 RETRIED_STATUSES = (429, *range(500, 600))
 OK, PARTIAL_CONTENT, NO_SUCH_RANGE = 200, 206, 416
 
@@ -29,14 +30,12 @@ class DownloadError(InputError):
     """A file cannot be downloaded, or is not the expected one."""
 
 
-def fetch(url: str, path: Path, size: int | None = None, md5: str | None = None, backoff_s: float = 1.0) -> None:
+def fetch(url: str, path: Path, size: int | None = None, md5: str | None = None) -> None:
     """Download a file, or resume its download; keep an existing file whose MD5 is right.
 
     Until it is complete, its bytes are in `<name>.part`.
 
-    Args:
-        size, md5: of the whole file; None if unknown.
-        backoff_s: wait before the second try; doubles from try to try.
+    Args: size, md5: of the whole file; None if unknown.
     Raises: DownloadError.
     """
     if path.exists() and (md5 is None or md5_of(path) == md5):
@@ -45,12 +44,12 @@ def fetch(url: str, path: Path, size: int | None = None, md5: str | None = None,
     part.touch()
     if size is not None and part.stat().st_size > size:
         os.truncate(part, 0)
-    retry = Retry(TRIES - 1, status_forcelist=RETRIED_STATUSES, backoff_factor=backoff_s, raise_on_status=False)
+    retry = Retry(TRIES - 1, status_forcelist=RETRIED_STATUSES, backoff_factor=BACKOFF_S, raise_on_status=False)
     with requests.Session() as session:
         for scheme in ("http://", "https://"):
             session.mount(scheme, HTTPAdapter(max_retries=retry))
         try:
-            fetch_part(session, url, part, size, backoff_s)
+            fetch_part(session, url, part, size)
         except DownloadError as error:
             if part.stat().st_size == 0:
                 part.unlink()
@@ -73,7 +72,7 @@ def md5_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def fetch_part(session: requests.Session, url: str, part: Path, size: int | None, backoff_s: float) -> None:
+def fetch_part(session: requests.Session, url: str, part: Path, size: int | None) -> None:
     """Request the missing bytes until the file is complete. `Retry` repeats requests, but resumes no response."""
     failures = 0
     while (done := part.stat().st_size) != size and not fetch_rest(session, url, part, size):
@@ -81,7 +80,7 @@ def fetch_part(session: requests.Session, url: str, part: Path, size: int | None
         if failures == TRIES:
             raise DownloadError(f"the connection to {url} broke {TRIES} times in a row")
         log.info(f"{part.stem}: the connection broke; resuming after {part.stat().st_size:,} bytes.")
-        time.sleep(backoff_s * 2 ** (failures - 1))
+        time.sleep(BACKOFF_S * 2 ** (failures - 1))
 
 
 def fetch_rest(session: requests.Session, url: str, part: Path, size: int | None) -> bool:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import glob
-import io
 import mmap
 import os
 import platform
@@ -24,8 +24,7 @@ IS_WINDOWS = os.name == "nt"
 def make_writable_folder(folder: Path, option: str) -> None:
     """Create a folder if it is missing, and check that files can be written there, before hours of work depend on it.
 
-    Args: option: of the command line, that chooses another folder.
-    Raises: InputError if not.
+    Raises: InputError if not; `option` chooses another folder.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -96,21 +95,20 @@ def written_together(folder: Path, name: str) -> Iterator[Path]:
     shutil.rmtree(unfinished, ignore_errors=True)  # left by an earlier process with this process ID
     unfinished.mkdir()
     try:
-        try:
-            yield unfinished
-        except InputError as error:
-            path = None if error.path is None else Path(str(error.path).replace(str(unfinished), str(folder)))
-            message = error.message.replace(str(unfinished), str(folder))
-            raise InputError(message, path=path, line=error.line, option=error.option) from None
-        except OSError as error:
-            if error.strerror and str(unfinished) in str(error.filename):
-                named = str(error.filename).replace(str(unfinished), str(folder))
-                raise OSError(error.errno, error.strerror, named) from None
-            raise
+        yield unfinished
         with signals_deferred():
-            for path in sorted(unfinished.iterdir()):
-                path.replace(folder / path.name)
+            for file in sorted(unfinished.iterdir()):
+                file.replace(folder / file.name)
         sync(folder)
+    except InputError as error:
+        path = None if error.path is None else Path(str(error.path).replace(str(unfinished), str(folder)))
+        message = error.message.replace(str(unfinished), str(folder))
+        raise InputError(message, path=path, line=error.line, option=error.option) from None
+    except OSError as error:
+        if error.strerror and str(unfinished) in str(error.filename):
+            named = str(error.filename).replace(str(unfinished), str(folder))
+            raise OSError(error.errno, error.strerror, named) from None
+        raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -151,27 +149,20 @@ def is_running(process_id: int) -> bool:
         return True
     try:
         os.kill(process_id, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # another user's
-        return True
+    except OSError as error:
+        return not isinstance(error, ProcessLookupError)  # PermissionError: another user's
     return True
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a CSV file atomically. NaN becomes an empty field."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([["" if value != value else value for value in row] for row in rows])
     with atomic_write(path) as file:
-        file.write(text.getvalue().encode())
+        writer = csv.writer(codecs.getwriter("utf-8")(file), lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(["" if value != value else value for value in row] for row in rows)
 
 
 def advise(file_map: mmap.mmap, advice: str) -> None:
-    """Tell the system how a memory map is used; Windows takes no advice.
-
-    Args: advice: the name of a constant of `mmap`, such as "MADV_RANDOM".
-    """
+    """Tell the system how a memory map is used, by a constant of `mmap` such as "MADV_RANDOM"; not on Windows."""
     if hasattr(mmap, advice):  # `madvise` exists wherever its constants do
         file_map.madvise(getattr(mmap, advice))

@@ -1,8 +1,10 @@
-"""Rank and world size of this process, from the environment that torchrun sets."""
+"""Start of a process: rank and world size, from the environment that torchrun sets, and the log."""
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -47,3 +49,11 @@ class Launch:
     def share(self, items: Sequence[Item]) -> list[Item]:
         """Return every `world_size`-th item, starting at `rank`: each item goes to one process."""
         return list(items[self.rank :: self.world_size])
+
+
+def set_up_logging(launch: Launch) -> None:
+    """Log to stdout from INFO on, with the time of day; in processes other than the first, from WARNING on."""
+    level = logging.INFO if launch.is_first else logging.WARNING
+    logging.basicConfig(
+        level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout, force=True
+    )

@@ -15,7 +15,7 @@ import torch
 from p2ch13.util.files import advise
 
 
-class DiskTensor:
+class MemoryMappedTensor:
     """A tensor whose values are stored in a file and occupy memory only while they are used.
 
     The file has no name, so that it is removed with the object even if the process is killed. `np.memmap` needs a name
@@ -30,7 +30,10 @@ class DiskTensor:
         byte_count = math.prod(shape) * dtype.itemsize
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
-            reserve(file.fileno(), byte_count)
+            if hasattr(os, "posix_fallocate"):  # with its space reserved, no write to the map meets a full disk
+                os.posix_fallocate(file.fileno(), 0, byte_count)
+            else:
+                os.ftruncate(file.fileno(), byte_count)
             self._map: mmap.mmap | None = mmap.mmap(file.fileno(), byte_count)
         self.tensor = torch.frombuffer(self._map, dtype=dtype).view(*shape)
 
@@ -42,14 +45,3 @@ class DiskTensor:
     def __getstate__(self) -> dict[str, Any]:
         """Send only the tensor to another process, through shared memory."""
         return {"_map": None, "tensor": self.tensor}
-
-
-def reserve(file_descriptor: int, byte_count: int) -> None:
-    """Set a file's length and reserve its space on disk, where the system can.
-
-    Without the space, a full disk would kill the process on a write to the memory map.
-    """
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(file_descriptor, 0, byte_count)
-    else:
-        os.ftruncate(file_descriptor, byte_count)

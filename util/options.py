@@ -11,6 +11,7 @@ import operator
 import re
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, BooleanOptionalAction
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields
 from inspect import get_annotations
 from pathlib import Path
@@ -98,8 +99,7 @@ class Option:
             return
         values = value if self.is_list else (value,)
         for each in values if isinstance(values, tuple) else [(value,)]:  # a tuple is of no kind
-            fault = find_fault(each, self.kinds, self.spec)
-            if fault is not None:
+            if fault := find_fault(each, self.kinds, self.spec):
                 raise InputError(fault, option=self.flag)
 
     def arguments(self, shown_default: str | None = None) -> dict[str, Any]:
@@ -203,13 +203,10 @@ def argument(*kinds: type, **spec: Any) -> Callable[[str], Any]:
     def read(text: str) -> Any:
         value: Any = text
         for kind in kinds:
-            try:
+            with suppress(ValueError):
                 value = kind(text)
                 break
-            except ValueError:
-                continue
-        fault = find_fault(value, kinds, spec)
-        if fault is not None:
+        if fault := find_fault(value, kinds, spec):
             raise ArgumentTypeError(fault)
         return value
 

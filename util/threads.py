@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain, product
 from pathlib import Path, PurePosixPath
 from statistics import median
+from typing import NamedTuple
 
 log = logging.getLogger(__name__)
 
@@ -44,12 +47,11 @@ def read_quota(root: Path) -> float:
     https://docs.kernel.org/scheduler/sched-bwc.html, cpu.cfs_quota_us and cpu.cfs_period_us.
     """
     quotas = [math.inf]
-    for cgroup in find_cgroups(root):
-        for mount in CGROUP_MOUNTS:
-            folder = root / "sys/fs" / mount / cgroup
-            quotas.append(parse_quota(read_words(folder / "cpu.max")))
-            limits = [*read_words(folder / "cpu.cfs_quota_us"), *read_words(folder / "cpu.cfs_period_us")]
-            quotas.append(parse_quota(limits))
+    for cgroup, mount in product(find_cgroups(root), CGROUP_MOUNTS):
+        folder = root / "sys/fs" / mount / cgroup
+        quotas.append(parse_quota(read_text(folder / "cpu.max")))
+        v1_files = (folder / "cpu.cfs_quota_us", folder / "cpu.cfs_period_us")
+        quotas.append(parse_quota(" ".join(map(read_text, v1_files))))
     return min(quotas)
 
 
@@ -59,81 +61,59 @@ def find_cgroups(root: Path) -> set[PurePosixPath]:
     The root is included: a container sees its own cgroup there, whatever path /proc names.
     """
     cgroups = {PurePosixPath()}
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except (OSError, UnicodeError):
-        return cgroups
-    for line in lines:
-        _, _, path = line.split(":", 2) if line.count(":") >= 2 else ("", "", "")  # hierarchy:controllers:path
-        parts = [part for part in PurePosixPath(path).parts if part not in ("/", "..")]
-        cgroups |= {PurePosixPath(*parts[:end]) for end in range(1, len(parts) + 1)}
+    for line in read_text(root / "proc/self/cgroup").splitlines():
+        path = line.split(":", 2)[-1]  # hierarchy:controllers:path
+        cgroup = PurePosixPath(*(part for part in path.split("/") if part != ".."))
+        cgroups |= {cgroup, *cgroup.parents}
     return cgroups
 
 
-def read_words(path: Path) -> list[str]:
+def read_text(path: Path) -> str:
+    """Read a file; empty if it cannot be read."""
     try:
-        return path.read_text().split()
+        return path.read_text()
     except (OSError, UnicodeError):
-        return []
+        return ""
 
 
-def parse_quota(limits: Sequence[str]) -> float:
-    """Convert [quota, period] in microseconds to cores; a quota of "max" or -1 is infinite."""
-    if len(limits) != 2 or not all(limit.isdecimal() for limit in limits):
-        return math.inf
-    quota_us, period_us = map(int, limits)
-    return quota_us / period_us if quota_us and period_us else math.inf
+def parse_quota(limits: str) -> float:
+    """Convert "quota period" in microseconds to cores; a quota of "max" or -1 is infinite."""
+    match = re.fullmatch(r"([1-9]\d*)\s+([1-9]\d*)\s*", limits)
+    return int(match[1]) / int(match[2]) if match else math.inf
 
 
 def halvings(count: int) -> list[int]:
     """List `count`, its half, and so on down to 1, smallest first."""
-    counts = [count]
-    while counts[-1] > 1:
-        counts.append(counts[-1] // 2)
-    return counts[::-1]
+    return [count >> times for times in reversed(range(count.bit_length()))]
 
 
-class Steps:
-    """The steps of a trial with one number of threads.
+class Step(NamedTuple):
+    """A step of a trial."""
 
-    Attributes: `count`, `seconds`, `size`, over all steps including the warm-up.
-    """
+    seconds: float
+    own_seconds: float  # processor time of the calling thread
+    size: float  # of the work
 
-    def __init__(self) -> None:
-        self.count = 0
-        self.seconds = self.size = 0.0
-        self._first: tuple[float, float, float] = (0.0, 0.0, 1.0)
-        self._measured: list[tuple[float, float, float]] = []
-        self._measured_s = 0.0
 
-    def add(self, seconds: float, own_seconds: float, size: float) -> None:
-        """Args: seconds: of the step; own_seconds: processor time of the calling thread; size: of the step's work."""
-        self.count += 1
-        self.seconds += seconds
-        self.size += size
-        if self.count <= WARM_UP_STEPS:
-            self._first = seconds, own_seconds, size
-        else:
-            self._measured.append((seconds, own_seconds, size))
-            self._measured_s += seconds
+Trial = dict[int, list[Step]]  # by number of threads
 
-    @property
-    def is_enough(self) -> bool:
-        """Whether they are measured for long enough to be compared."""
-        needed_s = MEASURED_S if self.count >= WARM_UP_STEPS + MEASURED_STEPS else LONG_S
-        return self._measured_s >= needed_s
 
-    @property
-    def seconds_per_unit(self) -> float:
-        """Of the median measured step, or of the warm-up if there is no other."""
-        return median(seconds / size for seconds, _, size in self._measured or [self._first])
+def is_enough(steps: Sequence[Step]) -> bool:
+    """Return whether the steps with one number of threads took long enough to be compared."""
+    needed_s = MEASURED_S if len(steps) >= WARM_UP_STEPS + MEASURED_STEPS else LONG_S
+    return sum(step.seconds for step in steps[WARM_UP_STEPS:]) >= needed_s
 
-    @property
-    def own_share(self) -> float:
-        """Share of a core that the calling thread got."""
-        steps = self._measured or [self._first]
-        seconds = sum(seconds for seconds, _, _ in steps)
-        return sum(own_seconds for _, own_seconds, _ in steps) / seconds if seconds else 1.0
+
+def seconds_per_unit(steps: Sequence[Step]) -> float:
+    """Compute the median over the steps, without the warm-up if there are others."""
+    return median(step.seconds / step.size for step in steps[WARM_UP_STEPS:] or steps)
+
+
+def own_share(steps: Sequence[Step]) -> float:
+    """Compute the share of a core that the calling thread got, without the warm-up if there are other steps."""
+    measured = steps[WARM_UP_STEPS:] or steps
+    seconds = sum(step.seconds for step in measured)
+    return sum(step.own_seconds for step in measured) / seconds if seconds else 1.0
 
 
 class ThreadTuner:
@@ -152,26 +132,16 @@ class ThreadTuner:
         counts: numbers of threads to choose from, ascending. A single one is used without trials.
         set_count: sets the libraries' number of threads.
         wait_s: minimum seconds between trials; infinity chooses once.
-        clock, own_clock: seconds, and seconds of processor time of the calling thread.
     Attributes: `count`, the number of threads in use.
     """
 
-    def __init__(
-        self,
-        counts: Sequence[int],
-        set_count: Callable[[int], None],
-        wait_s: float = 30.0,
-        clock: Callable[[], float] = time.perf_counter,
-        own_clock: Callable[[], float] = time.thread_time,
-    ) -> None:
+    def __init__(self, counts: Sequence[int], set_count: Callable[[int], None], wait_s: float = 30.0) -> None:
         self.counts = tuple(counts)
         self.set_count = set_count
         self.wait_s = wait_s
-        self.clock = clock
-        self.own_clock = own_clock
         self.count = self.counts[0]
         self._chosen: int | None = self.count if len(self.counts) == 1 else None  # None before the first trial's end
-        self._trial: dict[int, Steps] | None = None if self._chosen else {self.count: Steps()}
+        self._trial: Trial | None = None if self._chosen else {self.count: []}
         self._next_trial_s = math.inf
         set_count(self.count)
 
@@ -187,54 +157,54 @@ class ThreadTuner:
         Args: size: of the step; steps are compared by seconds per unit of size.
         """
         self.set_count(self.count)  # another tuner may have changed it
-        start, own_start = self.clock(), self.own_clock()
+        start, own_start = time.perf_counter(), time.thread_time()
         yield
         if self._trial is not None:
-            self._trial[self.count].add(self.clock() - start, self.own_clock() - own_start, size)
+            step = Step(time.perf_counter() - start, time.thread_time() - own_start, size)
+            self._trial[self.count].append(step)
             self._go_on_with_trial(self._trial)
-        elif self.clock() >= self._next_trial_s:
-            self._trial = {self.count: Steps()}
+        elif time.perf_counter() >= self._next_trial_s:
+            self._trial = {self.count: []}
 
-    def _go_on_with_trial(self, trial: dict[int, Steps]) -> None:
+    def _go_on_with_trial(self, trial: Trial) -> None:
         steps = trial[self.count]
-        if steps.is_enough or self._is_hopeless(steps, trial):
+        if is_enough(steps) or self._is_hopeless(steps, trial):
             count = self._find_next(trial)
             if count is None:
                 self._end_trial(trial)
             else:
-                trial[count] = Steps()
+                trial[count] = []
                 self._use(count)
 
-    def _is_hopeless(self, steps: Steps, trial: dict[int, Steps]) -> bool:
+    def _is_hopeless(self, steps: list[Step], trial: Trial) -> bool:
         """Return whether these steps have taken so long that another count must be faster."""
-        others = [other.seconds_per_unit for other in trial.values() if other is not steps]
-        planned_size = steps.size * max(1, (WARM_UP_STEPS + MEASURED_STEPS) / steps.count)
-        return bool(others) and steps.seconds > PATIENCE * min(others) * planned_size
+        others = [seconds_per_unit(other) for other in trial.values() if other is not steps]
+        planned_size = sum(step.size for step in steps) * max(1, (WARM_UP_STEPS + MEASURED_STEPS) / len(steps))
+        return bool(others) and sum(step.seconds for step in steps) > PATIENCE * min(others) * planned_size
 
-    def _find_next(self, trial: dict[int, Steps]) -> int | None:
+    def _find_next(self, trial: Trial) -> int | None:
         """Return the next count to try; None ends the trial."""
         smallest, largest = self.counts[0], self.counts[-1]
-        has_to_wait = {count for count, steps in trial.items() if steps.own_share < MIN_OWN_SHARE}
+        has_to_wait = {count for count, steps in trial.items() if own_share(steps) < MIN_OWN_SHARE}
         if smallest not in trial and has_to_wait:
             return smallest
         if list(trial) == [smallest] and not has_to_wait:
             return largest
-        fastest = min(trial, key=lambda count: trial[count].seconds_per_unit)
+        fastest = min(trial, key=lambda count: seconds_per_unit(trial[count]))
         ndx = self.counts.index(fastest)
         fewer = self.counts[:ndx][-1:]
         more = () if fastest in has_to_wait else self.counts[ndx + 1 :][:1]
         return next((count for count in (*fewer, *more) if count not in trial), None)
 
-    def _end_trial(self, trial: dict[int, Steps]) -> None:
-        seconds = {count: steps.seconds_per_unit for count, steps in trial.items()}
+    def _end_trial(self, trial: Trial) -> None:
+        seconds = {count: seconds_per_unit(steps) for count, steps in trial.items()}
         best = min(seconds, key=lambda count: seconds[count])
         before = self._chosen
         if before is not None and seconds[before] < BETTER * seconds[best]:
             best = before
-        lost_s = sum(
-            steps.seconds - steps.size * seconds[best] for count, steps in trial.items() if count not in (best, before)
-        )
-        self._next_trial_s = self.clock() + max(self.wait_s, lost_s / LOST_SHARE)
+        lost_steps = chain(*(steps for count, steps in trial.items() if count not in (best, before)))
+        lost_s = sum(step.seconds - step.size * seconds[best] for step in lost_steps)
+        self._next_trial_s = time.perf_counter() + max(self.wait_s, lost_s / LOST_SHARE)
         self._chosen, self._trial = best, None
         if best != (before or self.counts[-1]):
             log.info(f"Computing on {best} of {self.counts[-1]} threads, the fastest at present.")

@@ -27,7 +27,7 @@ from p2ch13.config import (
 from p2ch13.data.crops import CropCenters, choose_crop_centers
 from p2ch13.data.index import ScanIndex
 from p2ch13.util.coordinates import IrcTuple, XyzTuple
-from p2ch13.util.disk import FORMAT, CacheError, DamagedEntryError, cache_errors, get_cache
+from p2ch13.util.disk import FORMAT, CacheError, CorruptEntryError, cache_errors, get_cache
 from p2ch13.util.errors import InputError
 from p2ch13.volumes.files import scan_signature
 
@@ -164,7 +164,7 @@ class CtCache:
         try:
             with cache_errors(self._disk_folder, "--cache-dir"):
                 value: list[Any] | None = self._disk.get(key)
-        except DamagedEntryError as error:
+        except CorruptEntryError as error:
             self.rebuilt_count += 1
             log.warning(f"Corrupt cache entry for {json.loads(key)[1]} ({error}); recomputing it.")
             return None

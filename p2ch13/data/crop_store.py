@@ -18,7 +18,7 @@ from p2ch13.data.cache import CtCache
 from p2ch13.labels.candidates import CandidateInfoTuple
 from p2ch13.util.coordinates import XyzTuple
 from p2ch13.util.errors import InputError
-from p2ch13.util.memory import DiskTensor
+from p2ch13.util.memory import MemoryMappedTensor
 from p2ch13.util.progress import progress_bar
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class CropStore:
         crop_list: all crops, nodules first; `nodule_crop_counts` of each nodule, then the negatives.
         slice_ndxs: (crop,), the slice of each crop's center.
         windows, mask_windows: views of all window positions, (crop, channel, row offset, col offset, 64, 64).
-        disk_tensors: the memory-mapped tensors.
+        mapped_tensors: the memory-mapped tensors.
     Raises: InputError if negatives are requested and there are none, or a scan cannot be read.
     """
 
@@ -73,7 +73,7 @@ class CropStore:
         crop_count = len(self.crop_list)
         if choice.negatives and crop_count == sum(self.nodule_crop_counts):
             raise InputError("no training series has a place without a nodule; use 0", option="--negatives")
-        self.disk_tensors: list[DiskTensor] = []
+        self.mapped_tensors: list[MemoryMappedTensor] = []
         self._samples_until_release = RELEASE_AFTER_SAMPLES
         width_irc = (2 * context_slices_count + 1, *CROP_WIDTH_IRC[1:])
         shape, mask_shape = (crop_count, *width_irc), (crop_count, 1, *CROP_WIDTH_IRC[1:])
@@ -99,8 +99,8 @@ class CropStore:
     def _allocate(self, shape: tuple[int, ...], dtype: torch.dtype, folder: Path | None) -> torch.Tensor:
         if folder is None:
             return torch.empty(shape, dtype=dtype)
-        self.disk_tensors.append(DiskTensor(folder, shape, dtype))
-        return self.disk_tensors[-1].tensor
+        self.mapped_tensors.append(MemoryMappedTensor(folder, shape, dtype))
+        return self.mapped_tensors[-1].tensor
 
     def cut(self, places: torch.Tensor, crop_ndxs: NDArray[np.int64]) -> Batch:
         """Cut a batch at places, see `cut_windows`; `crop_ndxs` are the places' crops, known on the CPU."""
@@ -126,8 +126,8 @@ class CropStore:
         self._samples_until_release -= sample_count
         if self._samples_until_release <= 0:
             self._samples_until_release = RELEASE_AFTER_SAMPLES
-            for disk_tensor in self.disk_tensors:
-                disk_tensor.release()
+            for mapped_tensor in self.mapped_tensors:
+                mapped_tensor.release()
 
 
 def list_crops(

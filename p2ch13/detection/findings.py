@@ -28,8 +28,8 @@ class Finding:
             has a probability alone.
         probability: 0..1, from `logit`; or another program's, on any scale.
         diameter_mm: of the sphere of equal volume.
-        first_slice, last_slice: axial slices, counted from the feet, from 0, however the scan is stored; -1, and NaN sizes,
-            are unknown, of a list alone.
+        first_slice, last_slice: axial slices, counted from the feet, from 0, however the scan is stored; -1 if unknown,
+            as are NaN sizes, of a list alone.
     """
 
     series_uid: str

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from p2ch13.util.boxes import BoxMask, enclose, inside, intersect, make_box, merge_touching, shape_of, split_components
+from p2ch13.util.boxes import BoxMask, inside, intersect, make_box, merge_touching, shape_of, split_components
 from p2ch13.util.errors import InputError
 from p2ch13.volumes.headers import ORIGIN_LIMIT_MM, ScanHeader
 
@@ -45,6 +45,7 @@ class Contour(NamedTuple):
 
 Nodule = list[Contour]
 Reading = list[Nodule]  # of one reader
+PlacedNodule = list[tuple[int, Contour]]  # with the index of each contour's slice
 
 
 def find_readings(folder: Path) -> tuple[dict[str, Path], list[str]]:
@@ -57,9 +58,7 @@ def find_readings(folder: Path) -> tuple[dict[str, Path], list[str]]:
         raise InputError("no such folder; unpack LIDC-IDRI's XML files there", path=folder, option="--lidc-xml")
     found: dict[str, Path] = {}
     unreadable: list[str] = []
-    for path in sorted(folder.rglob("*.xml")):
-        if path.name.startswith("."):
-            continue
+    for path in sorted(folder.rglob("[!.]*.xml")):
         try:
             series_uid = read_series_uid(path)
         except InputError as error:
@@ -83,11 +82,9 @@ def mark_consensus(path: Path, header: ScanHeader) -> list[BoxMask]:
     """
     readings = read_readings(path)
     placed = place_readings(readings, header, path)
-    contour_count, placed_count = count_contours(readings), count_contours(placed)
-    if placed_count < contour_count:
-        log.warning(
-            f"{path}: {contour_count - placed_count} of {contour_count} contours lie outside the scan's slices."
-        )
+    contour_count = count_contours(readings)
+    if skipped_count := contour_count - count_contours(placed):
+        log.warning(f"{path}: {skipped_count} of {contour_count} contours lie outside the scan's slices.")
     masks = [[fill_nodule(nodule) for nodule in reading] for reading in placed]
     return vote(masks, least_votes=(len(masks) + 1) // 2)
 
@@ -102,10 +99,7 @@ def mark_seen(path: Path, header: ScanHeader) -> list[BoxMask]:
 
 
 def vote(readings: Sequence[Sequence[BoxMask]], least_votes: int) -> list[BoxMask]:
-    """Mark the voxels that at least `least_votes` readers marked, by 26-connected component.
-
-    Args: readings: each reader's nodules, or none.
-    """
+    """Mark the voxels that at least `least_votes` readers marked, by 26-connected component."""
     components: list[BoxMask] = []
     # Nodules are far apart: one array for all would be as large as the scan.
     for box in merge_touching(nodule.box for nodule in chain(*readings)):
@@ -121,9 +115,6 @@ def vote(readings: Sequence[Sequence[BoxMask]], least_votes: int) -> list[BoxMas
 
 
 # From contours to voxels
-
-
-PlacedNodule = list[tuple[int, Contour]]  # with the index of each contour's slice
 
 
 def check_axes(header: ScanHeader) -> None:
@@ -161,33 +152,31 @@ def count_contours(readings: Sequence[Sequence[Sequence[Any]]]) -> int:
 
 def place(nodule: Nodule, header: ScanHeader, path: Path) -> PlacedNodule:
     """Assign a nodule's contours to slices by z; skip those beyond the scan's ends."""
-    _, rows, cols = header.shape_irc
-    placed = []
-    for contour in nodule:
-        slice_ndx = find_slice(contour, header, path)
-        if slice_ndx is None:
-            continue
-        if (contour.points < 0).any() or (contour.points >= (rows, cols)).any():
-            raise InputError(
-                f"a contour at z {contour.z_mm} mm exceeds the {rows} rows and {cols} columns of {header.path.name}; "
-                "remove the wrong file",
-                path=path,
-            )
-        placed.append((slice_ndx, contour))
-    return placed
+    placed = [(find_slice(contour, header, path), contour) for contour in nodule]
+    return [(slice_ndx, contour) for slice_ndx, contour in placed if slice_ndx is not None]
 
 
 def find_slice(contour: Contour, header: ScanHeader, path: Path) -> int | None:
-    """Find the slice of a contour; None beyond the scan's ends. Raises: InputError if it lies between two slices."""
+    """Find the slice of a contour; None beyond the scan's ends.
+
+    Raises: InputError if the contour lies between two slices, or exceeds their rows and columns.
+    """
+    slice_count, rows, cols = header.shape_irc
     step_mm = header.vx_size_xyz[2] * header.direction[2, 2]
     position = float((contour.z_mm - header.origin_xyz[2]) / step_mm)
     slice_ndx = round(position)
-    if not 0 <= slice_ndx < header.shape_irc[0]:
+    if not 0 <= slice_ndx < slice_count:
         return None
     if abs(position - slice_ndx) > SLICE_TOLERANCE:
         raise InputError(
             f"a contour at z {contour.z_mm} mm is {abs((position - slice_ndx) * step_mm):.2f} mm from the nearest "
             f"slice of {header.path.name}: it was drawn in another scan; remove the wrong file",
+            path=path,
+        )
+    if (contour.points < 0).any() or (contour.points >= (rows, cols)).any():
+        raise InputError(
+            f"a contour at z {contour.z_mm} mm exceeds the {rows} rows and {cols} columns of {header.path.name}; "
+            "remove the wrong file",
             path=path,
         )
     return slice_ndx
@@ -199,8 +188,8 @@ def fill_nodule(nodule: PlacedNodule, with_contours: bool = False) -> BoxMask:
     Contours are not part of the nodule: readers drew them on the first pixels outside (Armato et al. 2011, "outer
     borders"). pylidc excludes them as well, those of exclusions included.
     """
-    corners = [(ndx, contour.points.min(axis=0), contour.points.max(axis=0) + 1) for ndx, contour in nodule]
-    box = enclose([make_box((ndx, *low), (ndx + 1, *high)) for ndx, low, high in corners])
+    voxels = np.concatenate([np.insert(contour.points, 0, slice_ndx, axis=1) for slice_ndx, contour in nodule])
+    box = make_box(voxels.min(axis=0), voxels.max(axis=0) + 1)
     index, rows, cols = box
     mask = np.zeros(shape_of(box), dtype=bool)
     for slice_ndx, contour in sorted(nodule, key=lambda placed: not placed[1].is_inclusion):
@@ -288,10 +277,10 @@ def read_contour(roi: ET.Element) -> Contour:
 
 
 def text_of(element: ET.Element, tag: str) -> str:
-    text = element.findtext(f"{{*}}{tag}")
-    if not text or not text.strip():
+    text = element.findtext(f"{{*}}{tag}", "").strip()
+    if not text:
         raise ValueError(f"an element without {tag}")
-    return text.strip()
+    return text
 
 
 @contextmanager

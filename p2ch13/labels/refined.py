@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import SimpleITK as sitk
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from p2ch13.config import REFINED_THRESHOLD_HU
 from p2ch13.labels.box import grow_box
@@ -15,13 +17,14 @@ from p2ch13.labels.candidates import CandidateInfoTuple
 from p2ch13.labels.regions import LabelRule, MaskRegion, Scan, as_region, ball_in, box_around, find_nearest, offsets
 from p2ch13.util.boxes import Box, BoxMask, enclose, inside, intersect, pad_box, split_components, widen
 from p2ch13.util.coordinates import IrcTuple
-from p2ch13.util.morphology import dilate_by_cross, open_by_ball, open_by_cross
 
 WALL = 1.25  # nodule radii, plus half a voxel: tissue that contains a ball of this radius is chest wall
 REFINED_VERSION = 2  # raised with every change of the rule, so that cached masks are recomputed
 LUNG_AROUND_MM = 3.0  # beyond a nodule's diameter, where the HU of the surrounding lung are sampled
 CENTER_REACH = 1  # voxels between an annotated center and its nodule after the opening
 THICK_VOXEL_MM = 2.0  # along such an axis a nodule may be as thin as a vessel: no opening
+
+Mask = NDArray[np.bool_]  # (index, row, col)
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,13 @@ class RefinedRule(LabelRule):
         if whole is None:
             return as_region(tissue)
         whole = widen(whole, box)
-        opened = BoxMask(box, open_by_cross(whole.mask, opening_radii(vx_size_irc)))
+        cross = make_cross(vx_size_irc)
+        opened = BoxMask(box, open_by_cross(whole.mask, cross))
         core = find_nearest(split_components(opened, fully_connected=False), center_irc, vx_size_irc)
         # The core may be a wall that touches the nodule.
         if core is None or np.abs(offsets(core, center_irc)).max(axis=1).min() > CENTER_REACH:
             return as_region(whole)
-        return as_region(BoxMask(box, dilate_by_cross(widen(core, box).mask, opening_radii(vx_size_irc)) & whole.mask))
+        return as_region(BoxMask(box, ndimage.binary_dilation(widen(core, box).mask, cross) & whole.mask))
 
     def find_threshold(self, scan: Scan, center_irc: IrcTuple, radius_mm: float) -> float:
         """Find the threshold: the rule's, or for a faint nodule halfway between its HU and the surrounding lung's.
@@ -93,25 +97,50 @@ def find_box(scan: Scan, center_irc: IrcTuple, radius_mm: float, threshold_hu: f
     return intersect(largest, grown) or largest  # both contain the center
 
 
-def find_tissue(scan: Scan, center_irc: IrcTuple, radius_mm: float, box: Box, threshold_hu: float) -> NDArray[np.bool_]:
+def find_tissue(scan: Scan, center_irc: IrcTuple, radius_mm: float, box: Box, threshold_hu: float) -> Mask:
     """Mark tissue within the radius, without the chest wall unless that removes everything near the center."""
     vx_size_irc = scan.vx_size_xyz[::-1]
     voxel_mm = float(vx_size_irc.max())
-    tissue: NDArray[np.bool_] = scan.hu[box] > threshold_hu
+    tissue: Mask = scan.hu[box] > threshold_hu
     tissue &= ball_in(box, center_irc, radius_mm + voxel_mm, vx_size_irc)
     off_wall = tissue & ~find_wall(scan, box, WALL * radius_mm + voxel_mm / 2, threshold_hu)
     is_central = ball_in(box, center_irc, radius_mm / 2 + voxel_mm, vx_size_irc)
     return off_wall if (off_wall & is_central).any() else tissue
 
 
-def opening_radii(vx_size_irc: NDArray[np.float64]) -> list[int]:
-    """Return the opening's radius along each axis: 1 voxel, or 0 for thick voxels."""
-    return [int(size < THICK_VOXEL_MM) for size in vx_size_irc.tolist()]
-
-
-def find_wall(scan: Scan, box: Box, radius_mm: float, threshold_hu: float) -> NDArray[np.bool_]:
+def find_wall(scan: Scan, box: Box, radius_mm: float, threshold_hu: float) -> Mask:
     """Mark the voxels of a box that belong to tissue into which a ball of this radius fits."""
     vx_size_irc = scan.vx_size_xyz[::-1]
     margin = np.ceil(2 * radius_mm / vx_size_irc).astype(int)  # so that balls are complete that reach into the box
     around = pad_box(box, margin, scan.shape_irc)
     return open_by_ball(scan.hu[around] > threshold_hu, radius_mm, vx_size_irc)[inside(box, around)]
+
+
+def make_cross(vx_size_irc: NDArray[np.float64]) -> Mask:
+    """Return a voxel with its neighbors over faces, except along the axes of thick voxels."""
+    radii = (vx_size_irc < THICK_VOXEL_MM).astype(int)
+    cross: Mask = ndimage.generate_binary_structure(3, 1)[tuple(slice(1 - radius, 2 + radius) for radius in radii)]
+    return cross
+
+
+def open_by_cross(mask: Mask, cross: Mask) -> Mask:
+    """Open a mask; voxels beyond the array count as part of it, where `ndimage.binary_opening` would erode."""
+    opened: Mask = ndimage.binary_dilation(ndimage.binary_erosion(mask, cross, border_value=1), cross)
+    return opened
+
+
+def open_by_ball(mask: Mask, radius_mm: float, vx_size_irc: NDArray[np.float64]) -> Mask:
+    """Open a mask with a ball, voxels beyond the array being part of it; the time does not depend on the radius."""
+    centers = mask if mask.all() else distance_to(~mask, vx_size_irc) > radius_mm
+    return distance_to(centers, vx_size_irc) <= radius_mm if centers.any() else centers
+
+
+def distance_to(mask: Mask, vx_size_irc: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Compute the distance in mm from each voxel's center to that of the nearest voxel of a mask that is not empty.
+
+    In a box of 40 x 100 x 100 voxels, `ndimage.distance_transform_edt` takes 1.3 times as long as SimpleITK.
+    """
+    image = sitk.GetImageFromArray(mask.astype(np.uint8))
+    image.SetSpacing(vx_size_irc[::-1].tolist())
+    signed = sitk.SignedMaurerDistanceMap(image, squaredDistance=False, useImageSpacing=True)
+    return sitk.GetArrayFromImage(signed).clip(min=0)  # negative in the mask

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,8 +27,7 @@ class DicomSlice:
     """The header of one file."""
 
     file: Path
-    rows: int
-    cols: int
+    shape: tuple[int, int]  # rows, cols
     position_xyz: NDArray[np.float64]  # (3,) mm: the center of the first pixel
     cosines: NDArray[np.float64]  # (2, 3): direction to the next col, to the next row
     pixel_size_xy: NDArray[np.float64]  # (2,) mm: between cols, between rows
@@ -95,7 +95,7 @@ def read_series(folder: Path, series_uid: str, files: Iterable[Path]) -> ScanHea
     return ScanHeader(
         folder,
         series_uid,
-        (len(slices), first.rows, first.cols),
+        (len(slices), *first.shape),
         origin_xyz=slices[0].position_xyz,
         vx_size_xyz=np.array([*first.pixel_size_xy, spacing_mm]),
         direction=np.column_stack([*first.cosines, normal]),
@@ -124,16 +124,14 @@ def read_slice_header(file: Path) -> DicomSlice:
         raise InputError("inverted gray values (MONOCHROME1); convert it to MONOCHROME2, with dcmtk", path=file)
     if get("0028|0008", "NumberOfFrames", lambda text: int(text or 1)) > 1:
         raise InputError("several frames in one file; convert it to NIfTI, with dcm2niix", path=file)
-    rows, cols = get("0028|0010", "Rows", int), get("0028|0011", "Columns", int)
-    VoxelFile(file, is_encoded=True).check_size(rows * cols, file)  # at least a byte per pixel
-    row_mm, col_mm = get("0028|0030", "PixelSpacing", lambda text: parse_numbers(text, 2))
+    shape = get("0028|0010", "Rows", int), get("0028|0011", "Columns", int)
+    VoxelFile(file, is_encoded=True).check_size(math.prod(shape), file)  # at least a byte per pixel
     return DicomSlice(
         file=file,
-        rows=rows,
-        cols=cols,
+        shape=shape,
         position_xyz=get("0020|0032", "ImagePositionPatient", lambda text: parse_numbers(text, 3)),
         cosines=get("0020|0037", "ImageOrientationPatient", lambda text: parse_numbers(text, 6).reshape(2, 3)),
-        pixel_size_xy=np.array([col_mm, row_mm]),
+        pixel_size_xy=get("0028|0030", "PixelSpacing", lambda text: parse_numbers(text, 2)[::-1]),
         thickness_mm=get("0018|0050", "SliceThickness", lambda text: float(text or 1)),
     )
 
@@ -148,7 +146,7 @@ def parse_numbers(text: str, count: int) -> NDArray[np.float64]:
 
 def check_same_plane(first: DicomSlice, other: DicomSlice) -> None:
     for name, one, another in (
-        ("rows and columns", (first.rows, first.cols), (other.rows, other.cols)),
+        ("rows and columns", first.shape, other.shape),
         ("pixel spacing", first.pixel_size_xy, other.pixel_size_xy),
         ("orientation", first.cosines, other.cosines),
     ):
@@ -191,8 +189,7 @@ def check_drift(folder: Path, slices: Sequence[DicomSlice], normal: NDArray[np.f
 def read_slice(file: Path) -> NDArray[Any]:
     """Read a slice's pixels (row, col) in HU, rescaled by its header."""
     with errors_naming(file), no_warnings():
-        voxels: NDArray[Any] = sitk.GetArrayFromImage(sitk.ReadImage(str(file), imageIO=IMAGE_IO))[0]
-    return voxels
+        return sitk.GetArrayFromImage(sitk.ReadImage(str(file), imageIO=IMAGE_IO))[0]  # type: ignore[no-any-return]
 
 
 @contextmanager

@@ -54,8 +54,7 @@ def find_voxel_file(path: Path) -> VoxelFile:
 
 METAIMAGE_LINE = re.compile(r"([A-Za-z_][\w|.-]*)[ \t]*=[ \t]*([\x20-\x7e\t]*)")
 METAIMAGE_NUMBERS = {
-    **dict.fromkeys(("Offset", "Position", "Origin", "CenterOfRotation"), 3),
-    **dict.fromkeys(("ElementSpacing", "ElementSize"), 3),
+    **dict.fromkeys(("Offset", "Position", "Origin", "CenterOfRotation", "ElementSpacing", "ElementSize"), 3),
     **dict.fromkeys(("TransformMatrix", "Rotation", "Orientation"), 9),
 }
 METAIMAGE_COUNTS = {"NDims": 1, "DimSize": 3, "HeaderSize": 1, "CompressedDataSize": 1, "ElementNumberOfChannels": 1}
@@ -143,8 +142,9 @@ def check_metaimage_stream(path: Path, byte_count: int) -> None:
     stream = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # zlib or gzip
     actual_bytes = 0
     with errors_naming(data_file), data_file.open("rb") as file:
-        if data_file == path:
-            file.seek(local_offset(file.read(HEADER_BYTES)))
+        if data_file == path:  # the voxels follow the header's last line
+            last_line = re.search(rb"^[ \t]*ElementDataFile[^\n]*\n", file.read(HEADER_BYTES), re.MULTILINE)
+            file.seek(last_line.end() if last_line else 0)
         try:
             while (block := stream.unconsumed_tail or file.read(BLOCK_BYTES)) and not stream.eof:
                 actual_bytes += len(stream.decompress(block, BLOCK_BYTES))
@@ -155,12 +155,6 @@ def check_metaimage_stream(path: Path, byte_count: int) -> None:
             f"{actual_bytes:,} bytes of voxels, but {path.name} claims {byte_count:,}; unpack or download it again",
             path=data_file,
         )
-
-
-def local_offset(head: bytes) -> int:
-    """Return where voxels in the header's own file begin: after its last line."""
-    match = re.search(rb"^[ \t]*ElementDataFile[^\n]*\n", head, re.MULTILINE)
-    return 0 if match is None else match.end()
 
 
 # NRRD, https://teem.sourceforge.net/nrrd/format.html

@@ -39,17 +39,13 @@ def find_lungs(hu: NDArray[np.int16], vx_size_xyz: ArrayLike) -> Mask | None:
     steps = [max(1, round(GRID_MM / size)) for size in vx_size_irc]
     grid_hu = downsample(hu, steps)
     pixel_mm2 = float(np.prod((vx_size_irc * steps)[1:]))
-    pixel_mm = math.sqrt(pixel_mm2)
-
-    def to_pixels(distance_mm: float) -> int:
-        return round(distance_mm / pixel_mm)
-
-    inside = find_inside(grid_hu, to_pixels(THIN_MM))
-    lungs = keep_large(inside & ~find_gas(grid_hu, inside, to_pixels(BRANCH_MM)))
+    thin, branch, closing = (round(radius_mm / math.sqrt(pixel_mm2)) for radius_mm in (THIN_MM, BRANCH_MM, CLOSING_MM))
+    inside = find_inside(grid_hu, thin)
+    lungs = keep_large(inside & ~find_gas(grid_hu, inside, branch))
     if lungs.sum() * pixel_mm2 < MIN_LUNG_MM2 * len(lungs):
         return None
     lungs = fill_holes(lungs, round(MAX_HOLE_MM2 / pixel_mm2))
-    return enlarge(close(lungs, to_pixels(CLOSING_MM)), steps, hu.shape)
+    return enlarge(close(lungs, closing), steps, hu.shape)
 
 
 def downsample(hu: NDArray[np.int16], steps: Sequence[int]) -> NDArray[np.int16]:
@@ -67,16 +63,16 @@ def find_inside(grid_hu: NDArray[np.int16], thin: int) -> Mask:
     """
     has_air = (grid_hu > PADDING_HU) & (grid_hu < AIR_HU)
     has_walls = between(find_body(grid_hu >= AIR_HU, thin))
-    labels = find_components(close(has_air, thin))
-    mostly_walled = np.bincount(labels.ravel(), weights=has_walls.ravel()) > count_voxels(labels) / 2
+    labels, counts = label_components(close(has_air, thin))
+    mostly_walled = np.bincount(labels.ravel(), weights=has_walls.ravel()) > counts / 2
     inside: Mask = has_air & (has_walls | mostly_walled[labels])
     return inside
 
 
 def find_body(is_tissue: Mask, thin: int) -> Mask:
     """Mark the largest component of tissue that is thicker than a table's shell."""
-    labels = find_components(dilate(erode(is_tissue, thin), thin))
-    body: Mask = is_tissue & (labels == count_voxels(labels).argmax())
+    labels, counts = label_components(dilate(erode(is_tissue, thin), thin))
+    body: Mask = is_tissue & (labels == counts.argmax())
     return body
 
 
@@ -88,29 +84,27 @@ def between(body: Mask) -> Mask:
 
 def find_gas(grid_hu: NDArray[np.int16], inside: Mask, branch: int) -> Mask:
     """Mark airways and bowel gas: components that separate after erosion and have the mean density of air."""
-    labels = find_components(erode(inside, branch))
+    labels, counts = label_components(erode(inside, branch))
     sums = np.bincount(labels.ravel(), weights=grid_hu.ravel())
-    is_gas = sums < GAS_HU * count_voxels(labels)
+    is_gas = sums < GAS_HU * counts
     is_gas[0] = False
     return inside & dilate(is_gas[labels], branch + 1)
 
 
 def keep_large(mask: Mask) -> Mask:
     """Remove components that are small compared with the largest one."""
-    labels = find_components(mask)
-    counts = count_voxels(labels)
+    labels, counts = label_components(mask)
     kept: Mask = mask & (counts >= MIN_SHARE * counts.max())[labels]
     return kept
 
 
 def fill_holes(mask: Mask, max_pixels: int) -> Mask:
     """Fill holes of at most `max_pixels` in each slice; `ndimage.binary_fill_holes` knows no limit."""
-    labels = find_components(~mask, FACES_IN_SLICE)
-    is_hole = count_voxels(labels) <= max_pixels
+    labels, counts = label_components(~mask, FACES_IN_SLICE)
+    is_hole = counts <= max_pixels
     for edge in (labels[:, 0], labels[:, -1], labels[:, :, 0], labels[:, :, -1]):
         is_hole[edge] = False
-    filled: Mask = mask | is_hole[labels]
-    return filled
+    return mask | is_hole[labels]
 
 
 def close(mask: Mask, radius: int) -> Mask:
@@ -138,24 +132,19 @@ def dilate(mask: Mask, radius: int) -> Mask:
     return mask
 
 
-def find_components(mask: Mask, structure: Mask | None = None) -> NDArray[np.int32]:
-    """Label connected components 1, 2, ...; 0 outside the mask. Voxels that share a face are connected."""
-    labels: NDArray[np.int32] = ndimage.label(mask, structure)[0]
-    return labels
+def label_components(mask: Mask, structure: Mask | None = None) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Label connected components 1, 2, ..., and count the voxels of each; both are 0 outside the mask.
 
-
-def count_voxels(labels: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Count each component's voxels; entry 0, for voxels outside the mask, is 0."""
+    Voxels that share a face are connected, unless `structure` says otherwise.
+    """
+    labels, _ = ndimage.label(mask, structure)
     counts = np.bincount(labels.ravel())
     counts[0] = 0
-    return counts
+    return labels, counts
 
 
 def enlarge(mask: Mask, steps: Sequence[int], shape: tuple[int, ...]) -> Mask:
     """Repeat the grid's voxels to fill the scan's shape."""
-    index_step, row_step, col_step = steps
-    enlarged = np.empty(shape, dtype=bool)
-    for ndx, slice_mask in enumerate(mask):
-        rows_and_cols = slice_mask.repeat(row_step, axis=0)[: shape[1]].repeat(col_step, axis=1)[:, : shape[2]]
-        enlarged[ndx * index_step : (ndx + 1) * index_step] = rows_and_cols
-    return enlarged
+    for axis in (2, 1, 0):  # the last one first, where copying is slowest
+        mask = mask.take(np.arange(shape[axis]) // steps[axis], axis)
+    return mask

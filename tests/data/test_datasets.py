@@ -317,7 +317,7 @@ def test_crops_on_disk_are_the_same(folders, train_ds, monkeypatch):
     monkeypatch.setattr(crop_store, "RELEASE_AFTER_SAMPLES", 2)
     choices = {"samples_per_epoch": len(train_ds), "seed": 1, "crops_in_memory_bytes": 0}
     on_disk = TrainingLuna2dSegmentationDataset(2, False, folders=folders, **choices)
-    assert len(on_disk.store.disk_tensors) == 2
+    assert len(on_disk.store.mapped_tensors) == 2
     for ours, theirs in zip(on_disk.batches(16), train_ds.batches(16), strict=True):
         assert all(torch.equal(ours[part], theirs[part]) for part in (0, 1, 3))
     loader = DataLoader(on_disk, batch_size=16, num_workers=1, multiprocessing_context="spawn")

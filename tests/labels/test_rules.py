@@ -8,7 +8,7 @@ import pytest
 from p2ch13.config import LabelOptions, TrainingConfig
 from p2ch13.data.ct import Ct
 from p2ch13.labels.box import BoxRule
-from p2ch13.labels.refined import RefinedRule, opening_radii
+from p2ch13.labels.refined import RefinedRule, make_cross
 from p2ch13.labels.rules import Labels, LidcRule
 from tests.support.checks import refused
 from tests.support.lidc_files import Roi, block, block_mask, write_readings, z_of
@@ -200,8 +200,8 @@ def test_refined_where_there_is_nothing(tmp_path):
 
 
 def test_nothing_is_too_thin_along_thick_slices():
-    assert opening_radii(np.array([2.5, 0.7, 0.7])) == [0, 1, 1]
-    assert opening_radii(np.array([1.25, 0.7, 0.7])) == [1, 1, 1]
+    assert make_cross(np.array([2.5, 0.7, 0.7])).shape == (1, 3, 3)
+    assert make_cross(np.array([1.25, 0.7, 0.7])).shape == (3, 3, 3)
 
 
 # Readers

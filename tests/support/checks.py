@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 
@@ -33,11 +34,14 @@ def assert_one_line(capsys: pytest.CaptureFixture[str], *parts: str) -> None:
 
 @contextmanager
 def refused(
-    path: Path | None = None, option: str | None = None, line: int | None = None
+    path: Path | None = ANY, option: str | None = ANY, line: int | None = ANY
 ) -> Iterator[pytest.ExceptionInfo[InputError]]:
-    """What runs inside raises an InputError of one line, about this path, line and option where they are given."""
+    """What runs inside raises an InputError of one line, about this path, line and option where they are given.
+
+    None stands for an error about no path, line or option.
+    """
     with pytest.raises(InputError) as caught:
         yield caught
     error = caught.value
     assert len(str(error).splitlines()) == 1
-    assert (path, line, option) == (path and error.path, line and error.line, option and error.option)
+    assert (path, line, option) == (error.path, error.line, error.option)

@@ -13,7 +13,7 @@ from diskcache.core import MODE_BINARY, MODE_PICKLE
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from p2ch13.util.disk import PREFIX, ArrayDisk, CacheError, DamagedEntryError, cache_errors, decode, encode, get_cache
+from p2ch13.util.disk import PREFIX, ArrayDisk, CacheError, CorruptEntryError, cache_errors, decode, encode, get_cache
 from tests.support.checks import Intruder, refused
 
 
@@ -53,7 +53,7 @@ DAMAGED += [forge(text) for text in ("[" * 100_000, f'[{{"dtype": "<i2", "shape"
 
 @pytest.mark.parametrize("data", DAMAGED, ids=range(len(DAMAGED)))
 def test_a_value_that_is_refused(data):
-    with pytest.raises(DamagedEntryError):
+    with pytest.raises(CorruptEntryError):
         decode(data)
 
 
@@ -62,7 +62,7 @@ def test_every_flipped_bit_is_noticed():
     for bit in range(8 * len(data)):
         flipped = bytearray(data)
         flipped[bit // 8] ^= 1 << bit % 8
-        with pytest.raises(DamagedEntryError):
+        with pytest.raises(CorruptEntryError):
             decode(bytes(flipped))
 
 
@@ -80,7 +80,7 @@ def nest(children):
 @example({"dtype": ",", "shape": []})  # a SyntaxError of NumPy
 @settings(derandomize=True, max_examples=200, deadline=None)
 def test_a_value_of_any_shape_is_decoded_or_refused(value):
-    with suppress(DamagedEntryError):
+    with suppress(CorruptEntryError):
         decode(forge(json.dumps([value]), bytes(16)))
 
 
@@ -110,7 +110,7 @@ def test_a_planted_pickle_does_not_run(tmp_path, as_file):
     diskcache.Cache(str(tmp_path / "cache")).get("key")
     assert intruder.exists()  # the pickle would run
     intruder.unlink()
-    with diskcache.Cache(str(tmp_path / "cache"), disk=ArrayDisk) as cache, pytest.raises(DamagedEntryError):
+    with diskcache.Cache(str(tmp_path / "cache"), disk=ArrayDisk) as cache, pytest.raises(CorruptEntryError):
         cache.get("key")
     assert not intruder.exists()
 
@@ -120,7 +120,7 @@ def test_a_planted_key_does_not_run(tmp_path):
     cache.set("key", [1])
     code = pickle.dumps(Intruder(tmp_path / "intruder_was_here"))
     execute(tmp_path / "cache", "UPDATE Cache SET raw = 0, key = ?", sqlite3.Binary(code))
-    with pytest.raises(DamagedEntryError):
+    with pytest.raises(CorruptEntryError):
         list(cache)
     assert not (tmp_path / "intruder_was_here").exists()
 
@@ -131,7 +131,7 @@ def test_a_value_file_cannot_be_outside_of_the_folder(tmp_path, name):
     cache = get_cache(tmp_path / "cache")
     cache.set("key", [1])
     execute(tmp_path / "cache", "UPDATE Cache SET mode = ?, filename = ?", MODE_BINARY, name)
-    with pytest.raises(DamagedEntryError):
+    with pytest.raises(CorruptEntryError):
         cache.get("key")
     cache.set("key", [2])  # which removes the old value's file
     assert (tmp_path / "secret").exists()
@@ -142,7 +142,7 @@ def test_a_missing_value_file_is_noticed(tmp_path):
     cache = get_cache(tmp_path)
     cache.set("key", [np.zeros(100_000)])
     next(tmp_path.rglob("*.val")).unlink()
-    with pytest.raises(DamagedEntryError):
+    with pytest.raises(CorruptEntryError):
         cache.get("key")
 
 

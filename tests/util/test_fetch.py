@@ -16,13 +16,18 @@ def server():
         yield server
 
 
+@pytest.fixture(autouse=True)
+def no_wait(monkeypatch):
+    monkeypatch.setattr("p2ch13.util.fetch.BACKOFF_S", 0.0)
+
+
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "a.zip"
 
 
 def get(server, path, size=SIZE, md5=MD5):
-    fetch(f"{server.url}/a.zip", path, size, md5, backoff_s=0.0)
+    fetch(f"{server.url}/a.zip", path, size, md5)
 
 
 def ranges_asked(server):
@@ -131,5 +136,5 @@ def test_no_server_and_no_address(path):
     with refused(path):
         get(server, path)
     with refused(path):
-        fetch("ftp:/x", path, backoff_s=0.0)
+        fetch("ftp:/x", path)
     assert list(path.parent.iterdir()) == []

@@ -1,6 +1,8 @@
+import logging
+
 import pytest
 
-from p2ch13.util.launch import Launch
+from p2ch13.util.launch import Launch, set_up_logging
 
 TORCHRUN = {
     "RANK": "3",
@@ -39,3 +41,9 @@ def test_a_process_of_torchrun(torchrun):
 def test_shares_hold_every_item_once():
     shares = [Launch(rank=rank, world_size=3).share(range(7)) for rank in range(3)]
     assert shares == [[0, 3, 6], [1, 4], [2, 5]]
+
+
+def test_log_lines_go_to_stdout(capsys):
+    set_up_logging(Launch())
+    logging.getLogger("p2ch13.test").info("hello")
+    assert capsys.readouterr().out.endswith(" hello\n")

@@ -4,7 +4,7 @@ import os
 import pytest
 import torch
 
-from p2ch13.util.memory import DiskTensor
+from p2ch13.util.memory import MemoryMappedTensor
 
 
 @pytest.mark.parametrize("is_windows", [False, True])
@@ -12,20 +12,20 @@ def test_values_outlive_the_memory_that_held_them(tmp_path, monkeypatch, is_wind
     if is_windows:  # which takes no advice, nor gives a file its room at once
         for module, name in ((mmap, "MADV_DONTNEED"), (mmap, "MADV_RANDOM"), (os, "posix_fallocate")):
             monkeypatch.delattr(module, name, raising=False)
-    disk_tensor = DiskTensor(tmp_path / "not" / "there", (5, 7), torch.int16)
-    disk_tensor.tensor[:] = torch.arange(35).view(5, 7)
-    disk_tensor.release()
-    assert disk_tensor.tensor.flatten().tolist() == list(range(35))
-    assert disk_tensor.tensor.dtype == torch.int16
+    mapped = MemoryMappedTensor(tmp_path / "not" / "there", (5, 7), torch.int16)
+    mapped.tensor[:] = torch.arange(35).view(5, 7)
+    mapped.release()
+    assert mapped.tensor.flatten().tolist() == list(range(35))
+    assert mapped.tensor.dtype == torch.int16
 
 
 def test_its_file_has_no_name(tmp_path):
-    disk_tensor = DiskTensor(tmp_path, (1000,), torch.bool)
+    mapped = MemoryMappedTensor(tmp_path, (1000,), torch.bool)
     assert list(tmp_path.iterdir()) == []
-    assert not disk_tensor.tensor.any()
+    assert not mapped.tensor.any()
 
 
 def test_a_disk_without_room_is_an_error_at_once(tmp_path):
     with pytest.raises(OSError, match=r"."):
-        DiskTensor(tmp_path, (2**50,), torch.int16)
+        MemoryMappedTensor(tmp_path, (2**50,), torch.int16)
     assert list(tmp_path.iterdir()) == []

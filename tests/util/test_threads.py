@@ -7,6 +7,7 @@ import pytest
 
 from p2ch13.config import ImportOptions, PrecacheOptions
 from p2ch13.phantom.__main__ import PhantomOptions
+from p2ch13.util import threads
 from p2ch13.util.options import list_options
 from p2ch13.util.threads import ThreadTuner, available_cores, halvings
 
@@ -72,6 +73,11 @@ def test_halvings(count, expected):
     assert halvings(count) == expected
 
 
+@pytest.fixture(autouse=True)
+def real_time_afterward(monkeypatch):
+    monkeypatch.setattr(threads, "time", threads.time)
+
+
 class Machine:
     """Simulates steps of `seconds[count]`, of which the calling thread has a core for `own_share[count]`.
 
@@ -83,13 +89,20 @@ class Machine:
         self.now = self.own = 0.0
         self.count = 0
         self.steps = Counter()
+        threads.time = self
         self.tuner = self.make_tuner(counts, **options)
 
     def make_tuner(self, counts, **options):
         def set_count(count):
             self.count = count
 
-        return ThreadTuner(counts, set_count, clock=lambda: self.now, own_clock=lambda: self.own, **options)
+        return ThreadTuner(counts, set_count, **options)
+
+    def perf_counter(self):
+        return self.now
+
+    def thread_time(self):
+        return self.own
 
     def run(self, step_count, size=1.0, tuner=None):
         for _ in range(step_count):
