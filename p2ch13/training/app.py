@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch.optim import Optimizer
@@ -24,16 +23,16 @@ from p2ch13.training.graphs import enable_determinism, is_recorded, seed_epoch
 from p2ch13.training.learner import Learner
 from p2ch13.training.loop import train_one_epoch, validate
 from p2ch13.training.losses import segmentation_loss
-from p2ch13.training.messages import describe_all, log_end, log_start, stopped
+from p2ch13.training.messages import log_end, log_metrics, log_start, stopped
 from p2ch13.training.mining import score_negatives
 from p2ch13.training.non_finite import NonFiniteLossMonitor
 from p2ch13.training.optimizers import build_optimizer, set_learning_rate
 from p2ch13.training.provenance import fingerprint_data
 from p2ch13.training.resume import read_settings, resume_run
 from p2ch13.training.run import RunState, model_args_of
-from p2ch13.training.run_files import models_dir_of, runs_dir_of
+from p2ch13.training.run_files import RunFiles, models_dir_of, runs_dir_of
 from p2ch13.training.samples import open_train_ds, open_val_ds
-from p2ch13.training.tensorboard import TensorBoardReport, open_report
+from p2ch13.training.tensorboard import open_report
 from p2ch13.training.totals import EpochTotals, StepResult
 from p2ch13.util.files import make_writable_folder
 from p2ch13.util.interruption import Interruption
@@ -53,7 +52,7 @@ class SegmentationTrainingApp:
     """
 
     def __init__(self, sys_argv: Sequence[str] | None = None) -> None:
-        sys_argv = sys.argv[1:] if sys_argv is None else sys_argv
+        sys_argv = list(sys.argv[1:] if sys_argv is None else sys_argv)
         self.settings = read_settings(sys_argv)
         config = self.config = self.settings.config
         self.launch = Launch.from_environment()
@@ -66,7 +65,8 @@ class SegmentationTrainingApp:
         self.optimizer = self.init_optimizer()
         threads = (self.settings.state or {}).get("threads")
         self.learner = Learner(self.segmentation_model, self.optimizer, config, self.compute, self.launch, threads)
-        self.run = RunState.begin(config, sys_argv, self.launch.world_size)
+        files = RunFiles.unused(models_dir_of(config), config.comment)
+        self.run = RunState(config, sys_argv, files, self.launch.world_size)
         self.totals = EpochTotals(device)
         self.non_finite = NonFiniteLossMonitor(device, config.skip_non_finite)
         self.interruption: Interruption | None = None
@@ -90,14 +90,6 @@ class SegmentationTrainingApp:
     def init_val_ds(self) -> Luna2dSegmentationDataset:
         return open_val_ds(self.config)
 
-    def init_val_dl(self, val_ds: Luna2dSegmentationDataset, batches: list[list[int]]) -> DataLoader[Any]:
-        return DataLoader(
-            val_ds,
-            batch_sampler=batches,
-            num_workers=self.config.num_workers,
-            pin_memory=self.compute.device.type == "cuda",
-        )
-
     def main(self) -> None:
         """Train, validate, save. Raises: InputError for data, folders or options that cannot be used."""
         keep_freed_memory()
@@ -106,7 +98,8 @@ class SegmentationTrainingApp:
             if self.launch.is_first:
                 make_writable_folder(models_dir_of(self.config), "--models-dir")
                 make_writable_folder(runs_dir_of(self.config), "--runs-dir")
-            self.run.series = {"trn": train_ds.series_list, "val": val_ds.series_list}
+            datasets = {"trn": train_ds, "val": val_ds}
+            self.run.series = {mode: dataset.series_list for mode, dataset in datasets.items()}
             all_series = train_ds.series_list + val_ds.series_list
             self.run.data_fingerprint = fingerprint_data(train_ds.index, all_series, self.config.crop_choice)
             resume_run(self.run, self.settings, self.learner, train_ds.index)
@@ -117,13 +110,17 @@ class SegmentationTrainingApp:
                     if self.run.should_stop():
                         log.info(f"No better model in {self.config.early_stop} validations; --early-stop ends the run.")
                         break
-                    self.log_metrics(report, epoch_ndx, "trn", self.do_training(epoch_ndx, train_ds))
-                    scores = None
+                    scores = self.do_training(epoch_ndx, train_ds)
+                    log_metrics(report, self.run, "trn", scores, self.learner)
+                    val_scores = None
                     if self.run.is_validation_epoch(epoch_ndx):
-                        scores = self.log_metrics(report, epoch_ndx, "val", self.do_validation(epoch_ndx, val_ds))
-                        self.log_images(report, epoch_ndx, trn=train_ds, val=val_ds)
+                        val_scores = self.do_validation(epoch_ndx, val_ds)
+                        log_metrics(report, self.run, "val", val_scores, self.learner)
+                        if report:
+                            samples_count = self.run.count_samples(epoch_ndx)
+                            report.log_images(datasets, self.learner.predict, samples_count, with_labels=epoch_ndx == 1)
                     self.run.end_epoch(self.totals.skipped_count)
-                    self.save_model(scores, is_best=scores is not None and self.run.update_best(scores))
+                    self.save_model(val_scores, is_best=val_scores is not None and self.run.update_best(val_scores))
             if self.launch.is_first:
                 log_end(self.run, self.learner, val_ds)
 
@@ -139,8 +136,7 @@ class SegmentationTrainingApp:
             bar.update(self.run.count_samples(0, self.run.step))
 
             def step(ct_slices: torch.Tensor, label_mask: torch.Tensor) -> StepResult:
-                if (learning_rate := self.run.learning_rate(epoch_ndx)) is not None:
-                    set_learning_rate(self.optimizer, learning_rate)
+                set_learning_rate(self.optimizer, self.run.learning_rate(epoch_ndx))
                 return self.learner.train_step(ct_slices, label_mask)
 
             def after_step(batch: Batch, result: StepResult) -> None:
@@ -166,7 +162,9 @@ class SegmentationTrainingApp:
                 bar.update(len(batch[0]))
                 self.pause(f"in the validation of epoch {epoch_ndx}")
 
-            loss, loader = partial(segmentation_loss, options=self.config), self.init_val_dl(val_ds, batches)
+            on_gpu = self.compute.device.type == "cuda"
+            loader = DataLoader(val_ds, batch_sampler=batches, num_workers=self.config.num_workers, pin_memory=on_gpu)
+            loss = partial(segmentation_loss, options=self.config)
             totals = validate(model, loader, loss, self.compute, after_step, self.learner.val_threads)
         self.non_finite.check()
         scores, scores_of_all = (each.reduce(self.config, f"epoch {epoch_ndx} (val)") for each in totals)
@@ -187,25 +185,6 @@ class SegmentationTrainingApp:
             self.run.save_midway(self.learner, self.totals)
         if signal_number is not None:
             raise stopped(self.run, signal_number, where)
-
-    def log_metrics(self, report: TensorBoardReport | None, epoch_ndx: int, mode: str, scores: Scores) -> Scores:
-        log.info(f"E{epoch_ndx} {mode} {scores}")
-        if scores.of_all is not None:
-            log.info(f"E{epoch_ndx} {mode} with slices without nodule: {describe_all(scores.of_all)}")
-        if report:
-            report.log_scores(mode, scores, self.run.count_samples(epoch_ndx))
-            if mode == "trn":
-                learning_rate = float(self.optimizer.param_groups[0]["lr"])
-                report.log_learning_rate(learning_rate, self.run.count_samples(epoch_ndx))
-        return scores
-
-    def log_images(
-        self, report: TensorBoardReport | None, epoch_ndx: int, **datasets: Luna2dSegmentationDataset
-    ) -> None:
-        if report:
-            samples_count = self.run.count_samples(epoch_ndx)
-            for mode, dataset in datasets.items():
-                report.log_overlays(mode, dataset, self.learner.predict, samples_count, with_labels=epoch_ndx == 1)
 
     def save_model(self, scores: Scores | None, is_best: bool) -> None:
         if self.launch.is_first:
