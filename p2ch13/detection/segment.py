@@ -17,7 +17,7 @@ from p2ch13.config import CONTEXT_SLICES_COUNT, HU_MAX, HU_MIN, MIN_DIAMETER_MM,
 from p2ch13.data.ct import Ct, cut_slab, find_slice_step, repeat_ends
 from p2ch13.detection.findings import Finding, find_nodules
 from p2ch13.network.checkpoint import load_model
-from p2ch13.network.compute import autocast, get_device, get_dtype, get_slice_batch_size
+from p2ch13.network.compute import Compute, get_device, get_dtype, get_slice_batch_size
 from p2ch13.network.model import SegmentationNetwork
 from p2ch13.util.boxes import Box
 from p2ch13.util.coordinates import axial_vx_size, to_axial
@@ -198,7 +198,7 @@ def predict_slices(
     Args: step: distance of the context slices, in slices.
     """
     device = model.device
-    dtype = get_dtype(precision, device)
+    compute = Compute(device, get_dtype(precision, device))
     index, rows, cols = box
     batch_size = get_slice_batch_size(device)
     for start in range(index.start, index.stop, batch_size):
@@ -209,7 +209,7 @@ def predict_slices(
         windows = torch.from_numpy(slab).to(device).unfold(0, 2 * margin + 1, 1)[..., ::step]
         # (slice, 7, row, col), in the memory format that convolutions are fastest in
         ct_slices = windows.permute(0, 3, 1, 2).float().contiguous(memory_format=torch.channels_last)
-        with threads.measuring(ct_slices.numel()) if threads else nullcontext(), autocast(device, dtype):
+        with threads.measuring(ct_slices.numel()) if threads else nullcontext(), compute.autocast():
             logits = predict_flipped(model, ct_slices) if tta else model.logits(ct_slices)
         yield logits[:, 0].float().cpu().numpy()
 

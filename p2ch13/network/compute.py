@@ -34,7 +34,8 @@ class Compute:
         return str(self.dtype).removeprefix("torch.")
 
     def autocast(self) -> AbstractContextManager[object]:
-        return autocast(self.device, self.dtype)
+        """Compute convolutions in `dtype`; sums, losses and the statistics of BatchNorm stay in float32."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
     def to_device(self, *tensors: torch.Tensor) -> list[torch.Tensor]:
         """Copy tensors to the device; the CPU does not wait for a GPU."""
@@ -70,11 +71,6 @@ def has_bfloat16_arithmetic(device: torch.device) -> bool:
     # Older PyTorch has no such function; float32 is then the safe answer.
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
-def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
-    """Compute convolutions in `dtype`; sums, losses and the statistics of BatchNorm stay in float32."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
 
 
 def get_slice_batch_size(device: torch.device) -> int:

@@ -11,13 +11,13 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from p2ch13.config import AUTO_THREADS, TrainingConfig
+from p2ch13.config import AUTO_THREADS, NODULE_LOGIT, TrainingConfig
 from p2ch13.network.compute import Compute, choose_threads, get_thread_limit
 from p2ch13.network.model import LogitNetwork, SegmentationNetwork
 from p2ch13.training.augmentation import SegmentationAugmentation
 from p2ch13.training.distributed import data_parallel, process_group
 from p2ch13.training.graphs import CapturedStep, compile_model, is_compiled
-from p2ch13.training.loop import Step, predict, train_step
+from p2ch13.training.loop import Step, train_step
 from p2ch13.training.losses import segmentation_loss
 from p2ch13.training.optimizers import ema, has_state, update_average
 from p2ch13.util.launch import Launch
@@ -91,9 +91,12 @@ class Learner:
         """The model that is scored, saved and shown: the EMA, where there is one."""
         return self.model if self.averaged is None else cast("SegmentationNetwork", self.averaged.module)
 
+    @torch.inference_mode()
     def predict(self, ct_slices: torch.Tensor) -> torch.Tensor:
         """(batch, 7, row, col) in HU -> (batch, 1, row, col), bool."""
-        return predict(ct_slices, self.evaluated_model.eval(), self.compute)
+        model = self.evaluated_model.eval()
+        with self.compute.autocast():
+            return model.logits(ct_slices.to(self.compute.device)) > NODULE_LOGIT
 
     def update_average(self, is_bad: torch.Tensor) -> None:
         """Follow the model after a step. Args: is_bad: a bool, on the device, of the step."""
