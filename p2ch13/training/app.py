@@ -182,7 +182,7 @@ class SegmentationTrainingApp:
         signal_number = self.interruption.signal_number
         if signal_number is not None or self.run.is_save_due():
             self.non_finite.check()
-            self.run.save_midway(self.learner, self.totals)
+            self.run.save(self.learner, totals=self.totals)
         if signal_number is not None:
             raise stopped(self.run, signal_number, where)
 

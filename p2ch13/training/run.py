@@ -109,22 +109,20 @@ class RunState:
     def is_save_due(self) -> bool:
         return time.monotonic() - self.saved_at_s > 60 * self.config.checkpoint_minutes
 
-    def save_midway(self, learner: Learner, totals: EpochTotals) -> None:
-        """Write the last state in the middle of an epoch. Raises: InputError, see `check_finite`."""
-        self.totals = totals.values.tolist()
-        self.save(learner, random_state=get_random_state(totals.values.device))
-
     def save(
         self,
         learner: Learner,
         scores: Scores | None = None,
         is_best: bool = False,
-        random_state: dict[str, torch.Tensor] | None = None,
+        totals: EpochTotals | None = None,
     ) -> None:
         """Write the last state; after a validation this epoch's too, and the best if it is the best so far.
 
-        Raises: InputError, see `check_finite`.
+        Args: totals: so far, in the middle of an epoch. Raises: InputError, see `check_finite`.
         """
+        random_state = None
+        if totals is not None:
+            self.totals, random_state = totals.values.tolist(), get_random_state(totals.values.device)
         state = as_dict(self, learner, scores, random_state)
         check_finite(self.files.last, state)
         if scores:
@@ -135,7 +133,7 @@ class RunState:
             save_checkpoint(self.files.best, state)
         save_checkpoint(self.files.last, state)  # after the others: a restart resumes from it
         self.saved_at_s = time.monotonic()
-        if random_state is None:
+        if totals is None:
             self.files.remove_old(self.config.keep_checkpoints)
 
     def resume(self, path: Path, state: Mapping[str, Any], learner: Learner) -> None:
