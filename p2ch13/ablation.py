@@ -25,7 +25,6 @@ from p2ch13.config import (
 from p2ch13.training.options import parse_config
 from p2ch13.util.errors import run_command
 from p2ch13.util.files import atomic_write, make_writable_folder
-from p2ch13.util.launch import Launch
 from p2ch13.util.logconf import set_up_logging
 from p2ch13.util.options import as_arguments, merge
 
@@ -51,7 +50,7 @@ def main(sys_argv: Sequence[str] | None = None) -> None:
     options = parse(AblationOptions, "python -m p2ch13.ablation", __doc__, sys_argv)
     from p2ch13.training.provenance import get_commit, get_versions  # imports torch
 
-    set_up_logging(Launch())
+    set_up_logging()
     make_writable_folder(options.output, "--output")
     variants = list_variants(options.preset)
     code = {"commit": get_commit(), "versions": get_versions()}

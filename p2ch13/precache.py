@@ -16,7 +16,7 @@ def main(sys_argv: Sequence[str] | None = None) -> int:
     options = parse_options(sys_argv)
     from p2ch13.data.prepare import prepare  # imports SimpleITK
 
-    set_up_logging(Launch())
+    set_up_logging()
     return prepare(options, Launch.from_environment())
 
 

@@ -15,7 +15,7 @@ def main(sys_argv: Sequence[str] | None = None) -> None:
     parse_config(sys_argv)  # before torch is imported, which takes seconds
     from p2ch13.training.app import SegmentationTrainingApp
 
-    set_up_logging(Launch.from_environment())
+    set_up_logging(Launch.from_environment().is_first)
     SegmentationTrainingApp(sys_argv).main()
 
 
