@@ -22,8 +22,8 @@ from p2ch13.network.model import SegmentationNetwork
 from p2ch13.util.boxes import Box
 from p2ch13.util.coordinates import axial_vx_size, to_axial
 from p2ch13.util.errors import InputError
-from p2ch13.util.launch import Launch
 from p2ch13.util.logits import to_logit
+from p2ch13.util.process_rank import ProcessRank
 from p2ch13.util.progress import progress_bar
 from p2ch13.util.threads import ThreadTuner
 from p2ch13.volumes.files import read_ahead
@@ -87,7 +87,7 @@ def load_segmenter(checkpoint: Path, network: str | None = None) -> Segmentation
         raise InputError(message, path=checkpoint)
     if not model.has_padding:
         raise InputError("a model without padding marks less than a slice; train one with padding", path=checkpoint)
-    return model.to(get_device(Launch()))
+    return model.to(get_device(ProcessRank()))
 
 
 def detect(

@@ -36,7 +36,7 @@ from p2ch13.training.tensorboard import open_report
 from p2ch13.training.totals import EpochTotals, StepResult
 from p2ch13.util.files import make_writable_folder
 from p2ch13.util.interruption import Interruption
-from p2ch13.util.launch import Launch
+from p2ch13.util.process_rank import ProcessRank
 from p2ch13.util.progress import progress_bar
 
 log = logging.getLogger(__name__)
@@ -55,18 +55,18 @@ class SegmentationTrainingApp:
         sys_argv = list(sys.argv[1:] if sys_argv is None else sys_argv)
         self.settings = read_settings(sys_argv)
         config = self.config = self.settings.config
-        self.launch = Launch.from_environment()
+        self.process = ProcessRank.from_environment()
         if config.deterministic:
             enable_determinism()
         torch.manual_seed(config.seed)
-        device = get_device(self.launch)
+        device = get_device(self.process)
         self.compute = Compute(device, get_dtype(config.precision, device))
         self.segmentation_model = self.init_model()
         self.optimizer = self.init_optimizer()
         threads = (self.settings.state or {}).get("threads")
-        self.learner = Learner(self.segmentation_model, self.optimizer, config, self.compute, self.launch, threads)
+        self.learner = Learner(self.segmentation_model, self.optimizer, config, self.compute, self.process, threads)
         files = RunFiles.unused(models_dir_of(config), config.comment)
-        self.run = RunState(config, sys_argv, files, self.launch.world_size)
+        self.run = RunState(config, sys_argv, files, self.process.world_size)
         self.totals = EpochTotals(device)
         self.non_finite = NonFiniteLossMonitor(device, config.skip_non_finite)
         self.interruption: Interruption | None = None
@@ -81,11 +81,11 @@ class SegmentationTrainingApp:
 
     def init_optimizer(self) -> Optimizer:
         config, parameters = self.config, self.segmentation_model.parameters()
-        recorded = is_recorded(config, self.compute.device, self.launch)
+        recorded = is_recorded(config, self.compute.device, self.process)
         return build_optimizer(config.optimizer, parameters, config.learning_rate, recorded)
 
     def init_train_ds(self) -> TrainingLuna2dSegmentationDataset:
-        return open_train_ds(self.config, self.compute.device, self.launch.world_size)
+        return open_train_ds(self.config, self.compute.device, self.process.world_size)
 
     def init_val_ds(self) -> Luna2dSegmentationDataset:
         return open_val_ds(self.config)
@@ -95,7 +95,7 @@ class SegmentationTrainingApp:
         keep_freed_memory()
         with self.learner.training_together() as self.run.launch_id:
             train_ds, val_ds = self.init_train_ds(), self.init_val_ds()
-            if self.launch.is_first:
+            if self.process.is_first:
                 make_writable_folder(models_dir_of(self.config), "--models-dir")
                 make_writable_folder(runs_dir_of(self.config), "--runs-dir")
             datasets = {"trn": train_ds, "val": val_ds}
@@ -104,8 +104,8 @@ class SegmentationTrainingApp:
             self.run.data_fingerprint = fingerprint_data(train_ds.index, all_series, self.config.crop_choice)
             resume_run(self.run, self.settings, self.learner, train_ds.index)
             log_start(self.run, train_ds, val_ds, self.compute)
-            signals = Interruption() if self.launch.is_alone else nullcontext()
-            with open_report(self.run, self.launch.is_first) as report, signals as self.interruption:
+            signals = Interruption() if self.process.is_alone else nullcontext()
+            with open_report(self.run, self.process.is_first) as report, signals as self.interruption:
                 for epoch_ndx in range(self.run.epoch + 1, self.config.epochs + 1):
                     if self.run.should_stop():
                         log.info(f"No better model in {self.config.early_stop} validations; --early-stop ends the run.")
@@ -121,17 +121,17 @@ class SegmentationTrainingApp:
                             report.log_images(datasets, self.learner.predict, samples_count, with_labels=epoch_ndx == 1)
                     self.run.end_epoch(self.totals.skipped_count)
                     self.save_model(val_scores, is_best=val_scores is not None and self.run.update_best(val_scores))
-            if self.launch.is_first:
+            if self.process.is_first:
                 log_end(self.run, self.learner, val_ds)
 
     def do_training(self, epoch_ndx: int, train_ds: TrainingLuna2dSegmentationDataset) -> Scores:
         """Train for an epoch, or for the rest of the one in which a run was stopped."""
         self.learner.training_model.train()
-        seed_epoch(self.config.seed, epoch_ndx, self.launch.rank)
+        seed_epoch(self.config.seed, epoch_ndx, self.process.rank)
         train_ds.shuffle_samples(epoch_ndx)
         self.totals = self.run.begin_epoch(self.compute.device)
         score = partial(score_negatives, model=self.segmentation_model, compute=self.compute)
-        batches = train_ds.batches(self.config.batch_size, self.launch, self.run.step, score)
+        batches = train_ds.batches(self.config.batch_size, self.process, self.run.step, score)
         with progress_bar(len(train_ds), f"E{epoch_ndx} training", "sample") as bar:
             bar.update(self.run.count_samples(0, self.run.step))
 
@@ -143,7 +143,7 @@ class SegmentationTrainingApp:
                 self.run.step += 1
                 self.learner.update_average(result.faults.any())
                 self.non_finite.add(f"epoch {epoch_ndx}, step {self.run.step}", result.faults, *batch[2:])
-                bar.update(len(batch[0]) * self.launch.world_size)
+                bar.update(len(batch[0]) * self.process.world_size)
                 self.pause(f"in epoch {epoch_ndx}, after {self.run.step} steps")
 
             train_one_epoch(step, batches, self.totals, after_step, self.learner.train_threads)
@@ -154,7 +154,7 @@ class SegmentationTrainingApp:
         """Score the slices that hold nodule, and all slices together if there are others."""
         model = self.learner.evaluated_model.eval()
         copy_buffers_from_first(model)
-        batches = val_ds.group_by_series(get_slice_batch_size(self.compute.device), self.launch)
+        batches = val_ds.group_by_series(get_slice_batch_size(self.compute.device), self.process)
         with progress_bar(sum(map(len, batches)), f"E{epoch_ndx} validation", "slice") as bar:
 
             def after_step(batch: Batch, result: StepResult) -> None:
@@ -187,5 +187,5 @@ class SegmentationTrainingApp:
             raise stopped(self.run, signal_number, where)
 
     def save_model(self, scores: Scores | None, is_best: bool) -> None:
-        if self.launch.is_first:
+        if self.process.is_first:
             self.run.save(self.learner, scores, is_best)

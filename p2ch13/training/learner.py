@@ -20,7 +20,7 @@ from p2ch13.training.graphs import CapturedStep, compile_model, is_compiled
 from p2ch13.training.loop import Step, train_step
 from p2ch13.training.losses import segmentation_loss
 from p2ch13.training.optimizers import ema, has_state, update_average
-from p2ch13.util.launch import Launch
+from p2ch13.util.process_rank import ProcessRank
 
 
 class Learner:
@@ -40,19 +40,19 @@ class Learner:
         optimizer: Optimizer,
         config: TrainingConfig,
         compute: Compute,
-        launch: Launch,
+        process: ProcessRank,
         saved_threads: Any = None,
     ) -> None:
         self.model, self.optimizer = model, optimizer
         self.averaged = ema(model) if config.ema else None
-        self.config, self.compute, self.launch = config, compute, launch
+        self.config, self.compute, self.process = config, compute, process
         self.augmentation_model = SegmentationAugmentation(**config.augmentation)
         threads = config.threads
         if config.deterministic and threads == AUTO_THREADS:  # sums depend on their number
             is_known = isinstance(saved_threads, int) and saved_threads > 0
             threads = saved_threads if is_known else get_thread_limit()
-        self.train_threads = choose_threads(threads, launch, is_compiled(config))
-        self.val_threads = choose_threads(threads, launch)
+        self.train_threads = choose_threads(threads, process, is_compiled(config))
+        self.val_threads = choose_threads(threads, process)
         self.training_model, self.train_step = self.init_training()
 
     def init_training(self) -> tuple[nn.Module, Step]:
@@ -79,7 +79,7 @@ class Learner:
     @contextmanager
     def training_together(self) -> Iterator[str | None]:
         """Inside, the processes of the run communicate, and each step is all of theirs. Yields: see `process_group`."""
-        with process_group(self.launch) as launch_id:
+        with process_group(self.process) as launch_id:
             self.training_model, self.train_step = self.init_training()
             try:
                 yield launch_id

@@ -1,6 +1,6 @@
 import pytest
 
-from p2ch13.util.launch import Launch
+from p2ch13.util.process_rank import ProcessRank
 
 TORCHRUN = {
     "RANK": "3",
@@ -21,21 +21,21 @@ def torchrun(monkeypatch):
 def test_a_process_started_by_hand_is_alone(monkeypatch):
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     monkeypatch.setenv("RANK", "3")  # some other launcher's
-    launch = Launch.from_environment()
-    assert launch.is_alone
-    assert launch.is_first
-    assert not launch.by_torchrun
-    assert launch.share([1, 2, 3]) == [1, 2, 3]
+    process = ProcessRank.from_environment()
+    assert process.is_alone
+    assert process.is_first
+    assert not process.by_torchrun
+    assert process.share([1, 2, 3]) == [1, 2, 3]
 
 
 def test_a_process_of_torchrun(torchrun):
-    launch = Launch.from_environment()
-    assert (launch.rank, launch.world_size, launch.local_rank, launch.local_world_size) == (3, 4, 1, 2)
-    assert launch.by_torchrun
-    assert not launch.is_alone
-    assert not launch.is_first
+    process = ProcessRank.from_environment()
+    assert (process.rank, process.world_size, process.local_rank, process.local_world_size) == (3, 4, 1, 2)
+    assert process.by_torchrun
+    assert not process.is_alone
+    assert not process.is_first
 
 
 def test_shares_hold_every_item_once():
-    shares = [Launch(rank=rank, world_size=3).share(range(7)) for rank in range(3)]
+    shares = [ProcessRank(rank=rank, world_size=3).share(range(7)) for rank in range(3)]
     assert shares == [[0, 3, 6], [1, 4], [2, 5]]

@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Launch:
+class ProcessRank:
     """A process's rank in a run; a process that was started by hand is the only one.
 
     Attributes:
@@ -27,7 +27,7 @@ class Launch:
     by_torchrun: bool = False
 
     @classmethod
-    def from_environment(cls) -> Launch:
+    def from_environment(cls) -> ProcessRank:
         """Read torchrun's variables. Source: https://docs.pytorch.org/docs/stable/elastic/run.html"""
         if "TORCHELASTIC_RUN_ID" not in os.environ:
             return cls()
