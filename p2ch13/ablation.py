@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from p2ch13.config import (
     BOOK_AUGMENTATION,
     PRESETS,
     AblationOptions,
+    EpochOptions,
+    Folders,
     LabelOptions,
     TrainingConfig,
     parse,
@@ -22,7 +25,7 @@ from p2ch13.config import (
 from p2ch13.training.options import parse_config
 from p2ch13.util.errors import run_command
 from p2ch13.util.files import atomic_write, make_writable_folder
-from p2ch13.util.launch import Launch, set_up_logging
+from p2ch13.util.logconf import set_up_logging
 from p2ch13.util.options import as_arguments, merge
 
 log = logging.getLogger(__name__)
@@ -45,10 +48,12 @@ def main(sys_argv: Sequence[str] | None = None) -> None:
     Raises: InputError for folders or data that cannot be used.
     """
     options = parse(AblationOptions, "python -m p2ch13.ablation", __doc__, sys_argv)
-    set_up_logging(Launch())
+    from p2ch13.training.provenance import get_commit, get_versions  # imports torch
+
+    set_up_logging()
     make_writable_folder(options.output, "--output")
     variants = list_variants(options.preset)
-    code = describe_code()
+    code = {"commit": get_commit(), "versions": get_versions()}
     if is_changed(code) and not options.any_commit:
         log.warning("The code has changes that are not committed: scores are not reused, neither old ones nor these.")
     records: dict[str, list[dict[str, Any]]] = {name: [] for name in variants}
@@ -94,10 +99,9 @@ def get_record(
 
     Args: arguments: those of training that make the variant.
     """
-    common = ("data_dir", "cache_dir", "val_stride", "epochs", "samples_per_epoch")
-    values = {name: getattr(options, name) for name in common}
-    command_line = [*arguments, *as_arguments({**values, "seed": seed})]
-    path = options.output / f"{file_name(name)}_{seed}.json"
+    common = {**vars(options.part(Folders)), **vars(options.part(EpochOptions)), "seed": seed}
+    command_line = [*arguments, *as_arguments(common)]
+    path = options.output / (re.sub(r"\W", "_", f"{name}_{seed}") + ".json")
     record = {**describe_run(command_line, options.preset), **code}
     stored = read_json(path)
     if is_reusable(stored, record, options.any_commit):
@@ -119,13 +123,6 @@ def is_reusable(stored: Mapping[str, Any], record: Mapping[str, Any], any_commit
         return False
     keys = [key for key in record if not (any_commit and key == "commit")]
     return {"commit", "scores"} <= stored.keys() and all(stored.get(key) == record[key] for key in keys)
-
-
-def describe_code() -> dict[str, Any]:
-    """Return the commit of the code and the versions of its dependencies."""
-    from p2ch13.training.provenance import get_commit, get_versions  # imports torch
-
-    return {"commit": get_commit(), "versions": get_versions()}
 
 
 def is_changed(code: Mapping[str, Any]) -> bool:
@@ -165,10 +162,6 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def file_name(name: str) -> str:
-    return "".join(letter if letter.isalnum() else "_" for letter in name)
 
 
 def train_and_score(command_line: Sequence[str], preset: str) -> dict[str, Any]:

@@ -167,11 +167,6 @@ class CropChoice:
     negatives: bool = False
     slice_spacing_mm: float = 0.0
 
-    @property
-    def needs_places(self) -> bool:
-        """Whether crops have centers elsewhere than the nodules."""
-        return self.all_nodule_slices or self.negatives
-
 
 CENTERS_ALONE = CropChoice()
 

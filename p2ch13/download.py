@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from p2ch13.acquisition.luna16 import FILES, RemoteFile
 from p2ch13.config import DownloadOptions, parse
 from p2ch13.util.errors import run_command
-from p2ch13.util.launch import Launch, set_up_logging
+from p2ch13.util.logconf import set_up_logging
 
 
 def main(sys_argv: Sequence[str] | None = None, files: Sequence[RemoteFile] = FILES) -> int:
@@ -15,7 +15,7 @@ def main(sys_argv: Sequence[str] | None = None, files: Sequence[RemoteFile] = FI
     options = parse(DownloadOptions, "python -m p2ch13.download", __doc__, sys_argv)
     from p2ch13.acquisition.download import get_luna16  # imports SimpleITK and requests
 
-    set_up_logging(Launch())
+    set_up_logging()
     return get_luna16(options, files)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from p2ch13.config import OF_CHECKPOINT, EvaluationOptions, LabelOptions, make_parser
 from p2ch13.util.errors import run_command
-from p2ch13.util.launch import Launch, set_up_logging
+from p2ch13.util.logconf import set_up_logging
 from p2ch13.util.options import add_options, list_options, merge
 
 
@@ -19,7 +19,7 @@ def main(sys_argv: Sequence[str] | None = None) -> int:
     options = parse_options(sys_argv)
     from p2ch13.evaluation.pipeline import evaluate  # imports torch, which takes seconds
 
-    set_up_logging(Launch())
+    set_up_logging()
     return evaluate(options)
 
 

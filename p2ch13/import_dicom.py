@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from p2ch13.config import ImportOptions, parse
 from p2ch13.util.errors import run_command
-from p2ch13.util.launch import Launch, set_up_logging
+from p2ch13.util.logconf import set_up_logging
 
 
 def main(sys_argv: Sequence[str] | None = None) -> int:
@@ -14,7 +14,7 @@ def main(sys_argv: Sequence[str] | None = None) -> int:
     options = parse(ImportOptions, "python -m p2ch13.import_dicom", __doc__, sys_argv)
     from p2ch13.acquisition.import_dicom import import_folder  # imports SimpleITK
 
-    set_up_logging(Launch())
+    set_up_logging()
     return import_folder(options)
 
 

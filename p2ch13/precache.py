@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from p2ch13.config import PRESETS, PrecacheOptions, make_parser
 from p2ch13.util.errors import run_command
-from p2ch13.util.launch import Launch, set_up_logging
+from p2ch13.util.logconf import set_up_logging
 from p2ch13.util.options import list_options, merge
+from p2ch13.util.process_rank import ProcessRank
 
 
 def main(sys_argv: Sequence[str] | None = None) -> int:
@@ -15,8 +16,8 @@ def main(sys_argv: Sequence[str] | None = None) -> int:
     options = parse_options(sys_argv)
     from p2ch13.data.prepare import prepare  # imports SimpleITK
 
-    set_up_logging(Launch())
-    return prepare(options, Launch.from_environment())
+    set_up_logging()
+    return prepare(options, ProcessRank.from_environment())
 
 
 def parse_options(sys_argv: Sequence[str] | None = None) -> PrecacheOptions:

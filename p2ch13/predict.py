@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from p2ch13.config import PredictOptions, parse
 from p2ch13.util.errors import run_command
-from p2ch13.util.launch import Launch, set_up_logging
+from p2ch13.util.logconf import set_up_logging
 
 
 def main(sys_argv: Sequence[str] | None = None) -> int:
@@ -14,7 +14,7 @@ def main(sys_argv: Sequence[str] | None = None) -> int:
     options = parse(PredictOptions, "python -m p2ch13.predict", __doc__, sys_argv)
     from p2ch13.detection.pipeline import predict  # imports torch, which takes seconds
 
-    set_up_logging(Launch())
+    set_up_logging()
     return predict(options)
 
 

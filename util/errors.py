@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from p2ch13.util.launch import Launch
+from p2ch13.util.process_rank import ProcessRank
 
 EXIT_DONE = 0
 EXIT_SKIPPED = 1  # the work is done, except for items that were named and skipped
@@ -54,7 +54,7 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
     `InputError` and `OSError` (a read-only folder, a full disk) print one line on stderr and exit with status 2, Ctrl-C
     with 130, SIGTERM with 143. Any other exception is a bug and keeps its traceback.
     """
-    if Launch.from_environment().is_alone:  # torchrun expects its processes to end at once
+    if ProcessRank.from_environment().is_alone:  # torchrun expects its processes to end at once
         signal.signal(signal.SIGTERM, stop)
     try:
         status = main() or EXIT_DONE

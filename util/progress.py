@@ -7,7 +7,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from p2ch13.util.launch import Launch
+from p2ch13.util.process_rank import ProcessRank
 
 
 def progress_bar(total: int, description: str, unit: str, is_shown: bool = True, delay_s: float = 0.0) -> tqdm[Any]:
@@ -31,6 +31,6 @@ def make_bar(total: int | None, description: str, is_shown: bool = True, **optio
         desc=description,
         mininterval=0.5 if sys.stderr.isatty() else 30.0,
         dynamic_ncols=True,
-        disable=not (is_shown and Launch.from_environment().is_first),
+        disable=not (is_shown and ProcessRank.from_environment().is_first),
         **options,
     )

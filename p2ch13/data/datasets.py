@@ -18,7 +18,7 @@ from p2ch13.data.sampling import EpochSampler, EpochSamples, choose_negative_sli
 from p2ch13.data.splits import split_series
 from p2ch13.labels.candidates import sort_candidates
 from p2ch13.util.errors import InputError
-from p2ch13.util.launch import Launch
+from p2ch13.util.process_rank import ProcessRank
 from p2ch13.util.progress import progress_bar
 
 log = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ class Luna2dSegmentationDataset(Dataset[Sample]):
         mask = torch.from_numpy(ct.get_slice_mask(slice_ndx)).unsqueeze(0)
         return hu, mask, series_uid, slice_ndx
 
-    def group_by_series(self, batch_size: int, launch: Launch | None = None) -> list[list[int]]:
+    def group_by_series(self, batch_size: int, process: ProcessRank | None = None) -> list[list[int]]:
         """Group the indexes of samples into batches of one series each, for `DataLoader(batch_sampler=...)`.
 
         Scans differ in rows and cols, so slices of two scans may not fit into one tensor. Each process gets whole
@@ -121,7 +121,7 @@ class Luna2dSegmentationDataset(Dataset[Sample]):
             series[series_uid].append(ndx)
         return [
             ndxs[start : start + batch_size]
-            for ndxs in (launch or Launch()).share(list(series.values()))
+            for ndxs in (process or ProcessRank()).share(list(series.values()))
             for start in range(0, len(ndxs), batch_size)
         ]
 
@@ -234,7 +234,7 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
     def batches(
         self,
         batch_size: int,
-        launch: Launch | None = None,
+        process: ProcessRank | None = None,
         first_step: int = 0,
         score: FalsePositiveScore | None = None,
     ) -> Iterator[Batch]:
@@ -244,9 +244,9 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
 
         Args: score: false-positive score of crops; each negative is cut at the hardest of its candidates.
         """
-        launch = launch or Launch()
-        samples = self.sampler.draw(self.epoch_ndx, find_steps(len(self), batch_size, launch.world_size))
-        for part in share_steps(len(self), batch_size, launch)[first_step:]:
+        process = process or ProcessRank()
+        samples = self.sampler.draw(self.epoch_ndx, find_steps(len(self), batch_size, process.world_size))
+        for part in share_steps(len(self), batch_size, process)[first_step:]:
             if score is None or self.sampler.candidate_count == 1:
                 yield self.store.cut(samples.places[:, part], samples.crop_ndxs[part])
             else:

@@ -12,14 +12,14 @@ from p2ch13.config import CropChoice, Folders, LabelOptions, PrecacheOptions
 from p2ch13.data.cache import CtCache, describe_rebuilt
 from p2ch13.util.disk import CacheError
 from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
-from p2ch13.util.launch import Launch
 from p2ch13.util.options import as_arguments
+from p2ch13.util.process_rank import ProcessRank
 from p2ch13.util.processes import map_in_processes
 
 log = logging.getLogger(__name__)
 
 
-def prepare(options: PrecacheOptions, launch: Launch) -> int:
+def prepare(options: PrecacheOptions, process: ProcessRank) -> int:
     """Cache what training and validation read of every scan on disk.
 
     Valid entries are read and kept, which takes no longer than the start of a training. The processes of a torchrun
@@ -29,11 +29,11 @@ def prepare(options: PrecacheOptions, launch: Launch) -> int:
     """
     start = time.monotonic()
     ct_cache, choice = CtCache.open(options.part(Folders), options.part(LabelOptions)), options.crop_choice
-    series_list = launch.share(ct_cache.index.series_list)
+    series_list = process.share(ct_cache.index.series_list)
     nodule_count = sum(len(ct_cache.index.nodules[series_uid]) for series_uid in series_list)
     to_do_count = sum(not ct_cache.is_complete(series_uid, choice) for series_uid in series_list)
-    process = "" if launch.is_alone else f"Process {launch.rank + 1} of {launch.world_size}: "
-    if launch.is_first:
+    prefix = "" if process.is_alone else f"Process {process.rank + 1} of {process.world_size}: "
+    if process.is_first:
         for note in ct_cache.index.labels.notes:
             log.info(note)
     if to_do_count:
@@ -41,29 +41,29 @@ def prepare(options: PrecacheOptions, launch: Launch) -> int:
         if choice.negatives:  # nothing else reads the file of candidates
             candidates = f", {sum(len(ct_cache.index.non_nodules[uid]) for uid in series_list)} other candidates"
         log.info(
-            f"{process}{options.data_dir}: {len(series_list)} scans, {to_do_count} of them to be cached; "
+            f"{prefix}{options.data_dir}: {len(series_list)} scans, {to_do_count} of them to be cached; "
             f"{nodule_count} nodules{candidates}."
         )
-    worker_count = max(1, options.num_workers // launch.local_world_size)
+    worker_count = max(1, options.num_workers // process.local_world_size)
     try:
         rebuilt_count, errors = fill(ct_cache, choice, series_list, min(worker_count, len(series_list)))
     except KeyboardInterrupt:
         log.info("Cached entries are kept; start again to continue.")
         raise
     if rebuilt_count:
-        log.warning(f"{process}{describe_rebuilt(rebuilt_count)}")
-    if len(errors) == len(series_list) and launch.is_alone:
+        log.warning(f"{prefix}{describe_rebuilt(rebuilt_count)}")
+    if len(errors) == len(series_list) and process.is_alone:
         raise errors[0]
     for error in errors:
         log.warning(f"Skipped: {one_line(error)}")
     is_done = not to_do_count and not rebuilt_count
     done = "Nothing to do" if is_done else f"Cached {to_do_count - len(errors)} scans, skipped {len(errors)}"
     log.info(
-        f"{process}{done}. {options.cache_dir}: {len(series_list) - len(errors)} scans, {nodule_count} nodules, "
+        f"{prefix}{done}. {options.cache_dir}: {len(series_list) - len(errors)} scans, {nodule_count} nodules, "
         f"{ct_cache.volume() / 1e6:.1f} MB. {time.monotonic() - start:.1f} s."
     )
     # torchrun takes any other status for a failure and ends all processes, even those at work.
-    return EXIT_SKIPPED if errors and launch.is_alone else EXIT_DONE
+    return EXIT_SKIPPED if errors and process.is_alone else EXIT_DONE
 
 
 def fill(

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from p2ch13.config import SamplingOptions
-from p2ch13.util.launch import Launch
+from p2ch13.util.process_rank import ProcessRank
 
 MIN_NEGATIVE_SLICES = 4  # of each scan, where a dataset has slices without nodule
 
@@ -147,14 +147,14 @@ def deal(rng: np.random.Generator, item_count: int, step_counts: Sequence[int]) 
     return steps
 
 
-def share_steps(sample_count: int, batch_size: int, launch: Launch) -> list[slice]:
+def share_steps(sample_count: int, batch_size: int, process: ProcessRank) -> list[slice]:
     """Return this process's samples in each step: up to `batch_size`, an equal share, give or take one, of the last.
 
     There must be as many samples as processes.
     """
-    count = launch.world_size
+    count = process.world_size
     return [
-        slice(start + (stop - start) * launch.rank // count, start + (stop - start) * (launch.rank + 1) // count)
+        slice(start + (stop - start) * process.rank // count, start + (stop - start) * (process.rank + 1) // count)
         for start, stop in pairwise(find_steps(sample_count, batch_size, count))
     ]
 

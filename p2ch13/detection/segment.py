@@ -17,12 +17,12 @@ from p2ch13.config import CONTEXT_SLICES_COUNT, MIN_DIAMETER_MM, NODULE_THRESHOL
 from p2ch13.data.ct import Ct
 from p2ch13.detection.findings import Finding, find_nodules
 from p2ch13.network.checkpoint import load_model
-from p2ch13.network.compute import autocast, get_device, get_dtype, get_slice_batch_size
+from p2ch13.network.compute import Compute, get_device, get_dtype, get_slice_batch_size
 from p2ch13.network.model import SegmentationNetwork
 from p2ch13.util.boxes import Box, make_box
 from p2ch13.util.errors import InputError
-from p2ch13.util.launch import Launch
 from p2ch13.util.logits import to_logit
+from p2ch13.util.process_rank import ProcessRank
 from p2ch13.util.progress import progress_bar
 from p2ch13.util.threads import ThreadTuner
 from p2ch13.volumes.lungs import find_lungs
@@ -56,7 +56,7 @@ def load_segmenter(checkpoint: Path, network: str | None = None) -> Segmentation
         raise InputError(message, path=checkpoint)
     if not model.has_padding:
         raise InputError("a model without padding marks less than a slice; train one with padding", path=checkpoint)
-    return model.to(get_device(Launch()))
+    return model.to(get_device(ProcessRank()))
 
 
 def detect(
@@ -145,7 +145,7 @@ def predict_slices(
 ) -> Iterator[NDArray[np.float32]]:
     """Yield the logits of the box's slices in batches, (slice, row, col)."""
     device = model.device
-    dtype = get_dtype(precision, device)
+    compute = Compute(device, get_dtype(precision, device))
     index, rows, cols = box
     batch_size = get_slice_batch_size(device)
     for start in range(index.start, index.stop, batch_size):
@@ -153,7 +153,7 @@ def predict_slices(
         context = ct.context_slices(slices, CONTEXT_SLICES_COUNT, model.slice_spacing_mm, rows, cols)
         # (slice, 7, row, col), in the memory format that convolutions are fastest in
         ct_slices = torch.from_numpy(context).to(device).float().contiguous(memory_format=torch.channels_last)
-        with threads.measuring(ct_slices.numel()) if threads else nullcontext(), autocast(device, dtype):
+        with threads.measuring(ct_slices.numel()) if threads else nullcontext(), compute.autocast():
             logits = predict_flipped(model, ct_slices) if tta else model.logits(ct_slices)
         yield logits[:, 0].float().cpu().numpy()
 

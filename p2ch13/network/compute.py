@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from p2ch13.config import AUTO_THREADS
 from p2ch13.util.errors import InputError
-from p2ch13.util.launch import Launch
+from p2ch13.util.process_rank import ProcessRank
 from p2ch13.util.threads import ThreadTuner, available_cores, halvings
 
 TRIALS_S, COMPILED_TRIALS_S = 30.0, 600.0  # least time between two trials of threads
@@ -34,22 +34,23 @@ class Compute:
         return str(self.dtype).removeprefix("torch.")
 
     def autocast(self) -> AbstractContextManager[object]:
-        return autocast(self.device, self.dtype)
+        """Compute convolutions in `dtype`; sums, losses and the statistics of BatchNorm stay in float32."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
     def to_device(self, *tensors: torch.Tensor) -> list[torch.Tensor]:
         """Copy tensors to the device; the CPU does not wait for a GPU."""
         return [tensor.to(self.device, non_blocking=True) for tensor in tensors]
 
 
-def get_device(launch: Launch) -> torch.device:
+def get_device(process: ProcessRank) -> torch.device:
     """Return this process's GPU, one for each process of a machine, or the CPU. Raises: InputError for too few GPUs."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    if launch.local_rank >= torch.cuda.device_count():
+    if process.local_rank >= torch.cuda.device_count():
         raise InputError(
-            f"{launch.local_world_size} processes for {torch.cuda.device_count()} GPUs; start one for each GPU"
+            f"{process.local_world_size} processes for {torch.cuda.device_count()} GPUs; start one for each GPU"
         )
-    device = torch.device("cuda", launch.local_rank)
+    device = torch.device("cuda", process.local_rank)
     torch.cuda.set_device(device)
     return device
 
@@ -72,11 +73,6 @@ def has_bfloat16_arithmetic(device: torch.device) -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
-    """Compute convolutions in `dtype`; sums, losses and the statistics of BatchNorm stay in float32."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
-
-
 def get_slice_batch_size(device: torch.device) -> int:
     """Return how many whole slices to compute at once; a single one fills a CPU's caches."""
     return 1 if device.type == "cpu" else 16
@@ -92,7 +88,7 @@ def get_thread_limit() -> int:
     return min(torch.get_num_threads(), available_cores())
 
 
-def choose_threads(choice: int | str, launch: Launch | None = None, is_compiled: bool = False) -> ThreadTuner:
+def choose_threads(choice: int | str, process: ProcessRank | None = None, is_compiled: bool = False) -> ThreadTuner:
     """Return a tuner of this process's number of computing threads; set those of SimpleITK and NumPy at once.
 
     `auto` measures which number is fastest, see `ThreadTuner`. On a GPU, and in one of several processes, it keeps
@@ -103,7 +99,7 @@ def choose_threads(choice: int | str, launch: Launch | None = None, is_compiled:
     limit = get_thread_limit()
     if choice != AUTO_THREADS:
         counts = [int(choice)]
-    elif torch.cuda.is_available() or not (launch or Launch()).is_alone:
+    elif torch.cuda.is_available() or not (process or ProcessRank()).is_alone:
         counts = [limit]
     else:
         counts = halvings(limit)

@@ -104,7 +104,6 @@ class UNetWrapper(SegmentationNetwork):
             "n_classes": self.n_classes * space_to_depth**2,
         }
         self.unet = UNet(**{**kwargs, **folded_channels})
-        self.final = nn.Sigmoid()
         self.has_padding = bool(kwargs.get("padding"))
         depth = self.unet.depth
         # Every level but the lowest halves rows and columns, which must come out even for the way back up.
@@ -120,10 +119,6 @@ class UNetWrapper(SegmentationNetwork):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def forward(self, input_batch: torch.Tensor) -> torch.Tensor:
-        """(batch, in_channels, row, col) in HU -> (batch, n_classes, row, col), float32, each 0..1."""
-        return self.final(self.logits(input_batch))  # type: ignore[no-any-return]
-
     def logits(self, input_batch: torch.Tensor) -> torch.Tensor:
         """(batch, in_channels, row, col) in HU -> (batch, n_classes, row, col), float32: log(p / (1 - p))."""
         rows, cols = input_batch.shape[2:]
@@ -137,9 +132,7 @@ class UNetWrapper(SegmentationNetwork):
             x = F.pixel_shuffle(self.unet(F.pixel_unshuffle(x, self.space_to_depth)), self.space_to_depth)
         else:
             x = self.unet(x)
-        if extra_rows or extra_cols:
-            x = x[:, :, :rows, :cols]
-        return x  # type: ignore[no-any-return]
+        return x[:, :, :rows, :cols]  # type: ignore[no-any-return]
 
 
 class LogitNetwork(nn.Module):

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from p2ch13.training.options import parse_config
 from p2ch13.util.errors import run_command
-from p2ch13.util.launch import Launch, set_up_logging
+from p2ch13.util.logconf import set_up_logging
+from p2ch13.util.process_rank import ProcessRank
 
 
 def main(sys_argv: Sequence[str] | None = None) -> None:
@@ -14,7 +15,7 @@ def main(sys_argv: Sequence[str] | None = None) -> None:
     parse_config(sys_argv)  # before torch is imported, which takes seconds
     from p2ch13.training.app import SegmentationTrainingApp
 
-    set_up_logging(Launch.from_environment())
+    set_up_logging(ProcessRank.from_environment().is_first)
     SegmentationTrainingApp(sys_argv).main()
 
 

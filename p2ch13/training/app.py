@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch.optim import Optimizer
@@ -24,20 +23,20 @@ from p2ch13.training.graphs import enable_determinism, is_recorded, seed_epoch
 from p2ch13.training.learner import Learner
 from p2ch13.training.loop import train_one_epoch, validate
 from p2ch13.training.losses import segmentation_loss
-from p2ch13.training.messages import describe_all, log_end, log_start, stopped
+from p2ch13.training.messages import log_end, log_metrics, log_start, stopped
 from p2ch13.training.mining import score_negatives
 from p2ch13.training.non_finite import NonFiniteLossMonitor
 from p2ch13.training.optimizers import build_optimizer, set_learning_rate
 from p2ch13.training.provenance import fingerprint_data
 from p2ch13.training.resume import read_settings, resume_run
 from p2ch13.training.run import RunState, model_args_of
-from p2ch13.training.run_files import models_dir_of, runs_dir_of
+from p2ch13.training.run_files import RunFiles, models_dir_of, runs_dir_of
 from p2ch13.training.samples import open_train_ds, open_val_ds
-from p2ch13.training.tensorboard import TensorBoardReport, open_report
+from p2ch13.training.tensorboard import open_report
 from p2ch13.training.totals import EpochTotals, StepResult
 from p2ch13.util.files import make_writable_folder
 from p2ch13.util.interruption import Interruption
-from p2ch13.util.launch import Launch
+from p2ch13.util.process_rank import ProcessRank
 from p2ch13.util.progress import progress_bar
 
 log = logging.getLogger(__name__)
@@ -53,20 +52,21 @@ class SegmentationTrainingApp:
     """
 
     def __init__(self, sys_argv: Sequence[str] | None = None) -> None:
-        sys_argv = sys.argv[1:] if sys_argv is None else sys_argv
+        sys_argv = list(sys.argv[1:] if sys_argv is None else sys_argv)
         self.settings = read_settings(sys_argv)
         config = self.config = self.settings.config
-        self.launch = Launch.from_environment()
+        self.process = ProcessRank.from_environment()
         if config.deterministic:
             enable_determinism()
         torch.manual_seed(config.seed)
-        device = get_device(self.launch)
+        device = get_device(self.process)
         self.compute = Compute(device, get_dtype(config.precision, device))
         self.segmentation_model = self.init_model()
         self.optimizer = self.init_optimizer()
         threads = (self.settings.state or {}).get("threads")
-        self.learner = Learner(self.segmentation_model, self.optimizer, config, self.compute, self.launch, threads)
-        self.run = RunState.begin(config, sys_argv, self.launch.world_size)
+        self.learner = Learner(self.segmentation_model, self.optimizer, config, self.compute, self.process, threads)
+        files = RunFiles.unused(models_dir_of(config), config.comment)
+        self.run = RunState(config, sys_argv, files, self.process.world_size)
         self.totals = EpochTotals(device)
         self.non_finite = NonFiniteLossMonitor(device, config.skip_non_finite)
         self.interruption: Interruption | None = None
@@ -81,73 +81,69 @@ class SegmentationTrainingApp:
 
     def init_optimizer(self) -> Optimizer:
         config, parameters = self.config, self.segmentation_model.parameters()
-        recorded = is_recorded(config, self.compute.device, self.launch)
+        recorded = is_recorded(config, self.compute.device, self.process)
         return build_optimizer(config.optimizer, parameters, config.learning_rate, recorded)
 
     def init_train_ds(self) -> TrainingLuna2dSegmentationDataset:
-        return open_train_ds(self.config, self.compute.device, self.launch.world_size)
+        return open_train_ds(self.config, self.compute.device, self.process.world_size)
 
     def init_val_ds(self) -> Luna2dSegmentationDataset:
         return open_val_ds(self.config)
-
-    def init_val_dl(self, val_ds: Luna2dSegmentationDataset, batches: list[list[int]]) -> DataLoader[Any]:
-        return DataLoader(
-            val_ds,
-            batch_sampler=batches,
-            num_workers=self.config.num_workers,
-            pin_memory=self.compute.device.type == "cuda",
-        )
 
     def main(self) -> None:
         """Train, validate, save. Raises: InputError for data, folders or options that cannot be used."""
         keep_freed_memory()
         with self.learner.training_together() as self.run.launch_id:
             train_ds, val_ds = self.init_train_ds(), self.init_val_ds()
-            if self.launch.is_first:
+            if self.process.is_first:
                 make_writable_folder(models_dir_of(self.config), "--models-dir")
                 make_writable_folder(runs_dir_of(self.config), "--runs-dir")
-            self.run.series = {"trn": train_ds.series_list, "val": val_ds.series_list}
+            datasets = {"trn": train_ds, "val": val_ds}
+            self.run.series = {mode: dataset.series_list for mode, dataset in datasets.items()}
             all_series = train_ds.series_list + val_ds.series_list
             self.run.data_fingerprint = fingerprint_data(train_ds.index, all_series, self.config.crop_choice)
             resume_run(self.run, self.settings, self.learner, train_ds.index)
             log_start(self.run, train_ds, val_ds, self.compute)
-            signals = Interruption() if self.launch.is_alone else nullcontext()
-            with open_report(self.run, self.launch.is_first) as report, signals as self.interruption:
+            signals = Interruption() if self.process.is_alone else nullcontext()
+            with open_report(self.run, self.process.is_first) as report, signals as self.interruption:
                 for epoch_ndx in range(self.run.epoch + 1, self.config.epochs + 1):
                     if self.run.should_stop():
                         log.info(f"No better model in {self.config.early_stop} validations; --early-stop ends the run.")
                         break
-                    self.log_metrics(report, epoch_ndx, "trn", self.do_training(epoch_ndx, train_ds))
-                    scores = None
+                    scores = self.do_training(epoch_ndx, train_ds)
+                    log_metrics(report, self.run, "trn", scores, self.learner)
+                    val_scores = None
                     if self.run.is_validation_epoch(epoch_ndx):
-                        scores = self.log_metrics(report, epoch_ndx, "val", self.do_validation(epoch_ndx, val_ds))
-                        self.log_images(report, epoch_ndx, trn=train_ds, val=val_ds)
+                        val_scores = self.do_validation(epoch_ndx, val_ds)
+                        log_metrics(report, self.run, "val", val_scores, self.learner)
+                        if report:
+                            samples_count = self.run.count_samples(epoch_ndx)
+                            report.log_images(datasets, self.learner.predict, samples_count, with_labels=epoch_ndx == 1)
                     self.run.end_epoch(self.totals.skipped_count)
-                    self.save_model(scores, is_best=scores is not None and self.run.update_best(scores))
-            if self.launch.is_first:
+                    self.save_model(val_scores, is_best=val_scores is not None and self.run.update_best(val_scores))
+            if self.process.is_first:
                 log_end(self.run, self.learner, val_ds)
 
     def do_training(self, epoch_ndx: int, train_ds: TrainingLuna2dSegmentationDataset) -> Scores:
         """Train for an epoch, or for the rest of the one in which a run was stopped."""
         self.learner.training_model.train()
-        seed_epoch(self.config.seed, epoch_ndx, self.launch.rank)
+        seed_epoch(self.config.seed, epoch_ndx, self.process.rank)
         train_ds.shuffle_samples(epoch_ndx)
         self.totals = self.run.begin_epoch(self.compute.device)
         score = partial(score_negatives, model=self.segmentation_model, compute=self.compute)
-        batches = train_ds.batches(self.config.batch_size, self.launch, self.run.step, score)
+        batches = train_ds.batches(self.config.batch_size, self.process, self.run.step, score)
         with progress_bar(len(train_ds), f"E{epoch_ndx} training", "sample") as bar:
             bar.update(self.run.count_samples(0, self.run.step))
 
             def step(ct_slices: torch.Tensor, label_mask: torch.Tensor) -> StepResult:
-                if (learning_rate := self.run.learning_rate(epoch_ndx)) is not None:
-                    set_learning_rate(self.optimizer, learning_rate)
+                set_learning_rate(self.optimizer, self.run.learning_rate(epoch_ndx))
                 return self.learner.train_step(ct_slices, label_mask)
 
             def after_step(batch: Batch, result: StepResult) -> None:
                 self.run.step += 1
                 self.learner.update_average(result.faults.any())
                 self.non_finite.add(f"epoch {epoch_ndx}, step {self.run.step}", result.faults, *batch[2:])
-                bar.update(len(batch[0]) * self.launch.world_size)
+                bar.update(len(batch[0]) * self.process.world_size)
                 self.pause(f"in epoch {epoch_ndx}, after {self.run.step} steps")
 
             train_one_epoch(step, batches, self.totals, after_step, self.learner.train_threads)
@@ -158,7 +154,7 @@ class SegmentationTrainingApp:
         """Score the slices that hold nodule, and all slices together if there are others."""
         model = self.learner.evaluated_model.eval()
         copy_buffers_from_first(model)
-        batches = val_ds.group_by_series(get_slice_batch_size(self.compute.device), self.launch)
+        batches = val_ds.group_by_series(get_slice_batch_size(self.compute.device), self.process)
         with progress_bar(sum(map(len, batches)), f"E{epoch_ndx} validation", "slice") as bar:
 
             def after_step(batch: Batch, result: StepResult) -> None:
@@ -166,7 +162,9 @@ class SegmentationTrainingApp:
                 bar.update(len(batch[0]))
                 self.pause(f"in the validation of epoch {epoch_ndx}")
 
-            loss, loader = partial(segmentation_loss, options=self.config), self.init_val_dl(val_ds, batches)
+            on_gpu = self.compute.device.type == "cuda"
+            loader = DataLoader(val_ds, batch_sampler=batches, num_workers=self.config.num_workers, pin_memory=on_gpu)
+            loss = partial(segmentation_loss, options=self.config)
             totals = validate(model, loader, loss, self.compute, after_step, self.learner.val_threads)
         self.non_finite.check()
         scores, scores_of_all = (each.reduce(self.config, f"epoch {epoch_ndx} (val)") for each in totals)
@@ -184,29 +182,10 @@ class SegmentationTrainingApp:
         signal_number = self.interruption.signal_number
         if signal_number is not None or self.run.is_save_due():
             self.non_finite.check()
-            self.run.save_midway(self.learner, self.totals)
+            self.run.save(self.learner, totals=self.totals)
         if signal_number is not None:
             raise stopped(self.run, signal_number, where)
 
-    def log_metrics(self, report: TensorBoardReport | None, epoch_ndx: int, mode: str, scores: Scores) -> Scores:
-        log.info(f"E{epoch_ndx} {mode} {scores}")
-        if scores.of_all is not None:
-            log.info(f"E{epoch_ndx} {mode} with slices without nodule: {describe_all(scores.of_all)}")
-        if report:
-            report.log_scores(mode, scores, self.run.count_samples(epoch_ndx))
-            if mode == "trn":
-                learning_rate = float(self.optimizer.param_groups[0]["lr"])
-                report.log_learning_rate(learning_rate, self.run.count_samples(epoch_ndx))
-        return scores
-
-    def log_images(
-        self, report: TensorBoardReport | None, epoch_ndx: int, **datasets: Luna2dSegmentationDataset
-    ) -> None:
-        if report:
-            samples_count = self.run.count_samples(epoch_ndx)
-            for mode, dataset in datasets.items():
-                report.log_overlays(mode, dataset, self.learner.predict, samples_count, with_labels=epoch_ndx == 1)
-
     def save_model(self, scores: Scores | None, is_best: bool) -> None:
-        if self.launch.is_first:
+        if self.process.is_first:
             self.run.save(self.learner, scores, is_best)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -42,14 +41,8 @@ class SegmentationAugmentation(nn.Module):
         resolution: float = 0.0,
     ) -> None:
         super().__init__()
-        self.flip = flip
-        self.offset = offset
-        self.scale = scale
-        self.rotate = rotate
-        self.noise = noise
-        self.intensity = intensity
-        self.blur = blur
-        self.resolution = resolution
+        self.flip, self.offset, self.scale, self.rotate = flip, offset, scale, rotate
+        self.noise, self.intensity, self.blur, self.resolution = noise, intensity, blur, resolution
 
     def forward(self, ct_slices: torch.Tensor, label_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(batch, channel, row, col) in HU and (batch, 1, row, col) bool -> the same shapes and types.
@@ -98,23 +91,20 @@ class SegmentationAugmentation(nn.Module):
     def _draw_transforms(self, ct_slices: torch.Tensor) -> torch.Tensor:
         """Draw transforms, (batch, 2, 3), from a pixel of the new crop to its position in the old one, -1..1 (x, y)."""
 
-        batch_size = ct_slices.shape[0]
-        like: dict[str, Any] = {"dtype": ct_slices.dtype, "device": ct_slices.device}
-
         def draw_signed(*shape: int) -> torch.Tensor:
-            return 2 * torch.rand(batch_size, *shape, **like) - 1  # -1..1
+            return 2 * torch.rand(len(ct_slices), *shape, dtype=ct_slices.dtype, device=ct_slices.device) - 1  # -1..1
 
-        factors = torch.ones(batch_size, 2, **like)
+        factors = ct_slices.new_ones(len(ct_slices), 2)
         if self.flip:
             factors = factors.copysign(draw_signed(2))
         if self.scale:
             factors = factors * (1 + self.scale * draw_signed(1))
-        transform = torch.zeros(batch_size, 2, 3, **like)
+        transform = ct_slices.new_zeros(len(ct_slices), 2, 3)
         transform[:, :, :2] = torch.diag_embed(factors)
         if self.rotate:
             angle = math.pi * draw_signed()
             sine, cosine = angle.sin(), angle.cos()
-            rotation = torch.stack([cosine, -sine, sine, cosine], dim=1).view(batch_size, 2, 2)
+            rotation = torch.stack([cosine, -sine, sine, cosine], dim=1).view(-1, 2, 2)
             transform[:, :, :2] = transform[:, :, :2] @ rotation
         if self.offset:
             # The last column, not the last row as in the book's 3x3 matrix, where the offset is cut off.

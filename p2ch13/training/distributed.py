@@ -19,13 +19,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from p2ch13.network.model import SegmentationNetwork
 from p2ch13.util.errors import InputError
-from p2ch13.util.launch import Launch
+from p2ch13.util.process_rank import ProcessRank
 
 CONNECT_S, PATIENCE_S = 3, 300  # timeouts of one try to reach the first process, and of all tries
 
 
 @contextmanager
-def process_group(launch: Launch) -> Iterator[str | None]:
+def process_group(process: ProcessRank) -> Iterator[str | None]:
     """Inside, the processes of a run communicate.
 
     Delete all that `data_parallel` returned before the end: it keeps the communicating threads alive. One that still
@@ -34,17 +34,17 @@ def process_group(launch: Launch) -> Iterator[str | None]:
 
     Yields: an id that all starts of the processes by one torchrun share; None for a process started by hand.
     """
-    if not launch.by_torchrun:
+    if not process.by_torchrun:
         yield None
         return
     agent_store, *_ = next(rendezvous("env://"))
     launch_id = agent_store.compare_set("p2ch13/launch_id", "", uuid.uuid4().hex).decode()
-    if launch.is_alone:
+    if process.is_alone:
         yield launch_id
         return
     backend = "nccl" if torch.cuda.is_available() else "gloo"
-    store = open_store(agent_store, launch)
-    dist.init_process_group(backend, store=store, rank=launch.rank, world_size=launch.world_size)
+    store = open_store(agent_store, process)
+    dist.init_process_group(backend, store=store, rank=process.rank, world_size=process.world_size)
     try:
         yield launch_id
         dist.barrier()  # rank 0 holds the store, and still writes when the others are done
@@ -52,14 +52,14 @@ def process_group(launch: Launch) -> Iterator[str | None]:
         dist.destroy_process_group()
 
 
-def open_store(agent_store: Store, launch: Launch) -> TCPStore:
+def open_store(agent_store: Store, process: ProcessRank) -> TCPStore:
     """Open a store for this start of the processes alone, which the first of them holds.
 
     torchrun keeps its own store when it restarts processes: they would find the addresses of dead ones in it. Its count
     of restarts does not help: each machine's torchrun has its own.
     """
     host = os.environ["MASTER_ADDR"]
-    if launch.is_first:
+    if process.is_first:
         store = TCPStore(host, 0, is_master=True, wait_for_workers=False)
         agent_store.set("p2ch13/port", str(store.port))
         return store

@@ -14,7 +14,7 @@ from torch import nn
 
 from p2ch13.config import TrainingConfig
 from p2ch13.util.errors import InputError
-from p2ch13.util.launch import Launch
+from p2ch13.util.process_rank import ProcessRank
 
 COMPILE_FROM_SAMPLES = 300_000  # an epoch of the book's; compiling takes longer than it gains in a short run
 
@@ -59,9 +59,9 @@ def is_compiled(config: TrainingConfig) -> bool:
     return config.epochs * config.samples_per_epoch >= COMPILE_FROM_SAMPLES and has_compiler()
 
 
-def is_recorded(config: TrainingConfig, device: torch.device, launch: Launch) -> bool:
+def is_recorded(config: TrainingConfig, device: torch.device, process: ProcessRank) -> bool:
     """Decide whether to record and replay a run's steps: those of compiled models on one GPU."""
-    return is_compiled(config) and device.type == "cuda" and launch.is_alone
+    return is_compiled(config) and device.type == "cuda" and process.is_alone
 
 
 def has_compiler() -> bool:

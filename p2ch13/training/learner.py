@@ -11,16 +11,16 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from p2ch13.config import AUTO_THREADS, TrainingConfig
+from p2ch13.config import AUTO_THREADS, NODULE_LOGIT, TrainingConfig
 from p2ch13.network.compute import Compute, choose_threads, get_thread_limit
 from p2ch13.network.model import LogitNetwork, SegmentationNetwork
 from p2ch13.training.augmentation import SegmentationAugmentation
 from p2ch13.training.distributed import data_parallel, process_group
 from p2ch13.training.graphs import CapturedStep, compile_model, is_compiled
-from p2ch13.training.loop import Step, predict, train_step
+from p2ch13.training.loop import Step, train_step
 from p2ch13.training.losses import segmentation_loss
 from p2ch13.training.optimizers import ema, has_state, update_average
-from p2ch13.util.launch import Launch
+from p2ch13.util.process_rank import ProcessRank
 
 
 class Learner:
@@ -40,19 +40,19 @@ class Learner:
         optimizer: Optimizer,
         config: TrainingConfig,
         compute: Compute,
-        launch: Launch,
+        process: ProcessRank,
         saved_threads: Any = None,
     ) -> None:
         self.model, self.optimizer = model, optimizer
         self.averaged = ema(model) if config.ema else None
-        self.config, self.compute, self.launch = config, compute, launch
+        self.config, self.compute, self.process = config, compute, process
         self.augmentation_model = SegmentationAugmentation(**config.augmentation)
         threads = config.threads
         if config.deterministic and threads == AUTO_THREADS:  # sums depend on their number
             is_known = isinstance(saved_threads, int) and saved_threads > 0
             threads = saved_threads if is_known else get_thread_limit()
-        self.train_threads = choose_threads(threads, launch, is_compiled(config))
-        self.val_threads = choose_threads(threads, launch)
+        self.train_threads = choose_threads(threads, process, is_compiled(config))
+        self.val_threads = choose_threads(threads, process)
         self.training_model, self.train_step = self.init_training()
 
     def init_training(self) -> tuple[nn.Module, Step]:
@@ -79,7 +79,7 @@ class Learner:
     @contextmanager
     def training_together(self) -> Iterator[str | None]:
         """Inside, the processes of the run communicate, and each step is all of theirs. Yields: see `process_group`."""
-        with process_group(self.launch) as launch_id:
+        with process_group(self.process) as launch_id:
             self.training_model, self.train_step = self.init_training()
             try:
                 yield launch_id
@@ -91,9 +91,12 @@ class Learner:
         """The model that is scored, saved and shown: the EMA, where there is one."""
         return self.model if self.averaged is None else cast("SegmentationNetwork", self.averaged.module)
 
+    @torch.inference_mode()
     def predict(self, ct_slices: torch.Tensor) -> torch.Tensor:
         """(batch, 7, row, col) in HU -> (batch, 1, row, col), bool."""
-        return predict(ct_slices, self.evaluated_model.eval(), self.compute)
+        model = self.evaluated_model.eval()
+        with self.compute.autocast():
+            return model.logits(ct_slices.to(self.compute.device)) > NODULE_LOGIT
 
     def update_average(self, is_bad: torch.Tensor) -> None:
         """Follow the model after a step. Args: is_bad: a bool, on the device, of the step."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import nn
@@ -28,7 +27,7 @@ AfterStep = Callable[[Batch, StepResult], None]
 
 
 def train_one_epoch(
-    step: Step, batches: Iterable[Batch], totals: EpochTotals, after_step: AfterStep, threads: ThreadTuner | None = None
+    step: Step, batches: Iterable[Batch], totals: EpochTotals, after_step: AfterStep, threads: ThreadTuner
 ) -> EpochTotals:
     """Take a step with each batch, and add it to the totals.
 
@@ -36,7 +35,7 @@ def train_one_epoch(
     """
     for batch in batches:
         ct_slices, label_mask, *_ = batch
-        with measuring(threads, ct_slices):
+        with threads.measuring(ct_slices.numel()):
             result = step(ct_slices, label_mask)
         totals.add(result)
         after_step(batch, result)
@@ -78,8 +77,8 @@ def validate(
     batches: Iterable[Batch],
     loss: Loss,
     compute: Compute,
-    after_step: AfterStep | None = None,
-    threads: ThreadTuner | None = None,
+    after_step: AfterStep,
+    threads: ThreadTuner,
 ) -> tuple[EpochTotals, EpochTotals]:
     """Compute the losses and counts of whole slices.
 
@@ -88,7 +87,7 @@ def validate(
     """
     of_nodules, of_all = EpochTotals(compute.device), EpochTotals(compute.device)
     for batch in batches:
-        with measuring(threads, batch[0]):
+        with threads.measuring(batch[0].numel()):
             ct_slices, label_mask = compute.to_device(*batch[:2])
             with compute.autocast():
                 logits = model.logits(ct_slices)
@@ -97,18 +96,5 @@ def validate(
         result = StepResult(losses, counts, sums, find_validation_faults(losses))
         of_nodules.add(result, find_nodule_samples(counts))
         of_all.add(result)
-        if after_step is not None:
-            after_step(batch, result)
+        after_step(batch, result)
     return of_nodules, of_all
-
-
-@torch.inference_mode()
-def predict(ct_slices: torch.Tensor, model: SegmentationNetwork, compute: Compute) -> torch.Tensor:
-    """(batch, 7, row, col) in HU -> (batch, 1, row, col), bool. The model is in evaluation mode."""
-    with compute.autocast():
-        logits = model.logits(ct_slices.to(compute.device))
-    return logits > NODULE_LOGIT
-
-
-def measuring(threads: ThreadTuner | None, ct_slices: torch.Tensor) -> AbstractContextManager[None]:
-    return nullcontext() if threads is None else threads.measuring(ct_slices.numel())

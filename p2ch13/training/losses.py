@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -58,22 +59,15 @@ def segmentation_loss(
     Source: the book, 13.6.3, loss weighting.
     """
     sums = sum_pixels(logits, label, with_entropy=options.cross_entropy > 0)
-    return loss_of_sums(sum_over_batch(sums) if over_batch else sums, options), sums
+    weighed = sum_with_gradients(sums.sum(0)).expand_as(sums) if over_batch else sums
+    return loss_of_sums(weighed, options), sums
 
 
 def loss_of_sums(sums: torch.Tensor, options: LossOptions) -> torch.Tensor:
     """Add up the weighted terms: (..., 5), of `sum_pixels` -> (...). Sums of several samples give their joint loss."""
-    loss, *others = weighted_terms(sums, options).values()
-    for term in others:
-        loss = loss + term
-    return loss
-
-
-def weighted_terms(sums: torch.Tensor, options: LossOptions) -> dict[str, torch.Tensor]:
-    """Compute the terms whose weight is not 0: (..., 5), of `sum_pixels` -> name: (...)."""
     of_pixels = PixelSums(*sums.unbind(-1))
     weights = {name: getattr(options, name, 1.0) for name in TERMS}
-    return {name: TERMS[name](of_pixels, weight) for name, weight in weights.items() if weight}
+    return reduce(torch.add, (TERMS[name](of_pixels, weight) for name, weight in weights.items() if weight))
 
 
 def sum_pixels(logits: torch.Tensor, label: torch.Tensor, with_entropy: bool = True) -> torch.Tensor:
@@ -93,7 +87,6 @@ def dice_loss(prediction: torch.Tensor, label: torch.Tensor, epsilon: float = EP
     Args:
         prediction: (batch, channel, row, col) probabilities.
         label: (batch, channel, row, col), bool.
-        epsilon: makes an empty prediction of an empty label a loss of 0 and not 0/0.
     Returns: (batch,) float32, 0 (equal) to nearly 1 (nothing in common).
     Source: the book, 13.6.3; Dice (1945), https://doi.org/10.2307/1932409.
     """
@@ -114,11 +107,6 @@ def sum_cross_entropy(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor
     """
     entropy = F.binary_cross_entropy_with_logits(logits.float(), label.float(), reduction="none")
     return entropy.sum((1, 2, 3))
-
-
-def sum_over_batch(values: torch.Tensor) -> torch.Tensor:
-    """Replace each sample's values, (batch, ...), by their sum over the batch and all processes."""
-    return sum_with_gradients(values.sum(0)).expand_as(values)
 
 
 def false_positive_score(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:

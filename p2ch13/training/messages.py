@@ -1,4 +1,4 @@
-"""Messages at the start and end of a run."""
+"""Messages of a run: its start, its scores, its end."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from p2ch13.network.compute import Compute
 from p2ch13.training.graphs import is_compiled
 from p2ch13.training.learner import Learner
 from p2ch13.training.run import RunState
+from p2ch13.training.tensorboard import TensorBoardReport
 from p2ch13.util.errors import Stopped
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,17 @@ def log_start(
         log.info("The first step compiles the network, which takes half a minute; --compile no does without it.")
     if rebuilt_count := train_ds.ct_cache.rebuilt_count + val_ds.ct_cache.rebuilt_count:
         log.warning(describe_rebuilt(rebuilt_count))
+
+
+def log_metrics(report: TensorBoardReport | None, run: RunState, mode: str, scores: Scores, learner: Learner) -> None:
+    """Log the scores of the current epoch's training (mode "trn", with the learning rate) or validation ("val")."""
+    epoch_ndx = run.epoch + 1
+    log.info(f"E{epoch_ndx} {mode} {scores}")
+    if scores.of_all is not None:
+        log.info(f"E{epoch_ndx} {mode} with slices without nodule: {describe_all(scores.of_all)}")
+    if report:
+        learning_rate = float(learner.optimizer.param_groups[0]["lr"]) if mode == "trn" else None
+        report.log_scores(mode, scores, run.count_samples(epoch_ndx), learning_rate)
 
 
 def stopped(run: RunState, signal_number: int, where: str) -> Stopped:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
 
 import torch
@@ -122,7 +122,7 @@ def warm_up_cosine(progress: float) -> float:
     return LAST_FACTOR + (1 - LAST_FACTOR) * (1 + math.cos(math.pi * descent)) / 2
 
 
-LR_FACTORS = {"cosine": warm_up_cosine}  # by --lr-schedule; "constant" has none
+LR_FACTORS: dict[str, Callable[[float], float]] = {"constant": lambda progress: 1.0, "cosine": warm_up_cosine}
 
 
 def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:

@@ -41,10 +41,7 @@ def get_version(package: str) -> str:
 
 
 def get_commit(folder: Path = Path(__file__).parents[1]) -> str | None:
-    """Return the commit of the code, with `+changes` if files differ from it; None outside of a repository.
-
-    Args: folder: of the code.
-    """
+    """Return the commit of a folder's code, with `+changes` if files differ from it; None outside of a repository."""
     if not ask_git(folder, "ls-files", "."):  # the folder may lie in a repository and be no part of it
         return None
     commit = ask_git(folder, "rev-parse", "HEAD")
@@ -66,7 +63,6 @@ def fingerprint_data(index: ScanIndex, series_list: Sequence[str], choice: CropC
     It covers series UIDs, names, lengths and parts of the scans' files, nodules, label rules and the choice of crops;
     for negatives candidates and excluded findings too. Times of files are no part of it: copying changes them.
 
-    Args: choice: the crops that are trained on.
     Raises: InputError if a file cannot be read.
     """
     digest = hashlib.sha256(json.dumps(asdict(choice)).encode())

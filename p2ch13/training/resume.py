@@ -62,22 +62,22 @@ def resume_run(run: RunState, settings: Settings, learner: Learner, index: ScanI
 
     Raises: InputError if the state does not fit the data or the number of processes, or is corrupt.
     """
-    path, state, compute, launch = settings.path, settings.state, learner.compute, learner.launch
-    if last := copy_from_first(find_last_of_launch(run.files.folder, run.launch_id) if launch.is_first else None):
-        path, state = last, copy_from_first(load_checkpoint(last) if launch.is_first else None)
+    path, state, compute, process = settings.path, settings.state, learner.compute, learner.process
+    if last := copy_from_first(find_last_of_launch(run.files.folder, run.launch_id) if process.is_first else None):
+        path, state = last, copy_from_first(load_checkpoint(last) if process.is_first else None)
     if path is not None and state is not None:
-        if state["step"] and not launch.is_alone:
+        if state["step"] and not process.is_alone:
             raise InputError("this run was stopped by one process in the middle of an epoch", option="--resume")
         saved, series_list = state["data_fingerprint"], [*run.series["trn"], *run.series["val"]]
         state["data_fingerprint"] = renew_fingerprint(saved, run.data_fingerprint, index, series_list)
         run.resume(path, state, learner)
         compute.dtype = choose_dtype(run.config.precision, state.get("dtype"), compute.dtype)
         log.info(f"Resuming from {path}: after epoch {state['epoch']}, step {state['step']} of the next")
-        if copy_from_first(launch.is_first and run.files.is_ahead_of(path, state)):
-            if launch.is_first:
+        if copy_from_first(process.is_first and run.files.is_ahead_of(path, state)):
+            if process.is_first:
                 run.branch_off(path, state)
             run.best_score, run.validations_since_best = copy_from_first((run.best_score, run.validations_since_best))
             log.info(f"The run has come further than that since, and keeps its files; these go to {run.files.last}")
     run.dtype = compute.dtype_name
-    if launch.is_first:
+    if process.is_first:
         run.files.note_launch(run.launch_id)

@@ -7,7 +7,7 @@ import datetime
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from p2ch13.training.graphs import get_random_state, set_random_state
 from p2ch13.training.learner import Learner
 from p2ch13.training.optimizers import LR_FACTORS
 from p2ch13.training.provenance import get_commit, get_versions
-from p2ch13.training.run_files import RunFiles, models_dir_of
+from p2ch13.training.run_files import RunFiles
 from p2ch13.training.totals import EpochTotals
 from p2ch13.util.errors import InputError, one_line
 from p2ch13.util.files import atomic_write
@@ -61,12 +61,6 @@ class RunState:
     skipped_count: int = 0
     saved_at_s: float = field(default_factory=time.monotonic)
 
-    @classmethod
-    def begin(cls, config: TrainingConfig, sys_argv: Sequence[str], world_size: int) -> RunState:
-        """Begin a run, under a name that is not taken."""
-        files = RunFiles.unused(models_dir_of(config), config.comment)
-        return cls(config, list(sys_argv), files, world_size)
-
     def count_samples(self, epoch: int, step: int = 0) -> int:
         """Count the training samples of so many epochs, and of so many steps of the next one."""
         per_epoch = self.config.samples_per_epoch
@@ -76,11 +70,10 @@ class RunState:
         """The first, every `validation_cadence`-th, and the last, whose model would otherwise never be saved."""
         return epoch_ndx in (1, self.config.epochs) or epoch_ndx % self.config.validation_cadence == 0
 
-    def learning_rate(self, epoch_ndx: int) -> float | None:
-        """Return the rate of the epoch's next step; None if it never changes."""
-        factor = LR_FACTORS.get(self.config.lr_schedule)
+    def learning_rate(self, epoch_ndx: int) -> float:
+        """Return the rate of the epoch's next step."""
         progress = self.count_samples(epoch_ndx - 1, self.step) / self.count_samples(self.config.epochs)
-        return factor and self.config.learning_rate * factor(progress)
+        return self.config.learning_rate * LR_FACTORS[self.config.lr_schedule](progress)
 
     def should_stop(self) -> bool:
         """Tell whether `--early-stop` ends the run: none of the latest validations was better than those before."""
@@ -116,22 +109,20 @@ class RunState:
     def is_save_due(self) -> bool:
         return time.monotonic() - self.saved_at_s > 60 * self.config.checkpoint_minutes
 
-    def save_midway(self, learner: Learner, totals: EpochTotals) -> None:
-        """Write the last state in the middle of an epoch. Raises: InputError, see `check_finite`."""
-        self.totals = totals.values.tolist()
-        self.save(learner, random_state=get_random_state(totals.values.device))
-
     def save(
         self,
         learner: Learner,
         scores: Scores | None = None,
         is_best: bool = False,
-        random_state: dict[str, torch.Tensor] | None = None,
+        totals: EpochTotals | None = None,
     ) -> None:
         """Write the last state; after a validation this epoch's too, and the best if it is the best so far.
 
-        Raises: InputError, see `check_finite`.
+        Args: totals: so far, in the middle of an epoch. Raises: InputError, see `check_finite`.
         """
+        random_state = None
+        if totals is not None:
+            self.totals, random_state = totals.values.tolist(), get_random_state(totals.values.device)
         state = as_dict(self, learner, scores, random_state)
         check_finite(self.files.last, state)
         if scores:
@@ -142,7 +133,7 @@ class RunState:
             save_checkpoint(self.files.best, state)
         save_checkpoint(self.files.last, state)  # after the others: a restart resumes from it
         self.saved_at_s = time.monotonic()
-        if random_state is None:
+        if totals is None:
             self.files.remove_old(self.config.keep_checkpoints)
 
     def resume(self, path: Path, state: Mapping[str, Any], learner: Learner) -> None:
@@ -168,18 +159,14 @@ class RunState:
             raise InputError(f"corrupt ({one_line(error)}); resume from another state", path=path) from None
 
     def branch_off(self, path: Path, state: Mapping[str, Any]) -> None:
-        """Continue under a new name, with a copy of the best model until then, if that is still there.
-
-        Args: path, state: a file of this run, and its content.
-        """
+        """Continue a state of this run under a new name, with a copy of its best model until then, if that is there."""
         best = self.files.find_best_until(path, state)
-        content = None if best is None else best.read_bytes()
         self.files = RunFiles.unused(self.files.folder, self.files.comment)
-        if content is None:
+        if best is None:
             self.best_score, self.validations_since_best = -math.inf, 0
         else:
             with atomic_write(self.files.best) as file:
-                file.write(content)
+                file.write(best.read_bytes())
 
 
 def as_dict(

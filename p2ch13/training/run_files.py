@@ -113,13 +113,10 @@ def find_latest(folder: Path, comment: str | None) -> Path:
 
 def find_last_states(folder: Path, comment: str | None = None) -> list[Path]:
     """List the last states of a folder's runs, or of those with a comment; the newest first."""
-    paths = [path for path in folder.glob(f"seg_*.{LAST}") if comment is None or comment_of(path) == comment]
+    # A comment may hold a `_` itself: it is all that follows date and time.
+    comments = {path: path.name.removesuffix(f".{LAST}").split("_", 3)[-1] for path in folder.glob(f"seg_*.{LAST}")}
+    paths = [path for path, own in comments.items() if comment in (None, own)]
     return sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True)
-
-
-def comment_of(path: Path) -> str:
-    """Return the comment in a last state's name: it follows date and time, which a `_` joins."""
-    return path.name.removesuffix(f".{LAST}").split("_", 3)[-1]
 
 
 def find_last_of_launch(folder: Path, launch_id: str | None) -> Path | None:

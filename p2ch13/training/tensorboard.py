@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,10 +51,11 @@ class TensorBoardReport:
         for name, values in {"options": options, "origin": origin}.items():
             self.writers["trn"].add_text(name, textwrap.indent(as_json(values), 4 * " "))  # code, in Markdown
 
-    def log_scores(self, mode: str, scores: Scores, samples_count: int) -> None:
+    def log_scores(self, mode: str, scores: Scores, samples_count: int, learning_rate: float | None = None) -> None:
         """Write scalars under the book's names, over the number of training samples so far.
 
-        In a validation `pr/...` are of slices that hold nodule, `pr_all/...` of all slices, if it has others.
+        In a validation `pr/...` are of slices that hold nodule, `pr_all/...` of all slices, if it has others. The
+        learning rate is that of an epoch's last step.
         """
         values = {"loss/all": scores.loss}
         if scores.is_defined:
@@ -66,34 +67,30 @@ class TensorBoardReport:
             }
         if scores.of_all is not None:
             values |= {**name_curves("pr_all", scores.of_all), "pr_all/slice_f1": scores.of_all.slice_f1}
+        if learning_rate is not None:
+            values["learning_rate"] = learning_rate
         for name, value in values.items():
             self.writers[mode].add_scalar(name, value, samples_count)
 
-    def log_learning_rate(self, learning_rate: float, samples_count: int) -> None:
-        """Write the learning rate of an epoch's last step."""
-        self.writers["trn"].add_scalar("learning_rate", learning_rate, samples_count)
-
-    def log_overlays(
-        self, mode: str, dataset: Luna2dSegmentationDataset, predict: Predictor, samples_count: int, with_labels: bool
+    def log_images(
+        self,
+        datasets: Mapping[str, Luna2dSegmentationDataset],
+        predict: Predictor,
+        samples_count: int,
+        with_labels: bool,
     ) -> None:
-        """Write overlays of 6 slices of each of the first 12 series; with labels, also of these alone."""
-        writer = self.writers[mode]
+        """Write overlays of the datasets of both modes, see `draw_overlays`."""
         # Compressing an overlay takes as long as segmenting its slice.
         with ThreadPoolExecutor(available_cores()) as pool:
-            written = []
-            for series_ndx, series_uid in enumerate(dataset.series_list[:OVERLAY_SERIES_COUNT]):
-                slices = choose_slices(*dataset.ct_cache.get_ct_sample_size(series_uid))
-                for overlay_ndx, slice_ndx in enumerate(slices):
-                    ct_slice, is_predicted, label = predict_slice(dataset, predict, series_uid, slice_ndx)
-                    overlays = {"prediction": draw_overlay(ct_slice, is_predicted, label)}
-                    if with_labels:
-                        overlays["label"] = draw_overlay(ct_slice, label, label)
-                    for name, overlay in overlays.items():
-                        tag = f"{mode}/{series_ndx}_{name}_{overlay_ndx}"
-                        written.append(pool.submit(add_png, writer, tag, overlay, samples_count))
+            written = [
+                pool.submit(add_png, self.writers[mode], f"{mode}/{name}", overlay, samples_count)
+                for mode, dataset in datasets.items()
+                for name, overlay in draw_overlays(dataset, predict, with_labels)
+            ]
         for future in written:
             future.result()
-        writer.flush()
+        for writer in self.writers.values():
+            writer.flush()
 
     def __enter__(self) -> TensorBoardReport:
         threading.excepthook = ignore_os_errors
@@ -102,8 +99,10 @@ class TensorBoardReport:
     def __exit__(self, *exception: object) -> None:
         try:
             for mode, writer in self.writers.items():
-                with naming_os_errors(self.folders[mode]):
+                try:
                     writer.close()
+                except OSError as error:
+                    raise OSError(error.errno, error.strerror, str(self.folders[mode])) from None
         finally:
             threading.excepthook = threading.__excepthook__
 
@@ -129,6 +128,18 @@ def name_curves(group: str, scores: Scores) -> dict[str, float]:
     }
 
 
+def draw_overlays(
+    dataset: Luna2dSegmentationDataset, predict: Predictor, with_labels: bool
+) -> Iterator[tuple[str, Image]]:
+    """Yield names and overlays of 6 slices of each of the first 12 series; with labels, also of these alone."""
+    for series_ndx, series_uid in enumerate(dataset.series_list[:OVERLAY_SERIES_COUNT]):
+        for ndx, slice_ndx in enumerate(choose_slices(*dataset.ct_cache.get_ct_sample_size(series_uid))):
+            ct_slice, is_predicted, label = predict_slice(dataset, predict, series_uid, slice_ndx)
+            yield f"{series_ndx}_prediction_{ndx}", draw_overlay(ct_slice, is_predicted, label)
+            if with_labels:
+                yield f"{series_ndx}_label_{ndx}", draw_overlay(ct_slice, label, label)
+
+
 def add_png(writer: SummaryWriter, tag: str, overlay: Image, samples_count: int) -> None:
     """Do as `SummaryWriter.add_image`, but compress by `PNG_LEVEL`, which is faster."""
     height, width, channel_count = overlay.shape
@@ -145,28 +156,18 @@ def ignore_os_errors(error: threading.ExceptHookArgs) -> None:
         threading.__excepthook__(error)
 
 
-@contextmanager
-def naming_os_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None
-
-
 def as_json(values: dict[str, Any]) -> str:
     return json.dumps(values, indent=2) + "\n"
 
 
-def choose_slices(slice_count: int, positive_indexes: Sequence[int], count: int = OVERLAY_SLICE_COUNT) -> list[int]:
+def choose_slices(slice_count: int, positive_indexes: Sequence[int]) -> list[int]:
     """Choose half of the slices among those with nodule, the others from the whole scan."""
-    everywhere = spread(range(slice_count), count)
-    with_nodule = spread(positive_indexes, count // 2)
-    others = [ndx for ndx in everywhere if ndx not in with_nodule]
-    return sorted([*with_nodule, *spread(others, count - len(with_nodule))])
+    with_nodule = spread(positive_indexes, OVERLAY_SLICE_COUNT // 2)
+    others = [ndx for ndx in spread(range(slice_count), OVERLAY_SLICE_COUNT) if ndx not in with_nodule]
+    return sorted([*with_nodule, *spread(others, OVERLAY_SLICE_COUNT - len(with_nodule))])
 
 
 def spread(values: Sequence[int], count: int) -> list[int]:
     """Return at most `count` of the values, evenly spread from the first to the last."""
-    if len(values) <= count:
-        return list(values)
-    return [values[ndx] for ndx in np.linspace(0, len(values) - 1, count).round().astype(int)]
+    ndxs = np.linspace(0, len(values) - 1, min(count, len(values))).round().astype(int)
+    return [values[ndx] for ndx in ndxs]

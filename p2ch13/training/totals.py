@@ -51,20 +51,15 @@ class EpochTotals:
         """Add a batch, or the samples that `is_counted`, (batch,) bool, names; skip and count one that has a fault."""
         is_bad = result.faults.any()
         is_skipped = is_bad if is_counted is None else is_bad | ~is_counted
-        parts = (self._list_totals(result), result.counts, result.sums)
-        of_samples = torch.cat([part.double() for part in parts], dim=1)  # (batch, 13)
+        is_with_nodule = find_nodule_samples(result.counts)
+        is_false_positive = ~is_with_nodule & (result.counts[:, 2] > 0)
+        dice, one = sample_dice(result.counts), torch.ones_like(result.losses)
+        totals = torch.stack([result.losses.double(), dice, one, is_with_nodule, is_false_positive], dim=1)
+        of_samples = torch.cat([totals, result.counts, result.sums], dim=1)  # (batch, 13) float64
         zero = torch.zeros_like(of_samples)  # 0 times a loss that is NaN would be NaN
         if is_counted is None:
             self.values[0] += is_bad
         self.values[1:] += torch.where(is_skipped.unsqueeze(-1), zero, of_samples).sum(0)
-
-    def _list_totals(self, result: StepResult) -> torch.Tensor:
-        """(batch, 5), in the order of `TOTAL_NAMES`."""
-        is_with_nodule = find_nodule_samples(result.counts)
-        is_false_positive = ~is_with_nodule & (result.counts[:, 2] > 0)
-        losses = result.losses
-        totals = (losses, sample_dice(result.counts), torch.ones_like(losses), is_with_nodule, is_false_positive)
-        return torch.stack([values.double() for values in totals], dim=1)
 
     @property
     def skipped_count(self) -> int:

@@ -12,7 +12,7 @@ from p2ch13.config import Folders, LabelOptions, SamplingOptions
 from p2ch13.data import crop_store
 from p2ch13.data.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
 from p2ch13.data.sampling import EpochSampler
-from p2ch13.util.launch import Launch
+from p2ch13.util.process_rank import ProcessRank
 from tests.support.checks import refused
 from tests.support.lidc_files import block, write_readings
 from tests.support.scan_files import TINY_SCANS, Ball, ball_mask, make_hu, write_scan
@@ -291,7 +291,7 @@ def test_batches_are_the_samples_in_order(train_ds, num_workers):
 def test_processes_share_every_step(train_ds, processes):
     """Together they see the steps of one process with as many times the batch size."""
     alone = [batch[0] for batch in train_ds.batches(8 * processes)]
-    shares = [train_ds.batches(8, Launch(rank=rank, world_size=processes)) for rank in range(processes)]
+    shares = [train_ds.batches(8, ProcessRank(rank=rank, world_size=processes)) for rank in range(processes)]
     together = [torch.cat([batch[0] for batch in step]) for step in zip(*shares, strict=True)]
     assert len(together) == len(alone)
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(together, alone, strict=True))
@@ -299,7 +299,7 @@ def test_processes_share_every_step(train_ds, processes):
 
 def test_processes_share_the_validation_series(folders):
     val_ds = Luna2dSegmentationDataset(2, True, folders=folders)
-    shares = [val_ds.group_by_series(4, Launch(rank=rank, world_size=2)) for rank in range(2)]
+    shares = [val_ds.group_by_series(4, ProcessRank(rank=rank, world_size=2)) for rank in range(2)]
     series = [{val_ds.sample_list[ndx][0] for batch in share for ndx in batch} for share in shares]
     assert series == [{"1.2.0"}, {"1.2.2"}]
     assert sorted(ndx for share in shares for batch in share for ndx in batch) == list(range(len(val_ds)))

@@ -4,7 +4,7 @@ import torch
 
 from p2ch13.config import SamplingOptions
 from p2ch13.data.sampling import EpochSampler, choose_negative_slices, deal, find_steps, share_steps
-from p2ch13.util.launch import Launch
+from p2ch13.util.process_rank import ProcessRank
 
 
 def draw(
@@ -146,9 +146,9 @@ def test_steps():
 
 
 def test_processes_share_every_step():
-    assert share_steps(40, 16, Launch()) == [slice(0, 16), slice(16, 32), slice(32, 40)]
-    assert share_steps(33, 8, Launch(rank=0, world_size=2)) == [slice(0, 8), slice(16, 24)]
-    assert share_steps(33, 8, Launch(rank=1, world_size=2)) == [slice(8, 16), slice(24, 33)]
+    assert share_steps(40, 16, ProcessRank()) == [slice(0, 16), slice(16, 32), slice(32, 40)]
+    assert share_steps(33, 8, ProcessRank(rank=0, world_size=2)) == [slice(0, 8), slice(16, 24)]
+    assert share_steps(33, 8, ProcessRank(rank=1, world_size=2)) == [slice(8, 16), slice(24, 33)]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import torch._dynamo
 
 from p2ch13.network import compute
 from p2ch13.network.compute import choose_threads, get_dtype, has_bfloat16_arithmetic
-from p2ch13.util.launch import Launch
+from p2ch13.util.process_rank import ProcessRank
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -60,19 +60,19 @@ def four_cores(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("choice", "launch", "gpu", "expected"),
+    ("choice", "process", "gpu", "expected"),
     [
-        ("auto", Launch(), False, (1, 2, 4)),
-        ("auto", Launch(), True, (4,)),
-        ("auto", Launch(1, 2, 1, 2, True), False, (4,)),  # torchrun has set it
-        (3, Launch(), False, (3,)),
-        (3, Launch(1, 2, 1, 2, True), True, (3,)),
-        (6, Launch(), False, (6,)),
+        ("auto", ProcessRank(), False, (1, 2, 4)),
+        ("auto", ProcessRank(), True, (4,)),
+        ("auto", ProcessRank(1, 2, 1, 2, True), False, (4,)),  # torchrun has set it
+        (3, ProcessRank(), False, (3,)),
+        (3, ProcessRank(1, 2, 1, 2, True), True, (3,)),
+        (6, ProcessRank(), False, (6,)),
     ],
 )
-def test_numbers_of_threads_to_choose_from(four_cores, monkeypatch, choice, launch, gpu, expected):
+def test_numbers_of_threads_to_choose_from(four_cores, monkeypatch, choice, process, gpu, expected):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    assert choose_threads(choice, launch).counts == expected
+    assert choose_threads(choice, process).counts == expected
     assert sitk.ProcessObject.GetGlobalDefaultNumberOfThreads() == expected[-1]
 
 

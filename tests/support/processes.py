@@ -30,7 +30,7 @@ def compute_gradients(app: SegmentationTrainingApp, batch_size: int) -> list[tor
     assert network.input_batchnorm.running_var is not None
     network.input_batchnorm.running_var.fill_(500.0**2)
     model = data_parallel(LogitNetwork(network), app.compute.device).eval()
-    ct_slices, label_mask, *_ = next(app.init_train_ds().batches(batch_size, app.launch))
+    ct_slices, label_mask, *_ = next(app.init_train_ds().batches(batch_size, app.process))
     losses, _ = segmentation_loss(model(ct_slices.double()), label_mask, app.config, app.config.batch_dice)
     torch.autograd.backward(mean_over_processes(losses))
     return [parameter.grad for parameter in network.parameters()]
@@ -67,7 +67,7 @@ def record_unchanged(app: SegmentationTrainingApp) -> list[bool]:
 
 def train_with_a_bad_step(app: SegmentationTrainingApp) -> dict[str, Any]:
     """Whether the third step, of which one process's loss is bad, changes anything in either, and what is counted."""
-    if not app.launch.is_first:
+    if not app.process.is_first:
         spoil_step(app, 3)
     unchanged = record_unchanged(app)
     app.do_training(1, app.init_train_ds())
@@ -131,7 +131,7 @@ def main(name: str, result_path: str, *options: str) -> None:
     app = SegmentationTrainingApp(options)
     with app.learner.training_together():
         result = PROGRAMS[name](app)
-    if not app.launch.is_first:
+    if not app.process.is_first:
         return
     if name == "gradients":
         torch.save(result, result_path)

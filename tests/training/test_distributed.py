@@ -176,7 +176,7 @@ def test_two_precaches_of_one_folder(luna_dir, tmp_path):
 
 def test_too_few_samples_for_the_processes(options, monkeypatch):
     app = SegmentationTrainingApp([*options, "--samples-per-epoch", "3"])
-    app.launch = type(app.launch)(world_size=4)
+    app.process = type(app.process)(world_size=4)
     with refused(option="--samples-per-epoch"):
         app.init_train_ds()
 

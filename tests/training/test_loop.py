@@ -6,15 +6,17 @@ import pytest
 import torch
 from torch import nn
 
-from p2ch13.config import LossOptions
+from p2ch13.config import NODULE_LOGIT, LossOptions
 from p2ch13.network.compute import Compute
 from p2ch13.network.model import LogitNetwork
-from p2ch13.training.loop import predict, train_one_epoch, train_step, validate
+from p2ch13.training.loop import train_one_epoch, train_step, validate
 from p2ch13.training.losses import segmentation_loss
 from p2ch13.training.totals import EpochTotals
+from p2ch13.util.threads import ThreadTuner
 from tests.support.tiny_network import TinyNetwork
 
 COMPUTE = Compute(torch.device("cpu"), torch.float32)
+THREADS = ThreadTuner([1], lambda count: None)
 LOSS = partial(segmentation_loss, options=LossOptions(cross_entropy=1.0))
 
 
@@ -48,7 +50,9 @@ def test_an_epoch_learns_and_reports_each_step(network, batches):
     step, losses, seen = make_step(network), [], []
     for _ in range(30):
         totals = EpochTotals(COMPUTE.device)
-        train_one_epoch(step, batches, totals, lambda batch, result: seen.append((batch, result.losses.mean().item())))
+        train_one_epoch(
+            step, batches, totals, lambda batch, result: seen.append((batch, result.losses.mean().item())), THREADS
+        )
         losses.append(totals.scores().loss)
         assert losses[-1] == pytest.approx(sum(loss for _, loss in seen[-2:]) / 2)
     assert all(batch is expected for (batch, _), expected in zip(seen, batches, strict=False))
@@ -66,9 +70,9 @@ def test_a_step_that_is_not_finite_changes_nothing(network, batches):
 
 def test_validation_by_hand(network, batches):
     network.eval()
-    of_nodules, of_all = validate(network, batches, LOSS, COMPUTE)
+    of_nodules, of_all = validate(network, batches, LOSS, COMPUTE, lambda *_: None, THREADS)
     assert (of_nodules.sample_count, of_all.sample_count) == (4, 8)
-    predicted = torch.cat([predict(ct_slices, network, COMPUTE) for ct_slices, *_ in batches])
+    predicted = torch.cat([network.logits(ct_slices) for ct_slices, *_ in batches]) > NODULE_LOGIT
     label = torch.cat([label for _, label, *_ in batches])
     scores = of_all.reduce(LossOptions(), "a validation")
     assert scores.recall == pytest.approx(predicted[label].float().mean().item())

@@ -138,7 +138,7 @@ def test_what_is_not_finite_is_not_saved(options, spoiled):
     with torch.no_grad():
         tensor.view(-1)[0] = torch.nan
     with refused(path=app.run.files.last):
-        app.run.save_midway(app.learner, app.totals)
+        app.run.save(app.learner, totals=app.totals)
     with refused(path=app.run.files.last):
         app.run.save(app.learner, Scores.from_counts(1.0, 0.5, 1, 1, 1), is_best=True)
     assert {path: path.read_bytes() for path in app.run.files.folder.iterdir()} == files

@@ -20,6 +20,7 @@ from p2ch13.config import PRESETS, Folders
 from p2ch13.evaluation.metrics import Scores
 from p2ch13.network import compute
 from p2ch13.network.checkpoint import load_checkpoint, save_checkpoint
+from p2ch13.training import app as training_app
 from p2ch13.training import learner as learner_module
 from p2ch13.training import run_files
 from p2ch13.training.__main__ import main
@@ -27,6 +28,7 @@ from p2ch13.training.app import SegmentationTrainingApp
 from p2ch13.training.provenance import get_commit
 from p2ch13.training.resume import read_settings, resume_run
 from p2ch13.training.run import choose_dtype
+from p2ch13.training.tensorboard import TensorBoardReport
 from p2ch13.util.errors import Stopped, run_command
 from tests.support.checks import assert_one_line
 from tests.support.scan_files import TINY_SCANS, write_luna
@@ -113,7 +115,7 @@ def assert_same_state(state, expected):
     ("function", "after", "signal_number", "position"),
     [
         ("train_step", 2, signal.SIGTERM, (0, 2, 16)),  # in the middle of the first epoch, of three steps
-        ("init_val_dl", 1, signal.SIGINT, (0, 3, 20)),  # in its validation: its training is not done again
+        ("validate", 1, signal.SIGINT, (0, 3, 20)),  # in its validation: its training is not done again
         ("log_images", 1, signal.SIGTERM, (1, 1, 28)),  # after its validation
     ],
 )
@@ -121,7 +123,7 @@ def test_stopped_and_resumed_is_bit_for_bit_the_same(
     options, tmp_path, monkeypatch, whole, function, after, signal_number, position
 ):
     app = SegmentationTrainingApp(options)
-    owner = learner_module if function == "train_step" else app
+    owner = {"train_step": learner_module, "validate": training_app, "log_images": TensorBoardReport}[function]
     stop_in(monkeypatch, owner, function, after, lambda: os.kill(os.getpid(), signal_number))
     with pytest.raises(Stopped) as stopped:
         app.main()

@@ -62,8 +62,8 @@ def test_scalars_of_all_validation_slices(tmp_path, report):
     }  # fmt: skip
 
 
-def test_the_learning_rate_is_of_training(tmp_path, report):
-    report.log_learning_rate(0.0625, 1600)
+def test_the_learning_rate(tmp_path, report):
+    report.log_scores("trn", Scores.from_counts(0.5, 0.5, 6, 2, 18), 1600, learning_rate=0.0625)
     assert read_scalars(tmp_path, report, "trn")["learning_rate"] == [(1600, 0.0625)]
 
 
@@ -78,8 +78,8 @@ def test_what_an_interrupted_run_has_left_is_not_shown(tmp_path, report):
 
 def test_pictures_of_every_series(tmp_path, report, folders):
     dataset = Luna2dSegmentationDataset(2, True, folders=folders)
-    report.log_overlays("val", dataset, is_dense, 1600, with_labels=True)
-    report.log_overlays("val", dataset, is_dense, 3200, with_labels=False)
+    report.log_images({"val": dataset}, is_dense, 1600, with_labels=True)
+    report.log_images({"val": dataset}, is_dense, 3200, with_labels=False)
     events = read_events(tmp_path, "val")
     kinds = ("0_prediction", "0_label", "1_prediction", "1_label")
     assert set(events.Tags()["images"]) == {f"val/{kind}_{ndx}" for kind in kinds for ndx in range(6)}

@@ -1,10 +1,8 @@
-"""Start of a process: rank and world size, from the environment that torchrun sets, and the log."""
+"""A process's rank and world size, from the environment that torchrun sets."""
 
 from __future__ import annotations
 
-import logging
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -13,7 +11,7 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Launch:
+class ProcessRank:
     """A process's rank in a run; a process that was started by hand is the only one.
 
     Attributes:
@@ -29,7 +27,7 @@ class Launch:
     by_torchrun: bool = False
 
     @classmethod
-    def from_environment(cls) -> Launch:
+    def from_environment(cls) -> ProcessRank:
         """Read torchrun's variables. Source: https://docs.pytorch.org/docs/stable/elastic/run.html"""
         if "TORCHELASTIC_RUN_ID" not in os.environ:
             return cls()
@@ -49,11 +47,3 @@ class Launch:
     def share(self, items: Sequence[Item]) -> list[Item]:
         """Return every `world_size`-th item, starting at `rank`: each item goes to one process."""
         return list(items[self.rank :: self.world_size])
-
-
-def set_up_logging(launch: Launch) -> None:
-    """Log to stdout from INFO on, with the time of day; in processes other than the first, from WARNING on."""
-    level = logging.INFO if launch.is_first else logging.WARNING
-    logging.basicConfig(
-        level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout, force=True
-    )
