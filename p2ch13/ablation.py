@@ -19,6 +19,7 @@ from p2ch13.config import (
     EpochOptions,
     Folders,
     LabelOptions,
+    SplitOptions,
     TrainingConfig,
     parse,
 )
@@ -99,8 +100,9 @@ def get_record(
 
     Args: arguments: those of training that make the variant.
     """
-    common = {**vars(options.part(Folders)), **vars(options.part(EpochOptions)), "seed": seed}
-    command_line = [*arguments, *as_arguments(common)]
+    common = [vars(options.part(group)) for group in (Folders, EpochOptions, SplitOptions)]
+    command_line = [*arguments, *as_arguments({name: value for part in common for name, value in part.items()})]
+    command_line.append(f"--seed={seed}")
     path = options.output / (re.sub(r"\W", "_", f"{name}_{seed}") + ".json")
     record = {**describe_run(command_line, options.preset), **code}
     stored = read_json(path)
