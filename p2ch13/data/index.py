@@ -32,7 +32,7 @@ class ScanIndex:
         data_dir: the folder with scans and CSV files, in LUNA16's layout.
         labels: how nodules are marked; None: the book's box.
         nodules: annotations that replace those of the folder's CSV files.
-    Attributes: `all_series`, sorted UIDs of the scans on disk, which are split into training and validation;
+    Attributes: `all_scans`, series UID -> path of all scans on disk, sorted, and `all_series`, their UIDs;
         `series_list`, those that the labels keep; `scans`, series UID -> path; `nodules`, series UID -> its nodules,
         largest first; `patients`, series UID -> patient; `labels`.
     Raises: InputError for a folder or file that cannot be used.
@@ -46,6 +46,7 @@ class ScanIndex:
     ) -> None:
         self.data_dir = data_dir
         scans = find_scans(data_dir)
+        self.all_scans = scans
         self.all_series = list(scans)
         self.patients = find_patients(data_dir, scans)
         self.labels = Labels(labels or LabelOptions(), self.all_series)

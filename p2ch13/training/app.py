@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch.optim import Optimizer
@@ -31,7 +31,7 @@ from p2ch13.training.provenance import fingerprint_data
 from p2ch13.training.resume import read_settings, resume_run
 from p2ch13.training.run import RunState, model_args_of
 from p2ch13.training.run_files import RunFiles, models_dir_of, runs_dir_of
-from p2ch13.training.samples import open_train_ds, open_val_ds
+from p2ch13.training.samples import RunData, open_data, open_train_ds, open_val_ds
 from p2ch13.training.tensorboard import open_report
 from p2ch13.training.totals import EpochTotals, StepResult
 from p2ch13.util.files import make_writable_folder
@@ -84,11 +84,15 @@ class SegmentationTrainingApp:
         recorded = is_recorded(config, self.compute.device, self.process)
         return build_optimizer(config.optimizer, parameters, config.learning_rate, recorded)
 
+    @cached_property
+    def data(self) -> RunData:
+        return open_data(self.config, self.settings.state)
+
     def init_train_ds(self) -> TrainingLuna2dSegmentationDataset:
-        return open_train_ds(self.config, self.compute.device, self.process.world_size)
+        return open_train_ds(self.config, self.data, self.compute.device, self.process.world_size)
 
     def init_val_ds(self) -> Luna2dSegmentationDataset:
-        return open_val_ds(self.config)
+        return open_val_ds(self.config, self.data)
 
     def main(self) -> None:
         """Train, validate, save. Raises: InputError for data, folders or options that cannot be used."""
@@ -99,6 +103,7 @@ class SegmentationTrainingApp:
                 make_writable_folder(models_dir_of(self.config), "--models-dir")
                 make_writable_folder(runs_dir_of(self.config), "--runs-dir")
             datasets = {"trn": train_ds, "val": val_ds}
+            self.run.splits = self.data.splits
             self.run.series = {mode: dataset.series_list for mode, dataset in datasets.items()}
             all_series = train_ds.series_list + val_ds.series_list
             self.run.data_fingerprint = fingerprint_data(train_ds.index, all_series, self.config.crop_choice)

@@ -43,8 +43,8 @@ def log_start(
     )
     if is_compiled(config):
         log.info("The first step compiles the network, which takes half a minute; --compile no does without it.")
-    if rebuilt_count := train_ds.ct_cache.rebuilt_count + val_ds.ct_cache.rebuilt_count:
-        log.warning(describe_rebuilt(rebuilt_count))
+    if train_ds.ct_cache.rebuilt_count:  # the cache of both
+        log.warning(describe_rebuilt(train_ds.ct_cache.rebuilt_count))
 
 
 def log_metrics(report: TensorBoardReport | None, run: RunState, mode: str, scores: Scores, learner: Learner) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from p2ch13.config import TrainingConfig
+from p2ch13.data.splits import Splits
 from p2ch13.evaluation.metrics import Scores
 from p2ch13.network.checkpoint import UNREADABLE, check_finite, save_checkpoint
 from p2ch13.network.model import BOOK_MODEL, BOOK_NETWORK
@@ -38,7 +39,7 @@ class RunState:
         world_size: processes of the run.
         epoch: finished epochs; step, totals: of the one after these, see `EpochTotals`.
         random_state: of an epoch that was saved midway and is not resumed yet.
-        series: "trn" and "val", series UIDs.
+        splits: of all scans; series: "trn" and "val", series UIDs of those that have labels.
         dtype: number format of the network.
         launch_id: see `process_group`.
         skipped_count: batches of finished epochs whose loss or gradient was not finite.
@@ -52,6 +53,7 @@ class RunState:
     step: int = 0
     totals: list[float] | None = None
     random_state: dict[str, torch.Tensor] | None = None
+    splits: Splits = field(default_factory=lambda: Splits([], [], []))
     series: dict[str, list[str]] = field(default_factory=dict)
     data_fingerprint: str = ""
     dtype: str = "float32"
@@ -200,6 +202,7 @@ def as_dict(
         "versions": get_versions(),
         "commit": get_commit(),
         "data_fingerprint": run.data_fingerprint,
+        "splits": run.splits._asdict(),
         "series": run.series,
         "scores": dataclasses.asdict(scores) if scores else None,
         "trained_state": model.state_dict() if averaged else None,

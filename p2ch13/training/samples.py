@@ -1,42 +1,68 @@
-"""A run's datasets, by its options."""
+"""A run's scans, their split, and its datasets, by its options."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 
 from p2ch13.config import TrainingConfig
+from p2ch13.data.cache import CtCache
 from p2ch13.data.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
+from p2ch13.data.splits import Splits, make_splits, option_of
 from p2ch13.util.errors import InputError
 
 
-def open_train_ds(config: TrainingConfig, device: torch.device, world_size: int) -> TrainingLuna2dSegmentationDataset:
+class RunData(NamedTuple):
+    """The cache of a run's scans, and their split."""
+
+    ct_cache: CtCache
+    splits: Splits
+
+
+def open_data(config: TrainingConfig, state: Mapping[str, Any] | None) -> RunData:
+    """Index the scans and split them before any label rule skips some: it must not change the split.
+
+    Args: state: of a run that is resumed, which keeps its split; None for a new one.
+    Raises: InputError for data that cannot be used, or a part of the split without scans.
+    """
+    ct_cache = CtCache.open(config.folders, config.label_options)
+    index = ct_cache.index
+    if state is None:
+        return RunData(ct_cache, make_splits(index.all_scans, index.patients, config))
+    saved = state.get("splits") or {"training": state["series"]["trn"], "validation": state["series"]["val"]}
+    return RunData(ct_cache, Splits(*(sorted(saved.get(part, [])) for part in Splits._fields)))
+
+
+def open_train_ds(
+    config: TrainingConfig, data: RunData, device: torch.device, world_size: int
+) -> TrainingLuna2dSegmentationDataset:
     """Raises: InputError for data that cannot be used, or fewer samples than processes."""
     if config.samples_per_epoch < world_size:
         counts = f"{config.samples_per_epoch} samples an epoch for {world_size} processes"
         raise InputError(f"{counts}; raise it", option="--samples-per-epoch")
     return TrainingLuna2dSegmentationDataset(
-        config.val_stride,
-        is_val_set=False,
+        series_list=data.splits.training,
         samples_per_epoch=config.samples_per_epoch,
         seed=config.seed,
         device=device,
         sampling=config,
-        folders=config.folders,
         labels=config.label_options,
+        ct_cache=data.ct_cache,
     )
 
 
-def open_val_ds(config: TrainingConfig) -> Luna2dSegmentationDataset:
+def open_val_ds(config: TrainingConfig, data: RunData) -> Luna2dSegmentationDataset:
     """Raises: InputError for data that cannot be used, or a split whose validation series have no nodule."""
     val_ds = Luna2dSegmentationDataset(
-        config.val_stride,
-        is_val_set=True,
-        folders=config.folders,
+        series_list=data.splits.validation,
         labels=config.label_options,
         slice_spacing_mm=config.slice_spacing_mm,
         negative_slices=config.val_negatives,
+        ct_cache=data.ct_cache,
     )
     if not val_ds.nodule_slice_count:
         series = f"none of the {len(val_ds.series_list)} validation series has a nodule"
-        raise InputError(f"{series}: there is nothing to score; choose another split", option="--val-stride")
+        raise InputError(f"{series}: there is nothing to score; choose another split", option=option_of(config))
     return val_ds

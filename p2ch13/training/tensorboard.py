@@ -16,6 +16,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
 from p2ch13.data.datasets import Luna2dSegmentationDataset
+from p2ch13.data.splits import SPLITS_FILE, write_splits
 from p2ch13.detection.pictures import Image, Predictor, draw_overlay, encode_png, predict_slice
 from p2ch13.evaluation.metrics import Scores
 from p2ch13.training.provenance import get_commit, get_versions
@@ -43,9 +44,10 @@ class TensorBoardReport:
         }
 
     def log_settings(self, run: RunState) -> None:
-        """Write the run's options, also as a config.json that `--config` reads, and its code and data."""
+        """Write the run's options, code and data, also as files that `--config` and `--splits` read."""
         options, code = run.config.as_dict(), {"versions": get_versions(), "commit": get_commit()}
         origin = code | {"data": run.data_fingerprint, "series": run.series}
+        write_splits(self.folders["trn"] / SPLITS_FILE, run.splits)
         with atomic_write(self.folders["trn"] / "config.json") as file:
             file.write(as_json(options).encode())
         for name, values in {"options": options, "origin": origin}.items():
