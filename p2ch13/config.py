@@ -430,7 +430,9 @@ class PredictOptions(DetectionOptions):
 class EvaluationOptions(DataFolder, DetectionOptions):
     """Evaluation."""
 
-    checkpoint: Path | None = option(None, ".state file of the model to score")
+    checkpoint: tuple[Path, ...] | None = option(
+        None, "model to score; of several, a scan is scored by the average of those not trained on it", metavar="PATH"
+    )
     mask: Path | None = option(None, "folder of masks of any program: <series_uid>.nii.gz or <series_uid>_mask.nii.gz")
     findings: Path | None = option(
         None,
@@ -444,8 +446,13 @@ class EvaluationOptions(DataFolder, DetectionOptions):
         shown=f"{MIN_DIAMETER_MM}, with --mask 0",
     )
     val_stride: int | None = option(
-        None, "every N-th series, as in training", low=1, exclusive=True, shown="the checkpoint's, or 10"
+        None, "every N-th patient, as in training", low=1, exclusive=True, shown="the checkpoint's, or 10"
     )
+    split: str | None = option(
+        None, "validation or test scans of the checkpoints' runs, or of --splits", choices=("val", "test"), exclusive=True,
+        shown="val",
+    )
+    splits: Path | None = option(None, "splits.json of a run, in place of the checkpoints' own")
     all: bool = option(
         False, "all series, even those of training; default of --findings alone", const=True, exclusive=True
     )

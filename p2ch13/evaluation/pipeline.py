@@ -9,24 +9,29 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from p2ch13.config import BEST_STATE, EvaluationOptions, LabelOptions, TrainingConfig
+from p2ch13.config import EvaluationOptions, LabelOptions
 from p2ch13.data.ct import Ct
 from p2ch13.data.index import ScanIndex
-from p2ch13.data.splits import split_series
 from p2ch13.detection.findings import Finding, find_marked
-from p2ch13.detection.segment import detect, load_segmenter
-from p2ch13.evaluation.external import find_mask, read_excluded_by_series, read_findings, read_mask, read_series_file
+from p2ch13.detection.segment import average, detect, load_segmenters
+from p2ch13.evaluation.checkpoints import (
+    Checkpoint,
+    choose_labels,
+    choose_series,
+    choose_unseen,
+    warn_of_used_scans,
+)
+from p2ch13.evaluation.external import find_mask, read_excluded_by_series, read_findings, read_mask
 from p2ch13.evaluation.report import describe_curve, format_summary, write_report
 from p2ch13.evaluation.scoring import Labels, ScanScores, score_scan
 from p2ch13.evaluation.submission import check_findings, is_submission, score_submission
 from p2ch13.evaluation.summary import summarize
 from p2ch13.evaluation.worst_cases import WorstCases
 from p2ch13.labels.candidates import find_excluded_file, read_annotations, sort_candidates
-from p2ch13.network.checkpoint import load_checkpoint
 from p2ch13.network.compute import choose_threads, keep_freed_memory
 from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
 from p2ch13.util.files import make_writable_folder
@@ -78,14 +83,15 @@ def evaluate(options: EvaluationOptions) -> int:
 
 def evaluate_scans(options: EvaluationOptions) -> Results:
     """Score scans on disk. Raises: InputError if there are none, or all were skipped."""
-    checkpoint = Checkpoint.read(options.checkpoint)
+    checkpoints = [Checkpoint.read(path) for path in options.checkpoint or ()]
     nodules = sort_candidates(read_annotations(options.annotations)) if options.annotations else None
-    labels = checkpoint.labels.changed(options.label_changes)
+    labels = choose_labels(checkpoints, options.label_changes)
     index = ScanIndex(options.data_dir, labels, nodules)
     for note in index.labels.notes:
         log.info(note)
-    series_list = index.keep_labeled(choose_series(options, index, checkpoint))
-    finder = make_finder(options, series_list)
+    series_list = index.keep_labeled(choose_series(options, index, checkpoints))
+    warn_of_used_scans(checkpoints, series_list)
+    finder = make_finder(options, checkpoints, series_list)
     excluded = read_excluded_by_series(find_excluded_file(options.data_dir, options.excluded))
     make_writable_folder(options.output, "--output")
 
@@ -108,15 +114,24 @@ def evaluate_scans(options: EvaluationOptions) -> Results:
     return results
 
 
-def make_finder(options: EvaluationOptions, series_list: Sequence[str]) -> Finder:
+def make_finder(
+    options: EvaluationOptions, checkpoints: Sequence[Checkpoint], series_list: Sequence[str]
+) -> Finder:
     """Make the function that searches a scan, reads its mask, or looks up its findings.
 
-    Raises: InputError if the checkpoint, the folder of masks or the findings cannot be used.
+    A scan is searched by the networks that were not trained on it, on average.
+    Raises: InputError if a checkpoint, the folder of masks or the findings cannot be used.
     """
-    if options.checkpoint is not None:
-        model, threads = load_segmenter(options.checkpoint, options.network), choose_threads(options.threads)
+    if checkpoints:
+        models = load_segmenters([each.path for each in checkpoints], options.network)
+        threads = choose_threads(options.threads)
         keep_freed_memory()
-        return lambda ct: detect(ct, model, **options.detection, threads=threads)[1:]
+
+        def search(ct: Ct) -> tuple[Labels, list[Finding]]:
+            model = average([models[ndx] for ndx in choose_unseen(checkpoints, ct.series_uid)])
+            return detect(ct, model, **options.detection, threads=threads)[1:]
+
+        return search
     given = None
     if options.findings is not None:
         given = read_findings(options.findings)
@@ -136,71 +151,6 @@ def make_finder(options: EvaluationOptions, series_list: Sequence[str]) -> Finde
     return find
 
 
-def choose_series(options: EvaluationOptions, index: ScanIndex, checkpoint: Checkpoint) -> list[str]:
-    """Choose the requested series; else the checkpoint's validation series, all for findings, every tenth for masks.
-
-    Warns if the checkpoint was trained or selected on some of them. Raises: InputError if one or all have no scan.
-    """
-    series_list = index.all_series
-    if options.series is not None:
-        chosen = sorted(read_series_file(options.series))
-        missing = sorted(set(chosen).difference(series_list))
-        if missing:
-            message = (
-                f"{len(missing)} of its {len(chosen)} series have no scan in {options.data_dir}, such as {missing[0]}"
-            )
-            raise InputError(message, path=options.series)
-    elif options.all or options.series_uid or (options.val_stride is None and options.marks_nothing):
-        chosen = split_series(series_list, index.patients, 0, None, options.series_uid)
-    elif options.val_stride or not checkpoint.val_series.intersection(series_list):
-        val_stride = options.val_stride or checkpoint.val_stride
-        chosen = split_series(series_list, index.patients, val_stride, True)
-        log.info(f"Scoring every {val_stride}. of {len(series_list)} scans; --all scores all of them.")
-    else:
-        chosen = [series_uid for series_uid in series_list if series_uid in checkpoint.val_series]
-    warn_of_used_scans(options.checkpoint, checkpoint, chosen)
-    return chosen
-
-
-def warn_of_used_scans(path: Path | None, checkpoint: Checkpoint, chosen: Sequence[str]) -> None:
-    """Warn if a model was trained on these scans, or selected as its run's best on them."""
-    trained_on = checkpoint.trn_series.intersection(chosen)
-    if trained_on:
-        log.warning(
-            f"{path} was trained on {len(trained_on)} of these {len(chosen)} scans: its scores on them say little "
-            "about other scans."
-        )
-    validated_on = checkpoint.val_series.intersection(chosen)
-    if validated_on and path is not None and path.name.endswith(BEST_STATE):
-        log.warning(
-            f"{path} was selected on {len(validated_on)} of these {len(chosen)} scans as its run's best, and is likely "
-            "to score better on them than on others. The run's last state was not selected."
-        )
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """Labels and split of a model's training; the default ones for the book's files, and without a checkpoint."""
-
-    labels: LabelOptions
-    val_stride: int
-    trn_series: frozenset[str]
-    val_series: frozenset[str]
-
-    @classmethod
-    def read(cls, path: Path | None) -> Checkpoint:
-        """Raises: InputError if the file cannot be read."""
-        state = load_checkpoint(path) if path else {}
-        try:
-            config, series = TrainingConfig.from_dict(state.get("config", {})), state.get("series", {})
-            labels = config.label_options
-            threshold_hu = None if labels.threshold_hu is None else int(labels.threshold_hu)
-            split = (frozenset(series.get(mode, ())) for mode in ("trn", "val"))
-            return cls(replace(labels, threshold_hu=threshold_hu), int(config.val_stride), *split)
-        except (AttributeError, TypeError, ValueError, ArithmeticError) as error:
-            raise InputError(f"invalid settings ({one_line(error)}); the file is damaged", path=path) from None
-
-
 def describe_settings(options: EvaluationOptions, results: Results) -> dict[str, Any]:
     """Return all settings that the scores depend on, as plain values and paths."""
     settings = asdict(options)
@@ -210,7 +160,7 @@ def describe_settings(options: EvaluationOptions, results: Results) -> dict[str,
     if results.labels is not None:
         values = results.labels.as_dict()
         settings["labels"] = {"kind": values.pop("labels"), **values}
-    irrelevant = ("all", "val_stride", "series_uid", "output", "label_changes", "threads", "network")
+    irrelevant = ("all", "val_stride", "split", "splits", "series_uid", "output", "label_changes", "threads", "network")
     if options.checkpoint is None:
         settings |= dict.fromkeys(("threshold", "tta", "lung_mask", "precision"))
     return {key: value for key, value in settings.items() if key not in irrelevant}

@@ -1,0 +1,136 @@
+"""Checkpoints to score: what their training saw, which scans to score them on, and which of them scores a scan."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from p2ch13.config import BEST_STATE, EvaluationOptions, LabelOptions, TrainingConfig
+from p2ch13.data.index import ScanIndex
+from p2ch13.data.splits import read_splits, split_series
+from p2ch13.evaluation.external import read_series_file
+from p2ch13.network.checkpoint import load_checkpoint
+from p2ch13.util.errors import InputError, one_line
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Labels and split of a model's training; the default ones for the book's files."""
+
+    path: Path
+    labels: LabelOptions = field(default_factory=LabelOptions)
+    val_stride: int = TrainingConfig.val_stride
+    training: frozenset[str] = frozenset()  # series UIDs, of the networks that it began from as well
+    validation: frozenset[str] = frozenset()
+    test: frozenset[str] = frozenset()
+
+    @classmethod
+    def read(cls, path: Path) -> Checkpoint:
+        """Raises: InputError if the file cannot be read."""
+        state = load_checkpoint(path)
+        try:
+            config, series = TrainingConfig.from_dict(state.get("config", {})), state.get("series", {})
+            labels = config.label_options
+            threshold_hu = None if labels.threshold_hu is None else int(labels.threshold_hu)
+            return cls(
+                path,
+                replace(labels, threshold_hu=threshold_hu),
+                int(config.val_stride),
+                frozenset([*series.get("trn", ()), *series.get("init", ())]),
+                frozenset(series.get("val", ())),
+                frozenset(state.get("splits", {}).get("test", ())),
+            )
+        except (AttributeError, TypeError, ValueError, ArithmeticError) as error:
+            raise InputError(f"invalid settings ({one_line(error)}); the file is damaged", path=path) from None
+
+
+def choose_labels(checkpoints: Sequence[Checkpoint], changes: Mapping[str, Any]) -> LabelOptions:
+    """Return the labels that checkpoints were trained with, or the default ones, with changes.
+
+    Raises: InputError if checkpoints differ, and the changes do not say which labels to score by.
+    """
+    if not checkpoints:
+        return LabelOptions().changed(changes)
+    chosen = [each.labels.changed(changes) for each in checkpoints]
+    for each, labels in zip(checkpoints, chosen, strict=True):
+        if labels != chosen[0]:
+            message = f"trained with other labels than {checkpoints[0].path}; say which ones to score by"
+            raise InputError(message, path=each.path, option="--labels")
+    return chosen[0]
+
+
+def choose_unseen(checkpoints: Sequence[Checkpoint], series_uid: str) -> tuple[int, ...]:
+    """Return the indexes of the checkpoints that were not trained on a scan; of all, if every one was."""
+    unseen = tuple(ndx for ndx, each in enumerate(checkpoints) if series_uid not in each.training)
+    return unseen or tuple(range(len(checkpoints)))
+
+
+def choose_series(options: EvaluationOptions, index: ScanIndex, checkpoints: Sequence[Checkpoint]) -> list[str]:
+    """Choose the requested series; else the checkpoints' validation series, all for findings, every tenth for masks.
+
+    Raises: InputError if one or all have no scan.
+    """
+    if options.splits is not None:
+        return choose_of_file(options, index, options.splits)
+    if options.series is not None:
+        return choose_listed(options, index, options.series)
+    if options.all or options.series_uid or (options.marks_nothing and (options.val_stride, options.split) == (None,) * 2):
+        return split_series(index.all_series, index.patients, 0, None, options.series_uid)
+    if options.val_stride is None:
+        of_part = {uid for each in checkpoints for uid in (each.test if options.split == "test" else each.validation)}
+        chosen = [series_uid for series_uid in index.all_series if series_uid in of_part]
+        if chosen:
+            return chosen
+        if options.split == "test":
+            raise InputError("no checkpoint with test scans that are here; name a file with --splits", option="--split")
+    val_stride = options.val_stride or (checkpoints[0].val_stride if checkpoints else TrainingConfig.val_stride)
+    log.info(f"Scoring every {val_stride}. of {len(index.all_series)} scans; --all scores all of them.")
+    return split_series(index.all_series, index.patients, val_stride, True)
+
+
+def choose_of_file(options: EvaluationOptions, index: ScanIndex, path: Path) -> list[str]:
+    """Choose a part of a splits.json. Raises: InputError if it is empty, or other series are requested as well."""
+    if options.all or options.series_uid or options.series or options.val_stride:
+        raise InputError("other options choose the series already; leave them out", option="--splits")
+    splits = read_splits(path, index.all_scans, index.patients)
+    chosen = splits.test if options.split == "test" else splits.validation
+    if not chosen:
+        raise InputError(f"none of its {options.split or 'val'} scans is here; choose another --split", path=path)
+    return chosen
+
+
+def choose_listed(options: EvaluationOptions, index: ScanIndex, path: Path) -> list[str]:
+    """Choose the series that a file lists. Raises: InputError if one of them has no scan."""
+    chosen = sorted(read_series_file(path))
+    missing = sorted(set(chosen).difference(index.all_series))
+    if missing:
+        counts = f"{len(missing)} of its {len(chosen)} series have no scan in {options.data_dir}"
+        raise InputError(f"{counts}, such as {missing[0]}", path=path)
+    return chosen
+
+
+def warn_of_used_scans(checkpoints: Sequence[Checkpoint], chosen: Sequence[str]) -> None:
+    """Warn of scans that every network was trained on, and of those that one scores that was selected on them."""
+    names = ", ".join(str(each.path) for each in checkpoints)
+    scored_by = {uid: [checkpoints[ndx] for ndx in choose_unseen(checkpoints, uid)] for uid in chosen}
+    trained_on = [uid for uid, some in scored_by.items() if any(uid in each.training for each in some)]
+    if trained_on:
+        log.warning(
+            f"{names}: trained on {len(trained_on)} of these {len(chosen)} scans: its scores on them say little about "
+            "other scans."
+        )
+    selected_on = [
+        uid
+        for uid, some in scored_by.items()
+        if any(uid in each.validation and each.path.name.endswith(BEST_STATE) for each in some)
+    ]
+    if selected_on:
+        log.warning(
+            f"{names}: selected on {len(selected_on)} of these {len(chosen)} scans as its run's best, and likely to "
+            "score better on them than on others. The run's last state was not selected."
+        )
