@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,8 @@ from p2ch13.detection.findings import Finding
 from p2ch13.evaluation.froc import ScanMatch, match_findings
 from p2ch13.evaluation.metrics import Scores
 from p2ch13.labels.candidates import CandidateInfoTuple
+from p2ch13.labels.rules import LidcRule
+from p2ch13.util.boxes import BoxMask
 from p2ch13.util.coordinates import XyzTuple
 
 Labels = NDArray[np.integer[Any]]  # (index, row, col): the finding's number of each voxel, 0 for none
@@ -29,6 +33,11 @@ class NoduleScore:
             there is none. `logit` is also NaN if the finding has a probability alone.
         recall: share of its voxels that are marked.
         dice: of its voxels and all voxels of the findings that overlap it; 0 if none does. Both are NaN without a mask.
+        reader_count: LIDC-IDRI's readers who outlined any of its voxels, if readers' contours are its label and there
+            is a mask to compare with them. With the database as their source each annotation is a reader of its own.
+        inter_reader_dice: mean Dice of the outlines of each two of these readers.
+        dice_with_readers: mean over these readers of `dice`, with the reader's outline in place of the consensus. Both
+            are NaN with fewer than two readers.
     """
 
     series_uid: str
@@ -38,6 +47,9 @@ class NoduleScore:
     logit: float = math.nan
     recall: float = math.nan
     dice: float = math.nan
+    reader_count: int = 0
+    inter_reader_dice: float = math.nan
+    dice_with_readers: float = math.nan
 
     @property
     def is_found(self) -> bool:
@@ -102,11 +114,7 @@ def score_scan(
     slice_count = ct.shape_irc[0]
     if labels is None:
         return replace(scores, slice_count=slice_count)
-    overlaps = score_overlaps(ct, labels)
-    nodules = tuple(
-        replace(nodule, recall=recall, dice=dice)
-        for nodule, (recall, dice) in zip(scores.nodules, overlaps, strict=True)
-    )
+    nodules = score_overlaps(scores.nodules, ct, labels) if scores.nodules else ()
     return replace(scores, nodules=nodules, slice_count=slice_count, voxels=count_voxels(ct, labels))
 
 
@@ -149,21 +157,58 @@ def count_slice(is_marked: NDArray[np.bool_], mask: NDArray[np.bool_]) -> VoxelC
     return VoxelCounts(tp, int(np.count_nonzero(mask)) - tp, int(np.count_nonzero(is_marked)) - tp)
 
 
-def score_overlaps(ct: Ct, labels: Labels) -> list[tuple[float, float]]:
-    """Compute recall and Dice of each nodule of the scan, see `NoduleScore`."""
-    if not ct.nodules:
-        return []
+def score_overlaps(nodules: Sequence[NoduleScore], ct: Ct, labels: Labels) -> tuple[NoduleScore, ...]:
+    """Add to the scores of the scan's nodules, at least one, those of their voxels."""
+    sizes = count_labels(labels)
+    outlines = ct.rule.mark_readers(ct) if isinstance(ct.rule, LidcRule) else [[] for _ in nodules]
+    scored = []
+    for score, nodule, readers in zip(nodules, ct.nodules, outlines, strict=True):
+        recall, dice = score_overlap(labels[ct.build_annotation_mask([nodule])], sizes)
+        inter_reader_dice, dice_with_readers = score_readers(readers, labels, sizes)
+        scored.append(
+            replace(
+                score,
+                recall=recall,
+                dice=dice,
+                reader_count=len(readers),
+                inter_reader_dice=inter_reader_dice,
+                dice_with_readers=dice_with_readers,
+            )
+        )
+    return tuple(scored)
+
+
+def count_labels(labels: Labels) -> NDArray[np.int64]:
+    """Count the voxels of each label, (label,)."""
     largest = int(labels.max())
-    sizes = np.zeros(largest + 1, dtype=np.int64)  # voxels of each label
+    sizes = np.zeros(largest + 1, dtype=np.int64)
     for marks in labels:
         sizes += np.bincount(marks.ravel(), minlength=largest + 1)
-    return [score_overlap(labels[ct.build_annotation_mask([nodule])], sizes) for nodule in ct.nodules]
+    return sizes
 
 
 def score_overlap(labels_inside: Labels, sizes: NDArray[np.int64]) -> tuple[float, float]:
-    """Args: labels of a nodule's voxels, (voxel,); number of voxels of each label, (label,)."""
+    """Compute recall and Dice of a nodule, see `NoduleScore`.
+
+    Args: labels of a nodule's voxels, (voxel,); number of voxels of each label, (label,).
+    """
     overlapping = np.unique(labels_inside[labels_inside != 0])
     overlap = np.count_nonzero(labels_inside)
     dice = 2 * overlap / (len(labels_inside) + sizes[overlapping].sum()) if len(labels_inside) else math.nan
     recall = overlap / len(labels_inside) if len(labels_inside) else math.nan
     return float(recall), float(dice)
+
+
+def score_readers(readers: Sequence[BoxMask], labels: Labels, sizes: NDArray[np.int64]) -> tuple[float, float]:
+    """Compute the mean Dice of readers with each other and with findings, see `NoduleScore`.
+
+    Args: readers: their masks of one nodule, in the same box; sizes: number of voxels of each label, (label,).
+    """
+    if len(readers) < 2:
+        return math.nan, math.nan
+    between = [compute_dice(one.mask, other.mask) for one, other in combinations(readers, 2)]
+    return fmean(between), fmean(score_overlap(labels[reader.box][reader.mask], sizes)[1] for reader in readers)
+
+
+def compute_dice(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
+    return 2 * np.count_nonzero(one & other) / (np.count_nonzero(one) + np.count_nonzero(other))

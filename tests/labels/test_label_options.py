@@ -2,6 +2,7 @@
 
 import json
 import os
+from csv import DictReader
 from pathlib import Path
 
 import numpy as np
@@ -186,16 +187,20 @@ def test_training_with_refined_labels(options, tmp_path):  # noqa: F811
     assert (config["labels"], config["threshold_hu"], config["lidc_xml"]) == ("refined", -650, None)
 
 
-def test_evaluation_by_readers_contours(folders, xml_dir, tmp_path):
+def test_evaluation_by_readers_contours(folders, xml_dir, tmp_path, capsys):
     """A mask of what the readers agree on in 1.2.0: the outline that no CSV file has is nodule too."""
     write_scan(tmp_path / "masks" / "1.2.0.nii.gz", sum(block_mask(*ends) for ends in IN_FIRST).astype(np.uint8))
     arguments = ["--mask", str(tmp_path / "masks"), "--data-dir", str(folders.data_dir), "--series-uid", "1.2.0"]
-    dices = []
+    dices, rows = [], []
     for labels in ([], ["--labels", "lidc", "--lidc-xml", str(xml_dir)]):
         assert evaluate([*arguments, *labels, "--output", str(tmp_path / "out")]) == 0
         dices.append(json.loads((tmp_path / "out" / "metrics.json").read_text())["voxels"]["dice"])
+        with (tmp_path / "out" / "per_nodule.csv").open(newline="") as file:
+            rows += [[(row["readers"], row["inter_reader_dice"], row["dice_with_readers"]) for row in DictReader(file)]]
     assert dices[0] < 0.5
     assert dices[1] == 1
+    assert rows == [[("", "", "")] * 2, [("2", "1.0", "1.0")] * 2]
+    assert "| nodules outlined by several readers |" in capsys.readouterr().out.partition("mean Dice of")[0]
 
 
 def test_evaluation_splits_before_labels_leave_scans_out(folders, tmp_path):
