@@ -2,6 +2,7 @@ import pytest
 
 from p2ch13.data.ct import Ct
 from p2ch13.labels.lidc_xml import XmlFile, find_readings, read_series_uid
+from p2ch13.labels.refined import REFINED_RULE
 from p2ch13.labels.rules import LidcRule
 from tests.support.checks import refused
 from tests.support.lidc_files import block, write_readings
@@ -27,6 +28,14 @@ def test_files_are_found_by_the_series_they_name(tmp_path):
     assert len(unreadable) == 2
     assert unreadable[0].startswith(f"{folder / 'page.xml'}: ")
     assert unreadable[1].startswith(f"{folder / 'wrong.xml'}: ")
+
+
+def test_keys_of_earlier_caches_are_those_of_today(tmp_path):
+    path = write_readings(tmp_path / "a.xml", "1.2", SOME)
+    stat = path.stat()
+    _, key = LidcRule(XmlFile(path)).key([])
+    assert key[:2] == ["lidc", ["a.xml", stat.st_size, stat.st_mtime_ns]]
+    assert key[2:] == list(REFINED_RULE.key([]))
 
 
 def test_folders_that_cannot_be_used(tmp_path):
