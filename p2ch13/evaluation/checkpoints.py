@@ -79,7 +79,11 @@ def choose_series(options: EvaluationOptions, index: ScanIndex, checkpoints: Seq
         return choose_of_file(options, index, options.splits)
     if options.series is not None:
         return choose_listed(options, index, options.series)
-    if options.all or options.series_uid or (options.marks_nothing and (options.val_stride, options.split) == (None,) * 2):
+    if (
+        options.all
+        or options.series_uid
+        or (options.marks_nothing and (options.val_stride, options.split) == (None,) * 2)
+    ):
         return split_series(index.all_series, index.patients, 0, None, options.series_uid)
     if options.val_stride is None:
         of_part = {uid for each in checkpoints for uid in (each.test if options.split == "test" else each.validation)}

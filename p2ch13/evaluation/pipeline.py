@@ -10,7 +10,6 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from p2ch13.config import EvaluationOptions, LabelOptions
@@ -114,9 +113,7 @@ def evaluate_scans(options: EvaluationOptions) -> Results:
     return results
 
 
-def make_finder(
-    options: EvaluationOptions, checkpoints: Sequence[Checkpoint], series_list: Sequence[str]
-) -> Finder:
+def make_finder(options: EvaluationOptions, checkpoints: Sequence[Checkpoint], series_list: Sequence[str]) -> Finder:
     """Make the function that searches a scan, reads its mask, or looks up its findings.
 
     A scan is searched by the networks that were not trained on it, on average.

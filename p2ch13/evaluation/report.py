@@ -17,7 +17,10 @@ from p2ch13.labels.candidates import POSITION_COLUMNS
 from p2ch13.util.files import atomic_write, write_csv
 
 FORMAT_VERSION = 2  # of metrics.json; raised when a key changes its meaning or goes
-NODULE_COLUMNS = (*POSITION_COLUMNS, "diameter_mm", "found", "probability", "logit", "recall", "dice")
+NODULE_COLUMNS = (
+    *(*POSITION_COLUMNS, "diameter_mm", "found", "probability", "logit", "recall", "dice"),
+    *("readers", "inter_reader_dice", "dice_with_readers"),
+)
 SCAN_COLUMNS = (
     *("seriesuid", "slices", "nodules", "found", "findings", "false_positives"),
     *("voxels_tp", "voxels_fn", "voxels_fp", "precision", "recall", "dice"),
@@ -45,7 +48,8 @@ def write_report(folder: Path, summary: Summary, settings: dict[str, Any], skipp
 
 def nodule_row(nodule: NoduleScore) -> list[object]:
     scores = (nodule.probability, nodule.logit, nodule.recall, nodule.dice)
-    return [nodule.series_uid, *nodule.center_xyz, nodule.diameter_mm, nodule.is_found, *scores]
+    readers = (nodule.reader_count or math.nan, nodule.inter_reader_dice, nodule.dice_with_readers)
+    return [nodule.series_uid, *nodule.center_xyz, nodule.diameter_mm, nodule.is_found, *scores, *readers]
 
 
 def scan_row(scan: ScanScores) -> list[object]:
@@ -64,6 +68,8 @@ def format_summary(summary: Summary) -> str:
     tables = [nodule_table(values["nodules"], values["findings"]), froc_table(values["froc"])]
     if values["voxels"] is not None:
         tables.insert(0, voxel_table(values["voxels"]))
+    if values["nodules"]["outlined"]:
+        tables.insert(-1, reader_table(values["nodules"]))
     return "\n\n".join(format_table(rows) for rows in tables)
 
 
@@ -83,6 +89,17 @@ def nodule_table(nodules: dict[str, Any], findings: dict[str, Any]) -> list[list
     return [
         ["nodules", "found", "touched", "found / all", "mean Dice", "findings", "false positives per scan"],
         [*counts, *shares, show(findings["count"], "d"), false_positives],
+    ]
+
+
+def reader_table(nodules: dict[str, Any]) -> list[list[str]]:
+    """Show how readers agree on the nodules that two or more outlined, beside how findings agree with them."""
+    return [
+        ["nodules outlined by several readers", "mean Dice of two readers", "mean Dice of findings and a reader"],
+        [
+            show(nodules["outlined"], "d"),
+            *map(show, (nodules["mean_inter_reader_dice"], nodules["mean_dice_with_readers"])),
+        ],
     ]
 
 

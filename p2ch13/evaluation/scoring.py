@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,8 @@ from p2ch13.detection.findings import Finding
 from p2ch13.evaluation.froc import ScanMatch, match_findings
 from p2ch13.evaluation.metrics import Scores
 from p2ch13.labels.candidates import CandidateInfoTuple
+from p2ch13.labels.rules import LidcRule
+from p2ch13.util.boxes import BoxMask
 from p2ch13.util.coordinates import XyzTuple
 
 Labels = NDArray[np.integer[Any]]  # (index, row, col): the finding's number of each voxel, 0 for none
@@ -22,7 +26,11 @@ Labels = NDArray[np.integer[Any]]  # (index, row, col): the finding's number of 
 
 @dataclass(frozen=True)
 class NoduleScore:
-    """Scores of one annotated nodule; recall and Dice are NaN without a mask."""
+    """Scores of one annotated nodule; recall and Dice are NaN without a mask.
+
+    Those with readers are of LIDC-IDRI's readers who outlined any of its voxels, if readers' contours are its label and
+    there is a mask to compare with them. With the database as their source each annotation is a reader of its own.
+    """
 
     series_uid: str
     center_xyz: XyzTuple
@@ -31,6 +39,9 @@ class NoduleScore:
     logit: float = math.nan  # of the same hit; NaN also if it has a probability alone
     recall: float = math.nan  # share of its voxels that are marked
     dice: float = math.nan  # of its voxels and all voxels of the findings that overlap it; 0 if none does
+    reader_count: int = 0
+    inter_reader_dice: float = math.nan  # mean Dice of the outlines of each two readers; NaN with fewer than two
+    dice_with_readers: float = math.nan  # mean of `dice` with each reader's outline in place of the consensus; likewise
 
     @property
     def is_found(self) -> bool:
@@ -85,11 +96,7 @@ def score_scan(
     scores = score_findings(ct.series_uid, ct.nodules, findings, excluded)
     if labels is None:
         return replace(scores, slice_count=ct.shape_irc[0])
-    overlaps = score_overlaps(ct, labels)
-    nodules = tuple(
-        replace(nodule, recall=recall, dice=dice)
-        for nodule, (recall, dice) in zip(scores.nodules, overlaps, strict=True)
-    )
+    nodules = score_overlaps(scores.nodules, ct, labels) if scores.nodules else ()
     return replace(scores, nodules=nodules, slice_count=ct.shape_irc[0], voxels=count_voxels(ct, labels))
 
 
@@ -127,21 +134,58 @@ def count_voxels(ct: Ct, labels: Labels) -> VoxelCounts:
     return counts
 
 
-def score_overlaps(ct: Ct, labels: Labels) -> list[tuple[float, float]]:
-    """Compute recall and Dice of each nodule of the scan, see `NoduleScore`."""
-    if not ct.nodules:
-        return []
+def score_overlaps(nodules: Sequence[NoduleScore], ct: Ct, labels: Labels) -> tuple[NoduleScore, ...]:
+    """Add to the scores of the scan's nodules, at least one, those of their voxels."""
+    sizes = count_labels(labels)
+    outlines = ct.rule.mark_readers(ct) if isinstance(ct.rule, LidcRule) else [[] for _ in nodules]
+    scored = []
+    for score, nodule, readers in zip(nodules, ct.nodules, outlines, strict=True):
+        recall, dice = score_overlap(labels[ct.build_annotation_mask([nodule])], sizes)
+        inter_reader_dice, dice_with_readers = score_readers(readers, labels, sizes)
+        scored.append(
+            replace(
+                score,
+                recall=recall,
+                dice=dice,
+                reader_count=len(readers),
+                inter_reader_dice=inter_reader_dice,
+                dice_with_readers=dice_with_readers,
+            )
+        )
+    return tuple(scored)
+
+
+def count_labels(labels: Labels) -> NDArray[np.int64]:
+    """Count the voxels of each label, (label,)."""
     largest = int(labels.max())
-    sizes = np.zeros(largest + 1, dtype=np.int64)  # voxels of each label
+    sizes = np.zeros(largest + 1, dtype=np.int64)
     for marks in labels:
         sizes += np.bincount(marks.ravel(), minlength=largest + 1)
-    return [score_overlap(labels[ct.build_annotation_mask([nodule])], sizes) for nodule in ct.nodules]
+    return sizes
 
 
 def score_overlap(labels_inside: Labels, sizes: NDArray[np.int64]) -> tuple[float, float]:
-    """Args: labels of a nodule's voxels, (voxel,); number of voxels of each label, (label,)."""
+    """Compute recall and Dice of a nodule, see `NoduleScore`.
+
+    Args: labels of a nodule's voxels, (voxel,); number of voxels of each label, (label,).
+    """
     overlapping = np.unique(labels_inside[labels_inside != 0])
     overlap = np.count_nonzero(labels_inside)
     dice = 2 * overlap / (len(labels_inside) + sizes[overlapping].sum()) if len(labels_inside) else math.nan
     recall = overlap / len(labels_inside) if len(labels_inside) else math.nan
     return float(recall), float(dice)
+
+
+def score_readers(readers: Sequence[BoxMask], labels: Labels, sizes: NDArray[np.int64]) -> tuple[float, float]:
+    """Compute the mean Dice of readers with each other and with findings, see `NoduleScore`.
+
+    Args: readers: their masks of one nodule, in the same box; sizes: number of voxels of each label, (label,).
+    """
+    if len(readers) < 2:
+        return math.nan, math.nan
+    between = [compute_dice(one.mask, other.mask) for one, other in combinations(readers, 2)]
+    return fmean(between), fmean(score_overlap(labels[reader.box][reader.mask], sizes)[1] for reader in readers)
+
+
+def compute_dice(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
+    return 2 * np.count_nonzero(one & other) / (np.count_nonzero(one) + np.count_nonzero(other))

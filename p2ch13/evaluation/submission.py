@@ -18,6 +18,7 @@ from p2ch13.labels.candidates import (
     sort_candidates,
 )
 from p2ch13.util.errors import InputError
+from p2ch13.util.options import as_flag
 from p2ch13.volumes.files import find_scans
 
 log = logging.getLogger(__name__)
@@ -67,8 +68,10 @@ def choose_listed_series(options: EvaluationOptions, in_tables: Collection[str])
 
     Raises: InputError for a series in none of the tables, and for a split, which needs scans.
     """
-    if options.val_stride is not None:
-        raise InputError("splits the scans on disk, and none are used; give a list by --series", option="--val-stride")
+    for name in ("val_stride", "split", "splits"):
+        if getattr(options, name) is not None:
+            message = "chooses among scans on disk, and none are used; give a list by --series"
+            raise InputError(message, option=as_flag(name))
     if options.series is not None:
         return sorted(read_series_file(options.series))
     if options.series_uid is not None:

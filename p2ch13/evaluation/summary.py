@@ -37,6 +37,7 @@ class Summary:
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, undefined ones as None; the README explains the keys."""
         found_count = sum(nodule.is_found for nodule in self.nodules)
+        outlined = [nodule for nodule in self.nodules if nodule.reader_count > 1]
         false_positive_count = sum(int(scan.match.is_false_positive.sum()) for scan in self.scans)
         has_logit = [not math.isnan(finding.logit) for scan in self.scans for finding in scan.findings]
         score_unit = ("logit" if all(has_logit) else "probability") if has_logit else None
@@ -50,6 +51,9 @@ class Summary:
                 "recall": divide(found_count, len(self.nodules)),
                 "touched": sum(nodule.recall > 0 for nodule in self.nodules) if self.voxels else None,
                 "mean_dice": mean([nodule.dice for nodule in self.nodules]),  # 0 without an overlap
+                "outlined": len(outlined) if self.voxels else None,  # by two readers or more, and so in both means
+                "mean_inter_reader_dice": mean([nodule.inter_reader_dice for nodule in outlined]),
+                "mean_dice_with_readers": mean([nodule.dice_with_readers for nodule in outlined]),
             },
             "findings": {
                 "count": sum(len(scan.findings) for scan in self.scans),

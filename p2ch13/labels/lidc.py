@@ -1,36 +1,40 @@
 """Contours that LIDC-IDRI's readers drew, and the consensus of at least half of them.
 
-TCIA has an XML file for each scan, in "LIDC-XML-only.zip" or beside the DICOM files. It holds a `readingSession` for
-each of up to four readers; a reader's `unblindedReadNodule` has a `roi` for each contour in a slice, whose `edgeMap`s
-are the contour's pixels. `nonNodule`s are ignored, and a nodule under 3 mm is a single point, which encloses nothing.
+They come from XML files (`lidc_xml`) or a database of all scans (`lidc_database`).
 
 Source: Armato et al., The Lung Image Database Consortium (LIDC) and Image Database Resource Initiative (IDRI), Medical
-Physics 38 (2011), and "LIDC XML file documentation" in TCIA's wiki.
+Physics 38 (2011).
 """
 
 from __future__ import annotations
 
-import filecmp
 import logging
 import math
-import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from p2ch13.util.boxes import BoxMask, inside, intersect, make_box, merge_touching, shape_of, split_components
+from p2ch13.util.boxes import (
+    BoxMask,
+    enclose,
+    inside,
+    intersect,
+    make_box,
+    merge_touching,
+    shape_of,
+    split_components,
+    widen,
+)
 from p2ch13.util.errors import InputError
 from p2ch13.volumes.headers import ORIGIN_LIMIT_MM, ScanHeader
 
 log = logging.getLogger(__name__)
 
-CT_ROOT, X_RAY_ROOT = "LidcReadMessage", "IdriReadMessage"
-HEAD_BYTES = 2**14  # a DOCTYPE comes first
 COSINE_TOLERANCE = 0.01  # of a direction along an axis
 SLICE_TOLERANCE = 0.1  # slices between a contour's z and that of its slice: both are rounded, to 0.01 mm or less
 
@@ -48,54 +52,91 @@ Reading = list[Nodule]  # of one reader
 PlacedNodule = list[tuple[int, Contour]]  # with the index of each contour's slice
 
 
-def find_readings(folder: Path) -> tuple[dict[str, Path], list[str]]:
-    """Find XML files of CT scans at any depth of a folder; those of chest radiographs are ignored.
+def make_contour(z_mm: float, is_inclusion: bool, points: Sequence[tuple[int, int]]) -> Contour:
+    """Make a contour of points (row, col).
 
-    Returns: series UID -> file, and the error of each file that cannot be read.
-    Raises: InputError if the folder is missing, has no XML file of a CT scan, or two different ones of one scan.
+    Raises: ValueError if z is no position or there is no point, OverflowError if a number is too large for a pixel.
     """
-    if not folder.is_dir():
-        raise InputError("no such folder; unpack LIDC-IDRI's XML files there", path=folder, option="--lidc-xml")
-    found: dict[str, Path] = {}
-    unreadable: list[str] = []
-    for path in sorted(folder.rglob("[!.]*.xml")):
-        try:
-            series_uid = read_series_uid(path)
-        except InputError as error:
-            unreadable.append(str(error))
-            continue
-        if series_uid is None:
-            continue
-        if series_uid in found and not filecmp.cmp(path, found[series_uid], shallow=False):
-            raise InputError(f"same series as {found[series_uid]}, other contours; remove one of them", path=path)
-        found.setdefault(series_uid, path)
-    if not found:
-        raise InputError("no XML file of LIDC-IDRI's CT scans; correct --lidc-xml", path=folder, option="--lidc-xml")
-    return found, unreadable
+    if not abs(z_mm) <= ORIGIN_LIMIT_MM or not points:
+        raise ValueError(f"a contour with z {z_mm} and {len(points)} points")
+    return Contour(z_mm, is_inclusion, np.array(points, dtype=np.int64))
 
 
-def mark_consensus(path: Path, header: ScanHeader) -> list[BoxMask]:
+class Readings(NamedTuple):
+    """The readings of a scan."""
+
+    readings: list[Reading]
+    reader_count: int  # with those who outlined nothing
+
+
+class ReadingSource(ABC):
+    """A file that holds a scan's readings. Methods raise InputError, naming it, if it cannot be used."""
+
+    path: Path
+
+    @abstractmethod
+    def read(self) -> Readings:
+        """Read all contours by reader and nodule."""
+
+    @abstractmethod
+    def key(self) -> list[Any]:
+        """Return what tells these readings from others in the cache's keys, without reading them."""
+
+    @abstractmethod
+    def describe(self) -> list[Any]:
+        """Return what tells these readings from others by their content, wherever and whenever they were written."""
+
+
+def mark_consensus(source: ReadingSource, header: ScanHeader) -> list[BoxMask]:
     """Mark the consensus, voxels inside the contours of at least half of the readers, by 26-connected component.
 
     Contours beyond the first and last slice are skipped with a warning, for scans that are cut to a part.
-    Raises: InputError if the file cannot be read or belongs to another scan.
+    Raises: InputError if the file cannot be read or its contours are those of another scan.
     """
-    readings = read_readings(path)
-    placed = place_readings(readings, header, path)
+    readings, reader_count = source.read()
+    placed = place_readings(readings, header, source.path)
     contour_count = count_contours(readings)
     if skipped_count := contour_count - count_contours(placed):
-        log.warning(f"{path}: {skipped_count} of {contour_count} contours lie outside the scan's slices.")
+        log.warning(
+            f"{source.path}: {skipped_count} of {contour_count} contours lie outside the slices of {header.path.name}."
+        )
     masks = [[fill_nodule(nodule) for nodule in reading] for reading in placed]
-    return vote(masks, least_votes=(len(masks) + 1) // 2)
+    return vote(masks, least_votes=(reader_count + 1) // 2)
 
 
-def mark_seen(path: Path, header: ScanHeader) -> list[BoxMask]:
+def mark_seen(source: ReadingSource, header: ScanHeader) -> list[BoxMask]:
     """Mark what any reader took for nodule, including contours, and so the points of nodules under 3 mm.
 
     Raises: see `mark_consensus`.
     """
-    placed = place_readings(read_readings(path), header, path)
+    placed = place_readings(source.read().readings, header, source.path)
     return vote([[fill_nodule(nodule, with_contours=True) for nodule in reading] for reading in placed], least_votes=1)
+
+
+def mark_readings(source: ReadingSource, header: ScanHeader) -> list[list[BoxMask]]:
+    """Mark each reader's nodules. Raises: see `mark_consensus`."""
+    placed = place_readings(source.read().readings, header, source.path)
+    return [[fill_nodule(nodule) for nodule in reading] for reading in placed]
+
+
+def find_outlined(nodule: BoxMask, readings: Iterable[Sequence[BoxMask]]) -> list[BoxMask]:
+    """Unite, for each reader who outlined any voxel of a nodule, the outlined nodules that overlap it.
+
+    Returns: a mask for each of these readers, all in the same box.
+    """
+    overlapping = [[part for part in reading if overlap(part, nodule)] for reading in readings]
+    outlined = [parts for parts in overlapping if parts]
+    if not outlined:
+        return []
+    box = enclose([part.box for part in chain(*outlined)])
+    return [BoxMask(box, np.any([widen(part, box).mask for part in parts], axis=0)) for parts in outlined]
+
+
+def overlap(one: BoxMask, other: BoxMask) -> bool:
+    common = intersect(one.box, other.box)
+    if common is None:
+        return False
+    return bool((one.mask[inside(common, one.box)] & other.mask[inside(common, other.box)]).any())
 
 
 def vote(readings: Sequence[Sequence[BoxMask]], least_votes: int) -> list[BoxMask]:
@@ -137,12 +178,12 @@ def check_axes(header: ScanHeader) -> None:
 def place_readings(readings: Sequence[Reading], header: ScanHeader, path: Path) -> list[list[PlacedNodule]]:
     """Assign each reader's contours to the scan's slices; skip nodules without any.
 
-    Raises: InputError if the file belongs to another scan.
+    Raises: InputError if the contours are those of another scan.
     """
     check_axes(header)
     placed = [[place(nodule, header, path) for nodule in reading] for reading in readings]
     if count_contours(readings) and not count_contours(placed):
-        raise InputError(f"no contour is in a slice of {header.path}; remove the wrong file", path=path)
+        raise InputError(f"no contour is in a slice of {header.path}; use a scan and contours of one series", path=path)
     return [[nodule for nodule in reading if nodule] for reading in placed]
 
 
@@ -170,13 +211,13 @@ def find_slice(contour: Contour, header: ScanHeader, path: Path) -> int | None:
     if abs(position - slice_ndx) > SLICE_TOLERANCE:
         raise InputError(
             f"a contour at z {contour.z_mm} mm is {abs((position - slice_ndx) * step_mm):.2f} mm from the nearest "
-            f"slice of {header.path.name}: it was drawn in another scan; remove the wrong file",
+            f"slice of {header.path.name}: it was drawn in another scan; use a scan and contours of one series",
             path=path,
         )
     if (contour.points < 0).any() or (contour.points >= (rows, cols)).any():
         raise InputError(
             f"a contour at z {contour.z_mm} mm exceeds the {rows} rows and {cols} columns of {header.path.name}; "
-            "remove the wrong file",
+            "use a scan and contours of one series",
             path=path,
         )
     return slice_ndx
@@ -225,76 +266,3 @@ def fill_polygon(points: NDArray[np.int64], shape: tuple[int, ...]) -> tuple[NDA
             crossings = col + np.arange(down) * (right / down)
             interior[row:last_row] ^= cols > crossings[:, None]
     return interior & ~edge, edge
-
-
-# The files
-
-
-def read_series_uid(path: Path) -> str | None:
-    """Read the series UID from the head of an XML file; None for a radiograph.
-
-    Raises: InputError if this is no XML file of LIDC-IDRI.
-    """
-    root = series_uid = ""
-    with open_xml(path) as file:
-        for event, element in ET.iterparse(file, ("start", "end")):
-            name = element.tag.rpartition("}")[2]
-            root = root or name
-            if event == "end" and name.lower() == "seriesinstanceuid":
-                series_uid = (element.text or "").strip()
-            if root != CT_ROOT or series_uid:
-                break
-    if root == X_RAY_ROOT:
-        return None
-    if not series_uid:
-        raise InputError(f"no {CT_ROOT} with a SeriesInstanceUid; not an XML file of LIDC-IDRI's CT scans", path=path)
-    return series_uid
-
-
-def read_readings(path: Path) -> list[Reading]:
-    """Read all contours by reader and nodule. Raises: InputError if they are invalid."""
-    with open_xml(path) as file:
-        readings = [
-            [
-                [read_contour(roi) for roi in nodule.iterfind("{*}roi")]
-                for nodule in session.iterfind("{*}unblindedReadNodule")
-            ]
-            for session in ET.parse(file).iterfind("{*}readingSession")
-        ]
-    if not readings:
-        raise InputError("no readingSession; download it again", path=path)
-    return readings
-
-
-def read_contour(roi: ET.Element) -> Contour:
-    """Raises: ValueError if something is missing or not a number, OverflowError if it is too large for a pixel."""
-    points = [(int(text_of(edge, "yCoord")), int(text_of(edge, "xCoord"))) for edge in roi.iterfind("{*}edgeMap")]
-    z_mm = float(text_of(roi, "imageZposition"))
-    inclusion = text_of(roi, "inclusion").upper()
-    if not abs(z_mm) <= ORIGIN_LIMIT_MM or inclusion not in ("TRUE", "FALSE") or not points:
-        raise ValueError(f"a roi with z {z_mm}, inclusion {inclusion} and {len(points)} points")
-    return Contour(z_mm, inclusion == "TRUE", np.array(points, dtype=np.int64))
-
-
-def text_of(element: ET.Element, tag: str) -> str:
-    text = element.findtext(f"{{*}}{tag}", "").strip()
-    if not text:
-        raise ValueError(f"an element without {tag}")
-    return text
-
-
-@contextmanager
-def open_xml(path: Path) -> Iterator[BinaryIO]:
-    """Open an XML file and name it in the errors of its parsing.
-
-    A DOCTYPE, which LIDC-IDRI's files do not have, is refused: it could define entities. expat itself reads no external
-    entity and limits the growth of internal ones.
-    """
-    try:
-        with path.open("rb") as file:
-            if b"<!DOCTYPE" in file.read(HEAD_BYTES).replace(b"\0", b""):  # in UTF-16 as well
-                raise ValueError("it has a DOCTYPE")
-            file.seek(0)
-            yield file
-    except (ET.ParseError, ValueError, LookupError, OverflowError) as error:  # LookupError: an unknown encoding
-        raise InputError(f"invalid XML ({error}); download it again", path=path) from None

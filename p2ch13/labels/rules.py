@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,13 @@ from typing import Any
 from p2ch13.config import MASK_THRESHOLD_HU, REFINED_THRESHOLD_HU, LabelOptions
 from p2ch13.labels.box import BoxRule
 from p2ch13.labels.candidates import CandidateInfoTuple
-from p2ch13.labels.lidc import find_readings, mark_consensus, mark_seen
+from p2ch13.labels.lidc import ReadingSource, find_outlined, mark_consensus, mark_readings, mark_seen
+from p2ch13.labels.lidc_database import find_database, list_series
+from p2ch13.labels.lidc_xml import find_readings
 from p2ch13.labels.refined import REFINED_RULE, RefinedRule
 from p2ch13.labels.regions import LabelRule, MaskRegion, Scan, as_region, distance_mm, find_nearest
 from p2ch13.util.boxes import BoxMask
 from p2ch13.util.errors import InputError
-from p2ch13.volumes.files import file_signature
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,10 @@ class LidcRule(LabelRule):
     annotated nodule without one, whose readers agree on no voxel: without a mask, training would use it as a negative.
     """
 
-    xml_path: Path
+    source: ReadingSource
 
     def key(self, nodules: Sequence[CandidateInfoTuple]) -> tuple[None, list[Any]]:
-        return None, ["lidc", file_signature(self.xml_path), *REFINED_RULE.key(nodules)]
+        return None, ["lidc", *self.source.key(), *REFINED_RULE.key(nodules)]
 
     def mark_nodule(self, scan: Scan, nodule: CandidateInfoTuple) -> MaskRegion:
         components = [BoxMask(part.box, part.mark(part.box)) for part in scan.parts]  # reads the file once
@@ -37,14 +38,24 @@ class LidcRule(LabelRule):
         return REFINED_RULE.mark_nodule(scan, nodule) if component is None else as_region(component)
 
     def mark_scan(self, scan: Scan) -> list[MaskRegion]:
-        components = list(map(scan.place_stored, mark_consensus(self.xml_path, scan.header)))
+        components = list(map(scan.place_stored, mark_consensus(self.source, scan.header)))
         unmarked = [nodule for nodule in scan.nodules if find_component(components, scan, nodule) is None]
         return [*map(as_region, components), *REFINED_RULE.mark_nodules(scan, unmarked)]
 
     def mark_seen(self, scan: Scan) -> list[MaskRegion]:
         """Mark the contours of single readers as well; LUNA16 counts them neither as nodules nor as non-nodules."""
-        seen = map(scan.place_stored, mark_seen(self.xml_path, scan.header))
+        seen = map(scan.place_stored, mark_seen(self.source, scan.header))
         return [*scan.parts, *map(as_region, seen)]
+
+    def mark_readers(self, scan: Scan) -> list[list[BoxMask]]:
+        """Mark what each reader outlined of each nodule of the scan, without readers who outlined nothing of it.
+
+        Returns: for each of `scan.nodules`, a mask for each reader; see `find_outlined`.
+        """
+        stored = mark_readings(self.source, scan.header)
+        readings = [[scan.place_stored(part) for part in reading] for reading in stored]
+        regions = self.mark_nodules(scan, scan.nodules)
+        return [find_outlined(BoxMask(region.box, region.mark(region.box)), readings) for region in regions]
 
 
 def find_component(components: Iterable[BoxMask], scan: Scan, nodule: CandidateInfoTuple) -> BoxMask | None:
@@ -72,15 +83,21 @@ class Labels:
         self._default_rule: LabelRule = BoxRule(pick(options.threshold_hu, MASK_THRESHOLD_HU))
         if options.labels == "refined":
             self._default_rule = RefinedRule(pick(options.threshold_hu, REFINED_THRESHOLD_HU))
-        if options.lidc_xml is not None:
+        if options.labels == "lidc":
             self._find_readings(options.lidc_xml, options.missing_xml == "leave-out")
 
     def rule_of(self, series_uid: str) -> LabelRule:
         return self._rules.get(series_uid, self._default_rule)
 
-    def _find_readings(self, folder: Path, leave_out: bool) -> None:
-        found, unreadable = find_readings(folder)
-        self.notes += [f"Not used: {line}" for line in unreadable]
+    def _find_readings(self, xml_dir: Path | None, leave_out: bool) -> None:
+        found: Mapping[str, ReadingSource]
+        if xml_dir is None:
+            path, option = find_database(), "--labels"
+            found = list_series(path)
+        else:
+            path, option = xml_dir, "--lidc-xml"
+            found, unreadable = find_readings(path)
+            self.notes += [f"Not used: {line}" for line in unreadable]
         self._rules = {
             series_uid: LidcRule(found[series_uid]) for series_uid in self.series_list if series_uid in found
         }
@@ -89,10 +106,10 @@ class Labels:
             self.series_list = list(self._rules)
         if not self.series_list:
             raise InputError(
-                f"no XML file of any of the {missing_count} scans; correct --lidc-xml", path=folder, option="--lidc-xml"
+                f"no readings of any of the {missing_count} scans; correct {option}", path=path, option=option
             )
         self.notes.append(
-            f"Labels: readers' contours of {len(self._rules)} scans; {missing_count} without XML "
+            f"Labels: readers' contours of {len(self._rules)} scans; {missing_count} scans without "
             f"{'are left out' if leave_out else 'are marked with the box'}."
         )
 

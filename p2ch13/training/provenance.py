@@ -115,11 +115,10 @@ def describe_negatives(index: ScanIndex, series_uid: str) -> list[list[Any]]:
 
 
 def describe_rule(index: ScanIndex, series_uid: str) -> Any:
-    """Describe a scan's label rule; readers' contours by the content of their file, not by its time."""
+    """Describe a scan's label rule; readers' contours by their content, not by their file's time."""
     rule = index.labels.rule_of(series_uid)
     if isinstance(rule, LidcRule):
-        with errors_naming(rule.xml_path):
-            return ["lidc", zlib.crc32(rule.xml_path.read_bytes())]
+        return ["lidc", *rule.source.describe()]
     return rule.key(index.nodules[series_uid])
 
 

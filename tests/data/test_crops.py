@@ -9,6 +9,7 @@ from p2ch13.data.crops import CLEARANCE_MM, TISSUE_HU, choose_crop_centers, spre
 from p2ch13.data.ct import Ct
 from p2ch13.labels.box import BoxRule
 from p2ch13.labels.candidates import CandidateInfoTuple
+from p2ch13.labels.lidc_xml import XmlFile
 from p2ch13.labels.refined import RefinedRule
 from p2ch13.labels.rules import LidcRule
 from p2ch13.phantom.dataset import write_phantoms
@@ -49,7 +50,7 @@ def test_crops_of_a_nodule_hold_it(tmp_path, kind, slice_spacing_mm):
         hu[ndx, 48:53, col - 2 : col + 3] = TISSUE_HU
         rois += block((ndx, ndx), (48, 52), (col - 2, col + 2))
     xml_path = write_readings(tmp_path / "a.xml", "1.2", [[rois]])
-    rules = {"box": BoxRule(), "refined": RefinedRule(), "lidc": LidcRule(xml_path)}
+    rules = {"box": BoxRule(), "refined": RefinedRule(), "lidc": LidcRule(XmlFile(xml_path))}
     nodule = as_nodule("1.2", Ball((8, 50, 52), 3))._replace(diameter_mm=12.0)
     ct = Ct(write_scan(tmp_path / "1.2.mhd", hu), [nodule], rules[kind])
     mask = ct.build_annotation_mask([nodule])
@@ -120,7 +121,7 @@ def test_no_negative_lies_in_a_readers_contour(tmp_path):
     xml_path = write_readings(
         tmp_path / "a.xml", "1.2", [[consensus, single], [consensus], [[Roi(z_of(12), [(80, 80)])]]]
     )
-    ct = Ct(write_scan(tmp_path / "1.2.mhd", make_hu([])), [], LidcRule(xml_path))
+    ct = Ct(write_scan(tmp_path / "1.2.mhd", make_hu([])), [], LidcRule(XmlFile(xml_path)))
     # Contours are at col 58 and col 36; 4 mm are 5 cols of 0.7 mm.
     seen = [(8, 50, 52), (8, 50, 63), (3, 22, 41), (4, 22, 33), (12, 80, 84)]
     free = [(8, 50, 64), (3, 22, 42), (12, 80, 86), (8, 200, 52)]  # the last one is outside the scan

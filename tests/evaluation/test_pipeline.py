@@ -97,7 +97,8 @@ def test_what_is_written(evaluation, tmp_path, mask_dir):
     assert metrics["settings"]["threshold"] is None
     assert metrics["skipped"] == {}
     assert metrics["nodules"] == {
-        "count": 3, "found": 2, "recall": pytest.approx(2 / 3), "touched": 2, "mean_dice": pytest.approx(2 / 3)
+        "count": 3, "found": 2, "recall": pytest.approx(2 / 3), "touched": 2, "mean_dice": pytest.approx(2 / 3),
+        "outlined": 0, "mean_inter_reader_dice": None, "mean_dice_with_readers": None
     }  # fmt: skip
     assert metrics["voxels"]["false_positives_per_slice"] == 27 / 32
     assert metrics["findings"]["false_positives_per_scan"] == 0.5

@@ -9,7 +9,11 @@ from p2ch13.detection.findings import Finding, find_nodules
 from p2ch13.evaluation.scoring import score_findings, score_scan
 from p2ch13.evaluation.summary import only_finite, summarize
 from p2ch13.labels.candidates import CandidateInfoTuple
+from p2ch13.labels.lidc_database import list_series
+from p2ch13.labels.lidc_xml import XmlFile
+from p2ch13.labels.rules import LidcRule
 from p2ch13.util.logits import to_probability
+from tests.support.lidc_files import block, write_database, write_readings
 from tests.support.scan_files import VX_SIZE_XYZ, Ball, as_nodule, ball_mask, make_hu, to_xyz, write_scan
 
 SHAPE = (10, 40, 44)
@@ -68,6 +72,89 @@ def test_the_dice_of_a_nodule_counts_overlapping_findings_whole(ct):
     assert large.dice == pytest.approx(2 * 5 / (size + 10 + 2))
     assert not large.is_found
     assert (small.recall, small.dice) == (0, 0)
+
+
+# Slices 4 and 5; the three readers' rows begin at 10, 12 and 14: 2 x 10, 8 and 6 rows x 5 cols. A fourth drew nothing
+# here. The consensus are rows 12 to 19.
+OUTLINES = [[block((4, 5), (first, 19), (20, 24))] for first in (10, 12, 14)]
+ELSEWHERE = block((1, 1), (30, 32), (30, 32))
+
+
+def read_by(tmp_path, readings, make_source):
+    path = write_scan(tmp_path / "1.2.mhd", make_hu([], SHAPE))
+    return Ct(path, [as_nodule("1.2", Ball((4, 15, 22), 4))], LidcRule(make_source(tmp_path, readings)))
+
+
+def from_xml(tmp_path, readings):
+    return XmlFile(write_readings(tmp_path / "a.xml", "1.2", readings))
+
+
+def from_database(tmp_path, readings):
+    return list_series(write_database(tmp_path / "a.sqlite", {"1.2": readings}))["1.2"]
+
+
+@pytest.mark.parametrize("make_source", [from_xml, from_database])
+def test_readers_among_themselves_by_hand(tmp_path, make_source):
+    ct = read_by(tmp_path, [*OUTLINES, [ELSEWHERE]], make_source)
+    # Label 1: rows 12 to 15 of both slices, 40 voxels. Label 2: two voxels of the first reader's, two outside.
+    labels = marks(np.s_[4:6, 12:16, 20:25], np.s_[2:6, 10, 20])
+    scores = score_scan(ct, labels, [])
+    (nodule,) = scores.nodules
+    assert nodule.reader_count == 3
+    # Of 100 and 80 voxels 80 are common, of 100 and 60 60, of 80 and 60 60.
+    between = (2 * 80 / 180 + 2 * 60 / 160 + 2 * 60 / 140) / 3
+    assert nodule.inter_reader_dice == pytest.approx(between)
+    with_readers = (2 * (40 + 2) / (100 + 40 + 4) + 2 * 40 / (80 + 40) + 2 * 20 / (60 + 40)) / 3
+    assert nodule.dice_with_readers == pytest.approx(with_readers)
+    assert nodule.dice == pytest.approx(2 * 40 / (80 + 40))
+    values = summarize([scores]).as_dict()["nodules"]
+    assert values["outlined"] == 1
+    assert values["mean_inter_reader_dice"] == pytest.approx(between)
+    assert values["mean_dice_with_readers"] == pytest.approx(with_readers)
+
+
+def test_a_nodule_that_one_reader_outlined_has_no_inter_reader_dice(tmp_path):
+    ct = read_by(tmp_path, OUTLINES[:1], from_xml)
+    scores = score_scan(ct, marks(np.s_[4:6, 10:20, 20:25]), [])
+    (nodule,) = scores.nodules
+    assert (nodule.reader_count, nodule.dice) == (1, 1)
+    assert math.isnan(nodule.inter_reader_dice)
+    assert math.isnan(nodule.dice_with_readers)
+    assert summarize([scores]).as_dict()["nodules"]["outlined"] == 0
+
+
+def test_a_reader_who_outlined_two_parts_of_a_nodule(tmp_path):
+    """One reader split what the others outlined as one; the database does not say that both parts are the same's."""
+    split = [block((4, 5), (10, 14), (20, 24)), block((4, 5), (15, 19), (20, 24))]
+    readings = [OUTLINES[0], split, [], []]
+    labels = marks(np.s_[0, 0, 0])
+    (nodule,) = score_scan(read_by(tmp_path, readings, from_xml), labels, []).nodules
+    assert (nodule.reader_count, nodule.inter_reader_dice) == (2, 1)
+    (nodule,) = score_scan(read_by(tmp_path, readings, from_database), labels, []).nodules
+    assert nodule.reader_count == 3
+    assert nodule.inter_reader_dice == pytest.approx((2 * 50 / 150 + 2 * 50 / 150 + 0) / 3)
+
+
+def test_readers_who_agree_on_no_voxel(tmp_path):
+    """The refined rule marks the nodule; each of two readers outlined another part of it."""
+    readings = [[block((4, 4), (12, 14), (20, 24))], [block((5, 5), (16, 18), (20, 24))], [], []]
+    ball = Ball((4, 15, 22), 4)
+    path = write_scan(tmp_path / "1.2.mhd", make_hu([ball], SHAPE))
+    ct = Ct(path, [as_nodule("1.2", ball)], LidcRule(from_xml(tmp_path, readings)))
+    (nodule,) = score_scan(ct, ct.positive_mask.astype(np.int32), []).nodules
+    assert (nodule.reader_count, nodule.inter_reader_dice, nodule.dice) == (2, 0, 1)
+
+
+def test_readers_of_a_turned_scan(tmp_path):
+    """LUNA16 has scans whose rows and columns run the other way; outlines are turned with the scan."""
+    turned = (-1, 0, 0, 0, -1, 0, 0, 0, 1)
+    path = write_scan(tmp_path / "1.2.mhd", make_hu([], SHAPE), direction=turned)
+    nodule = as_nodule("1.2", Ball((4, 15, 22), 4), turned)
+    ct = Ct(path, [nodule], LidcRule(from_xml(tmp_path, OUTLINES)))
+    labels = ct.positive_mask.astype(np.int32)
+    (score,) = score_scan(ct, labels, []).nodules
+    assert score.dice == 1
+    assert score.dice_with_readers == pytest.approx((2 * 80 / 180 + 1 + 2 * 60 / 140) / 3)
 
 
 def test_one_finding_over_two_nodules_has_both_in_its_dice(ct):
@@ -134,7 +221,10 @@ def test_without_a_mask_there_are_no_voxel_scores(ct):
     assert [math.isnan(nodule.dice) for nodule in scores.nodules] == [True, True]
     values = summarize([scores]).as_dict()
     assert values["voxels"] is None
-    assert values["nodules"] == {"count": 2, "found": 1, "recall": 0.5, "touched": None, "mean_dice": None}
+    assert values["nodules"] == {
+        "count": 2, "found": 1, "recall": 0.5, "touched": None, "mean_dice": None,
+        "outlined": None, "mean_inter_reader_dice": None, "mean_dice_with_readers": None
+    }  # fmt: skip
 
 
 def test_a_summary_pools_scans_by_hand(ct, tmp_path):
@@ -147,7 +237,10 @@ def test_a_summary_pools_scans_by_hand(ct, tmp_path):
     assert values["voxels"]["false_positives_per_slice"] == pytest.approx((3 + 5 * 40 * 44) / 15)
     assert values["voxels"]["mean_dice_of_scans"] == pytest.approx(first.voxels.scores.f1)  # the other has no nodule
     dice = (first.nodules[0].dice + 0) / 2
-    assert values["nodules"] == {"count": 2, "found": 1, "recall": 0.5, "touched": 1, "mean_dice": dice}
+    assert values["nodules"] == {
+        "count": 2, "found": 1, "recall": 0.5, "touched": 1, "mean_dice": dice,
+        "outlined": 0, "mean_inter_reader_dice": None, "mean_dice_with_readers": None
+    }  # fmt: skip
     assert values["findings"] == {
         "count": 2, "irrelevant": 0, "false_positives": 1, "false_positives_per_scan": 0.5
     }  # fmt: skip

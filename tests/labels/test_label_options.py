@@ -2,6 +2,7 @@
 
 import json
 import os
+from csv import DictReader
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from p2ch13.training.options import parse_config
 from tests.data.test_precache import run
 from tests.support.checks import assert_one_line
 from tests.support.commands import exit_status
-from tests.support.lidc_files import block, block_mask, write_readings
+from tests.support.lidc_files import block, block_mask, install_database, write_readings
 from tests.support.scan_files import TINY_SCANS, make_hu, write_scan
 
 # A reader's outline around the nodules of two of the four scans, smaller than they are, and one that no CSV file has.
@@ -104,8 +105,8 @@ def test_datasets_show_the_readers_mask(folders, xml_dir):
 @pytest.mark.parametrize(
     ("missing_xml", "note", "cached"),
     [
-        ("box", "readers' contours of 2 scans; 2 without XML are marked with the box.", list(TINY_SCANS)),
-        ("leave-out", "readers' contours of 2 scans; 2 without XML are left out.", ["1.2.0", "1.2.1"]),
+        ("box", "readers' contours of 2 scans; 2 scans without are marked with the box.", list(TINY_SCANS)),
+        ("leave-out", "readers' contours of 2 scans; 2 scans without are left out.", ["1.2.0", "1.2.1"]),
     ],
 )
 def test_precache_with_readers_contours(folders, xml_dir, capsys, missing_xml, note, cached):
@@ -123,6 +124,21 @@ def test_precache_with_readers_contours(folders, xml_dir, capsys, missing_xml, n
     assert "Nothing to do" in capsys.readouterr().out
 
 
+def test_precache_with_the_database(folders, tmp_path, capsys, monkeypatch):
+    scans = {"1.2.0": [FIRST, FIRST, [], []], "1.2.3": [], "1.9.9": [SECOND]}
+    path = install_database(tmp_path / "site", scans)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    command = ["--labels", "lidc", "--missing-xml", "leave-out", "--num-workers", "2"]
+    assert run(folders, *command) == 0
+    assert "readers' contours of 2 scans; 2 scans without are left out." in capsys.readouterr().out
+    labels = LabelOptions("lidc", missing_xml="leave-out")
+    assert CtCache.open(folders, labels).get_ct_sample_size("1.2.0") == (16, [4, 7, 8, 9, 12])
+    os.utime(path, (1, 1))
+    assert CtCache.open(folders, labels).is_complete("1.2.0")
+    assert run(folders, *command) == 0
+    assert "Nothing to do" in capsys.readouterr().out
+
+
 def test_precache_names_a_damaged_file_and_skips_its_scan(folders, xml_dir, capsys):
     path = xml_dir / "b.xml"
     os.truncate(path, path.stat().st_size - 50)
@@ -132,9 +148,16 @@ def test_precache_names_a_damaged_file_and_skips_its_scan(folders, xml_dir, caps
     assert "Cached 3 scans, skipped 1." in output
 
 
-def test_mistakes_end_in_one_line(folders, tmp_path, capsys):
-    assert run(folders, "--labels", "lidc") == 2
-    assert_one_line(capsys, "--lidc-xml")
+def test_mistakes_end_in_one_line(folders, tmp_path, capsys, monkeypatch):
+    install_database(tmp_path / "site", None)
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(tmp_path / "site")
+        assert run(folders, "--labels", "lidc") == 2
+        assert_one_line(capsys, "--labels: ", "pip install 'p2ch13[lidc]'", "--lidc-xml FOLDER")
+        path = install_database(tmp_path / "other", {"1.9.9": []})
+        patch.syspath_prepend(tmp_path / "other")
+        assert run(folders, "--labels", "lidc", "--missing-xml", "leave-out") == 2
+        assert_one_line(capsys, f"{path}: no readings of any of the 4 scans")
     assert run(folders, "--lidc-xml", "somewhere") == 2
     assert_one_line(capsys, "--lidc-xml: ")
     assert run(folders, "--labels", "lidc", "--lidc-xml", str(tmp_path / "nowhere")) == 2
@@ -148,7 +171,7 @@ def test_training_with_readers_contours(options, xml_dir, tmp_path, capsys):
     choice = ["--labels", "lidc", "--lidc-xml", str(xml_dir), "--missing-xml", "leave-out"]
     assert exit_status(lambda: train([*options, *choice])) == 0
     output = capsys.readouterr().out
-    assert output.count("readers' contours of 2 scans; 2 without XML are left out.") == 1
+    assert output.count("readers' contours of 2 scans; 2 scans without are left out.") == 1
     # 1.2.0 is for validation: slices 4, 7 to 9 and 12.
     assert "with 1 nodules" in output
     assert "5 nodule slices" in output
@@ -164,16 +187,20 @@ def test_training_with_refined_labels(options, tmp_path):
     assert (config["labels"], config["threshold_hu"], config["lidc_xml"]) == ("refined", -650, None)
 
 
-def test_evaluation_by_readers_contours(folders, xml_dir, tmp_path):
+def test_evaluation_by_readers_contours(folders, xml_dir, tmp_path, capsys):
     """A mask of what the readers agree on in 1.2.0: the outline that no CSV file has is nodule too."""
     write_scan(tmp_path / "masks" / "1.2.0.nii.gz", sum(block_mask(*ends) for ends in IN_FIRST).astype(np.uint8))
     arguments = ["--mask", str(tmp_path / "masks"), "--data-dir", str(folders.data_dir), "--series-uid", "1.2.0"]
-    dices = []
+    dices, rows = [], []
     for labels in ([], ["--labels", "lidc", "--lidc-xml", str(xml_dir)]):
         assert evaluate([*arguments, *labels, "--output", str(tmp_path / "out")]) == 0
         dices.append(json.loads((tmp_path / "out" / "metrics.json").read_text())["voxels"]["dice"])
+        with (tmp_path / "out" / "per_nodule.csv").open(newline="") as file:
+            rows += [[(row["readers"], row["inter_reader_dice"], row["dice_with_readers"]) for row in DictReader(file)]]
     assert dices[0] < 0.5
     assert dices[1] == 1
+    assert rows == [[("", "", "")] * 2, [("2", "1.0", "1.0")] * 2]
+    assert "| nodules outlined by several readers |" in capsys.readouterr().out.partition("mean Dice of")[0]
 
 
 def test_evaluation_splits_before_labels_leave_scans_out(folders, tmp_path):

@@ -8,6 +8,7 @@ import pytest
 from p2ch13.config import LabelOptions, TrainingConfig
 from p2ch13.data.ct import Ct
 from p2ch13.labels.box import BoxRule
+from p2ch13.labels.lidc_xml import XmlFile
 from p2ch13.labels.refined import RefinedRule, make_cross
 from p2ch13.labels.rules import Labels, LidcRule
 from tests.support.checks import refused
@@ -216,7 +217,7 @@ def lidc_ct(tmp_path, balls):
     nodules = [block(*ends) for ends in BLOCKS]
     xml_path = write_readings(tmp_path / "a.xml", "1.2", [nodules, nodules, []])
     path = write_scan(tmp_path / "1.2.mhd", make_hu([]))
-    return Ct(path, [as_nodule("1.2", ball) for ball in balls], LidcRule(xml_path))
+    return Ct(path, [as_nodule("1.2", ball) for ball in balls], LidcRule(XmlFile(xml_path)))
 
 
 def test_the_mask_of_a_scan_is_the_consensus(tmp_path):
@@ -248,7 +249,7 @@ def test_a_nodule_without_consensus_is_marked_by_the_refined_rule(tmp_path):
     xml_path = write_readings(tmp_path / "a.xml", "1.2", [*readings, [drawn], []])
     path = write_scan(tmp_path / "1.2.mhd", make_hu(balls))
     nodules = [as_nodule("1.2", BALL)._replace(diameter_mm=longest_mm(BALL)), as_nodule("1.2", balls[1])]
-    ct = Ct(path, nodules, LidcRule(xml_path))
+    ct = Ct(path, nodules, LidcRule(XmlFile(xml_path)))
     refined = Ct(path, nodules, RefinedRule())
     for nodule, expected in zip(nodules, [ball_mask(BALL), block_mask((3, 4), (20, 25), (30, 35))], strict=True):
         np.testing.assert_array_equal(ct.build_annotation_mask([nodule]), expected)
@@ -260,7 +261,7 @@ def test_a_nodule_without_consensus_is_marked_by_the_refined_rule(tmp_path):
 def test_contours_of_single_readers_are_seen(tmp_path):
     """Including contours and the points of nodules under 3 mm, which the mask excludes."""
     readings = [[block((4, 5), (30, 33), (40, 45))], [[Roi(z_of(9), [(70, 20)])]], []]
-    ct = make_ct(tmp_path, make_hu([]), [], LidcRule(write_readings(tmp_path / "a.xml", "1.2", readings)))
+    ct = make_ct(tmp_path, make_hu([]), [], LidcRule(XmlFile(write_readings(tmp_path / "a.xml", "1.2", readings))))
     seen = np.zeros(SHAPE_IRC, dtype=bool)
     for part in ct.rule.mark_seen(ct):
         seen[part.box] |= part.mark(part.box)
@@ -278,17 +279,17 @@ def test_rules_of_the_options(tmp_path):
     assert Labels(LabelOptions("refined"), ["1.1"]).rule_of("1.1") == RefinedRule(-600)
     assert Labels(LabelOptions("refined", -500), ["1.1"]).rule_of("1.1") == RefinedRule(-500)
     labels = Labels(LabelOptions("lidc", -500, tmp_path), ["1.1", "1.2"])
-    assert labels.rule_of("1.2") == LidcRule(tmp_path / "a.xml")
+    assert labels.rule_of("1.2") == LidcRule(XmlFile(tmp_path / "a.xml"))
     assert labels.rule_of("1.1") == BoxRule(-500)
     assert labels.series_list == ["1.1", "1.2"]
-    assert labels.notes == ["Labels: readers' contours of 1 scans; 1 without XML are marked with the box."]
+    assert labels.notes == ["Labels: readers' contours of 1 scans; 1 scans without are marked with the box."]
 
 
 def test_scans_without_xml_are_skipped_on_request(tmp_path):
     write_readings(tmp_path / "a.xml", "1.2", [[]])
     labels = Labels(LabelOptions("lidc", lidc_xml=tmp_path, missing_xml="leave-out"), ["1.1", "1.2", "1.3"])
     assert labels.series_list == ["1.2"]
-    assert labels.notes == ["Labels: readers' contours of 1 scans; 2 without XML are left out."]
+    assert labels.notes == ["Labels: readers' contours of 1 scans; 2 scans without are left out."]
     with refused(tmp_path, "--lidc-xml"):
         Labels(LabelOptions("lidc", lidc_xml=tmp_path, missing_xml="leave-out"), ["1.1"])
 
@@ -296,7 +297,6 @@ def test_scans_without_xml_are_skipped_on_request(tmp_path):
 @pytest.mark.parametrize(
     ("options", "option"),
     [
-        ({"labels": "lidc"}, "--labels"),
         ({"labels": "box", "lidc_xml": Path("x")}, "--lidc-xml"),
         ({"labels": "oval"}, "--labels"),
         ({"missing_xml": "guess"}, "--missing-xml"),

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from p2ch13.labels.candidates import get_candidate_info_list
-from p2ch13.labels.lidc import read_readings, read_series_uid
+from p2ch13.labels.lidc_xml import read_readings, read_series_uid
 from p2ch13.util.errors import InputError
 from p2ch13.volumes.files import read_header
 from p2ch13.volumes.formats import find_nrrd_voxels, read_metaimage_fields

