@@ -13,8 +13,8 @@ import torch
 
 from p2ch13.data.ct import Ct
 from p2ch13.detection.segment import load_segmenter
-from p2ch13.evaluation.external import read_findings, read_series_file
 from p2ch13.evaluation.checkpoints import Checkpoint
+from p2ch13.evaluation.external import read_findings, read_series_file
 from p2ch13.labels.candidates import get_candidate_info_list, read_annotations, read_excluded
 from p2ch13.labels.lidc import mark_consensus
 from p2ch13.labels.lidc_xml import find_readings
