@@ -418,7 +418,9 @@ class PredictOptions(DetectionOptions):
         positional=True,
         metavar="SCAN",
     )
-    checkpoint: Path = option(REQUIRED, ".state file of training or of the book")
+    checkpoint: tuple[Path, ...] = option(
+        REQUIRED, ".state file of training or of the book; the logits of several networks are averaged", repeatable=True
+    )
     output: Path = option(REQUIRED, "folder for masks, overlays and nodules.csv")
     format: str = option("nii.gz", "format of masks and probability maps", choices=("nii.gz", "mha", "nrrd"))
     probability: bool = option(False, "also write a map of each voxel's probability", const=True)
