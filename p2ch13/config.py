@@ -425,7 +425,9 @@ class PredictOptions(DetectionOptions):
         positional=True,
         metavar="SCAN",
     )
-    checkpoint: Path = option(REQUIRED, ".state file of training or of the book")
+    checkpoint: tuple[Path, ...] = option(
+        REQUIRED, ".state file of training or of the book; the logits of several networks are averaged", repeatable=True
+    )
     output: Path = option(REQUIRED, "folder for masks, overlays and nodules.csv")
     format: str = option("nii.gz", "format of masks and probability maps", choices=("nii.gz", "mha", "nrrd"))
     probability: bool = option(False, "also write a map of each voxel's probability", const=True)
@@ -438,7 +440,8 @@ class EvaluationOptions(DataFolder, DetectionOptions):
     """Evaluation."""
 
     checkpoint: tuple[Path, ...] | None = option(
-        None, "model to score; of several, a scan is scored by the average of those not trained on it", metavar="PATH"
+        None,
+        ".state file of the model to score; several of them score a scan that they were not trained on, on average",
     )
     mask: Path | None = option(None, "folder of masks of any program: <series_uid>.nii.gz or <series_uid>_mask.nii.gz")
     findings: Path | None = option(

@@ -28,14 +28,16 @@ def parse_options(sys_argv: Sequence[str] | None = None) -> EvaluationOptions:
     add_options(parser, LabelOptions, default=OF_CHECKPOINT)
     given = vars(parser.parse_args(sys_argv))
     changes = {name: given.pop(name) for name in list_options(LabelOptions) if name in given}
-    subject = given.get("checkpoint") or given.get("mask") or given.get("findings")
-    if subject is None:
+    subjects = given.get("checkpoint") or [given.get("mask") or given.get("findings")]
+    if subjects == [None]:
         parser.error("say what to score: --checkpoint, --mask or --findings")
     if "checkpoint" not in given:
         given.setdefault("min_diameter", 0.0)
     elif "mask" in given or "findings" in given:
         parser.error("--checkpoint makes masks and findings of its own: no --mask and no --findings with it")
-    given.setdefault("output", Path("data/evaluation") / subject.resolve().name.removesuffix(subject.suffix))
+    name = subjects[0].resolve().name.removesuffix(subjects[0].suffix)
+    more = f"_and_{len(subjects) - 1}_more" if len(subjects) > 1 else ""
+    given.setdefault("output", Path("data/evaluation") / f"{name}{more}")
     return merge(EvaluationOptions, given, {"label_changes": changes})
 
 

@@ -43,8 +43,9 @@ def option(default: Any, text: str, **spec: Any) -> Any:
         spec: any of `low`, `high` (inclusive limits), `above`, `below` (exclusive ones), `choices` (of an option that
             takes a number or a word, the words), `pattern` (a regular expression and the complaint about what does not
             match), `metavar`, `shown` (default in the help), `const` (value of the name alone; for a switch: there is
-            no `--no-...`), `positional`, `exclusive` (of the others in its group with this mark), `on_resume` (a
-            resumed run may change it).
+            no `--no-...`), `positional`, `repeatable` (of several values, each follows the option's name; otherwise one
+            name stands before all), `exclusive` (of the others in its group with this mark), `on_resume` (a resumed
+            run may change it).
     """
     where: dict[str, Any] = {"default_factory" if callable(default) else "default": default}
     return field(**where, kw_only=default is REQUIRED, metadata={"text": text, **spec})
@@ -58,9 +59,8 @@ class Options:
             each.check(getattr(self, each.name))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON and checkpoints: paths as text."""
-        values = {name: getattr(self, name) for name in list_options(type(self))}
-        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+        """Return plain values for JSON and checkpoints: paths as text, several values as a list."""
+        return {name: as_plain(getattr(self, name)) for name in list_options(type(self))}
 
     def part(self, group: type[Group]) -> Group:
         """Return the options of one of the classes that these inherit."""
@@ -93,6 +93,17 @@ class Option:
         default = "" if self.default in (None, REQUIRED) else str(self.default)
         return str(self.spec.get("shown", {"True": "yes", "False": "no"}.get(default, default)))
 
+    @property
+    def text(self) -> str:
+        """What the option is for."""
+        return f"{self.spec['text']}; may be repeated" if self.spec.get("repeatable") else str(self.spec["text"])
+
+    def read(self, value: Any) -> Any:
+        """Return a value of a JSON file or checkpoint as the option's: text as a path, a list as a tuple."""
+        if isinstance(value, list) and self.is_list:
+            return tuple(map(self.read, value))
+        return Path(value) if self.kinds == (Path,) and isinstance(value, str) else value
+
     def check(self, value: Any) -> None:
         """Raises: InputError, naming the option, for a value of another type, outside of its limits or not allowed."""
         if value is None and self.is_optional:
@@ -106,7 +117,7 @@ class Option:
         """Return the keyword arguments of `add_argument`."""
         spec, is_required = self.spec, self.default is REQUIRED
         shown = self.shown_default if shown_default is None else shown_default
-        text = f"{spec['text']} (default: {shown})" if shown else spec["text"]
+        text = f"{self.text} (default: {shown})" if shown else self.text
         arguments: dict[str, Any] = {"default": SUPPRESS, "help": text.replace("%", "%%")}
         if self.kinds == (bool,):
             return {**arguments, "action": "store_true" if "const" in spec else BooleanOptionalAction}
@@ -115,8 +126,10 @@ class Option:
             words = map(str, spec["choices"])
             metavar = f"{{{','.join(words)}}}" if len(self.kinds) == 1 else "|".join([*words, str(metavar)])
         arguments |= {"type": argument(*self.kinds, **spec), "metavar": spec.get("metavar", metavar)}
-        if self.is_list:
-            arguments["nargs"] = "+" if spec.get("positional") else "*"
+        if spec.get("repeatable"):
+            arguments |= {"action": "append", "required": is_required}
+        elif self.is_list:
+            arguments |= {"nargs": "+"} if spec.get("positional") else {"nargs": "*", "action": "extend"}
         elif "const" in spec or (spec.get("positional") and not is_required):
             arguments |= {"nargs": "?", "const": spec.get("const")}
         elif not spec.get("positional"):
@@ -154,6 +167,12 @@ def group_options(options: type[Options]) -> dict[str, list[Option]]:
     return {title: own for title, own in groups.items() if own}
 
 
+def as_plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [as_plain(each) for each in value]
+    return str(value) if isinstance(value, Path) else value
+
+
 def as_flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
@@ -165,7 +184,7 @@ def merge(options: type[Group], *sources: Mapping[str, Any]) -> Group:
 
 
 def read_values(options: type[Options], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a JSON file or checkpoint, text as a path where the option is one.
+    """Return the values of a JSON file or checkpoint as those of options, see `Option.read`.
 
     Raises: InputError, naming the option, for an unknown name or a value that is not allowed.
     """
@@ -175,7 +194,7 @@ def read_values(options: type[Options], values: Mapping[str, Any]) -> dict[str, 
             similar = difflib.get_close_matches(name, listed, 1)
             cure = f"did you mean {similar[0]}?" if similar else "remove it"
             raise InputError(f"there is no such option; {cure}", option=as_flag(name))
-        read[name] = Path(value) if listed[name].kinds == (Path,) and isinstance(value, str) else value
+        read[name] = listed[name].read(value)
         listed[name].check(read[name])
     return read
 
@@ -251,12 +270,13 @@ def add_old_names(
 
 
 def as_arguments(values: Mapping[str, Any]) -> list[str]:
-    """Return options as one types them, without those that are None."""
+    """Return options as one types them, without those that are None; a repeatable one for each of its values."""
     switches = {True: "", False: "no_"}
     return [
-        as_flag(switches[value] + name) if isinstance(value, bool) else f"{as_flag(name)}={value}"
+        as_flag(switches[each] + name) if isinstance(each, bool) else f"{as_flag(name)}={each}"
         for name, value in values.items()
-        if value is not None
+        for each in (value if isinstance(value, tuple | list) else (value,))
+        if each is not None
     ]
 
 
@@ -268,5 +288,5 @@ def as_markdown(options: type[Options], default: str | None = None) -> str:
         for each in own:
             choices = f" ({', '.join(map(str, each.spec['choices']))})" if "choices" in each.spec else ""
             shown = "required" if each.default is REQUIRED else default or each.shown_default
-            rows.append(f"| `{each.flag}` | {shown} | {each.spec['text']}{choices} |".replace("<", "\\<"))
+            rows.append(f"| `{each.flag}` | {shown} | {each.text}{choices} |".replace("<", "\\<"))
     return "\n".join(rows)

@@ -17,7 +17,8 @@ from p2ch13.data.ct import Ct
 from p2ch13.detection.findings import Finding
 from p2ch13.detection.outputs import write_dicom_segmentation, write_image, write_nodules
 from p2ch13.detection.pictures import draw_nodules, write_png
-from p2ch13.detection.segment import detect, load_segmenter
+from p2ch13.detection.segment import detect, load_segmenters
+from p2ch13.network.average import average
 from p2ch13.network.compute import choose_threads
 from p2ch13.network.model import SegmentationNetwork
 from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
@@ -54,7 +55,7 @@ def predict(options: PredictOptions) -> int:
     total = len(scans) + len(errors)
     for error in errors:
         report_skipped(error, total)
-    model = load_segmenter(options.checkpoint, options.network)
+    model = average(load_segmenters(options.checkpoint, options.network))
     make_writable_folder(options.output, "--output")
     threads = choose_threads(options.threads)
     findings: list[Finding] = []

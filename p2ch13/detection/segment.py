@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,6 +57,24 @@ def load_segmenter(checkpoint: Path, network: str | None = None) -> Segmentation
     if not model.has_padding:
         raise InputError("a model without padding marks less than a slice; train one with padding", path=checkpoint)
     return model.to(get_device(ProcessRank()))
+
+
+def load_segmenters(checkpoints: Sequence[Path], network: str | None = None) -> list[SegmentationNetwork]:
+    """Load the models of checkpoints, which can be averaged, onto this process's device.
+
+    Args: checkpoints: at least one; network: of all of them, see `load_model`.
+    Raises: InputError, naming the file, see `load_segmenter`; or if it is for other context slices than the first.
+    """
+    models = [load_segmenter(path, network) for path in checkpoints]
+    spacing_mm = models[0].slice_spacing_mm
+    for path, model in zip(checkpoints, models, strict=True):
+        if model.slice_spacing_mm != spacing_mm:
+            raise InputError(
+                f"its slice spacing is {model.slice_spacing_mm} mm, that of {checkpoints[0]} {spacing_mm} mm; average "
+                "networks of one --slice-spacing-mm",
+                path=path,
+            )
+    return models
 
 
 def detect(

@@ -16,7 +16,7 @@ from p2ch13.config import EvaluationOptions, LabelOptions
 from p2ch13.data.ct import Ct
 from p2ch13.data.index import ScanIndex
 from p2ch13.detection.findings import Finding, find_marked
-from p2ch13.detection.segment import average, detect, load_segmenters
+from p2ch13.detection.segment import detect, load_segmenters
 from p2ch13.evaluation.checkpoints import (
     Checkpoint,
     choose_labels,
@@ -31,6 +31,7 @@ from p2ch13.evaluation.submission import check_findings, is_submission, score_su
 from p2ch13.evaluation.summary import summarize
 from p2ch13.evaluation.worst_cases import WorstCases
 from p2ch13.labels.candidates import find_excluded_file, read_annotations, sort_candidates
+from p2ch13.network.average import average
 from p2ch13.network.compute import choose_threads, keep_freed_memory
 from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
 from p2ch13.util.files import make_writable_folder

@@ -1,4 +1,5 @@
 """Context slices in HU, (batch, 7, row, col) -> logits or probabilities, (batch, 1, row, col).
 
-`model`: UNetWrapper; `checkpoint`: .state files; `compute`: device, number format, threads, batch size of slices.
+`model`: UNetWrapper; `average`: several networks as one; `checkpoint`: .state files; `compute`: device, number format,
+threads, batch size of slices.
 """

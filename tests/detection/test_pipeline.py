@@ -143,6 +143,17 @@ def test_threshold_and_min_diameter(tmp_path, predict, out):
     assert read_mask(out / "a_mask.nii.gz").all()
 
 
+def test_several_checkpoints(tmp_path, checkpoint, predict, out):
+    """Balls of 0 HU have a logit of 700 by the first network, of -900 by the second, and of -100 by both."""
+    scan = write_scan(tmp_path / "a.mha", make_hu(BALLS, SHAPE_IRC))
+    other = write_pixel_network(tmp_path / "other.state", -450, -2)
+    for paths, found in (((checkpoint,), 2), ((other,), 0), ((checkpoint, other), 0), ((checkpoint, checkpoint), 2)):
+        more = [part for path in paths[1:] for part in ("--checkpoint", path)]
+        assert predict(*more, scan, "--no-lung-mask", checkpoint=paths[0]) == 0
+        assert len(read_rows(out)) == found
+    assert predict("--checkpoint", tmp_path / "missing.state", scan) == 2
+
+
 def test_dicom(tmp_path, predict, out, capsys):
     hu = make_hu(BALLS, SHAPE_IRC)
     write_series(tmp_path / "patient" / "study" / "ct", hu, step_xyz=(0, 0, -2.5))

@@ -10,15 +10,19 @@ from p2ch13.detection.segment import (
     LOWEST_THRESHOLD,
     detect,
     find_lung_box,
+    load_segmenters,
     predict_slices,
     reconstruct_from_lungs,
     segment,
 )
+from p2ch13.network.average import average
+from p2ch13.network.checkpoint import load_model, save_checkpoint
 from p2ch13.network.model import BOOK_MODEL, UNetWrapper
 from p2ch13.util.boxes import make_box
 from p2ch13.util.coordinates import AxialOrder
 from p2ch13.util.logits import to_logit
 from tests.support.checks import refused
+from tests.support.networks import PIXEL_MODEL, write_pixel_network
 from tests.support.scan_files import IDENTITY, Ball, make_chest, make_hu, write_scan
 
 VX_SIZE_XYZ = (3.0, 3.0, 3.0)
@@ -112,6 +116,26 @@ def test_unusable_scans_and_models(tmp_path):
     ct = open_scan(tmp_path, make_hu([Ball((2, 10, 10), 2)], (4, 20, 22)))
     with refused(path=tmp_path / "1.2.3.mha"):
         segment(ct, NotANumber())
+
+
+def test_several_checkpoints(tmp_path, chest):
+    """The logit of a voxel is the mean of both networks' own; one checkpoint is its network alone, bit for bit."""
+    paths = [write_pixel_network(tmp_path / "a.state", -700), write_pixel_network(tmp_path / "b.state", -900, 0.5, -3)]
+    ct = open_scan(tmp_path, chest)
+    own = [segment(ct, load_model(path), lung_mask=False) for path in paths]
+    np.testing.assert_array_equal(segment(ct, average(load_segmenters(paths[:1])), lung_mask=False), own[0])
+    mean = segment(ct, average(load_segmenters(paths)), lung_mask=False)
+    np.testing.assert_allclose(mean, (own[0].astype(np.float64) + own[1]) / 2, rtol=1e-6)
+    assert not np.array_equal(mean, own[0])
+
+
+def test_several_checkpoints_of_different_slice_spacings(tmp_path):
+    first, second = write_pixel_network(tmp_path / "a.state", -700), tmp_path / "b.state"
+    state = UNetWrapper(**PIXEL_MODEL).state_dict()
+    save_checkpoint(second, {"model_state": state, "model_args": {**PIXEL_MODEL, "slice_spacing_mm": 2.0}})
+    with refused(path=second):
+        load_segmenters([first, second])
+    assert average(load_segmenters([second])).slice_spacing_mm == 2.0
 
 
 @pytest.mark.parametrize("direction", TURNS.values(), ids=TURNS)

@@ -40,6 +40,7 @@ class Drawing(Shape):
     pens: int | str = option("auto", "pens", low=1, choices=("auto",))
     title: str | None = option(None, "title", pattern=NAME_PART, const="untitled")
     layers: tuple[int, ...] | None = option(None, "layers", choices=range(4), shown="all")
+    inks: tuple[Path, ...] = option((), "ink", repeatable=True, shown="none")
     note: str = option("none", "note", pattern=NAME_PART, positional=True)
 
 
@@ -60,6 +61,7 @@ def parser(monkeypatch):
         (["--pens", "auto", "n"], {"pens": "auto", "note": "n"}),
         (["--size=4", "--filled", "--pens=2", "--share", "1"], {"size": 4, "filled": True, "pens": 2, "share": 1.0}),
         (["--title", "--layers", "0", "3"], {"title": "untitled", "layers": [0, 3]}),
+        (["--inks", "b", "n", "--inks=c"], {"inks": [Path("b"), Path("c")], "note": "n"}),
         (["--rows", "9", "--no-painted", "--is-square"], {"size": 9, "filled": False, "kind": "square"}),
         (["--painted", "--no-is-square"], {"filled": True, "kind": "round"}),
     ],
@@ -89,22 +91,27 @@ def test_help_is_grouped_and_hides_earlier_names(parser):
         *[("share", value) for value in (0, 1.1, float("nan"), 10**400, "a")],
         *[("pens", value) for value in ("many", 0, 1.5)],
         *[("title", value) for value in (".hidden", "a/b", "")],
-        *[("kind", "oval"), ("layers", (1, 4)), ("filled", 1), ("out", 3), ("out", None)],
+        *[("kind", "oval"), ("layers", (1, 4)), ("inks", (3,)), ("filled", 1), ("out", 3), ("out", None)],
     ],
 )
 def test_one_check_for_all_sources(parser, name, value):
     for source in (merge, read_values):
         with refused(option=f"--{name}"):
             source(Drawing, {"out": Path("a"), name: value})
-    if name not in ("out", "filled"):
+    if name not in ("out", "filled", "inks"):
         with pytest.raises(SystemExit):
             parser.parse_args(["--out=a", f"--{name}={value}"])
 
 
 def test_values_of_files_are_plain():
-    values = {**Drawing(out=Path("a/b"), title="t").as_dict(), "layers": None}
-    assert values["out"] == "a/b"
-    assert merge(Drawing, read_values(Drawing, values)) == Drawing(out=Path("a/b"), title="t")
+    drawing = Drawing(out=Path("a/b"), title="t", layers=(0, 3), inks=(Path("c"), Path("d")))
+    values = drawing.as_dict()
+    assert (values["out"], values["layers"], values["inks"]) == ("a/b", [0, 3], ["c", "d"])
+    assert merge(Drawing, read_values(Drawing, values)) == drawing
+    assert merge(Drawing, read_values(Drawing, {**values, "layers": None})).layers is None
+    for inks in ("c", [3], [["c"]]):
+        with refused(option="--inks"):
+            read_values(Drawing, {"inks": inks})
     with refused(option="--sise") as error:
         read_values(Drawing, {"sise": 3})
     assert "did you mean size?" in str(error.value)
@@ -113,10 +120,31 @@ def test_values_of_files_are_plain():
 def test_as_one_types_them(parser):
     values = {"size": 3, "filled": False, "title": None, "out": Path("a b")}
     assert as_arguments(values) == ["--size=3", "--no-filled", "--out=a b"]
+    typed = as_arguments({"inks": (Path("c"), Path("d"))})
+    assert typed == ["--inks=c", "--inks=d"]
+    assert vars(parser.parse_args(["--out=a", *typed]))["inks"] == [Path("c"), Path("d")]
+
+
+@dataclass(frozen=True)
+class Print(Options):
+    """Print."""
+
+    sources: tuple[Path, ...] = option(REQUIRED, "file", repeatable=True)
+
+
+def test_a_repeatable_option_that_must_be_given(capsys):
+    parser = ArgumentParser()
+    add_options(parser, Print)
+    with pytest.raises(SystemExit):
+        parser.parse_args([])
+    assert "--sources" in capsys.readouterr().err
+    assert merge(Print, vars(parser.parse_args(["--sources=a"]))) == Print(sources=(Path("a"),))
+    assert "file; may be repeated" in parser.format_help()
 
 
 def test_table():
     table = as_markdown(Drawing)
     assert table.index("| Drawing |") < table.index("| `--out` | required | folder |") < table.index("| Shape |")
     assert "| `--kind` | round | 100% of what is drawn (round, square) |" in table.splitlines()
+    assert "| `--inks` | none | ink; may be repeated |" in table.splitlines()
     assert "| `--size` | none | rows |" in as_markdown(Shape, "none")
