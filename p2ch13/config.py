@@ -441,7 +441,7 @@ class EvaluationOptions(DataFolder, DetectionOptions):
 
     checkpoint: tuple[Path, ...] | None = option(
         None,
-        ".state file of the model to score; several of them score a scan that they were not trained on, on average",
+        ".state file of a model to score; of several, those that were not trained on a scan score it, on average",
     )
     mask: Path | None = option(None, "folder of masks of any program: <series_uid>.nii.gz or <series_uid>_mask.nii.gz")
     findings: Path | None = option(

@@ -120,13 +120,13 @@ def choose_listed(options: EvaluationOptions, index: ScanIndex, path: Path) -> l
 
 def warn_of_used_scans(checkpoints: Sequence[Checkpoint], chosen: Sequence[str]) -> None:
     """Warn of scans that every network was trained on, and of those that one scores that was selected on them."""
-    names = ", ".join(str(each.path) for each in checkpoints)
+    subject = f"{checkpoints[0].path} was" if len(checkpoints) == 1 else f"These {len(checkpoints)} networks were"
     scored_by = {uid: [checkpoints[ndx] for ndx in choose_unseen(checkpoints, uid)] for uid in chosen}
     trained_on = [uid for uid, some in scored_by.items() if any(uid in each.training for each in some)]
     if trained_on:
         log.warning(
-            f"{names}: trained on {len(trained_on)} of these {len(chosen)} scans: its scores on them say little about "
-            "other scans."
+            f"{subject} trained on {len(trained_on)} of these {len(chosen)} scans: scores on them say little about other "
+            "scans."
         )
     selected_on = [
         uid
@@ -135,6 +135,6 @@ def warn_of_used_scans(checkpoints: Sequence[Checkpoint], chosen: Sequence[str])
     ]
     if selected_on:
         log.warning(
-            f"{names}: selected on {len(selected_on)} of these {len(chosen)} scans as its run's best, and likely to "
-            "score better on them than on others. The run's last state was not selected."
+            f"{subject} selected on {len(selected_on)} of these {len(chosen)} scans as the best of a run, and likely to "
+            "score better on them than on others. A run's last state was not selected."
         )

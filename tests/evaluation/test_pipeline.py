@@ -176,7 +176,7 @@ def test_a_checkpoint(evaluation, tmp_path, checkpoint, capsys):
     assert "0.25 (--threshold)" in printed and "5 mm (--min-diameter)" in printed
     settings = read_metrics(tmp_path)["settings"]
     assert settings["series"] == list(VALIDATION)  # of the run's own split
-    assert settings["checkpoint"] == str(checkpoint)
+    assert settings["checkpoint"] == [str(checkpoint)]
     assert [settings[key] for key in ("threshold", "min_diameter", "lung_mask", "tta")] == [0.25, 5, False, False]
 
 
