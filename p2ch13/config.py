@@ -38,7 +38,7 @@ HU_MIN, HU_MAX = -1000, 1000  # air and dense bone; scanners write anything beyo
 MASK_THRESHOLD_HU = -700  # border between lung and soft tissue, as in the book
 REFINED_THRESHOLD_HU = -600  # the same for refined labels
 SHOWN_THRESHOLD = f"{MASK_THRESHOLD_HU}, refined: {REFINED_THRESHOLD_HU}"
-LABEL_KINDS = ("box", "refined", "lidc")
+LABEL_KINDS = ("box", "refined", "lidc", "mask")
 MIN_DIAMETER_MM = 3.0  # of the smallest nodules that LUNA16 counts
 
 # Crops
@@ -122,7 +122,11 @@ def with_current_names(values: Mapping[str, Any]) -> dict[str, Any]:
 class DataFolder(Options):
     """Folders."""
 
-    data_dir: Path = option(Path("data/part2/luna"), "LUNA16's subset*/ and CSV files", on_resume=True)
+    data_dir: Path = option(
+        Path("data/part2/luna"),
+        "LUNA16's subset*/ and CSV files; or images/ and masks/, imagesTr/ and labelsTr/, luna25_images/",
+        on_resume=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -140,11 +144,14 @@ class LabelOptions(Options):
     """
 
     labels: str = option(
-        "box", "the book's box, the same without vessels and chest wall, or the readers' consensus", choices=LABEL_KINDS
+        "box",
+        "the book's box, the same without vessels and chest wall, the readers' consensus, or masks beside the scans",
+        choices=LABEL_KINDS,
     )
     threshold_hu: int | None = option(None, "border between lung and soft tissue in HU", shown=SHOWN_THRESHOLD)
     lidc_xml: Path | None = option(None, "--labels lidc: folder of the XML files, at any depth", on_resume=True)
     missing_xml: str = option("box", "--labels lidc: scans without XML", choices=("box", "leave-out"))
+    mask_label: int | None = option(None, "--labels mask: value of the nodules' voxels", low=1, shown="all above 0")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -152,6 +159,8 @@ class LabelOptions(Options):
             raise InputError("lidc needs LIDC-IDRI's XML files; name their folder with --lidc-xml", option="--labels")
         if self.labels != "lidc" and self.lidc_xml is not None:
             raise InputError(f"{self.lidc_xml} is for --labels lidc; give both or neither", option="--lidc-xml")
+        if self.labels != "mask" and self.mask_label is not None:
+            raise InputError(f"{self.mask_label} is for --labels mask; give both or neither", option="--mask-label")
 
     def changed(self, changes: Mapping[str, Any]) -> LabelOptions:
         """Return these with changes; another kind of labels takes its own threshold and files."""

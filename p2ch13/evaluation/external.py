@@ -7,10 +7,6 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from p2ch13.data.ct import Ct
 from p2ch13.detection.findings import Finding
 from p2ch13.labels.candidates import (
     POSITION_COLUMNS,
@@ -24,20 +20,15 @@ from p2ch13.labels.candidates import (
 )
 from p2ch13.util.errors import InputError
 from p2ch13.volumes.files import SCAN_SUFFIXES
-from p2ch13.volumes.volume import Volume
 
 MASK_ENDINGS = tuple(f"{ending}{suffix}" for ending in ("", "_mask") for suffix in SCAN_SUFFIXES)
 SERIES_COLUMN = POSITION_COLUMNS[0]
-TOLERANCES = {  # attribute of a volume, mm or 1; NIfTI keeps float32
-    "voxel size": ("vx_size_xyz", 0.001),
-    "direction": ("direction", 0.001),
-    "origin": ("origin_xyz", 0.01),
-}
 
 
 def find_mask(mask_dir: Path, series_uid: str) -> Path:
     """Find `<series_uid>.nii.gz` or `<series_uid>_mask.nii.gz`, or one in another format of scans.
 
+    The name of an image in nnU-Net's layout, without its `_0000`, is that of nnU-Net's own mask.
     Raises: InputError if there is none.
     """
     paths = [mask_dir / f"{series_uid}{ending}" for ending in MASK_ENDINGS]
@@ -45,27 +36,6 @@ def find_mask(mask_dir: Path, series_uid: str) -> Path:
     if found is None:
         raise InputError("no such file; --mask needs one for each scan", path=mask_dir / f"{series_uid}_mask.nii.gz")
     return found
-
-
-def read_mask(path: Path, ct: Ct) -> NDArray[np.bool_]:
-    """Read a mask of this scan, (index, row, col), axial: values above 0, after rounding.
-
-    The file may be stored in another order of axes than the scan's.
-    Raises: InputError, naming the file, if it cannot be read or its geometry is not the scan's.
-    """
-    mask = Volume(path)
-    if mask.shape_irc != ct.shape_irc:
-        raise unlike_scan(path, "size", mask.shape_irc, ct.shape_irc)
-    for name, (attribute, tolerance) in TOLERANCES.items():
-        of_mask, of_scan = getattr(mask, attribute), getattr(ct, attribute)
-        if not np.allclose(of_mask, of_scan, rtol=0, atol=tolerance):
-            raise unlike_scan(path, name, of_mask.tolist(), of_scan.tolist())
-    is_marked: NDArray[np.bool_] = mask.hu > 0
-    return is_marked
-
-
-def unlike_scan(path: Path, name: str, of_mask: object, of_scan: object) -> InputError:
-    return InputError(f"its {name} is {of_mask}, the scan's {of_scan}; save it with the scan's geometry", path=path)
 
 
 def read_findings(csv_path: Path) -> dict[str, list[Finding]]:

@@ -18,13 +18,14 @@ from p2ch13.data.ct import Ct
 from p2ch13.data.index import ScanIndex, split_series
 from p2ch13.detection.findings import Finding, find_marked
 from p2ch13.detection.segment import detect, load_segmenter
-from p2ch13.evaluation.external import find_mask, read_excluded_by_series, read_findings, read_mask, read_series_file
+from p2ch13.evaluation.external import find_mask, read_excluded_by_series, read_findings, read_series_file
 from p2ch13.evaluation.report import describe_curve, format_summary, write_report
 from p2ch13.evaluation.scoring import Labels, ScanScores, score_scan
 from p2ch13.evaluation.submission import check_findings, is_submission, score_submission
 from p2ch13.evaluation.summary import summarize
 from p2ch13.evaluation.worst_cases import WorstCases
 from p2ch13.labels.candidates import CandidateInfoTuple, find_excluded_file, read_annotations, sort_candidates
+from p2ch13.labels.mask import read_mask
 from p2ch13.network.checkpoint import load_checkpoint
 from p2ch13.network.compute import choose_threads, keep_freed_memory
 from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
