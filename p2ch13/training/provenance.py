@@ -17,6 +17,7 @@ from typing import Any
 
 from p2ch13.config import CENTERS_ALONE, CropChoice
 from p2ch13.data.index import ScanIndex
+from p2ch13.labels.mask import MaskRule
 from p2ch13.labels.rules import LidcRule
 from p2ch13.util.errors import errors_naming
 from p2ch13.volumes.files import scan_signature
@@ -63,8 +64,9 @@ def ask_git(folder: Path, *arguments: str) -> str | None:
 def fingerprint_data(index: ScanIndex, series_list: Sequence[str], choice: CropChoice = CENTERS_ALONE) -> str:
     """Compute a SHA-256 that tells one data set from another, after the version of its recipe.
 
-    It covers series UIDs, names, lengths and parts of the scans' files, nodules, label rules and the choice of crops;
-    for negatives candidates and excluded findings too. Times of files are no part of it: copying changes them.
+    It covers series UIDs, names, lengths and parts of the scans' and masks' files, annotations, label rules and the
+    choice of crops; for negatives candidates and excluded findings too. Times of files are no part of it: copying
+    changes them.
 
     Args: choice: the crops that are trained on.
     Raises: InputError if a file cannot be read.
@@ -107,7 +109,7 @@ def fingerprint_first_version(index: ScanIndex, series_list: Sequence[str]) -> s
 
 
 def describe_nodules(index: ScanIndex, series_uid: str) -> list[list[float]]:
-    return [[*nodule.center_xyz, nodule.diameter_mm] for nodule in index.nodules[series_uid]]
+    return [[*nodule.center_xyz, nodule.diameter_mm] for nodule in index.get_annotations(series_uid)]
 
 
 def describe_negatives(index: ScanIndex, series_uid: str) -> list[list[Any]]:
@@ -119,11 +121,13 @@ def describe_negatives(index: ScanIndex, series_uid: str) -> list[list[Any]]:
 
 
 def describe_rule(index: ScanIndex, series_uid: str) -> Any:
-    """Describe a scan's label rule; readers' contours by the content of their file, not by its time."""
+    """Describe a scan's label rule; readers' contours and masks by the content of their file, not by its time."""
     rule = index.labels.rule_of(series_uid)
     if isinstance(rule, LidcRule):
         with errors_naming(rule.xml_path):
             return ["lidc", zlib.crc32(rule.xml_path.read_bytes())]
+    if isinstance(rule, MaskRule):
+        return ["mask", describe_scan(rule.mask_path), list(rule.values)]
     return rule.key(index.nodules[series_uid])
 
 
