@@ -480,6 +480,7 @@ class AblationOptions(EpochOptions, Folders):
     seeds: int = option(3, "runs of each variant", low=1)
     first_seed: int = option(0, "seed of the first run", low=0)
     output: Path = option(Path("data/ablation"), "folder for the table and each run's scores")
+    label_changes: Mapping[str, Any] = field(default_factory=dict)  # of LabelOptions, against the preset's
 
 
 @dataclass(frozen=True)
@@ -511,7 +512,7 @@ class ImportOptions(DataFolder, Workers):
     )
 
 
-# `python -m p2ch13.phantom` has its own, since it knows nothing of the rest; `evaluate` reads LabelOptions as well.
+# `python -m p2ch13.phantom` has its own, since it knows nothing of the rest.
 COMMANDS: dict[str, type[Options]] = {
     "training": TrainingCommand,
     "predict": PredictOptions,
@@ -521,7 +522,8 @@ COMMANDS: dict[str, type[Options]] = {
     "download": DownloadOptions,
     "import_dicom": ImportOptions,
 }
-OF_CHECKPOINT = "as the checkpoint was trained"
+OF_CHECKPOINT, OF_PRESET = "as the checkpoint was trained", "the preset's"
+LABEL_DEFAULTS = {"evaluate": OF_CHECKPOINT, "ablation": OF_PRESET}  # of commands that read LabelOptions as well
 
 
 def make_parser(options: type[Options], prog: str, description: str | None) -> ArgumentParser:
@@ -541,5 +543,5 @@ if __name__ == "__main__":
     print("# Options of all commands\n\n`python -m p2ch13.config` prints this page.\n")
     phantom = import_module("p2ch13.phantom.__main__")
     for name, options in {**COMMANDS, "phantom": phantom.PhantomOptions}.items():
-        labels = as_markdown(LabelOptions, OF_CHECKPOINT) if options is EvaluationOptions else ""
+        labels = as_markdown(LabelOptions, LABEL_DEFAULTS[name]) if name in LABEL_DEFAULTS else ""
         print(f"### `python -m p2ch13.{name}`\n{as_markdown(options)}\n{labels}")

@@ -138,7 +138,7 @@ class ScanIndex:
         if not kept:
             raise InputError(
                 f"the labels skip all of the {len(series_list)} requested scans; choose others with --val-stride or "
-                "--series-uid, or add --missing-xml box",
+                "--series-uid, or add --missing-xml box, or masks",
                 path=self.data_dir,
             )
         return kept

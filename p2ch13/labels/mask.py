@@ -25,7 +25,7 @@ from p2ch13.labels.regions import (
     split_mask,
     volume_mm3,
 )
-from p2ch13.util.boxes import BoxMask, box_of
+from p2ch13.util.boxes import BoxMask, box_of, intersect
 from p2ch13.util.errors import InputError, one_line
 from p2ch13.volumes.files import list_scan_files, name_files, scan_signature
 from p2ch13.volumes.volume import Volume
@@ -56,10 +56,11 @@ class MaskRule(LabelRule):
 
     def mark_nodule(self, scan: Scan, nodule: CandidateInfoTuple) -> MaskRegion:
         components = components_of(scan)
-        own = [one for one in components if math.dist(center_of(one, scan), nodule.center_xyz) <= SAME_PLACE_MM]
+        at_center = box_of(scan.locate(nodule.center_xyz))
+        around = [one for one in components if intersect(one.box, at_center)]
+        own = [one for one in around if math.dist(center_of(one, scan), nodule.center_xyz) <= SAME_PLACE_MM]
         component = own[0] if own else find_component(components, scan, nodule)
-        nothing = BoxMask(box_of(scan.locate(nodule.center_xyz)), np.zeros((1, 1, 1), dtype=bool))
-        return as_region(component or nothing)
+        return as_region(component or BoxMask(at_center, np.zeros((1, 1, 1), dtype=bool)))
 
     def mark_scan(self, scan: Scan) -> list[MaskRegion]:
         return [*map(as_region, split_mask(read_mask(self.mask_path, scan, self.values)))]

@@ -68,7 +68,9 @@ class Labels:
             self._default_rule = RefinedRule(pick(options.threshold_hu, REFINED_THRESHOLD_HU))
         if options.lidc_xml is not None:
             self._find_readings(options.lidc_xml, options.missing_xml == "leave-out")
-        if options.labels == "mask" and masks is not None:
+        if options.labels == "mask":
+            if masks is None:
+                raise ValueError("labels from masks need a folder of masks")
             self._find_masks(masks, masks.choose_values(options.mask_label))
 
     def rule_of(self, series_uid: str) -> LabelRule:

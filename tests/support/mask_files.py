@@ -8,7 +8,17 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from tests.support.scan_files import SHAPE_IRC, TINY_SCANS, Ball, ball_mask, make_hu, write_scan
+from tests.support.scan_files import (
+    POSITION,
+    SHAPE_IRC,
+    TINY_SCANS,
+    Ball,
+    ball_mask,
+    make_hu,
+    to_xyz,
+    write_csv,
+    write_scan,
+)
 
 
 def label_balls(balls: Sequence[Ball], values: Sequence[int] = ()) -> np.ndarray:
@@ -43,9 +53,15 @@ def write_images(
 ) -> Path:
     """Write scans with masks under these names, in these orders of axes in turn."""
     for ndx, (series_uid, balls) in enumerate(scans.items()):
-        paths = (data_dir / name.format(series_uid) for name in (images, masks))
-        write_image_and_mask(*paths, balls, orientations[ndx % len(orientations)])
+        image, mask = (data_dir / name.format(series_uid) for name in (images, masks))
+        write_image_and_mask(image, mask, balls, orientations[ndx % len(orientations)])
     return data_dir
+
+
+def write_candidates(data_dir: Path) -> None:
+    """Write a candidate of each tiny scan: they have no chest in which training could find negatives of its own."""
+    rows = [(series_uid, *to_xyz((8, 20, 90)), 0) for series_uid in TINY_SCANS]
+    write_csv(data_dir / "candidates.csv", [*POSITION, "class"], rows)
 
 
 LUNA25_COLUMNS = (

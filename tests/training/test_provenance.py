@@ -21,6 +21,7 @@ from p2ch13.training.provenance import (
     sum_blocks,
 )
 from tests.support.lidc_files import write_readings
+from tests.support.mask_files import label_balls, write_images
 from tests.support.scan_files import TINY_SCANS, Ball, make_hu, to_xyz, write_scan
 
 
@@ -137,6 +138,18 @@ def test_readers_files_count_by_what_is_in_them(luna_dir, tmp_path):
     assert fingerprint(luna_dir, labels) == before
     write_readings(path, "1.2.0", [[], []])
     assert fingerprint(luna_dir, labels) != before
+
+
+def test_masks_count_by_what_is_in_them(tmp_path):
+    data_dir = write_images(tmp_path)
+    path, labels = data_dir / "masks" / "1.2.0.nii.gz", LabelOptions("mask")
+    before = fingerprint(data_dir, labels)
+    os.utime(path, (1, 1))
+    assert fingerprint(data_dir, labels) == before
+    others = [fingerprint(data_dir, LabelOptions("mask", mask_label=1))]
+    write_scan(path, label_balls(TINY_SCANS["1.2.0"][:1]))
+    others.append(fingerprint(data_dir, labels))
+    assert len({before, *others}) == 3
 
 
 def test_blocks_of_a_file(tmp_path):
