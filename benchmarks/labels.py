@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from benchmarks.synthetic import SMOKE_NOTE
 from p2ch13.config import LabelOptions
 from p2ch13.data.ct import Ct
-from p2ch13.evaluation.external import find_mask, read_mask
+from p2ch13.evaluation.external import find_mask
 from p2ch13.labels.candidates import CandidateInfoTuple
+from p2ch13.labels.mask import read_mask
 from p2ch13.labels.rules import Labels
 from p2ch13.phantom.dataset import MASK_FOLDER, write_scan
 from p2ch13.util.coordinates import XyzTuple

@@ -1,4 +1,4 @@
-"""Train a preset with one option left out at a time, and compare the scores, all by the preset's labels."""
+"""Train a preset with one option left out at a time, and compare the scores, all by the same labels."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 from p2ch13.config import (
     AUGMENTATION,
     BOOK_AUGMENTATION,
+    OF_PRESET,
     PRESETS,
     AblationOptions,
     EpochOptions,
@@ -21,13 +22,13 @@ from p2ch13.config import (
     LabelOptions,
     SplitOptions,
     TrainingConfig,
-    parse,
+    make_parser,
 )
 from p2ch13.training.options import parse_config
 from p2ch13.util.errors import run_command
 from p2ch13.util.files import atomic_write, make_writable_folder
 from p2ch13.util.logconf import set_up_logging
-from p2ch13.util.options import as_arguments, merge
+from p2ch13.util.options import add_options, as_arguments, list_options, merge
 
 log = logging.getLogger(__name__)
 
@@ -48,12 +49,12 @@ def main(sys_argv: Sequence[str] | None = None) -> None:
     Scores are kept: a study that was stopped continues when it is started again.
     Raises: InputError for folders or data that cannot be used.
     """
-    options = parse(AblationOptions, "python -m p2ch13.ablation", __doc__, sys_argv)
+    options = parse_options(sys_argv)
     from p2ch13.training.provenance import get_commit, get_versions  # imports torch
 
     set_up_logging()
     make_writable_folder(options.output, "--output")
-    variants = list_variants(options.preset)
+    variants = with_labels(list_variants(options.preset), options)
     code = {"commit": get_commit(), "versions": get_versions()}
     if is_changed(code) and not options.any_commit:
         log.warning("The code has changes that are not committed: scores are not reused, neither old ones nor these.")
@@ -67,6 +68,14 @@ def main(sys_argv: Sequence[str] | None = None) -> None:
             file.write(format_report(records).encode())
     print(format_report(records))
     log.info(f"Table: {options.output / 'ablation.md'}, with the scores of each run beside it")
+
+
+def parse_options(sys_argv: Sequence[str] | None = None) -> AblationOptions:
+    parser = make_parser(AblationOptions, "python -m p2ch13.ablation", __doc__)
+    add_options(parser, LabelOptions, default=OF_PRESET)
+    given = vars(parser.parse_args(sys_argv))
+    changes = {name: given.pop(name) for name in list_options(LabelOptions) if name in given}
+    return merge(AblationOptions, given, {"label_changes": changes})
 
 
 def list_variants(preset: str) -> dict[str, list[str]]:
@@ -93,6 +102,14 @@ def list_variants(preset: str) -> dict[str, list[str]]:
     return {preset: base, **without, "book": ["--preset=book", "--augmented"]}
 
 
+def with_labels(variants: Mapping[str, Sequence[str]], options: AblationOptions) -> dict[str, list[str]]:
+    """Give all variants the labels that the options name, if any; there is none without labels then."""
+    if not options.label_changes:
+        return {name: list(arguments) for name, arguments in variants.items()}
+    labels = as_arguments(scoring_labels(options).as_dict())
+    return {name: [*arguments, *labels] for name, arguments in variants.items() if name != "without labels"}
+
+
 def get_record(
     options: AblationOptions, name: str, arguments: Sequence[str], seed: int, code: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -104,12 +121,12 @@ def get_record(
     command_line = [*arguments, *as_arguments({name: value for part in common for name, value in part.items()})]
     command_line.append(f"--seed={seed}")
     path = options.output / (re.sub(r"\W", "_", f"{name}_{seed}") + ".json")
-    record = {**describe_run(command_line, options.preset), **code}
+    record = {**describe_run(command_line, scoring_labels(options)), **code}
     stored = read_json(path)
     if is_reusable(stored, record, options.any_commit):
         log.info(f"Scored before, in {path}")
         return stored
-    record["scores"] = train_and_score(command_line, options.preset)
+    record["scores"] = train_and_score(command_line, scoring_labels(options))
     with atomic_write(path) as file:
         file.write(json.dumps(record, indent=1, allow_nan=False).encode())
     return record
@@ -132,18 +149,21 @@ def is_changed(code: Mapping[str, Any]) -> bool:
     return str(code["commit"]).endswith("+changes")
 
 
-def describe_run(command_line: Sequence[str], preset: str) -> dict[str, Any]:
-    """Return the options of a run and fingerprints of the data that it is trained and scored on."""
+def describe_run(command_line: Sequence[str], labels: LabelOptions) -> dict[str, Any]:
+    """Return the options of a run and fingerprints of the data that it is trained and scored on.
+
+    Args: labels: those that it is scored by.
+    """
     from p2ch13.data.index import ScanIndex
     from p2ch13.labels.candidates import find_excluded_file
     from p2ch13.training.provenance import fingerprint_data
 
     config = parse_config(command_line)
     data_dir = config.folders.data_dir
-    trained_on, scored_by = (ScanIndex(data_dir, labels) for labels in (config.label_options, labels_of(preset)))
+    trained_on, scored_by = (ScanIndex(data_dir, each) for each in (config.label_options, labels))
     excluded_file = find_excluded_file(data_dir)
     return {
-        "settings": {**config.as_dict(), **AUGMENTATION, "scored_by": PRESETS[preset]["labels"]},
+        "settings": {**config.as_dict(), **AUGMENTATION, "scored_by": labels.labels},
         "data": [
             fingerprint_data(trained_on, trained_on.series_list, config.crop_choice),
             fingerprint_data(scored_by, scored_by.series_list),
@@ -152,9 +172,9 @@ def describe_run(command_line: Sequence[str], preset: str) -> dict[str, Any]:
     }
 
 
-def labels_of(preset: str) -> LabelOptions:
-    """Return the labels by which all variants are scored."""
-    return merge(TrainingConfig, PRESETS[preset]).label_options
+def scoring_labels(options: AblationOptions) -> LabelOptions:
+    """Return the labels by which all variants are scored: the preset's, or those that the options name."""
+    return merge(TrainingConfig, PRESETS[options.preset]).label_options.changed(options.label_changes)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -166,11 +186,11 @@ def read_json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def train_and_score(command_line: Sequence[str], preset: str) -> dict[str, Any]:
+def train_and_score(command_line: Sequence[str], labels: LabelOptions) -> dict[str, Any]:
     """Train, and score the last model on the validation series' whole scans, by the rules of `p2ch13.evaluate`.
 
-    The best model would be chosen on the scans that it is then scored on. All variants are scored by the preset's
-    labels, whatever they were trained with.
+    The best model would be chosen on the scans that it is then scored on. All variants are scored by the same
+    `labels`, whatever they were trained with.
     """
     # torch takes seconds to import
     from p2ch13.data.index import ScanIndex
@@ -185,7 +205,7 @@ def train_and_score(command_line: Sequence[str], preset: str) -> dict[str, Any]:
     train_ds, val_ds = app.init_train_ds(), app.init_val_ds()
     for epoch_ndx in range(1, app.config.epochs + 1):
         log.info(f"E{epoch_ndx} trn {app.do_training(epoch_ndx, train_ds)}")
-    index = ScanIndex(app.config.folders.data_dir, labels_of(preset))
+    index = ScanIndex(app.config.folders.data_dir, labels)
     excluded = read_excluded_by_series(find_excluded_file(app.config.folders.data_dir))
     scans = []
     for series_uid in val_ds.series_list:

@@ -38,7 +38,7 @@ HU_MIN, HU_MAX = -1000, 1000  # air and dense bone; scanners write anything beyo
 MASK_THRESHOLD_HU = -700  # border between lung and soft tissue, as in the book
 REFINED_THRESHOLD_HU = -600  # the same for refined labels
 SHOWN_THRESHOLD = f"{MASK_THRESHOLD_HU}, refined: {REFINED_THRESHOLD_HU}"
-LABEL_KINDS = ("box", "refined", "lidc")
+LABEL_KINDS = ("box", "refined", "lidc", "mask")
 MIN_DIAMETER_MM = 3.0  # of the smallest nodules that LUNA16 counts
 
 # Crops
@@ -122,7 +122,11 @@ def with_current_names(values: Mapping[str, Any]) -> dict[str, Any]:
 class DataFolder(Options):
     """Folders."""
 
-    data_dir: Path = option(Path("data/part2/luna"), "LUNA16's subset*/ and CSV files", on_resume=True)
+    data_dir: Path = option(
+        Path("data/part2/luna"),
+        "LUNA16's subset*/ and CSV files; or images/ and masks/, imagesTr/ and labelsTr/, luna25_images/",
+        on_resume=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -140,7 +144,9 @@ class LabelOptions(Options):
     """
 
     labels: str = option(
-        "box", "the book's box, the same without vessels and chest wall, or the readers' consensus", choices=LABEL_KINDS
+        "box",
+        "the book's box, the same without vessels and chest wall, the readers' consensus, or masks beside the scans",
+        choices=LABEL_KINDS,
     )
     threshold_hu: int | None = option(None, "border between lung and soft tissue in HU", shown=SHOWN_THRESHOLD)
     lidc_xml: Path | None = option(
@@ -154,11 +160,14 @@ class LabelOptions(Options):
         "--labels lidc: scans that are not among the XML files, or not in the database",
         choices=("box", "leave-out"),
     )
+    mask_label: int | None = option(None, "--labels mask: value of the nodules' voxels", low=1, shown="all above 0")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.labels != "lidc" and self.lidc_xml is not None:
             raise InputError(f"{self.lidc_xml} is for --labels lidc; give both or neither", option="--lidc-xml")
+        if self.labels != "mask" and self.mask_label is not None:
+            raise InputError(f"{self.mask_label} is for --labels mask; give both or neither", option="--mask-label")
 
     def changed(self, changes: Mapping[str, Any]) -> LabelOptions:
         """Return these with changes; another kind of labels takes its own threshold and files."""
@@ -498,6 +507,7 @@ class AblationOptions(EpochOptions, SplitOptions, Folders):
     seeds: int = option(3, "runs of each variant", low=1)
     first_seed: int = option(0, "seed of the first run", low=0)
     output: Path = option(Path("data/ablation"), "folder for the table and each run's scores")
+    label_changes: Mapping[str, Any] = field(default_factory=dict)  # of LabelOptions, against the preset's
 
 
 @dataclass(frozen=True)
@@ -529,7 +539,7 @@ class ImportOptions(DataFolder, Workers):
     )
 
 
-# `python -m p2ch13.phantom` has its own, since it knows nothing of the rest; `evaluate` reads LabelOptions as well.
+# `python -m p2ch13.phantom` has its own, since it knows nothing of the rest.
 COMMANDS: dict[str, type[Options]] = {
     "training": TrainingCommand,
     "predict": PredictOptions,
@@ -539,7 +549,8 @@ COMMANDS: dict[str, type[Options]] = {
     "download": DownloadOptions,
     "import_dicom": ImportOptions,
 }
-OF_CHECKPOINT = "as the checkpoint was trained"
+OF_CHECKPOINT, OF_PRESET = "as the checkpoint was trained", "the preset's"
+LABEL_DEFAULTS = {"evaluate": OF_CHECKPOINT, "ablation": OF_PRESET}  # of commands that read LabelOptions as well
 
 
 def make_parser(options: type[Options], prog: str, description: str | None) -> ArgumentParser:
@@ -559,5 +570,5 @@ if __name__ == "__main__":
     print("# Options of all commands\n\n`python -m p2ch13.config` prints this page.\n")
     phantom = import_module("p2ch13.phantom.__main__")
     for name, options in {**COMMANDS, "phantom": phantom.PhantomOptions}.items():
-        labels = as_markdown(LabelOptions, OF_CHECKPOINT) if options is EvaluationOptions else ""
+        labels = as_markdown(LabelOptions, LABEL_DEFAULTS[name]) if name in LABEL_DEFAULTS else ""
         print(f"### `python -m p2ch13.{name}`\n{as_markdown(options)}\n{labels}")

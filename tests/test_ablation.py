@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from p2ch13 import ablation
-from p2ch13.config import PRESETS, TrainingConfig
+from p2ch13.config import PRESETS, LabelOptions, TrainingConfig
 from p2ch13.detection import segment as segmentation
 from p2ch13.labels.candidates import ANNOTATIONS_FILE, MALIGNANCY_FILE
 from p2ch13.training import provenance
@@ -33,6 +33,21 @@ def test_each_variant_leaves_out_one_option():
     for name in options:
         config = configs[f"without {name.replace('_', '-')}"]
         assert getattr(config, name) == getattr(TrainingConfig(), name)
+
+
+def test_labels_of_all_variants():
+    variants = ablation.list_variants("strong")
+    preset, masks, threshold = (
+        ablation.parse_options(given)
+        for given in ([], ["--labels", "mask", "--mask-label", "2"], ["--threshold-hu", "-650"])
+    )
+    assert ablation.with_labels(variants, preset) == variants
+    assert ablation.scoring_labels(preset) == LabelOptions("refined")
+    for options, labels in ((masks, LabelOptions("mask", mask_label=2)), (threshold, LabelOptions("refined", -650))):
+        changed = ablation.with_labels(variants, options)
+        assert set(variants) - set(changed) == {"without labels"}
+        assert {parse_config(arguments).label_options for arguments in changed.values()} == {labels}
+        assert ablation.scoring_labels(options) == labels
 
 
 def test_mean_and_deviation():
@@ -103,7 +118,7 @@ def test_excluded_findings_count_as_in_evaluate(folders, data_options, monkeypat
     monkeypatch.setattr(SegmentationTrainingApp, "do_training", lambda *args: None)
     nodules = [("1.2.0", *to_xyz((6, 85, 95)), -1)]
     write_csv(folders.data_dir / "annotations_excluded.csv", [*POSITION, "diameter_mm"], nodules)
-    assert ablation.train_and_score(data_options, "strong")["findings"] == {
+    assert ablation.train_and_score(data_options, LabelOptions("refined"))["findings"] == {
         "count": 2, "irrelevant": 1, "false_positives": 1, "false_positives_per_scan": 0.5
     }  # fmt: skip
 

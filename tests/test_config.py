@@ -2,7 +2,7 @@
 
 import pytest
 
-from p2ch13.config import COMMANDS, RENAMED, LabelOptions, TrainingConfig, make_parser
+from p2ch13.config import COMMANDS, LABEL_DEFAULTS, RENAMED, LabelOptions, TrainingConfig, make_parser
 from p2ch13.phantom.__main__ import PhantomOptions
 from p2ch13.training.options import parse_config
 from p2ch13.util.options import as_arguments, as_flag, list_options
@@ -34,7 +34,7 @@ def test_table_of_all_options():
     tables = {section.partition("`")[0]: section for section in sections}
     assert set(tables) == {*COMMANDS, "phantom"}
     for name, options in {**COMMANDS, "phantom": PhantomOptions}.items():
-        others = list_options(LabelOptions) if name == "evaluate" else {}
+        others = list_options(LabelOptions) if name in LABEL_DEFAULTS else {}
         assert all(f"| `{each.flag}` |" in tables[name] for each in ({**list_options(options), **others}).values())
 
 

@@ -1,4 +1,4 @@
-"""README's commands are there, with the options that it gives them, and its Python code runs."""
+"""Commands of README and docs/data.md are there, with the options that it gives them, and its Python code runs."""
 
 import re
 import shlex
@@ -13,7 +13,7 @@ from p2ch13.network.model import BOOK_MODEL, UNetWrapper
 from tests.support.commands import REPOSITORY, run_python
 from tests.support.scan_files import TINY_SCANS, Ball, make_hu, write_luna, write_scan
 
-README = (REPOSITORY / "README.md").read_text()
+README = "".join((REPOSITORY / name).read_text() for name in ("README.md", "docs/data.md"))
 
 
 def find_commands():

@@ -25,7 +25,8 @@ from p2ch13.config import (
     LabelOptions,
 )
 from p2ch13.data.crops import CropCenters, choose_crop_centers
-from p2ch13.data.index import ScanIndex
+from p2ch13.data.index import LazyNodules, ScanIndex
+from p2ch13.labels.candidates import CandidateInfoTuple
 from p2ch13.util.coordinates import IrcTuple, XyzTuple
 from p2ch13.util.disk import FORMAT, CacheError, CorruptEntryError, cache_errors, get_cache
 from p2ch13.util.errors import InputError
@@ -42,12 +43,14 @@ class CtCache:
     A key holds all that its value depends on: the scan's files, the series' annotations, the label rule, the crop's
     geometry. A value whose inputs have changed is not found, and is recomputed.
 
-    Args: index: the scans; folder: the cache's.
+    Args: index: the scans, whose masks are read for their nodules once for all; folder: the cache's.
     Attributes: `index`; `folder`; `rebuilt_count`, the number of corrupt entries that were recomputed.
     """
 
     def __init__(self, index: ScanIndex, folder: Path) -> None:
         self.index = index
+        if not index.has_annotations:
+            index.nodules = LazyNodules(self.get_nodules)
         self.folder = folder
         self._disk_folder = folder / f"version-{CACHE_VERSION}-{FORMAT}"
         self.rebuilt_count = 0
@@ -89,6 +92,17 @@ class CtCache:
         slice_count, positive_indexes = self._memoize(self._sample_size_key(series_uid), compute)
         return slice_count, positive_indexes
 
+    def get_nodules(self, series_uid: str) -> list[CandidateInfoTuple]:
+        """Look up or compute `ScanIndex.find_nodules`."""
+
+        def compute() -> list[Any]:
+            return [[nodule.diameter_mm, *nodule.center_xyz] for nodule in self.index.find_nodules(series_uid)]
+
+        return [
+            CandidateInfoTuple(True, True, None, diameter_mm, series_uid, XyzTuple(*center_xyz))
+            for diameter_mm, *center_xyz in self._memoize(self._nodules_key(series_uid), compute)
+        ]
+
     def get_crop_centers(self, series_uid: str) -> CropCenters:
         """Look up or compute `choose_crop_centers` of a series."""
 
@@ -119,6 +133,8 @@ class CtCache:
         """
         try:
             keys = [self._sample_size_key(series_uid)]
+            if not self.index.has_annotations:
+                keys.append(self._nodules_key(series_uid))
             if needs_centers(choice):
                 keys.append(self._crop_centers_key(series_uid))
             if not self._holds(keys):
@@ -170,6 +186,9 @@ class CtCache:
             return None
         return value
 
+    def _nodules_key(self, series_uid: str) -> str:
+        return self._key("nodules of mask", series_uid)
+
     def _sample_size_key(self, series_uid: str) -> str:
         return self._key("sample size", series_uid)
 
@@ -180,7 +199,7 @@ class CtCache:
         return self._key("raw candidate", series_uid, list(center_xyz), list(width_irc), *spacing)
 
     def _crop_centers_key(self, series_uid: str) -> str:
-        nodules = [[*nodule.center_xyz, nodule.diameter_mm] for nodule in self.index.nodules[series_uid]]
+        nodules = [[*nodule.center_xyz, nodule.diameter_mm] for nodule in self.index.get_annotations(series_uid)]
         excluded = [[*finding.center_xyz, finding.diameter_mm] for finding in self.index.excluded[series_uid]]
         others = json.dumps([[candidate.center_xyz for candidate in self.index.non_nodules[series_uid]], excluded])
         counts = [SLICES_PER_NODULE, NEGATIVES_PER_SCAN]
@@ -189,7 +208,7 @@ class CtCache:
 
     def _key(self, kind: str, series_uid: str, *details: Any) -> str:
         signature = scan_signature(self.index.get_path(series_uid))
-        nodules = self.index.nodules[series_uid]
+        nodules = self.index.get_annotations(series_uid)
         centers = sorted(nodule.center_xyz for nodule in nodules)
         threshold_hu, rule_details = self.index.labels.rule_of(series_uid).key(nodules)
         return json.dumps([kind, series_uid, *details, threshold_hu, signature, centers, *rule_details])

@@ -3,38 +3,53 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from p2ch13.config import LabelOptions
 from p2ch13.data.ct import Ct
+from p2ch13.data.layouts import find_layout, list_nodules
 from p2ch13.data.patients import find_patients
 from p2ch13.labels.candidates import (
     CandidateInfoTuple,
     find_excluded_file,
-    get_nodule_info_list,
     group_by_series,
     read_excluded,
     read_non_nodules,
     sort_candidates,
 )
+from p2ch13.labels.luna25 import no_diameters
+from p2ch13.labels.mask import find_nodules
 from p2ch13.labels.rules import Labels
 from p2ch13.util.errors import InputError
-from p2ch13.volumes.files import find_scans, no_such_series
+from p2ch13.volumes.files import no_such_series
+
+
+class LazyNodules(dict[str, list[CandidateInfoTuple]]):
+    """Series UID -> its nodules, which are found at the first use. Args: find: finds those of a series."""
+
+    def __init__(self, find: Callable[[str], list[CandidateInfoTuple]]) -> None:
+        super().__init__()
+        self.find = find
+
+    def __missing__(self, series_uid: str) -> list[CandidateInfoTuple]:
+        nodules = self[series_uid] = self.find(series_uid)
+        return nodules
 
 
 class ScanIndex:
     """The scans, annotations and label rules of a data folder.
 
     Args:
-        data_dir: the folder with scans and CSV files, in LUNA16's layout.
+        data_dir: the folder, in one of the layouts of `p2ch13.data.layouts`.
         labels: how nodules are marked; None: the book's box.
         nodules: annotations that replace those of the folder's CSV files.
-    Attributes: `all_scans`, series UID -> path of all scans on disk, sorted, and `all_series`, their UIDs;
-        `series_list`, those that the labels keep; `scans`, series UID -> path; `nodules`, series UID -> its nodules,
-        largest first; `patients`, series UID -> patient; `labels`.
+    Attributes: `all_series`, sorted UIDs of the scans on disk, which are split into training and validation;
+        `series_list`, those that the labels keep; `scans`, series UID -> path; `has_annotations`, whether nodules are
+        annotated, or else are the components of the masks; `nodules`, series UID -> its nodules, largest first; masks
+        are read one by one, as their nodules are used; `patients`, series UID -> patient; `labels`.
     Raises: InputError for a folder or file that cannot be used.
     """
 
@@ -45,15 +60,32 @@ class ScanIndex:
         nodules: Iterable[CandidateInfoTuple] | None = None,
     ) -> None:
         self.data_dir = data_dir
-        scans = find_scans(data_dir)
-        self.all_scans = scans
-        self.all_series = list(scans)
-        self.patients = find_patients(data_dir, scans)
-        self.labels = Labels(labels or LabelOptions(), self.all_series)
+        self.layout = find_layout(data_dir)
+        options = labels or LabelOptions()
+        self.all_series = list(self.layout.scans)
+        self.patients = find_patients(data_dir, self.all_series, self.layout.luna25_file)
+        self.labels = Labels(options, self.all_series, self.layout.masks)
         self.series_list = self.labels.series_list
-        self.scans = {series_uid: scans[series_uid] for series_uid in self.series_list}
-        self.nodules = group_by_series(get_nodule_info_list(data_dir, scans=self.scans) if nodules is None else nodules)
+        self.scans = {series_uid: self.layout.scans[series_uid] for series_uid in self.series_list}
+        annotations = self._read_annotations(options.labels) if nodules is None else nodules
+        self.has_annotations = annotations is not None
+        self.nodules: dict[str, list[CandidateInfoTuple]] = (
+            LazyNodules(self.find_nodules) if annotations is None else group_by_series(annotations)
+        )
         self._latest_ct: Ct | None = None
+
+    def _read_annotations(self, label_kind: str) -> list[CandidateInfoTuple] | None:
+        """Read the nodules of the CSV files; None if there are none and the masks have them."""
+        layout = self.layout
+        if not layout.has_annotations:
+            if label_kind == "mask":
+                return None
+            if not layout.is_luna16:
+                message = "no annotations.csv; train and score by the masks, with --labels mask"
+                raise InputError(message, path=self.data_dir, option="--labels")
+        if layout.luna25_file is not None and label_kind == "refined":
+            raise no_diameters(layout.luna25_file)
+        return list_nodules(self.data_dir, self.scans)
 
     def __getstate__(self) -> dict[str, Any]:
         """Drop the open scan for a worker process: pickle would copy its memory map."""
@@ -61,8 +93,9 @@ class ScanIndex:
 
     @cached_property
     def non_nodules(self) -> defaultdict[str, list[CandidateInfoTuple]]:
-        """Series UID -> its candidates that are not nodules; read on demand, since LUNA16 has half a million."""
-        return group_by_series(sort_candidates(read_non_nodules(self.data_dir, self.scans)))
+        """Series UID -> its candidates that are not nodules, if any; read on demand, as LUNA16 has half a million."""
+        non_nodules = read_non_nodules(self.data_dir, self.scans) if self.layout.has_candidates else []
+        return group_by_series(sort_candidates(non_nodules))
 
     @cached_property
     def excluded(self) -> defaultdict[str, list[CandidateInfoTuple]]:
@@ -81,10 +114,25 @@ class ScanIndex:
 
         Raises: InputError if there is no such scan or it cannot be read.
         """
+        path, rule = self.get_path(series_uid), self.labels.rule_of(series_uid)
+        nodules = self.nodules[series_uid]  # of a mask that is read for them the scan is open then
         if self._latest_ct is None or self._latest_ct.series_uid != series_uid:
-            path, rule = self.get_path(series_uid), self.labels.rule_of(series_uid)
-            self._latest_ct = Ct(path, self.nodules[series_uid], rule)
+            self._latest_ct = Ct(path, nodules, rule, series_uid)
         return self._latest_ct
+
+    def get_annotations(self, series_uid: str) -> list[CandidateInfoTuple]:
+        """Return the annotated nodules of a scan; none where nodules are the components of its mask."""
+        return self.nodules[series_uid] if self.has_annotations else []
+
+    def find_nodules(self, series_uid: str) -> list[CandidateInfoTuple]:
+        """Make nodules of the components of a scan's mask, and leave the scan open: its mask is read once.
+
+        Raises: InputError, see `get_ct`.
+        """
+        ct = self._latest_ct = Ct(self.get_path(series_uid), (), self.labels.rule_of(series_uid), series_uid)
+        nodules = find_nodules(ct)
+        ct.nodules = tuple(nodules)
+        return nodules
 
     def keep_labeled(self, series_list: Sequence[str]) -> list[str]:
         """Keep the series that have labels. Raises: InputError if none has."""
@@ -92,7 +140,7 @@ class ScanIndex:
         if not kept:
             raise InputError(
                 f"the labels skip all of the {len(series_list)} requested scans; choose others with --val-stride or "
-                "--series-uid, or add --missing-xml box",
+                "--series-uid, or add --missing-xml box, or masks",
                 path=self.data_dir,
             )
         return kept

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from p2ch13.labels.candidates import POSITION_COLUMNS, read_table
+from p2ch13.labels.luna25 import read_luna25_patients
 from p2ch13.util.errors import InputError
 
 PATIENTS_FILE = "patients.csv"
@@ -20,16 +21,18 @@ LUNA16_PATIENT = dict.fromkeys(
 )
 
 
-def find_patients(data_dir: Path, series_list: Iterable[str]) -> dict[str, str]:
-    """Find the patient of each series: by `patients.csv` in the data folder and its subset*/, else one of its own.
+def find_patients(data_dir: Path, series_list: Iterable[str], luna25_file: Path | None = None) -> dict[str, str]:
+    """Find the patient of each series: by `patients.csv` in the data folder and its subset*/, by LUNA25's CSV file, else
+    one of its own.
 
     Two files that give one number mean two patients: each counts its own.
     Raises: InputError if a file cannot be read, or two of them name one series.
     """
-    listed: dict[str, str] = dict(LUNA16_PATIENT)
+    known = LUNA16_PATIENT | (read_luna25_patients(luna25_file) if luna25_file else {})
+    listed = dict(known)
     for path in sorted([*data_dir.glob(PATIENTS_FILE), *data_dir.glob(f"subset*/{PATIENTS_FILE}")]):
         for series_uid, number in read_patients(path).items():
-            if series_uid in listed and series_uid not in LUNA16_PATIENT:
+            if series_uid in listed and series_uid not in known:
                 raise InputError(f"series {series_uid} is in another {PATIENTS_FILE} too; remove one row", path=path)
             listed[series_uid] = f"{path.relative_to(data_dir)}: {number}"
     return {series_uid: listed.get(series_uid, series_uid) for series_uid in series_list}

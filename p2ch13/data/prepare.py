@@ -30,19 +30,20 @@ def prepare(options: PrecacheOptions, process: ProcessRank) -> int:
     start = time.monotonic()
     ct_cache, choice = CtCache.open(options.part(Folders), options.part(LabelOptions)), options.crop_choice
     series_list = process.share(ct_cache.index.series_list)
-    nodule_count = sum(len(ct_cache.index.nodules[series_uid]) for series_uid in series_list)
     to_do_count = sum(not ct_cache.is_complete(series_uid, choice) for series_uid in series_list)
     prefix = "" if process.is_alone else f"Process {process.rank + 1} of {process.world_size}: "
     if process.is_first:
         for note in ct_cache.index.labels.notes:
             log.info(note)
     if to_do_count:
-        candidates = ""
+        nodules = candidates = ""
+        if ct_cache.index.has_annotations:  # masks are yet to be read
+            nodules = f"; {count_nodules(ct_cache, series_list)} nodules"
         if choice.negatives:  # nothing else reads the file of candidates
             candidates = f", {sum(len(ct_cache.index.non_nodules[uid]) for uid in series_list)} other candidates"
         log.info(
-            f"{prefix}{options.data_dir}: {len(series_list)} scans, {to_do_count} of them to be cached; "
-            f"{nodule_count} nodules{candidates}."
+            f"{prefix}{options.data_dir}: {len(series_list)} scans, {to_do_count} of them to be cached"
+            f"{nodules}{candidates}."
         )
     worker_count = max(1, options.num_workers // process.local_world_size)
     try:
@@ -59,11 +60,25 @@ def prepare(options: PrecacheOptions, process: ProcessRank) -> int:
     is_done = not to_do_count and not rebuilt_count
     done = "Nothing to do" if is_done else f"Cached {to_do_count - len(errors)} scans, skipped {len(errors)}"
     log.info(
-        f"{prefix}{done}. {options.cache_dir}: {len(series_list) - len(errors)} scans, {nodule_count} nodules, "
-        f"{ct_cache.volume() / 1e6:.1f} MB. {time.monotonic() - start:.1f} s."
+        f"{prefix}{done}. {options.cache_dir}: {len(series_list) - len(errors)} scans, "
+        f"{count_nodules(ct_cache, series_list)} nodules, {ct_cache.volume() / 1e6:.1f} MB. "
+        f"{time.monotonic() - start:.1f} s."
     )
     # torchrun takes any other status for a failure and ends all processes, even those at work.
     return EXIT_SKIPPED if errors and process.is_alone else EXIT_DONE
+
+
+def count_nodules(ct_cache: CtCache, series_list: Sequence[str]) -> int:
+    """Count the nodules of the series whose scan and mask can be read."""
+    count = 0
+    for series_uid in series_list:
+        try:
+            count += len(ct_cache.index.nodules[series_uid])
+        except CacheError:
+            raise
+        except InputError:  # `fill` reports it
+            continue
+    return count
 
 
 def fill(

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from p2ch13.config import MIN_DIAMETER_MM, NODULE_THRESHOLD
 from p2ch13.data.ct import Ct
-from p2ch13.util.boxes import BoxMask, make_box, split_components, starts_of
+from p2ch13.labels.regions import center_of, sphere_diameter, sphere_volume, split_mask, volume_mm3
+from p2ch13.util.boxes import BoxMask
 from p2ch13.util.coordinates import XyzTuple
 from p2ch13.util.logits import to_logit, to_probability
 
@@ -85,38 +86,24 @@ def label_components(
 ) -> tuple[NDArray[np.int32], list[Finding]]:
     """Args: score: computes the logit of a component. Returns: see `find_nodules`."""
     labels = np.zeros(mask.shape, dtype=np.int32)
-    if not mask.any():
-        return labels, []
-    bounds = [np.flatnonzero(mask.any(axis=others))[[0, -1]] for others in ((1, 2), (0, 2), (0, 1))]
-    box = make_box((first for first, _ in bounds), (last + 1 for _, last in bounds))  # labeling all would take longer
-    components = split_components(BoxMask(box, mask[box]), fully_connected=True)
-    scored = [(score(part), part) for part in components if volume_mm3(ct, part) >= sphere_volume(min_diameter_mm)]
-    scored.sort(key=lambda pair: (-pair[0], -volume_mm3(ct, pair[1])))
+    least_mm3 = sphere_volume(min_diameter_mm)
+    scored = [(score(part), part) for part in split_mask(mask) if volume_mm3(part, ct) >= least_mm3]
+    scored.sort(key=lambda pair: (-pair[0], -volume_mm3(pair[1], ct)))
     for number, (_, part) in enumerate(scored, 1):
         labels[part.box][part.mask] = number
     return labels, [as_finding(ct, number, logit, part) for number, (logit, part) in enumerate(scored, 1)]
 
 
 def as_finding(ct: Ct, number: int, logit: float, part: BoxMask) -> Finding:
-    center_irc = starts_of(part.box) + [ndxs.mean() for ndxs in np.nonzero(part.mask)]
-    center_xyz = ct.to_xyz(center_irc.tolist())
-    volume = volume_mm3(ct, part)
+    volume = volume_mm3(part, ct)
     return Finding(
         series_uid=ct.series_uid,
         number=number,
-        center_xyz=XyzTuple(*(round(value, 3) for value in center_xyz)),
+        center_xyz=XyzTuple(*(round(value, 3) for value in center_of(part, ct))),
         logit=logit,
         probability=to_probability(logit),
-        diameter_mm=(6 / math.pi * volume) ** (1 / 3),
+        diameter_mm=sphere_diameter(volume),
         volume_mm3=volume,
         first_slice=part.box[0].start,
         last_slice=part.box[0].stop - 1,
     )
-
-
-def volume_mm3(ct: Ct, part: BoxMask) -> float:
-    return float(np.count_nonzero(part.mask) * np.prod(ct.vx_size_xyz))
-
-
-def sphere_volume(diameter_mm: float) -> float:
-    return math.pi / 6 * diameter_mm**3

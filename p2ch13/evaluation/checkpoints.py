@@ -101,7 +101,7 @@ def choose_of_file(options: EvaluationOptions, index: ScanIndex, path: Path) -> 
     """Choose a part of a splits.json. Raises: InputError if it is empty, or other series are requested as well."""
     if options.all or options.series_uid or options.series or options.val_stride:
         raise InputError("other options choose the series already; leave them out", option="--splits")
-    splits = read_splits(path, index.all_scans, index.patients)
+    splits = read_splits(path, index.layout.scans, index.patients)
     chosen = splits.test if options.split == "test" else splits.validation
     if not chosen:
         raise InputError(f"none of its {options.split or 'val'} scans is here; choose another --split", path=path)
@@ -125,8 +125,8 @@ def warn_of_used_scans(checkpoints: Sequence[Checkpoint], chosen: Sequence[str])
     trained_on = [uid for uid, some in scored_by.items() if any(uid in each.training for each in some)]
     if trained_on:
         log.warning(
-            f"{subject} trained on {len(trained_on)} of these {len(chosen)} scans: scores on them say little about other "
-            "scans."
+            f"{subject} trained on {len(trained_on)} of these {len(chosen)} scans: scores on them say little about "
+            "other scans."
         )
     selected_on = [
         uid
@@ -135,6 +135,6 @@ def warn_of_used_scans(checkpoints: Sequence[Checkpoint], chosen: Sequence[str])
     ]
     if selected_on:
         log.warning(
-            f"{subject} selected on {len(selected_on)} of these {len(chosen)} scans as the best of a run, and likely to "
-            "score better on them than on others. A run's last state was not selected."
+            f"{subject} selected on {len(selected_on)} of these {len(chosen)} scans as the best of a run, and likely "
+            "to score better on them than on others. A run's last state was not selected."
         )

@@ -6,10 +6,6 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from p2ch13.data.ct import Ct
 from p2ch13.detection.findings import Finding
 from p2ch13.labels.candidates import (
     POSITION_COLUMNS,
@@ -23,12 +19,12 @@ from p2ch13.labels.candidates import (
 )
 from p2ch13.util.errors import InputError
 from p2ch13.volumes.files import SCAN_SUFFIXES
-from p2ch13.volumes.volume import Volume
 
 
 def find_mask(mask_dir: Path, series_uid: str) -> Path:
     """Find `<series_uid>.nii.gz` or `<series_uid>_mask.nii.gz`, or one in another format of scans.
 
+    The name of an image in nnU-Net's layout, without its `_0000`, is that of nnU-Net's own mask.
     Raises: InputError if there is none.
     """
     paths = [mask_dir / f"{series_uid}{ending}{suffix}" for ending in ("", "_mask") for suffix in SCAN_SUFFIXES]
@@ -36,26 +32,6 @@ def find_mask(mask_dir: Path, series_uid: str) -> Path:
     if found is None:
         raise InputError("no such file; --mask needs one for each scan", path=mask_dir / f"{series_uid}_mask.nii.gz")
     return found
-
-
-def read_mask(path: Path, ct: Ct) -> NDArray[np.bool_]:
-    """Read a mask of this scan, (index, row, col), axial: values above 0, after rounding.
-
-    The file may be stored in another order of axes than the scan's.
-    Raises: InputError, naming the file, if it cannot be read or its geometry is not the scan's.
-    """
-    mask = Volume(path)
-    for name, of_mask, of_scan, tolerance in (  # NIfTI keeps float32
-        ("size", np.array(mask.shape_irc), np.array(ct.shape_irc), 0.0),
-        ("voxel size", mask.vx_size_xyz, ct.vx_size_xyz, 0.001),  # mm
-        ("direction", mask.direction, ct.direction, 0.001),
-        ("origin", mask.origin_xyz, ct.origin_xyz, 0.01),  # mm
-    ):
-        if not np.allclose(of_mask, of_scan, rtol=0, atol=tolerance):
-            values = f"{of_mask.tolist()}, the scan's {of_scan.tolist()}"
-            raise InputError(f"its {name} is {values}; save it with the scan's geometry", path=path)
-    is_marked: NDArray[np.bool_] = mask.hu > 0
-    return is_marked
 
 
 def read_findings(csv_path: Path) -> dict[str, list[Finding]]:

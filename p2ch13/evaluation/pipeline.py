@@ -24,13 +24,14 @@ from p2ch13.evaluation.checkpoints import (
     choose_unseen,
     warn_of_used_scans,
 )
-from p2ch13.evaluation.external import find_mask, read_excluded_by_series, read_findings, read_mask
+from p2ch13.evaluation.external import find_mask, read_excluded_by_series, read_findings
 from p2ch13.evaluation.report import describe_curve, format_summary, write_report
 from p2ch13.evaluation.scoring import Labels, ScanScores, score_scan
 from p2ch13.evaluation.submission import check_findings, is_submission, score_submission
 from p2ch13.evaluation.summary import summarize
 from p2ch13.evaluation.worst_cases import WorstCases
 from p2ch13.labels.candidates import find_excluded_file, read_annotations, sort_candidates
+from p2ch13.labels.mask import read_mask
 from p2ch13.network.average import average
 from p2ch13.network.compute import choose_threads, keep_freed_memory
 from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line

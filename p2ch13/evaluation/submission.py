@@ -8,32 +8,35 @@ from pathlib import Path
 from typing import Any
 
 from p2ch13.config import EvaluationOptions
+from p2ch13.data.layouts import find_layout, list_nodules
 from p2ch13.evaluation.external import read_excluded_by_series, read_findings, read_series_file
 from p2ch13.evaluation.scoring import ScanScores, score_findings
 from p2ch13.labels.candidates import (
     find_excluded_file,
-    get_nodule_info_list,
     group_by_series,
     read_annotations,
     sort_candidates,
 )
 from p2ch13.util.errors import InputError
 from p2ch13.util.options import as_flag
-from p2ch13.volumes.files import find_scans
 
 log = logging.getLogger(__name__)
 
 
 def is_submission(options: EvaluationOptions) -> bool:
-    """Whether to score by tables alone: if the options name them, or the data folder has no scans."""
+    """Whether to score by tables alone: if the options name them, or the data folder has no scans.
+
+    A folder whose nodules are in masks, and in no table, needs its scans.
+    """
     if not options.marks_nothing:
         return False
-    if options.annotations is not None or options.series is not None:
+    if options.annotations is not None:
         return True
     try:
-        return not find_scans(options.data_dir)
+        layout = find_layout(options.data_dir)
     except InputError:
         return True
+    return options.series is not None and (layout.has_annotations or layout.is_luna16)
 
 
 def score_submission(options: EvaluationOptions, csv_path: Path) -> list[ScanScores]:
@@ -45,7 +48,7 @@ def score_submission(options: EvaluationOptions, csv_path: Path) -> list[ScanSco
     if options.annotations is not None:
         nodules = group_by_series(sort_candidates(read_annotations(options.annotations)))
     else:
-        nodules = group_by_series(get_nodule_info_list(options.data_dir, require_on_disk=False))
+        nodules = group_by_series(list_nodules(options.data_dir, scans=None))
     series_list = choose_listed_series(options, {*nodules, *findings})
     check_findings(csv_path, findings, series_list)
     excluded_file = find_excluded_file(options.data_dir, options.excluded)

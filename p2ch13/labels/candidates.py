@@ -216,8 +216,8 @@ def open_text(path: Path) -> Iterator[TextIO]:
         raise InputError(f"not a CSV file ({one_line(error)}); download it again", path=path) from None
 
 
-def parse_center(row: Mapping[str, str]) -> XyzTuple:
-    center_xyz = XyzTuple(*(parse_number(row[column]) for column in POSITION_COLUMNS[1:]))
+def parse_center(row: Mapping[str, str], columns: Sequence[str] = POSITION_COLUMNS[1:]) -> XyzTuple:
+    center_xyz = XyzTuple(*(parse_number(row[column]) for column in columns))
     if max(map(abs, center_xyz)) > ORIGIN_LIMIT_MM:
         raise ValueError(f"{tuple(center_xyz)} mm is outside of any scan")
     return center_xyz

@@ -5,6 +5,7 @@ A region is a box and a function that marks any window in it: a mask as large as
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
@@ -15,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from p2ch13.labels.candidates import CandidateInfoTuple
-from p2ch13.util.boxes import Box, BoxMask, box_of, inside, pad_box, starts_of
-from p2ch13.util.coordinates import IrcTuple
+from p2ch13.util.boxes import Box, BoxMask, box_of, inside, make_box, pad_box, split_components, starts_of
+from p2ch13.util.coordinates import IrcTuple, XyzTuple
 from p2ch13.volumes.volume import Volume
 
 
@@ -84,6 +85,43 @@ def ball_in(box: Box, center_irc: IrcTuple, radius_mm: float, vx_size_irc: NDArr
     )
     ball: NDArray[np.bool_] = index[:, None, None] ** 2 + row[:, None] ** 2 + col**2 <= radius_mm**2
     return ball
+
+
+def split_mask(mask: NDArray[np.bool_]) -> list[BoxMask]:
+    """Split a scan's mask (index, row, col) into its 26-connected components."""
+    if not mask.any():
+        return []
+    bounds = [np.flatnonzero(mask.any(axis=others))[[0, -1]] for others in ((1, 2), (0, 2), (0, 1))]
+    box = make_box((first for first, _ in bounds), (last + 1 for _, last in bounds))  # labeling all would take longer
+    return split_components(BoxMask(box, mask[box]), fully_connected=True)
+
+
+def center_of(component: BoxMask, volume: Volume) -> XyzTuple:
+    """Compute the mean of a component's voxels in mm, patient coordinates."""
+    center_irc = starts_of(component.box) + [ndxs.mean() for ndxs in np.nonzero(component.mask)]
+    return volume.to_xyz(center_irc.tolist())
+
+
+def volume_mm3(component: BoxMask, volume: Volume) -> float:
+    return float(np.count_nonzero(component.mask) * np.prod(volume.vx_size_xyz))
+
+
+def sphere_volume(diameter_mm: float) -> float:
+    return math.pi / 6 * diameter_mm**3
+
+
+def sphere_diameter(volume: float) -> float:
+    """Return the diameter in mm of a sphere of this volume in mm3."""
+    return float((6 / math.pi * volume) ** (1 / 3))
+
+
+def find_component(components: Iterable[BoxMask], scan: Scan, nodule: CandidateInfoTuple) -> BoxMask | None:
+    """Find the component nearest to a nodule's center, within its radius plus a voxel; None if there is none."""
+    center_irc, vx_size_irc = scan.locate(nodule.center_xyz), scan.vx_size_xyz[::-1]
+    nearest = find_nearest(components, center_irc, vx_size_irc)
+    reach_mm = nodule.diameter_mm / 2 + vx_size_irc.max()
+    is_near = nearest is not None and distance_mm(nearest, center_irc, vx_size_irc) <= reach_mm
+    return nearest if is_near else None
 
 
 def find_nearest(

@@ -1,8 +1,8 @@
-"""Choose the label rule of each scan: the book's box, the refined rule, or the consensus of LIDC-IDRI's readers."""
+"""Choose the label rule of each scan: the book's box, the refined rule, LIDC-IDRI's readers, or mask files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ from p2ch13.labels.candidates import CandidateInfoTuple
 from p2ch13.labels.lidc import ReadingSource, find_outlined, mark_consensus, mark_readings, mark_seen
 from p2ch13.labels.lidc_database import find_database, list_series
 from p2ch13.labels.lidc_xml import find_readings
+from p2ch13.labels.mask import MaskFolder, MaskRule
 from p2ch13.labels.refined import REFINED_RULE, RefinedRule
-from p2ch13.labels.regions import LabelRule, MaskRegion, Scan, as_region, distance_mm, find_nearest
+from p2ch13.labels.regions import LabelRule, MaskRegion, Scan, as_region, find_component
 from p2ch13.util.boxes import BoxMask
 from p2ch13.util.errors import InputError
 
@@ -58,25 +59,18 @@ class LidcRule(LabelRule):
         return [find_outlined(BoxMask(region.box, region.mark(region.box)), readings) for region in regions]
 
 
-def find_component(components: Iterable[BoxMask], scan: Scan, nodule: CandidateInfoTuple) -> BoxMask | None:
-    center_irc, vx_size_irc = scan.locate(nodule.center_xyz), scan.vx_size_xyz[::-1]
-    nearest = find_nearest(components, center_irc, vx_size_irc)
-    reach_mm = nodule.diameter_mm / 2 + vx_size_irc.max()
-    is_near = nearest is not None and distance_mm(nearest, center_irc, vx_size_irc) <= reach_mm
-    return nearest if is_near else None
-
-
 class Labels:
     """Assign a label rule to each scan.
 
     Args:
         options: the user's choice.
         series_list: the scans' UIDs.
+        masks: beside the scans.
     Attributes: `series_list`, the labeled scans; `notes`, messages for the user.
-    Raises: InputError if the readers' files cannot be used, or no scan is left.
+    Raises: InputError if the readers' files or the masks cannot be used, or no scan is left.
     """
 
-    def __init__(self, options: LabelOptions, series_list: Sequence[str]) -> None:
+    def __init__(self, options: LabelOptions, series_list: Sequence[str], masks: MaskFolder | None = None) -> None:
         self.series_list = list(series_list)
         self.notes: list[str] = []
         self._rules: dict[str, LabelRule] = {}  # by series UID, where not the default
@@ -85,6 +79,10 @@ class Labels:
             self._default_rule = RefinedRule(pick(options.threshold_hu, REFINED_THRESHOLD_HU))
         if options.labels == "lidc":
             self._find_readings(options.lidc_xml, options.missing_xml == "leave-out")
+        if options.labels == "mask":
+            if masks is None:
+                raise ValueError("labels from masks need a folder of masks")
+            self._find_masks(masks, masks.choose_values(options.mask_label))
 
     def rule_of(self, series_uid: str) -> LabelRule:
         return self._rules.get(series_uid, self._default_rule)
@@ -112,6 +110,21 @@ class Labels:
             f"Labels: readers' contours of {len(self._rules)} scans; {missing_count} scans without "
             f"{'are left out' if leave_out else 'are marked with the box'}."
         )
+
+    def _find_masks(self, masks: MaskFolder, values: tuple[int, ...]) -> None:
+        found = masks.find()
+        self._rules = {uid: MaskRule(found[uid], values) for uid in self.series_list if uid in found}
+        without_mask = [uid for uid in self.series_list if uid not in found]
+        without_scan = [uid for uid in found if uid not in self._rules]
+        self.series_list = list(self._rules)
+        if not self.series_list:
+            message = f"no mask of any of the {len(without_mask)} scans, such as {without_mask[0]}.nii.gz; add them"
+            raise InputError(message, path=masks.path, option="--labels")
+        self.notes.append(f"Labels: masks of {len(self._rules)} scans.")
+        if without_mask:
+            self.notes.append(f"{len(without_mask)} scans without a mask are left out, such as {without_mask[0]}.")
+        if without_scan:
+            self.notes.append(f"{len(without_scan)} masks have no scan, such as {found[without_scan[0]].name}.")
 
 
 def pick(value: int | None, default: int) -> int:

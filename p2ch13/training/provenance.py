@@ -17,6 +17,7 @@ from typing import Any
 
 from p2ch13.config import CENTERS_ALONE, CropChoice
 from p2ch13.data.index import ScanIndex
+from p2ch13.labels.mask import MaskRule
 from p2ch13.labels.rules import LidcRule
 from p2ch13.util.errors import errors_naming
 from p2ch13.volumes.files import scan_signature
@@ -60,8 +61,9 @@ def ask_git(folder: Path, *arguments: str) -> str | None:
 def fingerprint_data(index: ScanIndex, series_list: Sequence[str], choice: CropChoice = CENTERS_ALONE) -> str:
     """Compute a SHA-256 that tells one data set from another, after the version of its recipe.
 
-    It covers series UIDs, names, lengths and parts of the scans' files, nodules, label rules and the choice of crops;
-    for negatives candidates and excluded findings too. Times of files are no part of it: copying changes them.
+    It covers series UIDs, names, lengths and parts of the scans' and masks' files, annotations, label rules and the
+    choice of crops; for negatives candidates and excluded findings too. Times of files are no part of it: copying
+    changes them.
 
     Raises: InputError if a file cannot be read.
     """
@@ -103,7 +105,7 @@ def fingerprint_first_version(index: ScanIndex, series_list: Sequence[str]) -> s
 
 
 def describe_nodules(index: ScanIndex, series_uid: str) -> list[list[float]]:
-    return [[*nodule.center_xyz, nodule.diameter_mm] for nodule in index.nodules[series_uid]]
+    return [[*nodule.center_xyz, nodule.diameter_mm] for nodule in index.get_annotations(series_uid)]
 
 
 def describe_negatives(index: ScanIndex, series_uid: str) -> list[list[Any]]:
@@ -115,10 +117,12 @@ def describe_negatives(index: ScanIndex, series_uid: str) -> list[list[Any]]:
 
 
 def describe_rule(index: ScanIndex, series_uid: str) -> Any:
-    """Describe a scan's label rule; readers' contours by their content, not by their file's time."""
+    """Describe a scan's label rule; readers' contours and masks by their content, not by their file's time."""
     rule = index.labels.rule_of(series_uid)
     if isinstance(rule, LidcRule):
         return ["lidc", *rule.source.describe()]
+    if isinstance(rule, MaskRule):
+        return ["mask", describe_scan(rule.mask_path), list(rule.values)]
     return rule.key(index.nodules[series_uid])
 
 

@@ -30,7 +30,7 @@ def open_data(config: TrainingConfig, state: Mapping[str, Any] | None) -> RunDat
     ct_cache = CtCache.open(config.folders, config.label_options)
     index = ct_cache.index
     if state is None:
-        return RunData(ct_cache, make_splits(index.all_scans, index.patients, config))
+        return RunData(ct_cache, make_splits(index.layout.scans, index.patients, config))
     saved = state.get("splits") or {"training": state["series"]["trn"], "validation": state["series"]["val"]}
     return RunData(ct_cache, Splits(*(sorted(saved.get(part, [])) for part in Splits._fields)))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -39,21 +39,31 @@ def find_scans(data_dir: Path) -> dict[str, Path]:
         raise InputError(
             "no such folder; put LUNA16 there, or name its folder with --data-dir", path=data_dir, option="--data-dir"
         )
-    scans: dict[str, Path] = {}
-    for path in list_scan_files(data_dir):
-        series_uid = scan_name(path)
-        if series_uid in scans:
-            raise InputError(f"same series as {scans[series_uid]}; remove one of the two", path=path)
-        scans[series_uid] = path
+    scans = name_files(list_scan_files(data_dir))
     if not scans:
         raise InputError("no scans (subset*/*.mhd) in this folder; unpack a LUNA16 subset there", path=data_dir)
-    return dict(sorted(scans.items()))
+    return scans
 
 
 def list_scan_files(folder: Path) -> list[Path]:
     """List files with a scan's suffix in a folder and its subset*/, sorted; not DICOM."""
     paths = sorted([*folder.glob("*"), *folder.glob("subset*/*")], key=str)
     return [path for path in paths if path.name.endswith(SCAN_SUFFIXES) and not path.name.startswith(".")]
+
+
+def name_files(paths: Iterable[Path], name_of: Callable[[Path], str] | None = None) -> dict[str, Path]:
+    """Return series UID -> file, sorted.
+
+    Args: name_of: the series UID of a file; None: its name without a scan's suffix.
+    Raises: InputError for a series that has two files.
+    """
+    named: dict[str, Path] = {}
+    for path in paths:
+        series_uid = (name_of or scan_name)(path)
+        if series_uid in named:
+            raise InputError(f"same series as {named[series_uid]}; remove one of the two", path=path)
+        named[series_uid] = path
+    return dict(sorted(named.items()))
 
 
 def scan_name(path: Path) -> str:

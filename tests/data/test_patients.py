@@ -17,6 +17,15 @@ def test_luna16_has_one_patient_with_two_scans(tmp_path):
     assert found["1.2"] == "1.2"
 
 
+def test_luna25_names_its_patients(tmp_path):
+    columns = ["PatientID", "SeriesInstanceUID", "CoordX", "CoordY", "CoordZ", "label"]
+    rows = [(700, "1.2", 1, 2, 3, 0), (700, "1.3", 1, 2, 3, 1), (700, "1.2", 4, 5, 6, 1), (701, "1.4", 1, 2, 3, 0)]
+    path = write_csv(tmp_path / "luna25.csv", columns, rows)
+    found = find_patients(tmp_path, ["1.2", "1.3", "1.4"], path)
+    assert found["1.2"] == found["1.3"]
+    assert found["1.4"] not in (found["1.2"], "1.4")
+
+
 def test_numbers_of_two_files_are_two_patients(tmp_path):
     for folder in ("subset_a", "subset_b"):
         (tmp_path / folder).mkdir()

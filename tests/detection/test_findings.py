@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from p2ch13.data.ct import Ct
-from p2ch13.detection.findings import find_marked, find_nodules, sphere_volume
+from p2ch13.detection.findings import find_marked, find_nodules
+from p2ch13.labels.regions import sphere_volume
 from p2ch13.util.coordinates import AxialOrder
 from tests.support.scan_files import ORIGIN_XYZ, make_hu, write_scan
 

@@ -5,7 +5,8 @@ import pytest
 import SimpleITK as sitk
 
 from p2ch13.data.ct import Ct
-from p2ch13.evaluation.external import find_mask, read_findings, read_mask
+from p2ch13.evaluation.external import find_mask, read_findings
+from p2ch13.labels.mask import read_mask
 from tests.support.checks import refused
 from tests.support.scan_files import Ball, ball_mask, make_hu, write_csv, write_scan
 

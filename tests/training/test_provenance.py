@@ -21,6 +21,7 @@ from p2ch13.training.provenance import (
     sum_blocks,
 )
 from tests.support.lidc_files import block, install_database, write_database, write_readings
+from tests.support.mask_files import label_balls, write_images
 from tests.support.scan_files import TINY_SCANS, Ball, make_hu, to_xyz, write_scan
 
 
@@ -151,6 +152,18 @@ def test_the_database_counts_by_a_series_contours(luna_dir, tmp_path, monkeypatc
     assert fingerprint(luna_dir, labels) == before
     write_database(path, {"1.2.0": other, "1.9.9": one})
     assert fingerprint(luna_dir, labels) != before
+
+
+def test_masks_count_by_what_is_in_them(tmp_path):
+    data_dir = write_images(tmp_path)
+    path, labels = data_dir / "masks" / "1.2.0.nii.gz", LabelOptions("mask")
+    before = fingerprint(data_dir, labels)
+    os.utime(path, (1, 1))
+    assert fingerprint(data_dir, labels) == before
+    others = [fingerprint(data_dir, LabelOptions("mask", mask_label=1))]
+    write_scan(path, label_balls(TINY_SCANS["1.2.0"][:1]))
+    others.append(fingerprint(data_dir, labels))
+    assert len({before, *others}) == 3
 
 
 def test_blocks_of_a_file(tmp_path):
