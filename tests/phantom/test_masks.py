@@ -13,7 +13,8 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from p2ch13.data.ct import Ct
-from p2ch13.evaluation.external import find_mask, read_mask
+from p2ch13.evaluation.external import find_mask
+from p2ch13.labels.mask import read_mask
 from p2ch13.phantom import dataset, scan, write_phantoms
 from p2ch13.phantom.anatomy import Chest, draw_chest
 from p2ch13.phantom.nodules import draw_nodule, mark_nodule, paint_nodule
