@@ -24,7 +24,8 @@ LUNA16_PATIENT = dict.fromkeys(
 def find_patients(data_dir: Path, series_list: Iterable[str], luna25_file: Path | None = None) -> dict[str, str]:
     """Find the patient of each series: by `patients.csv` in the data folder and its subset*/ or LUNA25's CSV file.
 
-    A series that none of them names is of a patient of its own. Two files that give one number mean two patients: each counts its own.
+    A series that none of them names is of a patient of its own. Each file counts its own patients: one number in two
+    files is two of them.
     Raises: InputError if a file cannot be read, or two of them name one series.
     """
     known = LUNA16_PATIENT | (read_luna25_patients(luna25_file) if luna25_file else {})
