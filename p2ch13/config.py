@@ -348,6 +348,12 @@ class RunOptions(Options):
         const="",
         on_resume=True,
     )
+    init_from: Path | None = option(
+        None,
+        "begin a new run with the weights of a .state file, of training or of the book; the network's options are that "
+        "file's, and so is --slice-spacing-mm if it is not given",
+        metavar="STATE",
+    )
     models_dir: Path = option(Path("data/models"), "folder of .state files", on_resume=True)
     runs_dir: Path = option(Path("runs"), "folder of TensorBoard logs", on_resume=True)
     tb_prefix: str = option("p2ch13", "subfolder of both", pattern=NAME_PART, on_resume=True)

@@ -55,7 +55,11 @@ def load_model(path: Path, network: str | None = None) -> SegmentationNetwork:
         it is one of `NETWORKS`, or this one.
     Raises: InputError if the file cannot be read, names another network, or holds weights that do not fit it.
     """
-    state = load_checkpoint(path)
+    return build_model(path, load_checkpoint(path), network)
+
+
+def build_model(path: Path, state: Mapping[str, Any], network: str | None = None) -> SegmentationNetwork:
+    """Build the model of a .state file that is read. Args, Raises: see `load_model`."""
     name = check_allowed(path, state.get("network", BOOK_NETWORK), network)
     try:
         model_args = BOOK_MODEL

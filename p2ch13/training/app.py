@@ -28,7 +28,7 @@ from p2ch13.training.mining import score_negatives
 from p2ch13.training.non_finite import NonFiniteLossMonitor
 from p2ch13.training.optimizers import build_optimizer, set_learning_rate
 from p2ch13.training.provenance import fingerprint_data
-from p2ch13.training.resume import read_settings, resume_run
+from p2ch13.training.resume import load_init_weights, read_settings, resume_run
 from p2ch13.training.run import RunState, model_args_of
 from p2ch13.training.run_files import RunFiles, models_dir_of, runs_dir_of
 from p2ch13.training.samples import RunData, open_data, open_train_ds, open_val_ds
@@ -66,13 +66,14 @@ class SegmentationTrainingApp:
         threads = (self.settings.state or {}).get("threads")
         self.learner = Learner(self.segmentation_model, self.optimizer, config, self.compute, self.process, threads)
         files = RunFiles.unused(models_dir_of(config), config.comment)
-        self.run = RunState(config, sys_argv, files, self.process.world_size)
+        self.run = RunState(config, sys_argv, files, self.process.world_size, self.settings.init_series)
         self.totals = EpochTotals(device)
         self.non_finite = NonFiniteLossMonitor(device, config.skip_non_finite)
         self.interruption: Interruption | None = None
 
     def init_model(self) -> SegmentationNetwork:
         model = build_network(self.config.network, model_args_of(self.config))
+        load_init_weights(model, self.settings)
         if self.config.sync_batchnorm:
             model = sync_batchnorm(model, self.compute.device)
         model.to(self.compute.device)

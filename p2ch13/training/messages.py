@@ -6,6 +6,8 @@ import logging
 import math
 import shlex
 import signal
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from p2ch13.config import NETWORKS
@@ -41,10 +43,26 @@ def log_start(
         f"{'' if run.world_size == 1 else f' in each of {run.world_size} processes'}; "
         f"{compute.dtype_name} on {compute.device.type}; augmentation: {', '.join(config.augmentation) or 'none'}."
     )
+    if config.init_from is not None:
+        log_init(config.init_from, run.init_series, val_ds.series_list)
     if is_compiled(config):
         log.info("The first step compiles the network, which takes half a minute; --compile no does without it.")
     if train_ds.ct_cache.rebuilt_count:  # the cache of both
         log.warning(describe_rebuilt(train_ds.ct_cache.rebuilt_count))
+
+
+def log_init(path: Path, init_series: Sequence[str], val_series: Sequence[str]) -> None:
+    """Say what a run's first weights are, and whether their network was trained on scans of the validation."""
+    if not init_series:
+        log.info(f"First weights: those of {path}.")
+        log.warning("This file does not name its training series: scans of the validation may be among them.")
+        return
+    log.info(f"First weights: those of {path}, trained on {len(init_series)} series.")
+    if seen := set(init_series).intersection(val_series):
+        log.warning(
+            f"{len(seen)} of {len(val_series)} validation series are among these: scores will be better than on scans "
+            "that no training has seen."
+        )
 
 
 def log_metrics(report: TensorBoardReport | None, run: RunState, mode: str, scores: Scores, learner: Learner) -> None:

@@ -8,7 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from p2ch13.config import BOOK_AUGMENTATION, PRESETS, TrainingCommand, TrainingConfig, make_parser, with_current_names
+from p2ch13.config import (
+    BOOK_AUGMENTATION,
+    PRESETS,
+    NetworkOptions,
+    TrainingCommand,
+    TrainingConfig,
+    make_parser,
+    with_current_names,
+)
 from p2ch13.util.errors import InputError, one_line
 from p2ch13.util.options import as_flag, list_options, merge, read_values
 
@@ -27,6 +35,8 @@ def parse_config(sys_argv: Sequence[str] | None = None) -> TrainingConfig:
     if {**of_file, **given}.get("resume") is not None:
         if config_path is not None:
             raise InputError("a resumed run keeps its own options; leave out --config", option="--resume")
+        if "init_from" in given:
+            raise InputError("a resumed run keeps its own weights; give one or the other", option="--init-from")
         return merge(TrainingConfig, {name: given[name] for name in FIND_RUN if name in given})
     preset = given.get("preset", of_file.get("preset", TrainingConfig.preset))
     config = merge(TrainingConfig, PRESETS[preset], find_chosen(of_file), {"preset": preset}, given)
@@ -41,6 +51,11 @@ def given_options(sys_argv: Sequence[str] | None) -> dict[str, Any]:
     given = vars(parser.parse_args(sys_argv))
     of_book = dict.fromkeys((f"augment_{name}" for name in BOOK_AUGMENTATION), True)
     return {**(of_book if given.pop("augmented", False) else {}), **given}
+
+
+def chosen_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a command line, and those that its `--config` has of its own."""
+    return {**(find_chosen(read_config(given["config"])) if "config" in given else {}), **given}
 
 
 def find_chosen(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,6 +81,25 @@ def read_config(path: Path) -> dict[str, Any]:
         return read_values(TrainingConfig, with_current_names(content))
     except InputError as error:
         raise InputError(f"{error}; correct it", path=path, option=error.option) from None
+
+
+def init_config(
+    config: TrainingConfig, network: NetworkOptions, slice_spacing_mm: float, chosen: Mapping[str, Any]
+) -> TrainingConfig:
+    """Return the options of a run that begins with the weights of a network.
+
+    Args: network, slice_spacing_mm: that network's; chosen: see `chosen_options`.
+    Raises: InputError for a chosen option that contradicts the network.
+    """
+    for name, option in list_options(NetworkOptions).items():
+        own = getattr(network, name)
+        if chosen.get(name, own) != own:
+            raise InputError(
+                f"the network of --init-from has {own!r}, which cannot become {chosen[name]!r}; leave one out",
+                option=option.flag,
+            )
+    spacing = {"slice_spacing_mm": slice_spacing_mm, **chosen}["slice_spacing_mm"]
+    return replace(config, **{**network.as_dict(), "slice_spacing_mm": spacing})
 
 
 def resume_config(saved: TrainingConfig, given: Mapping[str, Any]) -> TrainingConfig:

@@ -7,7 +7,7 @@ import datetime
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ class RunState:
         epoch: finished epochs; step, totals: of the one after these, see `EpochTotals`.
         random_state: of an epoch that was saved midway and is not resumed yet.
         splits: of all scans; series: "trn" and "val", series UIDs of those that have labels.
+        init_series: series UIDs, sorted, that the network of `--init-from`, or one before it, was trained on.
         dtype: number format of the network.
         launch_id: see `process_group`.
         skipped_count: batches of finished epochs whose loss or gradient was not finite.
@@ -49,6 +50,7 @@ class RunState:
     sys_argv: list[str]
     files: RunFiles
     world_size: int = 1
+    init_series: Sequence[str] = ()
     epoch: int = 0
     step: int = 0
     totals: list[float] | None = None
@@ -62,6 +64,11 @@ class RunState:
     validations_since_best: int = 0
     skipped_count: int = 0
     saved_at_s: float = field(default_factory=time.monotonic)
+
+    @property
+    def all_series(self) -> dict[str, list[str]]:
+        """`series`, and as "init" the `init_series`, if the run began with another's weights."""
+        return self.series if self.config.init_from is None else {**self.series, "init": list(self.init_series)}
 
     def count_samples(self, epoch: int, step: int = 0) -> int:
         """Count the training samples of so many epochs, and of so many steps of the next one."""
@@ -140,7 +147,7 @@ class RunState:
 
     def resume(self, path: Path, state: Mapping[str, Any], learner: Learner) -> None:
         """Load a saved state, to continue as if the run had never ended. Raises: InputError if that cannot be."""
-        if state["data_fingerprint"] != self.data_fingerprint or state.get("series", self.series) != self.series:
+        if state["data_fingerprint"] != self.data_fingerprint or state.get("series", self.series) != self.all_series:
             raise InputError(
                 "scans, annotations or labels are not those that the run began with; bring them back, or start a new "
                 "run",
@@ -203,7 +210,7 @@ def as_dict(
         "commit": get_commit(),
         "data_fingerprint": run.data_fingerprint,
         "splits": run.splits._asdict(),
-        "series": run.series,
+        "series": run.all_series,
         "scores": dataclasses.asdict(scores) if scores else None,
         "trained_state": model.state_dict() if averaged else None,
         "averaged_count": int(averaged.n_averaged) if averaged else 0,

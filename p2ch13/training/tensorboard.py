@@ -46,7 +46,7 @@ class TensorBoardReport:
     def log_settings(self, run: RunState) -> None:
         """Write the run's options, code and data, also as files that `--config` and `--splits` read."""
         options, code = run.config.as_dict(), {"versions": get_versions(), "commit": get_commit()}
-        origin = code | {"data": run.data_fingerprint, "series": run.series}
+        origin = code | {"data": run.data_fingerprint, "series": run.all_series}
         write_splits(self.folders["trn"] / SPLITS_FILE, run.splits)
         with atomic_write(self.folders["trn"] / "config.json") as file:
             file.write(as_json(options).encode())
