@@ -10,14 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from p2ch13.config import ImportOptions
 from p2ch13.labels.candidates import ANNOTATIONS_FILE, MALIGNANCY_FILE
+from p2ch13.labels.patients import PATIENT_COLUMNS, PATIENTS_FILE, number_patients, read_patients
 from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
-from p2ch13.util.files import atomic_write, check_free_disk, make_writable_folder
+from p2ch13.util.files import atomic_write, check_free_disk, make_writable_folder, write_csv
 from p2ch13.util.processes import map_in_processes
 from p2ch13.util.progress import progress_bar
 from p2ch13.volumes.dicom import check_no_damage, has_dicom_magic, list_series, read_series
@@ -38,6 +40,7 @@ class SeriesImport:
     series_uid: str
     files: tuple[Path, ...]
     target: Path
+    patient_id: str  # never written: `patients.csv` has running numbers
 
     @property
     def comment(self) -> str:
@@ -81,7 +84,10 @@ def import_folder(options: ImportOptions) -> int:
     )
     room = sum(file.stat().st_size for series in to_do for file in series.files)
     check_free_disk(data_dir, room, "importing this", "--data-dir")
-    errors = [*search.errors, *import_all(to_do, options.num_workers)]
+    try:
+        errors = [*search.errors, *import_all(to_do, options.num_workers)]
+    finally:
+        write_patients(target_folder / PATIENTS_FILE, [each for each in search.series.values() if each.target.exists()])
     for error in errors:
         log.warning(f"Skipped: {one_line(error)}")
     if len(errors) == total:
@@ -89,6 +95,21 @@ def import_folder(options: ImportOptions) -> int:
     log.info(f"Imported {total - there_count - len(errors)} scans, skipped {len(errors)}: {target_folder}")
     report_annotations(data_dir)
     return EXIT_SKIPPED if errors else EXIT_DONE
+
+
+def write_patients(path: Path, imported: Sequence[SeriesImport]) -> None:
+    """Add the series to `patients.csv`, so that a split keeps the scans of a patient together.
+
+    It has neither the patients' IDs nor a hash of them, from which one who guesses an ID could confirm it. A patient's
+    number stays in later imports of a folder that has one of the patient's earlier series too.
+    Raises: InputError if an earlier file cannot be read.
+    """
+    if not imported:
+        return
+    earlier = read_patients(path) if path.exists() else {}
+    numbers = number_patients({each.series_uid: each.patient_id for each in imported}, earlier)
+    if numbers != earlier:
+        write_csv(path, PATIENT_COLUMNS, numbers.items())
 
 
 def report_annotations(data_dir: Path) -> None:
@@ -113,7 +134,8 @@ def search_folders(folder: Path, target_folder: Path) -> Search:
 def search_folder(search: Search, folder: Path, target_folder: Path) -> None:
     listed = list_series(folder)
     others = find_others(folder, listed)
-    ct_series = {uid: files for uid, files in listed.items() if read_kind(files[0])[0] == "CT"}
+    kinds = {uid: read_kind(files[0]) for uid, files in listed.items()}
+    ct_series = {uid: files for uid, files in listed.items() if kinds[uid].modality == "CT"}
     search.other_count += len(set(others.values())) + len(listed) - len(ct_series)
     try:
         check_no_damage(folder, {**listed, "": list(others)})
@@ -127,7 +149,8 @@ def search_folder(search: Search, folder: Path, target_folder: Path) -> None:
             other = search.series[uid].folder
             search.errors.append(InputError(f"same series as in {other}; remove one of the two", path=folder))
         else:
-            search.series[uid] = SeriesImport(folder, uid, tuple(files), target_folder / f"{uid}.mhd")
+            target = target_folder / f"{uid}.mhd"
+            search.series[uid] = SeriesImport(folder, uid, tuple(files), target, kinds[uid].patient_id)
 
 
 def find_others(folder: Path, listed: dict[str, list[Path]]) -> dict[Path, str]:
@@ -135,20 +158,29 @@ def find_others(folder: Path, listed: dict[str, list[Path]]) -> dict[Path, str]:
     known = {file for files in listed.values() for file in files}
     unlisted = [file for file in sorted(folder.iterdir()) if file.is_file() and file not in known]
     kinds = {file: read_kind(file) for file in unlisted if has_dicom_magic(file)}
-    return {file: uid for file, (modality, uid) in kinds.items() if modality != "CT"}
+    return {file: kind.series_uid for file, kind in kinds.items() if kind.modality != "CT"}
 
 
-def read_kind(file: Path) -> tuple[str, str]:
-    """Read modality and series UID of a DICOM file; an unreadable one counts as CT, to be reported as damaged."""
+class Kind(NamedTuple):
+    """What a DICOM file is of."""
+
+    modality: str = "CT"
+    series_uid: str = ""
+    patient_id: str = ""
+
+
+def read_kind(file: Path) -> Kind:
+    """Read the kind of a DICOM file; an unreadable one counts as CT, to be reported as damaged."""
     from pydicom import dcmread
     from pydicom.config import disable_value_validation
 
     try:
         with disable_value_validation():  # it would print warnings of several lines
-            data = dcmread(file, stop_before_pixels=True, specific_tags=["Modality", "SeriesInstanceUID"])
-            return str(data.get("Modality", "CT")), str(data.get("SeriesInstanceUID", ""))
+            data = dcmread(file, stop_before_pixels=True, specific_tags=["Modality", "SeriesInstanceUID", "PatientID"])
+            values = (data.get("Modality", "CT"), data.get("SeriesInstanceUID", ""), data.get("PatientID", ""))
+            return Kind(*(str(value).strip() for value in values))
     except Exception:  # pydicom raises nearly anything for a damaged file
-        return "CT", ""
+        return Kind()
 
 
 def is_imported(series: SeriesImport, elsewhere: dict[str, Path]) -> bool:

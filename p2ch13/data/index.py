@@ -11,7 +11,6 @@ from typing import Any
 from p2ch13.config import LabelOptions
 from p2ch13.data.ct import Ct
 from p2ch13.data.layouts import find_layout, list_nodules
-from p2ch13.data.patients import find_patients
 from p2ch13.labels.candidates import (
     CandidateInfoTuple,
     find_excluded_file,
@@ -22,6 +21,7 @@ from p2ch13.labels.candidates import (
 )
 from p2ch13.labels.luna25 import no_diameters
 from p2ch13.labels.mask import find_nodules
+from p2ch13.labels.patients import find_patients
 from p2ch13.labels.rules import Labels
 from p2ch13.util.errors import InputError
 from p2ch13.volumes.files import no_such_series

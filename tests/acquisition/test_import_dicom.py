@@ -8,6 +8,7 @@ from p2ch13.config import Folders
 from p2ch13.data.cache import CtCache
 from p2ch13.data.ct import Ct
 from p2ch13.import_dicom import main
+from p2ch13.labels.patients import find_patients
 from p2ch13.volumes.files import find_scans, read_header
 from tests.support.checks import assert_one_line
 from tests.support.commands import exit_status, run_python
@@ -58,13 +59,32 @@ def test_a_folder_of_patients(source, data_dir, hu):
     assert "Imported 2 scans, skipped 0" in done.stdout
     assert "has no annotations.csv, which training and evaluation need" in done.stdout
     assert find_scans(data_dir) == {uid: imported(data_dir, uid) for uid in (SERIES_UID, OTHER_UID)}
-    assert len(list(data_dir.rglob("*.*"))) == 4
+    assert len(list(data_dir.rglob("*.*"))) == 5  # two scans of two files, and patients.csv
     same_scan(Ct(imported(data_dir)), Ct(source / "LIDC-IDRI-0001" / "study-a" / "CT"))
     turned = Ct(imported(data_dir, OTHER_UID))
     same_scan(turned, Ct(source / "LIDC-IDRI-0002" / "study-c" / "CT"))
     np.testing.assert_array_equal(turned.hu, hu + 7)
     assert turned.direction[:, 0] == pytest.approx((0.8, 0.6, 0))
     assert turned.header.mapped_file is not None  # a memory map
+
+
+def test_patients_have_numbers_and_no_names(tmp_path, hu, data_dir):
+    """Neither an ID nor a hash of it; a number stays, and is another patient's in no later import."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    for ndx, patient_id in enumerate(["Doe", "Roe", "Doe", ""]):
+        write_series(first / str(ndx), hu, series_uid=f"1.2.{ndx}", PatientID=patient_id)
+    assert run(first, data_dir, "--num-workers", "1") == 0
+    path = data_dir / "subset_dicom" / "patients.csv"
+    assert path.read_text().split() == ["seriesuid,patient", "1.2.0,1", "1.2.1,2", "1.2.2,1", "1.2.3,3"]
+    before = path.stat().st_mtime_ns
+    assert run(first, data_dir, "--num-workers", "1") == 0
+    assert path.stat().st_mtime_ns == before
+    for ndx, patient_id in ((1, "Roe"), (4, "Roe"), (5, "Poe")):
+        write_series(second / str(ndx), hu, series_uid=f"1.2.{ndx}", PatientID=patient_id)
+    assert run(second, data_dir, "--num-workers", "1") == 0
+    assert path.read_text().split()[5:] == ["1.2.4,2", "1.2.5,4"]
+    patients = find_patients(data_dir, find_scans(data_dir))
+    assert patients["1.2.0"] == patients["1.2.2"] != patients["1.2.1"] == patients["1.2.4"]
 
 
 def test_training_reads_what_was_imported(source, data_dir, tmp_path, capsys):

@@ -1,6 +1,6 @@
 import pytest
 
-from p2ch13.data.patients import LUNA16_PATIENT, find_patients
+from p2ch13.labels.patients import LUNA16_PATIENT, find_patients
 from tests.support.checks import refused
 from tests.support.scan_files import write_csv
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import count
 from pathlib import Path
 
 from p2ch13.labels.candidates import POSITION_COLUMNS, read_table
@@ -36,6 +37,25 @@ def find_patients(data_dir: Path, series_list: Iterable[str], luna25_file: Path 
                 raise InputError(f"series {series_uid} is in another {PATIENTS_FILE} too; remove one row", path=path)
             listed[series_uid] = f"{path.relative_to(data_dir)}: {number}"
     return {series_uid: listed.get(series_uid, series_uid) for series_uid in series_list}
+
+
+def number_patients(patient_ids: Mapping[str, str], earlier: Mapping[str, str]) -> dict[str, str]:
+    """Give each patient a running number, which tells nothing of the patient.
+
+    Args:
+        patient_ids: series UID -> what names the patient; series without are of a patient of their own.
+        earlier: series UID -> number, of an earlier call; these stay.
+    Returns: series UID -> number, those of `earlier` first.
+    """
+    numbers = dict(earlier)
+    of_patient = {patient_ids[uid]: number for uid, number in earlier.items() if patient_ids.get(uid)}
+    free = count(1 + max((int(number) for number in earlier.values() if number.isdecimal()), default=0))
+    for series_uid, patient_id in patient_ids.items():
+        if series_uid not in numbers:
+            numbers[series_uid] = of_patient.get(patient_id) or str(next(free))
+            if patient_id:
+                of_patient[patient_id] = numbers[series_uid]
+    return numbers
 
 
 def read_patients(path: Path) -> dict[str, str]:
