@@ -62,7 +62,7 @@ def test_networks_that_have_not_seen_a_scan_score_it_on_average(tmp_path, evalua
     others = [
         write_network(tmp_path / f"{bias}.state", NOTHING_HU, bias, ONE_FOLD, OTHER_FOLD) for bias in (-600, -800)
     ]
-    choices = ([sharp], others, [sharp, others[0]], [sharp, others[1]])
+    choices = ([sharp], [low, lower], [sharp, low], [sharp, lower])
     assert [evaluation("--checkpoint", *paths)[1]["nodules"]["found"] for paths in choices] == [3, 0, 3, 0]
 
 
