@@ -59,9 +59,9 @@ def test_folds_are_merged_into_one_analysis(tmp_path, evaluation):
 def test_networks_that_have_not_seen_a_scan_score_it_on_average(tmp_path, evaluation):
     """The logit of tissue is 700 in one network, -600 and -800 in two others: with one of these it is 50 or -50."""
     sharp = write_network(tmp_path / "sharp.state", trn=ONE_FOLD, val=OTHER_FOLD)
-    others = [
+    low, lower = (
         write_network(tmp_path / f"{bias}.state", NOTHING_HU, bias, ONE_FOLD, OTHER_FOLD) for bias in (-600, -800)
-    ]
+    )
     choices = ([sharp], [low, lower], [sharp, low], [sharp, lower])
     assert [evaluation("--checkpoint", *paths)[1]["nodules"]["found"] for paths in choices] == [3, 0, 3, 0]
 
