@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property, partial
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 import torch
 from torch.utils.data import Dataset
@@ -24,12 +24,9 @@ from p2ch13.util.progress import progress_bar
 log = logging.getLogger(__name__)
 
 LOADER_BATCH_SIZE = 16  # of a plain `DataLoader`, which does not tell the dataset its own
-SCORED_MARGIN = 16  # rows and cols at each side that a false-positive score skips: the negative is in the middle
 
 # One sample of a `Batch`: (7, row, col), (1, row, col), series UID, index of the slice.
 Sample = tuple[torch.Tensor, torch.Tensor, str, int]
-# Crops, (n, 7, 64, 64), and a mask of the ignored pixels, (n, 1, 64, 64) -> (n,), the larger the harder.
-FalsePositiveScore = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class Luna2dSegmentationDataset(Dataset[Sample]):
@@ -236,27 +233,20 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
         batch_size: int,
         process: ProcessRank | None = None,
         first_step: int = 0,
-        score: FalsePositiveScore | None = None,
+        hardness: torch.Tensor | None = None,
     ) -> Iterator[Batch]:
         """Yield the epoch's samples in whole batches, from step `first_step` on; the last batch may be smaller.
 
         Each process gets its share of every step's samples; there must be as many samples as processes.
 
-        Args: score: false-positive score of crops; each negative is cut at the hardest of its candidates.
+        Args: hardness: of each crop, (crop,), on the device of the crops, read anew for each batch: a negative is the
+            hardest of its candidates. None: the first of them.
         """
         process = process or ProcessRank()
         samples = self.sampler.draw(self.epoch_ndx, find_steps(len(self), batch_size, process.world_size))
         for part in share_steps(len(self), batch_size, process)[first_step:]:
-            if score is None or self.sampler.candidate_count == 1:
+            if hardness is None:
                 yield self.store.cut(samples.places[:, part], samples.crop_ndxs[part])
             else:
-                places = samples.find_hardest(part, partial(self._score_places, score))
+                places = samples.find_hardest(part, hardness)
                 yield self.store.cut(places, places[0].cpu().numpy())
-
-    def _score_places(self, score: FalsePositiveScore, places: torch.Tensor) -> torch.Tensor:
-        """Score the middle of crops; the network sees all of them, for the middle's context."""
-        ct_slices, masks = self.store.cut_windows(places)
-        is_ignored = torch.ones_like(masks)
-        middle = (..., slice(SCORED_MARGIN, -SCORED_MARGIN), slice(SCORED_MARGIN, -SCORED_MARGIN))
-        is_ignored[middle] = masks[middle]
-        return score(ct_slices, is_ignored)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -15,9 +15,6 @@ from p2ch13.config import SamplingOptions
 from p2ch13.util.process_rank import ProcessRank
 
 MIN_NEGATIVE_SLICES = 4  # of each scan, where a dataset has slices without nodule
-
-# Places, (3, n) -> (n,): false-positive scores, the larger the harder.
-PlaceScore = Callable[[torch.Tensor], torch.Tensor]
 
 
 class EpochSamples(NamedTuple):
@@ -35,14 +32,16 @@ class EpochSamples(NamedTuple):
         """The first candidate of each sample: (3, sample)."""
         return self.candidates[:, 0]
 
-    def find_hardest(self, samples: slice, score: PlaceScore) -> torch.Tensor:
-        """Return the places of samples, (3, sample), negatives at their hardest candidates."""
+    def find_hardest(self, samples: slice, hardness: torch.Tensor) -> torch.Tensor:
+        """Return the places of samples, (3, sample), negatives at their hardest candidates.
+
+        Args: hardness: of each crop, (crop,), the larger the harder.
+        """
         places = self.places[:, samples].clone()
         negatives = torch.from_numpy(np.flatnonzero(self.is_negative[samples])).to(places.device)
         if len(negatives):
             candidates = self.candidates[:, :, samples][:, :, negatives]  # (3, candidate, negative)
-            scores = score(candidates.flatten(1)).to(places.device).view(candidates.shape[1:])
-            hardest = scores.argmax(dim=0).expand(3, 1, -1)  # the first of equal scores
+            hardest = hardness[candidates[0]].argmax(dim=0).expand(3, 1, -1)  # the first of equal ones
             places[:, negatives] = candidates.gather(1, hardest)[:, 0]
         return places
 

@@ -24,7 +24,7 @@ from p2ch13.training.learner import Learner
 from p2ch13.training.loop import train_one_epoch, validate
 from p2ch13.training.losses import segmentation_loss
 from p2ch13.training.messages import log_end, log_metrics, log_start, stopped
-from p2ch13.training.mining import score_negatives
+from p2ch13.training.mining import HardNegatives
 from p2ch13.training.non_finite import NonFiniteLossMonitor
 from p2ch13.training.optimizers import build_optimizer, set_learning_rate
 from p2ch13.training.provenance import fingerprint_data
@@ -95,6 +95,15 @@ class SegmentationTrainingApp:
     def init_val_ds(self) -> Luna2dSegmentationDataset:
         return open_val_ds(self.config, self.data)
 
+    def init_mining(self, train_ds: TrainingLuna2dSegmentationDataset) -> HardNegatives | None:
+        """Continue the scores of negative crops; None if they are drawn without."""
+        if train_ds.sampler.candidate_count == 1:
+            return None
+        mining = HardNegatives(train_ds.store, self.segmentation_model, self.compute, self.process)
+        if self.run.mining is not None:
+            mining.load_state_dict(self.run.mining)
+        return mining
+
     def main(self) -> None:
         """Train, validate, save. Raises: InputError for data, folders or options that cannot be used."""
         keep_freed_memory()
@@ -136,8 +145,9 @@ class SegmentationTrainingApp:
         seed_epoch(self.config.seed, epoch_ndx, self.process.rank)
         train_ds.shuffle_samples(epoch_ndx)
         self.totals = self.run.begin_epoch(self.compute.device)
-        score = partial(score_negatives, model=self.segmentation_model, compute=self.compute)
-        batches = train_ds.batches(self.config.batch_size, self.process, self.run.step, score)
+        mining = self.init_mining(train_ds)
+        hardness = None if mining is None else mining.hardness
+        batches = train_ds.batches(self.config.batch_size, self.process, self.run.step, hardness)
         with progress_bar(len(train_ds), f"E{epoch_ndx} training", "sample") as bar:
             bar.update(self.run.count_samples(0, self.run.step))
 
@@ -150,6 +160,9 @@ class SegmentationTrainingApp:
                 self.learner.update_average(result.faults.any())
                 self.non_finite.add(f"epoch {epoch_ndx}, step {self.run.step}", result.faults, *batch[2:])
                 bar.update(len(batch[0]) * self.process.world_size)
+                if mining:
+                    mining.follow(self.run.count_samples(epoch_ndx - 1, self.run.step))
+                    self.run.mining = mining.state_dict()
                 self.pause(f"in epoch {epoch_ndx}, after {self.run.step} steps")
 
             train_one_epoch(step, batches, self.totals, after_step, self.learner.train_threads)

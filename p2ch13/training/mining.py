@@ -1,27 +1,90 @@
-"""Hard negative mining: scores of candidates for a negative crop, by the model that is being trained."""
+"""Hard negative mining: scores of the negative crops, by the model that is being trained."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from p2ch13.data.crop_store import CropStore
 from p2ch13.network.compute import Compute
 from p2ch13.network.model import SegmentationNetwork
+from p2ch13.training.distributed import sum_over_processes
 from p2ch13.training.losses import false_positive_score
+from p2ch13.util.process_rank import ProcessRank
+
+UNSCORED = -1e4  # finite, so that states load: logits stay far above
+SCORED_CROPS = 16  # of a batch; those of a step of training would be too few for its statistics
+SAMPLES_PER_SCORED_CROP = 4  # of training; scoring a crop costs a third of a sample
+SCORED_MARGIN = 16  # rows and cols at each side that a score skips: the negative is in the middle
+
+
+class HardNegatives:
+    """False-positive scores of a training set's negative crops, by the model that is being trained.
+
+    While it learns, a few crops after the other are scored anew: a score for each candidate of each step would take as
+    long as the steps. Every crop has a score after four samples of training for each negative crop.
+
+    Args: store: of the training set; model: scored as in training, by each batch's own statistics.
+    Attributes: `hardness`, (crop,), on the device of the crops: the mean logit of a crop's false positives, the larger
+        the harder; of crops that are not scored yet, lower than any.
+    """
+
+    def __init__(self, store: CropStore, model: SegmentationNetwork, compute: Compute, process: ProcessRank) -> None:
+        self.store, self.model, self.compute, self.process = store, model, compute, process
+        first = sum(store.nodule_crop_counts)
+        self.negatives = torch.arange(first, len(store.crop_list))
+        self.hardness = torch.full((len(store.crop_list),), UNSCORED, device=store.windows.device)
+        self.scored_count = 0  # crops, over all passes
+
+    def follow(self, sample_count: int) -> None:
+        """Score the next crops if they are due.
+
+        Args: sample_count: the run's samples so far, the same in all processes.
+        """
+        batch_count = SCORED_CROPS * self.process.world_size
+        while self.scored_count + batch_count <= sample_count // SAMPLES_PER_SCORED_CROP:
+            at = torch.arange(self.scored_count, self.scored_count + batch_count) % len(self.negatives)
+            self._score(self.negatives[at])
+            self.scored_count += batch_count
+
+    def _score(self, crops: torch.Tensor) -> None:
+        """Score crops, each process its share of them."""
+        own = self.process.share(range(len(crops)))
+        scores = torch.zeros(len(crops), device=self.compute.device)
+        scores[own] = score_crops(*self.store.cut_windows(middle_of(crops[own], self.store)), self.model, self.compute)
+        sum_over_processes(scores)
+        self.hardness[crops] = scores.to(self.hardness.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"hardness": self.hardness, "scored_count": self.scored_count}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.hardness.copy_(state["hardness"])
+        self.scored_count = state["scored_count"]
+
+
+def middle_of(crops: torch.Tensor, store: CropStore) -> torch.Tensor:
+    """Return the place of each crop's middle window: (3, crop)."""
+    row, col = ((count - 1) // 2 for count in store.windows.shape[2:4])
+    return torch.stack([crops, torch.full_like(crops, row), torch.full_like(crops, col)]).to(store.windows.device)
 
 
 @torch.no_grad()
-def score_negatives(
-    ct_slices: torch.Tensor, is_ignored: torch.Tensor, model: SegmentationNetwork, compute: Compute
+def score_crops(
+    ct_slices: torch.Tensor, masks: torch.Tensor, model: SegmentationNetwork, compute: Compute
 ) -> torch.Tensor:
-    """Score how hard crops are for the model, by their own batch statistics: (batch,).
+    """Score how hard the middles of crops are for the model, which sees all of them: (batch,).
 
-    Args: ct_slices: (batch, 7, row, col) in HU; is_ignored: (batch, 1, row, col), the pixels that do not count.
+    Args: ct_slices: (batch, 7, row, col) in HU; masks: (batch, 1, row, col), nodules, which do not count.
     """
+    is_ignored = torch.ones_like(masks)
+    middle = (..., slice(SCORED_MARGIN, -SCORED_MARGIN), slice(SCORED_MARGIN, -SCORED_MARGIN))
+    is_ignored[middle] = masks[middle]
     with batch_statistics(model), compute.autocast():
         logits = model.logits(ct_slices.contiguous(memory_format=torch.channels_last))
     return false_positive_score(logits, is_ignored)

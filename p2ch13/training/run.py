@@ -39,6 +39,7 @@ class RunState:
         world_size: processes of the run.
         epoch: finished epochs; step, totals: of the one after these, see `EpochTotals`.
         random_state: of an epoch that was saved midway and is not resumed yet.
+        mining: state of `HardNegatives`.
         splits: of all scans; series: "trn" and "val", series UIDs of those that have labels.
         init_series: series UIDs, sorted, that the network of `--init-from`, or one before it, was trained on.
         dtype: number format of the network.
@@ -55,6 +56,7 @@ class RunState:
     step: int = 0
     totals: list[float] | None = None
     random_state: dict[str, torch.Tensor] | None = None
+    mining: dict[str, Any] | None = None
     splits: Splits = field(default_factory=lambda: Splits([], [], []))
     series: dict[str, list[str]] = field(default_factory=dict)
     data_fingerprint: str = ""
@@ -155,6 +157,7 @@ class RunState:
             )
         try:
             learner.load(state)
+            self.mining = state.get("mining")
             self.epoch, self.step = state["epoch"], state["step"]
             self.totals = state["totals"]
             if self.totals is not None:
@@ -203,6 +206,7 @@ def as_dict(
         "step": run.step,
         "totals": run.totals,
         "random_state": random_state,
+        "mining": run.mining,
         "threads": torch.get_num_threads(),
         "totalTrainingSamples_count": run.count_samples(run.epoch, run.step),
         "config": run.config.as_dict(),

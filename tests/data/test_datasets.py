@@ -34,10 +34,6 @@ def samples_of(dataset):
     return torch.stack([dataset[ndx][0] for ndx in range(len(dataset))])
 
 
-def mean_hu(ct_slices, is_ignored):
-    return ct_slices.mean((1, 2, 3))
-
-
 def test_validation_takes_the_nodule_slices(folders):
     val_ds = Luna2dSegmentationDataset(2, True, folders=folders)
     assert val_ds.series_list == ["1.2.0", "1.2.2"]
@@ -132,45 +128,19 @@ def test_negatives_in_each_batch(folders):
 
 
 def test_hard_negative_mining(folders):
-    """Cut each negative at its hardest candidate, here by the mean HU of the middle."""
-    seen = []
-
-    def score(ct_slices, is_ignored):
-        assert ct_slices.shape[1:] == (7, 64, 64)  # all that the network sees of it in training
-        assert is_ignored.shape[1:] == (1, 64, 64)
-        seen.append((ct_slices * ~is_ignored).mean((1, 2, 3)))
-        return seen[-1]
-
+    """Cut each negative at its hardest candidate, by scores that change while the batches are cut."""
     dataset = open_training(folders, negatives=0.5, hard_negative_candidates=3)
-    as_drawn = torch.cat([ct_slices for ct_slices, *_ in dataset.batches(8)])
-    batches = list(dataset.batches(8, score=score))
-    hardest = torch.cat([ct_slices for ct_slices, *_ in batches])
-    assert torch.equal(hardest[::2], as_drawn[::2])
-    assert not torch.equal(hardest[1::2], as_drawn[1::2])
-    for (ct_slices, masks, series_uids, slice_ndxs), scores in zip(batches, seen, strict=True):
-        assert len(scores) == 3 * 4  # three candidates for each of a batch's four negatives
-        middle = (..., slice(16, 48), slice(16, 48))
-        values = (ct_slices[middle] * ~masks[middle]).sum((1, 2, 3)) / (7 * 64 * 64)
-        assert values[1::2].tolist() == pytest.approx(scores.view(3, 4).amax(0).tolist(), abs=1e-3)
-        crops = {
-            (crop.series_uid, int(ndx)) for crop, ndx in zip(dataset.crop_list, dataset.store.slice_ndxs, strict=True)
-        }
-        assert set(zip(series_uids, slice_ndxs.tolist(), strict=True)) <= crops
-
-
-def test_a_score_ignores_margins_and_nodules(folders):
-    dataset = open_training(folders, 8, negatives=0.5, hard_negative_candidates=3)
-    ignored = []
-
-    def score(ct_slices, is_ignored):
-        ignored.append(is_ignored)
-        return torch.zeros(len(ct_slices))
-
-    ((_, masks, *_),) = dataset.batches(8, score=score)
-    first_places = ignored[0][:4]  # of equal scores the first is used
-    assert first_places[..., :16, :].all() and first_places[..., 48:, :].all()
-    assert first_places[..., :16].all() and first_places[..., 48:].all()
-    assert torch.equal(first_places[..., 16:48, 16:48], masks[1::2, :, 16:48, 16:48])
+    hardness = torch.tensor([9.0, 9.0, 9.0, 0.0, 0.0, 0.0, 1.0])  # three nodules and four negatives
+    as_drawn = [ct_slices for ct_slices, *_ in dataset.batches(2)]
+    candidates = dataset.sampler.draw(1, list(range(0, 41, 2))).candidates[0, :, 1::2]  # a negative in each batch
+    for step, (ct_slices, _, series_uids, slice_ndxs) in enumerate(dataset.batches(2, hardness=hardness)):
+        hardest = 3 + int(hardness[3:].argmax())
+        assert torch.equal(ct_slices[0], as_drawn[step][0])
+        crop = dataset.crop_list[hardest]
+        is_hardest = (series_uids[1], int(slice_ndxs[1])) == (crop.series_uid, int(dataset.store.slice_ndxs[hardest]))
+        if hardest in candidates[:, step]:
+            assert is_hardest
+        hardness[3:] = hardness[3:].roll(1)
 
 
 def test_no_crop_twice_in_a_batch(folders, monkeypatch):
@@ -179,14 +149,16 @@ def test_no_crop_twice_in_a_batch(folders, monkeypatch):
     assert len(dataset.crop_list) == 3 + 4
     of_batches = []
     monkeypatch.setattr(dataset.store, "cut", lambda places, crop_ndxs: of_batches.append(crop_ndxs))
-    list(dataset.batches(8, score=mean_hu))
+    list(dataset.batches(8, hardness=torch.arange(7.0)))
     assert [sorted(crop_ndxs[1::2].tolist()) for crop_ndxs in of_batches] == [[3, 4, 5, 6]] * 5
 
 
 def test_resumed_in_an_epoch_the_batches_are_the_same(folders):
     choices = {"negatives": 0.5, "hard_negative_candidates": 3, "seed": 4}
-    whole = [batch[0] for batch in open_training(folders, **choices).batches(8, score=mean_hu)]
-    rest = [batch[0] for batch in open_training(folders, **choices).batches(8, first_step=2, score=mean_hu)]
+    whole = [batch[0] for batch in open_training(folders, **choices).batches(8, hardness=torch.arange(7.0))]
+    rest = [
+        batch[0] for batch in open_training(folders, **choices).batches(8, first_step=2, hardness=torch.arange(7.0))
+    ]
     assert len(rest) == 3
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(rest, whole[2:], strict=True))
 

@@ -110,23 +110,24 @@ def test_each_negative_takes_its_own_hardest():
     """2 negatives with 3 candidates each; the 3 hardest of all 6 are the first one's."""
     samples = draw(crop_count=13, samples_per_epoch=4, step_size=4, negatives=0.5, hard_negative_candidates=3)
     by_hand = torch.tensor([[0.7, 0.2], [0.9, 0.1], [0.8, 0.3]])  # (candidate, negative)
-    hardest = samples.find_hardest(slice(0, 4), lambda _: by_hand.flatten())
+    hardness = torch.zeros(13).index_put((samples.candidates[0, :, [1, 3]],), by_hand)
+    hardest = samples.find_hardest(slice(0, 4), hardness)
     assert torch.equal(hardest[:, ::2], samples.places[:, ::2])  # nodules keep their place
     assert torch.equal(hardest[:, 1], samples.candidates[:, 1, 1])
     assert torch.equal(hardest[:, 3], samples.candidates[:, 2, 3])
 
 
-def test_the_hardest_by_row_offset():
+def test_the_hardest_of_all_negatives():
     samples = draw(crop_count=13, negatives=0.5, hard_negative_candidates=3)
-    hardest = samples.find_hardest(slice(8, 16), lambda places: places[1])
+    hardest = samples.find_hardest(slice(8, 16), torch.arange(13.0))
     assert torch.equal(hardest[:, ::2], samples.places[:, 8:16:2])
-    assert hardest[1, 1::2].tolist() == samples.candidates[1, :, 9:16:2].amax(0).tolist()
+    assert hardest[0, 1::2].tolist() == samples.candidates[0, :, 9:16:2].amax(0).tolist()
     assert set(samples.candidates[0, :, 1::2].flatten().tolist()) == set(range(3, 13))
 
 
 def test_of_equal_scores_the_first_candidate_is_used():
     samples = draw(crop_count=13, negatives=0.5, hard_negative_candidates=3)
-    same = samples.find_hardest(slice(0, 8), lambda places: torch.zeros(places.shape[1]))
+    same = samples.find_hardest(slice(0, 8), torch.zeros(13))
     assert torch.equal(same, samples.places[:, :8])
 
 

@@ -2,8 +2,10 @@ import pytest
 import torch
 from torch import nn
 
+from p2ch13.network.compute import Compute
 from p2ch13.network.model import BOOK_MODEL, UNetWrapper
-from p2ch13.training.mining import batch_statistics
+from p2ch13.training.mining import HardNegatives, batch_statistics
+from p2ch13.util.process_rank import ProcessRank
 
 
 @pytest.fixture
@@ -41,3 +43,68 @@ def test_statistics_come_back_after_an_error(model):
     with pytest.raises(ZeroDivisionError), batch_statistics(model):
         _ = 1 / 0
     assert model.input_batchnorm.running_mean is not None
+
+
+NODULE_COUNT, NEGATIVE_COUNT = 3, 20
+
+
+class Brightness(nn.Module):
+    """A network whose logit is a pixel's HU and a bias."""
+
+    bias = 0.0
+
+    def logits(self, ct_slices):
+        return ct_slices[:, 3:4] + self.bias
+
+
+class Store:
+    """Crops of air; negative n has a square of n HU in its middle, and 900 HU at its margin and in its nodule."""
+
+    nodule_crop_counts = (2, 1)
+    crop_list = range(NODULE_COUNT + NEGATIVE_COUNT)
+    windows = torch.empty(1).expand(len(crop_list), 7, 33, 33, 64, 64)
+
+    def cut_windows(self, places):
+        assert places[1:].unique().tolist() == [16]  # the middle of 96 rows and cols
+        hu = torch.full((places.shape[1], 7, 64, 64), -1000.0)
+        masks = torch.zeros(len(hu), 1, 64, 64, dtype=torch.bool)
+        hu[:, 3, 20:40, 20:40] = (places[0] - NODULE_COUNT).view(-1, 1, 1).float()
+        hu[:, 3, :16], hu[:, 3, 44:48, 44:48], masks[:, :, 44:48, 44:48] = 900, 900, True
+        return hu, masks
+
+
+def make_mining(network=None):
+    compute = Compute(torch.device("cpu"), torch.float32)
+    return HardNegatives(Store(), network or Brightness(), compute, ProcessRank())
+
+
+def test_crops_are_scored_one_after_the_other():
+    """16 of them for 64 samples of training, and 4 more complete a pass over 20."""
+    mining = make_mining()
+    scored = []
+    for sample_count in (0, 63, 64, 72, 128, 192):
+        mining.follow(sample_count)
+        scored.append(int((mining.hardness > -1000).sum()))
+    assert scored == [0, 0, 16, 16, 20, 20]
+    assert (mining.hardness[:NODULE_COUNT] < -1000).all()  # nodules are no negatives
+    assert mining.hardness[NODULE_COUNT:].tolist() == list(range(NEGATIVE_COUNT))
+
+
+def test_scores_follow_the_network():
+    network = Brightness()
+    mining = make_mining(network)
+    mining.follow(128)  # 32 crops: all 20, and 12 once more
+    network.bias = 5.0
+    mining.follow(192)  # the other 8 of the second pass, and 8 of the third
+    rise = mining.hardness[NODULE_COUNT:] - torch.arange(float(NEGATIVE_COUNT))
+    assert rise.tolist() == [5.0] * 8 + [0.0] * 4 + [5.0] * 8
+
+
+def test_a_saved_state_continues():
+    one, other = make_mining(), make_mining()
+    one.follow(64)
+    other.load_state_dict(one.state_dict())
+    for mining in (one, other):
+        mining.follow(128)
+    assert torch.equal(one.hardness, other.hardness)
+    assert one.scored_count == other.scored_count == 32
