@@ -19,7 +19,7 @@ from p2ch13.util.process_rank import ProcessRank
 
 UNSCORED = -1e4  # finite, so that states load: logits stay far above
 SCORED_CROPS = 16  # of a batch; those of a step of training would be too few for its statistics
-SAMPLES_PER_SCORED_CROP = 4  # of training; scoring a crop costs a third of a sample
+SAMPLES_PER_SCORED_CROP = 2  # of training; scoring a crop costs a third of a sample
 SCORED_MARGIN = 16  # rows and cols at each side that a score skips: the negative is in the middle
 
 
