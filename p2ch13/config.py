@@ -246,6 +246,11 @@ class SplitOptions(Options):
     fold: int | None = option(None, "LUNA16's subset K is for validation, instead of --val-stride", low=0, metavar="K")
     splits: Path | None = option(None, "splits.json of a run, instead of the other three", on_resume=True)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.splits is not None and (self.fold is not None or self.test_stride):
+            raise InputError("the file has the whole split; leave out --fold and --test-stride", option="--splits")
+
 
 @dataclass(frozen=True)
 class EpochOptions(Options):

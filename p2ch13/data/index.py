@@ -63,7 +63,7 @@ class ScanIndex:
         self.layout = find_layout(data_dir)
         options = labels or LabelOptions()
         self.all_series = list(self.layout.scans)
-        self.patients = find_patients(data_dir, self.all_series, self.layout.luna25_file)
+        self.patients = find_patients(data_dir, self.all_series)
         self.labels = Labels(options, self.all_series, self.layout.masks)
         self.series_list = self.labels.series_list
         self.scans = {series_uid: self.layout.scans[series_uid] for series_uid in self.series_list}

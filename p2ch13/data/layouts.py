@@ -56,6 +56,11 @@ class Layout:
         return is_required or any((self.data_dir / name).is_file() for name in CANDIDATES_FILES)
 
 
+def has_images(data_dir: Path) -> bool:
+    """Whether a data folder's scans lie in a folder of images, not in the folder itself or its subset*/."""
+    return any(list_scan_files(data_dir / name) for name in MASK_FOLDERS)
+
+
 def find_layout(data_dir: Path) -> Layout:
     """Find the scans and masks of a data folder: LUNA16's, or a folder of images beside one of masks.
 

@@ -35,32 +35,42 @@ def make_splits(scans: Mapping[str, Path], patients: Mapping[str, str], options:
     """
     if options.splits is not None:
         splits = read_splits(options.splits, scans, patients)
-    elif options.fold is not None:
-        splits = split_by_fold(scans, patients, options.fold, options.test_stride)
     else:
+        # The test scans first, so that they are the same in all folds.
         test, rest = take_every(list(scans), patients, options.test_stride)
-        validation, training = take_every(rest, patients, options.val_stride)
+        if options.fold is None:
+            validation, training = take_every(rest, patients, options.val_stride)
+        else:
+            validation, training = take_fold({uid: scans[uid] for uid in rest}, patients, options.fold)
         splits = Splits(training, validation, test)
     if not splits.training or not splits.validation:
         counts = f"{len(splits.training)} training and {len(splits.validation)} validation scans of {len(scans)}"
-        raise InputError(f"{counts}: choose another split, or add scans", option=option_of(options))
+        raise InputError(f"{counts}: choose another split, or add scans", option=option_of(options, splits))
     return splits
 
 
-def option_of(options: SplitOptions) -> str:
-    """Return the option that decides the split."""
+def option_of(options: SplitOptions, splits: Splits) -> str:
+    """Return the option that decides a split, or its part for testing, if that has taken all."""
     if options.splits is not None:
         return "--splits"
+    if not splits.training and not splits.validation:
+        return "--test-stride"
     return "--val-stride" if options.fold is None else "--fold"
 
 
-def split_by_fold(scans: Mapping[str, Path], patients: Mapping[str, str], fold: int, test_stride: int) -> Splits:
-    """Take the scans of one of LUNA16's subsets for validation; its patients' other scans are in no part."""
-    validation = [series_uid for series_uid, path in scans.items() if subset_of(path) == fold]
-    known = {patients[series_uid] for series_uid in validation}
-    others = [series_uid for series_uid in scans if patients[series_uid] not in known]
-    test, training = take_every(others, patients, test_stride)
-    return Splits(training, validation, test)
+def take_fold(scans: Mapping[str, Path], patients: Mapping[str, str], fold: int) -> tuple[list[str], list[str]]:
+    """Take the scans of one of LUNA16's subsets.
+
+    Returns: their series, and those of other patients.
+    Raises: InputError if there is none in `subset<fold>`.
+    """
+    taken = [series_uid for series_uid, path in scans.items() if subset_of(path) == fold]
+    if not taken:
+        found = sorted({number for path in scans.values() if (number := subset_of(path)) is not None})
+        here = f"the scans are in {', '.join(f'subset{number}' for number in found)}" if found else "there is no subset"
+        raise InputError(f"no scan in subset{fold}; {here}", option="--fold")
+    taken_patients = {patients[series_uid] for series_uid in taken}
+    return taken, [series_uid for series_uid in scans if patients[series_uid] not in taken_patients]
 
 
 def subset_of(path: Path) -> int | None:
@@ -119,13 +129,16 @@ def read_splits(path: Path, scans: Mapping[str, Path], patients: Mapping[str, st
 
     Raises: InputError if this is no such file, or a series or patient is in two parts.
     """
+    if not path.is_file():
+        raise InputError(f"no such file; name the {SPLITS_FILE} of a run", path=path)
     with errors_naming(path):
         text = path.read_text(encoding="utf-8", errors="replace")
     try:
         content = json.loads(text)
         parts = [content.get(name, []) for name in Splits._fields]
-        is_valid = all(isinstance(part, list) and all(isinstance(uid, str) for uid in part) for part in parts)
-    except (ValueError, AttributeError):
+        is_valid = any(name in content for name in Splits._fields)
+        is_valid &= all(isinstance(part, list) and all(isinstance(uid, str) for uid in part) for part in parts)
+    except (ValueError, AttributeError, RecursionError):
         is_valid = False
     if not is_valid:
         raise InputError(f"no {SPLITS_FILE}: lists of series UIDs named {', '.join(Splits._fields)}", path=path)

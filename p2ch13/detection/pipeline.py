@@ -14,11 +14,11 @@ import torch
 
 from p2ch13.config import PredictOptions
 from p2ch13.data.ct import Ct
+from p2ch13.data.layouts import find_layout, has_images
 from p2ch13.detection.findings import Finding
 from p2ch13.detection.outputs import write_dicom_segmentation, write_image, write_nodules
 from p2ch13.detection.pictures import draw_nodules, write_png
-from p2ch13.detection.segment import detect, load_segmenters
-from p2ch13.network.average import average
+from p2ch13.detection.segment import average, detect, load_segmenter
 from p2ch13.network.compute import choose_threads
 from p2ch13.network.model import SegmentationNetwork
 from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
@@ -39,7 +39,7 @@ class ScanInput:
 
     path: Path  # its file, or the folder of its DICOM series
     name: str  # the stem of its output files: the file's name without suffix, or the series UID
-    series_uid: str | None = None  # of a DICOM series; None for a file
+    series_uid: str | None = None  # of a DICOM series, or a data folder's name of the scan; None: by the file's name
 
 
 def predict(options: PredictOptions) -> int:
@@ -55,7 +55,7 @@ def predict(options: PredictOptions) -> int:
     total = len(scans) + len(errors)
     for error in errors:
         report_skipped(error, total)
-    model = average(load_segmenters(options.checkpoint, options.network))
+    model = average({path: load_segmenter(path, options.network) for path in options.checkpoint})
     make_writable_folder(options.output, "--output")
     threads = choose_threads(options.threads)
     findings: list[Finding] = []
@@ -89,6 +89,8 @@ def collect_inputs(options: PredictOptions) -> tuple[list[ScanInput], list[Input
     for path in options.scans:
         if path.is_dir() and path.resolve() == output:
             raise InputError("also the --output, and masks would be read as scans; choose another", path=path)
+        if path.suffix == ".state":
+            raise InputError("a checkpoint among the scans; give each one its own --checkpoint", path=path)
         try:
             found = find_inputs(path, options.series_uid)
         except InputError as error:
@@ -105,7 +107,7 @@ def collect_inputs(options: PredictOptions) -> tuple[list[ScanInput], list[Input
 
 
 def find_inputs(path: Path, series_uid: str | None = None) -> list[ScanInput]:
-    """Find the scan of a file, or all scans of a folder: its files (or its subset*/), else DICOM series at any depth.
+    """Find the scan of a file, or all scans of a folder: those of a data folder, else DICOM series at any depth.
 
     Args: series_uid: selects the series of DICOM folders; None: each folder's largest.
     Raises: InputError if there is no scan.
@@ -119,6 +121,8 @@ def find_inputs(path: Path, series_uid: str | None = None) -> list[ScanInput]:
     files = list_scan_files(path)
     if files:
         return [ScanInput(file, scan_name(file)) for file in files]
+    if has_images(path):
+        return [ScanInput(file, case, case) for case, file in find_layout(path).scans.items()]
     below = [folder for folder in sorted(path.rglob("*/")) if folder.is_dir() and not folder.name.startswith(".")]
     inputs = []
     for folder in (path, *below):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from p2ch13.config import CONTEXT_SLICES_COUNT, MIN_DIAMETER_MM, NODULE_THRESHOLD
 from p2ch13.data.ct import Ct
 from p2ch13.detection.findings import Finding, find_nodules
+from p2ch13.network.average import AveragedNetworks
 from p2ch13.network.checkpoint import load_model
 from p2ch13.network.compute import Compute, get_device, get_dtype, get_slice_batch_size
 from p2ch13.network.model import SegmentationNetwork
@@ -59,22 +60,21 @@ def load_segmenter(checkpoint: Path, network: str | None = None) -> Segmentation
     return model.to(get_device(ProcessRank()))
 
 
-def load_segmenters(checkpoints: Sequence[Path], network: str | None = None) -> list[SegmentationNetwork]:
-    """Load the models of checkpoints, which can be averaged, onto this process's device.
+def average(models: Mapping[Path, SegmentationNetwork]) -> SegmentationNetwork:
+    """Return the only one of the models, or the average of several.
 
-    Args: checkpoints: at least one; network: of all of them, see `load_model`.
-    Raises: InputError, naming the file, see `load_segmenter`; or if it is for other context slices than the first.
+    Args: models: of checkpoints, by their paths; at least one.
+    Raises: InputError, naming the file, for a model of other context slices than the first.
     """
-    models = [load_segmenter(path, network) for path in checkpoints]
-    spacing_mm = models[0].slice_spacing_mm
-    for path, model in zip(checkpoints, models, strict=True):
-        if model.slice_spacing_mm != spacing_mm:
+    (first, model), *others = models.items()
+    for path, other in others:
+        if other.slice_spacing_mm != model.slice_spacing_mm:
             raise InputError(
-                f"its slice spacing is {model.slice_spacing_mm} mm, that of {checkpoints[0]} {spacing_mm} mm; average "
-                "networks of one --slice-spacing-mm",
+                f"its slice spacing is {other.slice_spacing_mm} mm, that of {first} {model.slice_spacing_mm} mm; only "
+                "networks of the same --slice-spacing-mm can be averaged",
                 path=path,
             )
-    return models
+    return AveragedNetworks(list(models.values())) if others else model
 
 
 def detect(

@@ -64,10 +64,9 @@ def choose_labels(checkpoints: Sequence[Checkpoint], changes: Mapping[str, Any])
     return chosen[0]
 
 
-def choose_unseen(checkpoints: Sequence[Checkpoint], series_uid: str) -> tuple[int, ...]:
-    """Return the indexes of the checkpoints that were not trained on a scan; of all, if every one was."""
-    unseen = tuple(ndx for ndx, each in enumerate(checkpoints) if series_uid not in each.training)
-    return unseen or tuple(range(len(checkpoints)))
+def choose_unseen(checkpoints: Sequence[Checkpoint], series_uid: str) -> list[Checkpoint]:
+    """Choose the checkpoints that were not trained on a scan; all, if every one was."""
+    return [each for each in checkpoints if series_uid not in each.training] or list(checkpoints)
 
 
 def choose_series(options: EvaluationOptions, index: ScanIndex, checkpoints: Sequence[Checkpoint]) -> list[str]:
@@ -89,9 +88,12 @@ def choose_series(options: EvaluationOptions, index: ScanIndex, checkpoints: Seq
         of_part = {uid for each in checkpoints for uid in (each.test if options.split == "test" else each.validation)}
         chosen = [series_uid for series_uid in index.all_series if series_uid in of_part]
         if chosen:
+            if len(chosen) < len(of_part):
+                log.warning(f"{len(of_part) - len(chosen)} of the {len(of_part)} scans of this split are not on disk.")
             return chosen
-        if options.split == "test":
-            raise InputError("no checkpoint with test scans that are here; name a file with --splits", option="--split")
+        if options.split is not None:
+            message = "the checkpoints name no such scan that is on disk; name a file with --splits"
+            raise InputError(message, option="--split")
     val_stride = options.val_stride or (checkpoints[0].val_stride if checkpoints else TrainingConfig.val_stride)
     log.info(f"Scoring every {val_stride}. of {len(index.all_series)} scans; --all scores all of them.")
     return split_series(index.all_series, index.patients, val_stride, True)
@@ -121,7 +123,7 @@ def choose_listed(options: EvaluationOptions, index: ScanIndex, path: Path) -> l
 def warn_of_used_scans(checkpoints: Sequence[Checkpoint], chosen: Sequence[str]) -> None:
     """Warn of scans that every network was trained on, and of those that one scores that was selected on them."""
     subject = f"{checkpoints[0].path} was" if len(checkpoints) == 1 else f"These {len(checkpoints)} networks were"
-    scored_by = {uid: [checkpoints[ndx] for ndx in choose_unseen(checkpoints, uid)] for uid in chosen}
+    scored_by = {uid: choose_unseen(checkpoints, uid) for uid in chosen}
     trained_on = [uid for uid, some in scored_by.items() if any(uid in each.training for each in some)]
     if trained_on:
         log.warning(

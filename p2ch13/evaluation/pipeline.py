@@ -16,7 +16,7 @@ from p2ch13.config import EvaluationOptions, LabelOptions
 from p2ch13.data.ct import Ct
 from p2ch13.data.index import ScanIndex
 from p2ch13.detection.findings import Finding, find_marked
-from p2ch13.detection.segment import detect, load_segmenters
+from p2ch13.detection.segment import average, detect, load_segmenter
 from p2ch13.evaluation.checkpoints import (
     Checkpoint,
     choose_labels,
@@ -32,7 +32,6 @@ from p2ch13.evaluation.summary import summarize
 from p2ch13.evaluation.worst_cases import WorstCases
 from p2ch13.labels.candidates import find_excluded_file, read_annotations, sort_candidates
 from p2ch13.labels.mask import read_mask
-from p2ch13.network.average import average
 from p2ch13.network.compute import choose_threads, keep_freed_memory
 from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
 from p2ch13.util.files import make_writable_folder
@@ -122,12 +121,12 @@ def make_finder(options: EvaluationOptions, checkpoints: Sequence[Checkpoint], s
     Raises: InputError if a checkpoint, the folder of masks or the findings cannot be used.
     """
     if checkpoints:
-        models = load_segmenters([each.path for each in checkpoints], options.network)
+        models = {each.path: load_segmenter(each.path, options.network) for each in checkpoints}
         threads = choose_threads(options.threads)
         keep_freed_memory()
 
         def search(ct: Ct) -> tuple[Labels, list[Finding]]:
-            model = average([models[ndx] for ndx in choose_unseen(checkpoints, ct.series_uid)])
+            model = average({each.path: models[each.path] for each in choose_unseen(checkpoints, ct.series_uid)})
             return detect(ct, model, **options.detection, threads=threads)[1:]
 
         return search

@@ -7,7 +7,7 @@ from itertools import count
 from pathlib import Path
 
 from p2ch13.labels.candidates import POSITION_COLUMNS, read_table
-from p2ch13.labels.luna25 import read_luna25_patients
+from p2ch13.labels.luna25 import LUNA25_FILE, read_luna25_patients
 from p2ch13.util.errors import InputError
 
 PATIENTS_FILE = "patients.csv"
@@ -22,14 +22,15 @@ LUNA16_PATIENT = dict.fromkeys(
 )
 
 
-def find_patients(data_dir: Path, series_list: Iterable[str], luna25_file: Path | None = None) -> dict[str, str]:
+def find_patients(data_dir: Path, series_list: Iterable[str]) -> dict[str, str]:
     """Find the patient of each series: by `patients.csv` in the data folder and its subset*/ or LUNA25's CSV file.
 
     A series that none of them names is of a patient of its own. Each file counts its own patients: one number in two
     files is two of them.
     Raises: InputError if a file cannot be read, or two of them name one series.
     """
-    known = LUNA16_PATIENT | (read_luna25_patients(luna25_file) if luna25_file else {})
+    luna25_file = data_dir / LUNA25_FILE
+    known = LUNA16_PATIENT | (read_luna25_patients(luna25_file) if luna25_file.is_file() else {})
     listed = dict(known)
     for path in sorted([*data_dir.glob(PATIENTS_FILE), *data_dir.glob(f"subset*/{PATIENTS_FILE}")]):
         for series_uid, number in read_patients(path).items():

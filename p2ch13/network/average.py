@@ -34,8 +34,3 @@ class AveragedNetworks(SegmentationNetwork):
         """(batch, in_channels, row, col) in HU -> (batch, n_classes, row, col), float32: the members' mean."""
         logits = torch.stack([member.logits(input_batch) for member in self.members])  # type: ignore[operator]
         return logits.mean(dim=0)
-
-
-def average(models: Sequence[SegmentationNetwork]) -> SegmentationNetwork:
-    """Return the only one of the models, or the average of several."""
-    return models[0] if len(models) == 1 else AveragedNetworks(models)

@@ -63,6 +63,7 @@ def open_val_ds(config: TrainingConfig, data: RunData) -> Luna2dSegmentationData
         ct_cache=data.ct_cache,
     )
     if not val_ds.nodule_slice_count:
-        series = f"none of the {len(val_ds.series_list)} validation series has a nodule"
-        raise InputError(f"{series}: there is nothing to score; choose another split", option=option_of(config))
+        counts = f"none of the {len(val_ds.series_list)} validation series has a nodule"
+        message = f"{counts}: there is nothing to score; choose another split"
+        raise InputError(message, option=option_of(config, data.splits))
     return val_ds

@@ -43,7 +43,8 @@ def test_every_nth_patient(patients, stride, taken):
         (PAIRS, {"val_stride": 2, "test_stride": 3}, (4, 5), (2, 3, 8, 9), (0, 1, 6, 7)),
         (ALONE, {"fold": 1}, (0, 1, 2, 3, 8, 9), (4, 5, 6, 7), ()),
         (ENDS, {"fold": 2}, (1, 2, 3, 4, 5, 6, 7), (8, 9), ()),  # 1.0 is of a validation patient
-        (ALONE, {"fold": 2, "test_stride": 4}, (1, 2, 3, 5, 6, 7), (8, 9), (0, 4)),
+        (ALONE, {"fold": 2, "test_stride": 4}, (1, 2, 3, 5, 6, 7), (9,), (0, 4, 8)),
+        (ALONE, {"fold": 0, "test_stride": 4}, (5, 6, 7, 9), (1, 2, 3), (0, 4, 8)),  # the same test in each fold
     ],
 )
 def test_splits_by_hand(patients, options, training, validation, test):
@@ -53,7 +54,7 @@ def test_splits_by_hand(patients, options, training, validation, test):
 
 @pytest.mark.parametrize(
     ("options", "option"),
-    [({"val_stride": 1}, "--val-stride"), ({"test_stride": 1}, "--val-stride"), ({"fold": 7}, "--fold")],
+    [({"val_stride": 1}, "--val-stride"), ({"test_stride": 1}, "--test-stride"), ({"fold": 7}, "--fold")],
 )
 def test_a_part_without_scans_is_refused(options, option):
     with refused(option=option):
@@ -76,6 +77,8 @@ def test_written_splits_are_read_again(tmp_path, caplog):
 CONTENTS = [
     "nonsense",
     "[]",
+    "[" * 100_000,
+    json.dumps({"trn": ["1.0"], "val": ["1.1"]}),
     json.dumps({"training": [1]}),
     json.dumps({"training": "1.0"}),
     json.dumps({"training": ["1.0", "1.0"]}),

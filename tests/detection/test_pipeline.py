@@ -131,6 +131,20 @@ def test_a_folder_in_luna16s_layout(tmp_path, predict, out):
     assert PillowImage.open(out / "1.2.1_overlay.png").size == (44, 40)
 
 
+def test_a_folder_of_images_names_its_cases(tmp_path, predict, out):
+    for name in ("case1_0000.nii.gz", "case2_0000.mha"):
+        write_scan(tmp_path / "own" / "imagesTr" / name, make_hu([Ball((2, 10, 10), 3)], (4, 20, 22)))
+    assert predict(tmp_path / "own", "--no-lung-mask") == 0
+    assert {path.name for path in out.glob("*_mask.nii.gz")} == {"case1_mask.nii.gz", "case2_mask.nii.gz"}
+
+
+def test_a_checkpoint_among_the_scans(tmp_path, predict, checkpoint, out, capsys):
+    write_scan(tmp_path / "a.mha", make_hu([Ball((2, 10, 10), 3)], (4, 20, 22)))
+    assert predict(checkpoint, tmp_path / "a.mha") == 2
+    assert_one_line(capsys, f"{checkpoint}: ")
+    assert not out.exists()
+
+
 def test_threshold_and_min_diameter(tmp_path, predict, out):
     path = write_scan(tmp_path / "a.mha", make_hu(BALLS, SHAPE_IRC))
     # The smaller ball has 33 voxels, 24 mm3, as a sphere of 3.6 mm.

@@ -8,14 +8,14 @@ from p2ch13.config import HU_MAX, HU_MIN
 from p2ch13.data.ct import Ct
 from p2ch13.detection.segment import (
     LOWEST_THRESHOLD,
+    average,
     detect,
     find_lung_box,
-    load_segmenters,
+    load_segmenter,
     predict_slices,
     reconstruct_from_lungs,
     segment,
 )
-from p2ch13.network.average import average
 from p2ch13.network.checkpoint import load_model, save_checkpoint
 from p2ch13.network.model import BOOK_MODEL, UNetWrapper
 from p2ch13.util.boxes import make_box
@@ -118,13 +118,17 @@ def test_unusable_scans_and_models(tmp_path):
         segment(ct, NotANumber())
 
 
+def load(paths):
+    return {path: load_segmenter(path) for path in paths}
+
+
 def test_several_checkpoints(tmp_path, chest):
     """The logit of a voxel is the mean of both networks' own; one checkpoint is its network alone, bit for bit."""
     paths = [write_pixel_network(tmp_path / "a.state", -700), write_pixel_network(tmp_path / "b.state", -900, 0.5, -3)]
     ct = open_scan(tmp_path, chest)
     own = [segment(ct, load_model(path), lung_mask=False) for path in paths]
-    np.testing.assert_array_equal(segment(ct, average(load_segmenters(paths[:1])), lung_mask=False), own[0])
-    mean = segment(ct, average(load_segmenters(paths)), lung_mask=False)
+    np.testing.assert_array_equal(segment(ct, average(load(paths[:1])), lung_mask=False), own[0])
+    mean = segment(ct, average(load(paths)), lung_mask=False)
     np.testing.assert_allclose(mean, (own[0].astype(np.float64) + own[1]) / 2, rtol=1e-6)
     assert not np.array_equal(mean, own[0])
 
@@ -134,8 +138,8 @@ def test_several_checkpoints_of_different_slice_spacings(tmp_path):
     state = UNetWrapper(**PIXEL_MODEL).state_dict()
     save_checkpoint(second, {"model_state": state, "model_args": {**PIXEL_MODEL, "slice_spacing_mm": 2.0}})
     with refused(path=second):
-        load_segmenters([first, second])
-    assert average(load_segmenters([second])).slice_spacing_mm == 2.0
+        average(load([first, second]))
+    assert average(load([second])).slice_spacing_mm == 2.0
 
 
 @pytest.mark.parametrize("direction", TURNS.values(), ids=TURNS)

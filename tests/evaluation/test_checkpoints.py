@@ -127,6 +127,6 @@ def test_scans_of_the_network_that_a_run_began_from_are_seen(tmp_path, evaluatio
 
 def test_all_networks_score_a_scan_that_all_have_seen():
     one, other = Checkpoint(Path("a"), training=frozenset("xy")), Checkpoint(Path("b"), training=frozenset("x"))
-    assert choose_unseen([one, other], "x") == (0, 1)
-    assert choose_unseen([one, other], "y") == (1,)
-    assert choose_unseen([one, other], "z") == (0, 1)
+    assert choose_unseen([one, other], "x") == [one, other]
+    assert choose_unseen([one, other], "y") == [other]
+    assert choose_unseen([one, other], "z") == [one, other]

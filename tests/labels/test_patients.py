@@ -1,5 +1,6 @@
 import pytest
 
+from p2ch13.labels.luna25 import LUNA25_FILE
 from p2ch13.labels.patients import LUNA16_PATIENT, find_patients
 from tests.support.checks import refused
 from tests.support.scan_files import write_csv
@@ -20,8 +21,9 @@ def test_luna16_has_one_patient_with_two_scans(tmp_path):
 def test_luna25_names_its_patients(tmp_path):
     columns = ["PatientID", "SeriesInstanceUID", "CoordX", "CoordY", "CoordZ", "label"]
     rows = [(700, "1.2", 1, 2, 3, 0), (700, "1.3", 1, 2, 3, 1), (700, "1.2", 4, 5, 6, 1), (701, "1.4", 1, 2, 3, 0)]
-    path = write_csv(tmp_path / "luna25.csv", columns, rows)
-    found = find_patients(tmp_path, ["1.2", "1.3", "1.4"], path)
+    write_csv(tmp_path / LUNA25_FILE, columns, rows)
+    (tmp_path / "annotations.csv").touch()  # whose nodules would be used
+    found = find_patients(tmp_path, ["1.2", "1.3", "1.4"])
     assert found["1.2"] == found["1.3"]
     assert found["1.4"] not in (found["1.2"], "1.4")
 
