@@ -18,7 +18,7 @@ PYTEST := $(VENV)/bin/python -m pytest -q -n 2
 demo: $(VENV)/installed $(DEMO_DIR)/candidates.csv
 	$(VENV)/bin/python precache.py $(DEMO_OPTIONS) --preset strong
 	$(VENV)/bin/python -m p2ch13.training $(DEMO_OPTIONS) --tb-prefix demo --val-stride 4 --preset strong \
-		--fn-weight 0.4 --epochs 1 --samples-per-epoch 11000
+		--fn-weight 0.4 --epochs 1 --samples-per-epoch 15000
 	model=$$(ls -t data/models/demo/*.best.state | head -n 1); scan=$$(ls $(DEMO_DIR)/subset*/*.mhd | sort -t / -k 4 | head -n 1); \
 	$(VENV)/bin/python -m p2ch13.predict --checkpoint $$model $$scan --output data/demo-masks && \
 	$(VENV)/bin/python -m p2ch13.evaluate --mask data/demo-masks --findings data/demo-masks/nodules.csv --labels refined \
