@@ -27,7 +27,7 @@ class HardNegatives:
     """False-positive scores of a training set's negative crops, by the model that is being trained.
 
     While it learns, a few crops after the other are scored anew: a score for each candidate of each step would take as
-    long as the steps. Every crop has a score after four samples of training for each negative crop.
+    long as the steps. Every one has a score after two samples of training for each negative crop.
 
     Args: store: of the training set; model: scored as in training, by each batch's own statistics.
     Attributes: `hardness`, (crop,), on the device of the crops: the mean logit of a crop's false positives, the larger

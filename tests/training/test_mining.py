@@ -79,10 +79,10 @@ def make_mining(network=None):
 
 
 def test_crops_are_scored_one_after_the_other():
-    """16 of them for 64 samples of training, and 4 more complete a pass over 20."""
+    """16 of them for 32 samples of training, and 4 more complete a pass over 20."""
     mining = make_mining()
     scored = []
-    for sample_count in (0, 63, 64, 72, 128, 192):
+    for sample_count in (0, 31, 32, 63, 64, 96):
         mining.follow(sample_count)
         scored.append(int((mining.hardness > -1000).sum()))
     assert scored == [0, 0, 16, 16, 20, 20]
@@ -93,18 +93,18 @@ def test_crops_are_scored_one_after_the_other():
 def test_scores_follow_the_network():
     network = Brightness()
     mining = make_mining(network)
-    mining.follow(128)  # 32 crops: all 20, and 12 once more
+    mining.follow(64)  # 32 crops: all 20, and 12 once more
     network.bias = 5.0
-    mining.follow(192)  # the other 8 of the second pass, and 8 of the third
+    mining.follow(96)  # the other 8 of the second pass, and 8 of the third
     rise = mining.hardness[NODULE_COUNT:] - torch.arange(float(NEGATIVE_COUNT))
     assert rise.tolist() == [5.0] * 8 + [0.0] * 4 + [5.0] * 8
 
 
 def test_a_saved_state_continues():
     one, other = make_mining(), make_mining()
-    one.follow(64)
+    one.follow(32)
     other.load_state_dict(one.state_dict())
     for mining in (one, other):
-        mining.follow(128)
+        mining.follow(64)
     assert torch.equal(one.hardness, other.hardness)
     assert one.scored_count == other.scored_count == 32
