@@ -177,6 +177,8 @@ def find_nrrd_voxels(path: Path) -> VoxelFile:
 
 # NIfTI, https://nifti.nimh.nih.gov
 
+NIFTI_SUFFIXES = (".nii.gz", ".nii")
+
 
 def find_nifti_voxels(path: Path) -> VoxelFile:
     return VoxelFile(path, is_encoded=path.name.endswith(".gz"))
@@ -213,7 +215,7 @@ def nifti_length(header: bytes) -> int:
 FORMATS = {
     **dict.fromkeys((".mhd", ".mha"), Format("MetaImageIO", find_metaimage_voxels, check_metaimage_stream)),
     **dict.fromkeys(
-        (".nii.gz", ".nii"), Format("NiftiImageIO", find_nifti_voxels, lambda path, _: check_nifti_length(path))
+        NIFTI_SUFFIXES, Format("NiftiImageIO", find_nifti_voxels, lambda path, _: check_nifti_length(path))
     ),
     ".nrrd": Format("NrrdImageIO", find_nrrd_voxels),
 }
