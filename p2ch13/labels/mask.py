@@ -35,6 +35,7 @@ TOLERANCES = {  # attribute of a volume, mm or 1; NIfTI keeps float32
     "direction": ("direction", 0.001),
     "origin": ("origin_xyz", 0.01),
 }
+LARGEST_VALUE = int(np.iinfo(np.int16).max)  # of a voxel in memory: larger ones become this one
 BACKGROUND, IGNORE = 0, "ignore"  # a value in every dataset.json; the name of nnU-Net's voxels that nobody labeled
 
 
@@ -97,7 +98,8 @@ def read_mask(path: Path, scan: Volume, values: Sequence[int] = ()) -> NDArray[n
     The file may be stored in another order of axes than the scan's.
 
     Args: values: those that are marked, after rounding; none: all above 0.
-    Raises: InputError, naming the file, if it cannot be read or its geometry is not the scan's.
+    Raises: InputError, naming the file, if it cannot be read, its geometry is not the scan's, or values are to be told
+        apart that are not below `LARGEST_VALUE`.
     """
     mask = Volume(path)
     if mask.shape_irc != scan.shape_irc:
@@ -106,8 +108,11 @@ def read_mask(path: Path, scan: Volume, values: Sequence[int] = ()) -> NDArray[n
         of_mask, of_scan = getattr(mask, attribute), getattr(scan, attribute)
         if not np.allclose(of_mask, of_scan, rtol=0, atol=tolerance):
             raise unlike_scan(path, name, of_mask.tolist(), of_scan.tolist())
-    is_marked: NDArray[np.bool_] = np.isin(mask.hu, values) if values else mask.hu > 0
-    return is_marked
+    if not values:
+        return np.asarray(mask.hu > 0)
+    if mask.hu.max() >= LARGEST_VALUE:
+        raise InputError(f"it has values of {LARGEST_VALUE} or more; save it with smaller ones", path=path)
+    return np.isin(mask.hu, values)
 
 
 def unlike_scan(path: Path, name: str, of_mask: object, of_scan: object) -> InputError:

@@ -58,6 +58,15 @@ def test_values_choose_what_is_nodule(tmp_path):
         assert len(find_nodules(ct)) == len(expected)
 
 
+def test_large_values_are_refused_where_they_matter(tmp_path):
+    mask = label_balls([LARGE]).astype(np.uint16) * 40_000
+    np.testing.assert_array_equal(open_ct(tmp_path, mask).positive_mask, ball_mask(LARGE))
+    for value in (40_000, 32_767, 1):
+        ct = open_ct(tmp_path, mask, values=(value,))
+        with refused(path=ct.rule.mask_path):
+            ct.positive_mask  # noqa: B018  # computed at its first use
+
+
 def test_components_touch_by_corners(tmp_path):
     mask = np.zeros(SHAPE_IRC, dtype=np.uint8)
     mask[2, 2, 2] = mask[3, 3, 3] = mask[9, 9, 9] = 1
