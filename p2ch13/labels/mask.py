@@ -27,7 +27,7 @@ from p2ch13.labels.regions import (
 )
 from p2ch13.util.boxes import BoxMask, box_of, intersect
 from p2ch13.util.errors import InputError, one_line
-from p2ch13.volumes.files import list_scan_files, name_files, scan_signature
+from p2ch13.volumes.files import list_scan_files, name_files, read_header, read_voxels, scan_signature
 from p2ch13.volumes.volume import Volume
 
 TOLERANCES = {  # attribute of a volume, mm or 1; NIfTI keeps float32
@@ -113,6 +113,13 @@ def read_mask(path: Path, scan: Volume, values: Sequence[int] = ()) -> NDArray[n
     if mask.hu.max() >= LARGEST_VALUE:
         raise InputError(f"it has values of {LARGEST_VALUE} or more; save it with smaller ones", path=path)
     return np.isin(mask.hu, values)
+
+
+def list_values(path: Path) -> list[int]:
+    """List the values above 0 of a mask's voxels, after rounding, sorted. Raises: InputError if it cannot be read."""
+    voxels = read_voxels(read_header(path))
+    values: list[int] = np.unique(voxels[voxels > 0]).tolist()
+    return values
 
 
 def unlike_scan(path: Path, name: str, of_mask: object, of_scan: object) -> InputError:

@@ -66,12 +66,14 @@ class Labels:
         options: the user's choice.
         series_list: the scans' UIDs.
         masks: beside the scans.
-    Attributes: `series_list`, the labeled scans; `notes`, messages for the user.
+    Attributes: `series_list`, the labeled scans; `mask_values`, of the nodules' voxels in masks, none: all above 0;
+        `notes`, messages for the user.
     Raises: InputError if the readers' files or the masks cannot be used, or no scan is left.
     """
 
     def __init__(self, options: LabelOptions, series_list: Sequence[str], masks: MaskFolder | None = None) -> None:
         self.series_list = list(series_list)
+        self.mask_values: tuple[int, ...] = ()
         self.notes: list[str] = []
         self._rules: dict[str, LabelRule] = {}  # by series UID, where not the default
         self._default_rule: LabelRule = BoxRule(pick(options.threshold_hu, MASK_THRESHOLD_HU))
@@ -82,7 +84,8 @@ class Labels:
         if options.labels == "mask":
             if masks is None:
                 raise ValueError("labels from masks need a folder of masks")
-            self._find_masks(masks, masks.choose_values(options.mask_label))
+            self.mask_values = masks.choose_values(options.mask_label)
+            self._find_masks(masks)
 
     def rule_of(self, series_uid: str) -> LabelRule:
         return self._rules.get(series_uid, self._default_rule)
@@ -111,9 +114,9 @@ class Labels:
             f"{'are left out' if leave_out else 'are marked with the box'}."
         )
 
-    def _find_masks(self, masks: MaskFolder, values: tuple[int, ...]) -> None:
+    def _find_masks(self, masks: MaskFolder) -> None:
         found = masks.find()
-        self._rules = {uid: MaskRule(found[uid], values) for uid in self.series_list if uid in found}
+        self._rules = {uid: MaskRule(found[uid], self.mask_values) for uid in self.series_list if uid in found}
         without_mask = [uid for uid in self.series_list if uid not in found]
         without_scan = [uid for uid in found if uid not in self._rules]
         self.series_list = list(self._rules)
