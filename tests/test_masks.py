@@ -101,6 +101,22 @@ def test_masks_of_several_values(tmp_path):
     assert evaluate_masks(tmp_path, data_dir, "masks", *MASK, "--all") == (1, 3, 1, 0)
 
 
+def test_masks_without_a_nodule_are_named(tmp_path, data_dir, capsys):
+    """By each command, with the values that a mask has."""
+    values, place = [*MASK, "--mask-label=40"], f"{data_dir / 'masks'}: no mask that was read has voxels of value 40 ("
+    for main, options, status in (
+        (precache, ["--num-workers=1"], 0),
+        (evaluate, ["--mask", data_dir / "masks", "--output", tmp_path / "out", "--all"], 0),
+        (train, ["--val-stride=2", "--models-dir", tmp_path / "models", "--runs-dir", tmp_path / "runs"], 2),
+    ):
+        more = [] if main is evaluate else ["--cache-dir", tmp_path / "cache"]
+        assert run(main, "--data-dir", data_dir, *more, *values, *options) == status
+        output = capsys.readouterr()
+        (line,) = [line for line in (output.out + output.err).splitlines() if place in line]
+        assert " has 1)" in line
+        assert "--mask-label" in line
+
+
 def test_findings_are_scored_by_the_nodules_of_masks(tmp_path, data_dir):
     """With a list of series too: there is no table of nodules."""
     header = ["seriesuid", "coordX", "coordY", "coordZ", "probability"]

@@ -57,11 +57,14 @@ def prepare(options: PrecacheOptions, process: ProcessRank) -> int:
         raise errors[0]
     for error in errors:
         log.warning(f"Skipped: {one_line(error)}")
+    nodule_count = count_nodules(ct_cache, series_list)
+    if not nodule_count and (reason := ct_cache.index.no_nodules(series_list)):
+        log.warning(f"{prefix}No nodule: {one_line(reason)}.")
     is_done = not to_do_count and not rebuilt_count
     done = "Nothing to do" if is_done else f"Cached {to_do_count - len(errors)} scans, skipped {len(errors)}"
     log.info(
         f"{prefix}{done}. {options.cache_dir}: {len(series_list) - len(errors)} scans, "
-        f"{count_nodules(ct_cache, series_list)} nodules, {ct_cache.volume() / 1e6:.1f} MB. "
+        f"{nodule_count} nodules, {ct_cache.volume() / 1e6:.1f} MB. "
         f"{time.monotonic() - start:.1f} s."
     )
     # torchrun takes any other status for a failure and ends all processes, even those at work.

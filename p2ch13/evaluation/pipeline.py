@@ -112,6 +112,9 @@ def evaluate_scans(options: EvaluationOptions) -> Results:
         raise InputError(next(iter(results.skipped.values())))
     for reason in results.skipped.values():
         log.warning(f"Skipped: {reason}")
+    has_nodules = any(scan.nodules for scan in results.scans)
+    if not has_nodules and (lack := index.no_nodules([scan.series_uid for scan in results.scans])):
+        log.warning(f"No nodule: {one_line(lack)}.")
     return results
 
 

@@ -6,6 +6,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,16 @@ class MaskFolder:
             message = f"several labels, {listed}: choose the nodules' with --mask-label"
             raise InputError(message, path=self.dataset_file, option="--mask-label")
         return nodule_values if ignored else ()
+
+    def no_nodules(self, series_uid: str, values: Sequence[int]) -> InputError:
+        """Explain that masks have no nodule. Args: series_uid: of one of them; values: see `choose_values`."""
+        wanted = f"of value {' or '.join(map(str, values))}" if values else "above 0"
+        example = self.find()[series_uid]
+        with suppress(InputError):  # its scan is skipped with this error
+            present = ", ".join(map(str, list_values(example))) or "0 alone"
+            wanted += f" ({example.name} has {present})"
+        message = f"no mask that was read has voxels {wanted}; correct them, or choose another --mask-label"
+        return InputError(message, path=self.path, option="--mask-label")
 
 
 def read_labels(dataset_file: Path) -> dict[str, tuple[int, ...]]:
