@@ -37,6 +37,7 @@ TOLERANCES = {  # attribute of a volume, mm or 1; NIfTI keeps float32
     "origin": ("origin_xyz", 0.01),
 }
 LARGEST_VALUE = int(np.iinfo(np.int16).max)  # of a voxel in memory: larger ones become this one
+DATASET_FILE = "dataset.json"
 BACKGROUND, IGNORE = 0, "ignore"  # a value in every dataset.json; the name of nnU-Net's voxels that nobody labeled
 
 
@@ -139,13 +140,13 @@ class MaskFolder:
         return name_files(list_scan_files(self.path))
 
     def choose_values(self, mask_label: int | None) -> tuple[int, ...]:
-        """Choose the values of the nodules' voxels; none: all above 0.
+        """Choose the values of the nodules' voxels: the user's, or those of the dataset file; none: all above 0.
 
         Args: mask_label: the user's choice.
         Raises: InputError for a choice that the dataset file does not have, and without a choice, if it has several.
         """
         labels = {} if self.dataset_file is None else read_labels(self.dataset_file)
-        ignored = labels.pop(IGNORE, ())
+        labels.pop(IGNORE, None)
         nodule_values = tuple(sorted({value for values in labels.values() for value in values}))
         listed = ", ".join(f"{value} ({name})" for name, values in labels.items() for value in values)
         if mask_label is not None:
@@ -156,7 +157,7 @@ class MaskFolder:
         if len(labels) > 1:
             message = f"several labels, {listed}: choose the nodules' with --mask-label"
             raise InputError(message, path=self.dataset_file, option="--mask-label")
-        return nodule_values if ignored else ()
+        return nodule_values
 
     def no_nodules(self, series_uid: str, values: Sequence[int]) -> InputError:
         """Explain that masks have no nodule. Args: series_uid: of one of them; values: see `choose_values`."""
@@ -165,7 +166,7 @@ class MaskFolder:
         with suppress(InputError):  # its scan is skipped with this error
             present = ", ".join(map(str, list_values(example))) or "0 alone"
             wanted += f" ({example.name} has {present})"
-        message = f"no mask that was read has voxels {wanted}; correct them, or choose another --mask-label"
+        message = f"no mask that was read has voxels {wanted}; correct them, --mask-label or {DATASET_FILE}"
         return InputError(message, path=self.path, option="--mask-label")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from p2ch13.labels.candidates import CandidateInfoTuple
 from p2ch13.labels.lidc import ReadingSource, find_outlined, mark_consensus, mark_readings, mark_seen
 from p2ch13.labels.lidc_database import find_database, list_series
 from p2ch13.labels.lidc_xml import find_readings
-from p2ch13.labels.mask import MaskFolder, MaskRule
+from p2ch13.labels.mask import MaskFolder, MaskRule, list_values
 from p2ch13.labels.refined import REFINED_RULE, RefinedRule
 from p2ch13.labels.regions import LabelRule, MaskRegion, Scan, as_region, find_component
 from p2ch13.util.boxes import BoxMask
@@ -128,6 +129,18 @@ class Labels:
             self.notes.append(f"{len(without_mask)} scans without a mask are left out, such as {without_mask[0]}.")
         if without_scan:
             self.notes.append(f"{len(without_scan)} masks have no scan, such as {found[without_scan[0]].name}.")
+        if not self.mask_values:
+            self._note_values(found[self.series_list[0]])
+
+    def _note_values(self, mask_path: Path) -> None:
+        """Note that several values are nodule, by the first mask: reading all would take too long."""
+        with suppress(InputError):  # its scan is skipped with this error
+            values = list_values(mask_path)
+            if len(values) > 1:
+                listed = ", ".join(map(str, values))
+                self.notes.append(
+                    f"All voxels above 0 are nodule: {mask_path.name} has {listed}. --mask-label chooses one of them."
+                )
 
 
 def pick(value: int | None, default: int) -> int:

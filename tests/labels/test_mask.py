@@ -117,15 +117,15 @@ CHOICES = [
     (None, None, ()),  # no file
     (None, 5, (5,)),
     ({}, None, ()),
-    (NNUNET, None, ()),
+    (NNUNET, None, (1,)),  # others are not nodule
     (NNUNET, 1, (1,)),
     ({**NNUNET, "ignore": 2}, None, (1,)),  # voxels that nobody labeled are no nodule
     ({**NNUNET, "vessel": 2}, 2, (2,)),
-    ({"background": 0, "nodule": [1, 2]}, None, ()),
+    ({"background": 0, "nodule": [1, 2]}, None, (1, 2)),
     ({"background": 0, "whole": [1, 2], "core": 2}, 2, (2,)),
-    ({"0": "background", "1": "cancer"}, None, ()),
+    ({"0": "background", "1": "cancer"}, None, (1,)),
     ({"0": "background", "1": "edema", "2": "tumor"}, 2, (2,)),
-    ({"0": "background", "1": "tumor", "2": "tumor"}, None, ()),
+    ({"0": "background", "1": "tumor", "2": "tumor"}, None, (1, 2)),
 ]
 
 
@@ -178,6 +178,16 @@ def test_scans_without_a_mask_are_left_out(tmp_path):
     (tmp_path / "1.1.mha").touch()
     with refused(path=tmp_path / "1.1.nii.gz"):
         Labels(LabelOptions("mask"), ["1.1"], MaskFolder(tmp_path))
+
+
+@pytest.mark.parametrize("mask_label", [None, 3])
+@pytest.mark.parametrize("values", [(3, 7), (1,)])
+def test_several_values_are_noted(tmp_path, values, mask_label):
+    write_scan(tmp_path / "1.1.nii.gz", label_balls([LARGE, SMALL][: len(values)], values))
+    labels = Labels(LabelOptions("mask", mask_label=mask_label), ["1.1"], MaskFolder(tmp_path))
+    is_noted = any("3, 7" in note and "--mask-label" in note for note in labels.notes)
+    assert is_noted == (len(values) > 1 and mask_label is None)
+    assert len(labels.notes) == 1 + is_noted
 
 
 def test_the_label_is_for_masks_alone():
