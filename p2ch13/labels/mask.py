@@ -177,10 +177,15 @@ def read_labels(dataset_file: Path) -> dict[str, tuple[int, ...]]:
     Raises: InputError for another content.
     """
     try:
-        labels = json.loads(dataset_file.read_text(encoding="utf-8-sig")).get("labels", {})
+        content = json.loads(dataset_file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"no JSON file ({one_line(error)}); correct or remove it", path=dataset_file) from None
+    try:
+        labels = content.get("labels", {})
         named = read_decathlon(labels) if isinstance(next(iter(labels.values()), 0), str) else read_nnunet(labels)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        message = f"its labels are not those of nnU-Net or the Decathlon ({one_line(error)}); correct or remove it"
+    except (AttributeError, TypeError, ValueError, OverflowError):  # another type, or no whole number
+        examples = '{"nodule": 1}, or the Decathlon\'s, such as {"1": "nodule"}'
+        message = f'"labels" has to be nnU-Net\'s, such as {examples}; correct or remove it'
         raise InputError(message, path=dataset_file) from None
     foreground = {name: tuple(value for value in values if value != BACKGROUND) for name, values in named.items()}
     return {name: values for name, values in foreground.items() if values}

@@ -152,12 +152,17 @@ def test_several_labels_need_a_choice(tmp_path, labels, mask_label, listed):
     assert all(each in str(caught.value) for each in listed)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"labels": 3}', '{"labels": {"a": "b"}}', '{"labels": {"a": null}}'])
+BROKEN = ["{", "[" * 100_000, "[]", '{"labels": 3}', '{"labels": ["a"]}']
+BROKEN += [f'{{"labels": {{"nodule": {value}}}}}' for value in ('"b"', "null", "1e400", "NaN", "[1, {}]")]
+
+
+@pytest.mark.parametrize("text", BROKEN)
 def test_a_broken_dataset_file(tmp_path, text):
     path = tmp_path / "dataset.json"
     path.write_text(text)
-    with refused(path=path):
+    with refused(path=path) as caught:
         MaskFolder(tmp_path, path).choose_values(None)
+    assert not any(word in str(caught.value) for word in ("object", "int()", "attribute"))
 
 
 def write_dataset(folder, labels):
