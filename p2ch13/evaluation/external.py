@@ -34,7 +34,8 @@ def find_mask(mask_dir: Path, series_uid: str) -> Path:
     paths = [mask_dir / f"{series_uid}{ending}{suffix}" for ending in ("", "_mask") for suffix in SCAN_SUFFIXES]
     found = next((path for path in paths if path.is_file()), None)
     if found is None:
-        raise InputError("no such file; --mask needs one for each scan", path=mask_dir / f"{series_uid}_mask.nii.gz")
+        message = f"no such file, nor {series_uid}.nii.gz or another format's; --mask needs one for each scan"
+        raise InputError(message, path=mask_dir / f"{series_uid}_mask.nii.gz")
     return found
 
 

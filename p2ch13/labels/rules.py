@@ -103,17 +103,17 @@ class Labels:
         self._rules = {
             series_uid: LidcRule(found[series_uid]) for series_uid in self.series_list if series_uid in found
         }
-        missing_count = len(self.series_list) - len(self._rules)
+        scan_count, labeled_count = len(self.series_list), len(self._rules)
         if leave_out:
             self.series_list = list(self._rules)
         if not self.series_list:
             raise InputError(
-                f"no readings of any of the {missing_count} scans; correct {option}", path=path, option=option
+                f"no readings of any of the {scan_count} scans; correct {option}", path=path, option=option
             )
-        self.notes.append(
-            f"Labels: readers' contours of {len(self._rules)} scans; {missing_count} scans without "
-            f"{'are left out' if leave_out else 'are marked with the box'}."
-        )
+        note = f"Labels: readers' contours of {labeled_count} of {scan_count} scans"
+        if labeled_count < scan_count:
+            note += f"; the others are {'left out' if leave_out else 'marked with the box'}"
+        self.notes.append(f"{note}.")
 
     def _find_masks(self, masks: MaskFolder) -> None:
         found = masks.find()
@@ -124,11 +124,11 @@ class Labels:
         if not self.series_list:
             message = f"no mask of any of the {len(without_mask)} scans, such as {without_mask[0]}.nii.gz; add them"
             raise InputError(message, path=masks.path, option="--labels")
-        self.notes.append(f"Labels: masks of {len(self._rules)} scans.")
+        self.notes.append(f"Labels: masks of {len(self._rules)} of {len(self._rules) + len(without_mask)} scans.")
         if without_mask:
-            self.notes.append(f"{len(without_mask)} scans without a mask are left out, such as {without_mask[0]}.")
+            self.notes.append(f"Left out for want of a mask: {len(without_mask)}, such as {without_mask[0]}.")
         if without_scan:
-            self.notes.append(f"{len(without_scan)} masks have no scan, such as {found[without_scan[0]].name}.")
+            self.notes.append(f"Masks without a scan: {len(without_scan)}, such as {found[without_scan[0]].name}.")
         if not self.mask_values:
             self._note_values(found[self.series_list[0]])
 

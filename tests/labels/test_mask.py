@@ -177,7 +177,8 @@ def test_scans_without_a_mask_are_left_out(tmp_path):
     labels = Labels(LabelOptions("mask", mask_label=2), ["1.1", "1.2", "1.3"], MaskFolder(tmp_path))
     assert labels.series_list == ["1.1"]
     assert labels.rule_of("1.1") == MaskRule(tmp_path / "1.1.nii.gz", (2,))
-    assert ["2 " in labels.notes[1], "1.2" in labels.notes[1], "1.9.mha" in labels.notes[2]] == [True] * 3
+    assert "masks of 1 of 3 scans" in labels.notes[0]
+    assert ["2, " in labels.notes[1], "1.2" in labels.notes[1], "1.9.mha" in labels.notes[2]] == [True] * 3
     with refused(path=tmp_path, option="--labels"):
         Labels(LabelOptions("mask"), ["1.2"], MaskFolder(tmp_path))
     (tmp_path / "1.1.mha").touch()
