@@ -13,8 +13,15 @@ from p2ch13.precache import main as precache
 from p2ch13.training.__main__ import main as train
 from tests.support.checks import assert_one_line
 from tests.support.commands import exit_status
-from tests.support.mask_files import LUNA25_COLUMNS, luna25_row, write_candidates, write_images
-from tests.support.scan_files import TINY_SCANS, to_xyz, write_csv
+from tests.support.mask_files import (
+    LUNA25_COLUMNS,
+    label_balls,
+    luna25_row,
+    write_candidates,
+    write_image_and_mask,
+    write_images,
+)
+from tests.support.scan_files import TINY_SCANS, to_xyz, write_csv, write_scan
 
 MASK = ["--labels", "mask"]
 CORONAL_AND_MIRRORED = [("RSA", "LAS"), ("LAS", "RSA"), ("LIP", "RSA"), ("LPI", "LIP")]  # image and mask
@@ -76,6 +83,38 @@ def test_labels_of_nnunet_against_themselves(tmp_path, images):
     (data_dir / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "nodule": 1, "vessel": 2}}))
     options = [*MASK, "--mask-label", "1"]
     assert evaluate_masks(tmp_path, data_dir, "labelsTr", *options, "--series-uid", "1.2.1") == (1, 1, 1, 0)
+
+
+def test_masks_of_several_values(tmp_path):
+    """Another program's hold the same values, or are of 0 and 1."""
+    balls = TINY_SCANS["1.2.0"]
+    data_dir, plain_dir = tmp_path / "data", tmp_path / "plain"
+    write_image_and_mask(data_dir / "images" / "1.2.0.mha", data_dir / "masks" / "1.2.0.mha", balls, values=(1, 2))
+    write_image_and_mask(data_dir / "images" / "1.2.1.mha", data_dir / "masks" / "1.2.1.mha", balls[:1])
+    for value, ball in enumerate(balls, start=1):
+        write_scan(plain_dir / "1.2.0.mha", label_balls([ball]))
+        write_scan(plain_dir / "1.2.1.mha", label_balls([]))
+        for masks in ("masks", plain_dir):
+            options = [*MASK, "--mask-label", value, "--series-uid", "1.2.0"]
+            assert evaluate_masks(tmp_path, data_dir, masks, *options) == (1, 1, 1, 0)
+    assert evaluate_masks(tmp_path, data_dir, "masks", *MASK, "--mask-label", 2, "--all") == (1, 1, 1, 0)
+    assert evaluate_masks(tmp_path, data_dir, "masks", *MASK, "--all") == (1, 3, 1, 0)
+
+
+def test_masks_without_a_nodule_are_named(tmp_path, data_dir, capsys):
+    """By each command, with the values that a mask has."""
+    values, place = [*MASK, "--mask-label=40"], f"{data_dir / 'masks'}: no mask that was read has voxels of value 40 ("
+    for main, options, status in (
+        (precache, ["--num-workers=1"], 0),
+        (evaluate, ["--mask", data_dir / "masks", "--output", tmp_path / "out", "--all"], 0),
+        (train, ["--val-stride=2", "--models-dir", tmp_path / "models", "--runs-dir", tmp_path / "runs"], 2),
+    ):
+        more = [] if main is evaluate else ["--cache-dir", tmp_path / "cache"]
+        assert run(main, "--data-dir", data_dir, *more, *values, *options) == status
+        output = capsys.readouterr()
+        (line,) = [line for line in (output.out + output.err).splitlines() if place in line]
+        assert " has 1)" in line
+        assert "--mask-label" in line
 
 
 def test_findings_are_scored_by_the_nodules_of_masks(tmp_path, data_dir):

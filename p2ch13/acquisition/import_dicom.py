@@ -115,8 +115,8 @@ def write_patients(path: Path, imported: Sequence[SeriesImport]) -> None:
 def report_annotations(data_dir: Path) -> None:
     if not any((data_dir / name).exists() for name in (ANNOTATIONS_FILE, MALIGNANCY_FILE)):
         log.info(
-            f"{data_dir} has no {ANNOTATIONS_FILE}, which training and evaluation need; "
-            "`python -m p2ch13.download --subset` downloads LUNA16's."
+            f"{data_dir} has no {ANNOTATIONS_FILE}: training and evaluation need it (`python -m p2ch13.download "
+            "--subset` downloads LUNA16's), or masks in masks/ and --labels mask."
         )
 
 

@@ -149,15 +149,26 @@ class CtCache:
         except InputError:
             return False
 
-    def fill(self, series_uid: str, choice: CropChoice = CENTERS_ALONE) -> None:
+    def fill(self, series_uid: str, choice: CropChoice = CENTERS_ALONE) -> list[CandidateInfoTuple]:
         """Cache everything that training and validation read of a series; recompute corrupt entries.
 
+        Returns: the nodules without a marked voxel in the middle of a crop.
         Raises: InputError.
         """
         self.get_ct_sample_size(series_uid)
         of_nodules, negatives = self.find_centers(series_uid, choice)
-        for center_xyz in [*chain(*of_nodules), *negatives]:
-            self.get_ct_raw_candidate(series_uid, center_xyz, CROP_WIDTH_IRC, choice.slice_spacing_mm)
+        *are_marked, _ = [
+            [self._fill_crop(series_uid, center_xyz, choice.slice_spacing_mm) for center_xyz in centers]
+            for centers in (*of_nodules, negatives)
+        ]
+        nodules = self.index.nodules[series_uid]
+        return [nodule for nodule, is_marked in zip(nodules, are_marked, strict=True) if not any(is_marked)]
+
+    def _fill_crop(self, series_uid: str, center_xyz: XyzTuple, slice_spacing_mm: float) -> bool:
+        """Cache a crop. Returns: whether a voxel of its middle half is marked."""
+        _, pos_chunk, _ = self.get_ct_raw_candidate(series_uid, center_xyz, CROP_WIDTH_IRC, slice_spacing_mm)
+        rows, cols = (slice(width // 4, width - width // 4) for width in CROP_WIDTH_IRC[1:])
+        return bool(pos_chunk[:, rows, cols].any())
 
     def volume(self) -> int:
         """Return the size of the cache on disk, in bytes."""

@@ -171,7 +171,9 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
             ct_cache=ct_cache,
         )
         if not self.pos_list:
-            raise InputError("no training series has a nodule; choose another split", option="--val-stride")
+            in_any = any(self.index.nodules[series_uid] for series_uid in self.index.series_list)
+            reason = None if in_any else self.index.no_nodules(self.series_list)
+            raise reason or InputError("no training series has a nodule; choose another split")
         self.samples_per_epoch = samples_per_epoch
         self.epoch_ndx = 0
         self._warn_if_not_cached(sampling)

@@ -134,6 +134,12 @@ class ScanIndex:
         ct.nodules = tuple(nodules)
         return nodules
 
+    def no_nodules(self, series_list: Sequence[str]) -> InputError | None:
+        """Explain that none of these series has a nodule, where nodules are the components of masks; else None."""
+        if self.has_annotations or not series_list:
+            return None
+        return self.layout.masks.no_nodules(series_list[0], self.labels.mask_values)
+
     def keep_labeled(self, series_list: Sequence[str]) -> list[str]:
         """Keep the series that have labels. Raises: InputError if none has."""
         kept = [series_uid for series_uid in series_list if series_uid in self.scans]

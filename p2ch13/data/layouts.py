@@ -16,13 +16,12 @@ from p2ch13.labels.candidates import (
     sort_candidates,
 )
 from p2ch13.labels.luna25 import LUNA25_FILE, read_luna25
-from p2ch13.labels.mask import MaskFolder
+from p2ch13.labels.mask import DATASET_FILE, MaskFolder
 from p2ch13.util.errors import InputError
 from p2ch13.volumes.files import find_scans, list_scan_files, name_files, scan_name
 
 NNUNET_IMAGES, NNUNET_LABELS = "imagesTr", "labelsTr"  # the Medical Segmentation Decathlon's as well
 MASK_FOLDERS = {"images": "masks", NNUNET_IMAGES: NNUNET_LABELS, "luna25_images": "masks"}  # by folder of images
-DATASET_FILE = "dataset.json"
 CHANNEL = re.compile(r"(.+)_(\d{4})")  # nnU-Net's names of images
 FIRST_CHANNEL = "0000"
 

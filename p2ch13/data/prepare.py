@@ -10,6 +10,7 @@ from contextlib import closing
 
 from p2ch13.config import CropChoice, Folders, LabelOptions, PrecacheOptions
 from p2ch13.data.cache import CtCache, describe_rebuilt
+from p2ch13.labels.candidates import CandidateInfoTuple
 from p2ch13.util.disk import CacheError
 from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
 from p2ch13.util.options import as_arguments
@@ -47,7 +48,7 @@ def prepare(options: PrecacheOptions, process: ProcessRank) -> int:
         )
     worker_count = max(1, options.num_workers // process.local_world_size)
     try:
-        rebuilt_count, errors = fill(ct_cache, choice, series_list, min(worker_count, len(series_list)))
+        rebuilt_count, unmarked, errors = fill(ct_cache, choice, series_list, min(worker_count, len(series_list)))
     except KeyboardInterrupt:
         log.info("Cached entries are kept; start again to continue.")
         raise
@@ -57,11 +58,16 @@ def prepare(options: PrecacheOptions, process: ProcessRank) -> int:
         raise errors[0]
     for error in errors:
         log.warning(f"Skipped: {one_line(error)}")
+    if unmarked and options.labels == "mask":
+        log.warning(f"{prefix}{describe_unmarked(unmarked)}")
+    nodule_count = count_nodules(ct_cache, series_list)
+    if not nodule_count and (reason := ct_cache.index.no_nodules(series_list)):
+        log.warning(f"{prefix}No nodule: {one_line(reason)}.")
     is_done = not to_do_count and not rebuilt_count
     done = "Nothing to do" if is_done else f"Cached {to_do_count - len(errors)} scans, skipped {len(errors)}"
     log.info(
         f"{prefix}{done}. {options.cache_dir}: {len(series_list) - len(errors)} scans, "
-        f"{count_nodules(ct_cache, series_list)} nodules, {ct_cache.volume() / 1e6:.1f} MB. "
+        f"{nodule_count} nodules, {ct_cache.volume() / 1e6:.1f} MB. "
         f"{time.monotonic() - start:.1f} s."
     )
     # torchrun takes any other status for a failure and ends all processes, even those at work.
@@ -83,26 +89,39 @@ def count_nodules(ct_cache: CtCache, series_list: Sequence[str]) -> int:
 
 def fill(
     ct_cache: CtCache, choice: CropChoice, series_list: Sequence[str], worker_count: int
-) -> tuple[int, list[InputError]]:
+) -> tuple[int, list[CandidateInfoTuple], list[InputError]]:
     """Cache the series in worker processes.
 
-    Returns: the number of corrupt entries that were recomputed, including those that `ct_cache` found before; an error
-        for each series that cannot be read, sorted by file.
+    Returns: the number of corrupt entries that were recomputed, including those that `ct_cache` found before; the
+        nodules that the labels do not mark; an error for each series that cannot be read, sorted by file.
     Raises: CacheError.
     """
     rebuilt_count = ct_cache.rebuilt_count
+    unmarked: list[CandidateInfoTuple] = []
     errors: list[InputError] = []
     arguments = (ct_cache, choice)
     calls = map_in_processes(fill_series, series_list, worker_count, "Caching", "scan", start_worker, arguments)
     with closing(calls) as futures:  # a full disk ends it early
         for future in futures:
             try:
-                rebuilt_count += future.result()
+                rebuilt_of_series, unmarked_of_series = future.result()
+                rebuilt_count += rebuilt_of_series
+                unmarked += unmarked_of_series
             except CacheError:
                 raise
             except InputError as error:
                 errors.append(error)
-    return rebuilt_count, sorted(errors, key=str)  # whichever process was first
+    # Whichever process was first.
+    return rebuilt_count, sorted(unmarked, key=lambda nodule: nodule.series_uid), sorted(errors, key=str)
+
+
+def describe_unmarked(nodules: Sequence[CandidateInfoTuple]) -> str:
+    """Describe annotated nodules that the labels do not mark."""
+    at = ", ".join(f"{value:.1f}" for value in nodules[0].center_xyz)
+    return (
+        f"The masks have no voxel near {len(nodules)} annotated nodules, such as {nodules[0].series_uid} at ({at}) mm; "
+        "correct them, or remove the rows."
+    )
 
 
 def start_worker(ct_cache: CtCache, choice: CropChoice) -> None:
@@ -110,11 +129,11 @@ def start_worker(ct_cache: CtCache, choice: CropChoice) -> None:
     worker_cache, worker_choice = ct_cache, choice
 
 
-def fill_series(series_uid: str) -> int:
-    """Return the number of the series' entries that were corrupt."""
+def fill_series(series_uid: str) -> tuple[int, list[CandidateInfoTuple]]:
+    """Return the number of the series' entries that were corrupt, and its nodules that the labels do not mark."""
     before = worker_cache.rebuilt_count
-    worker_cache.fill(series_uid, worker_choice)
-    return worker_cache.rebuilt_count - before
+    unmarked = worker_cache.fill(series_uid, worker_choice)
+    return worker_cache.rebuilt_count - before, unmarked
 
 
 worker_cache: CtCache  # of a worker process: opened once, not for each scan

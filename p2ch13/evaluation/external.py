@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from p2ch13.detection.findings import Finding
@@ -17,8 +18,11 @@ from p2ch13.labels.candidates import (
     read_excluded,
     read_table,
 )
+from p2ch13.labels.mask import list_values
 from p2ch13.util.errors import InputError
 from p2ch13.volumes.files import SCAN_SUFFIXES
+
+log = logging.getLogger(__name__)
 
 
 def find_mask(mask_dir: Path, series_uid: str) -> Path:
@@ -30,8 +34,29 @@ def find_mask(mask_dir: Path, series_uid: str) -> Path:
     paths = [mask_dir / f"{series_uid}{ending}{suffix}" for ending in ("", "_mask") for suffix in SCAN_SUFFIXES]
     found = next((path for path in paths if path.is_file()), None)
     if found is None:
-        raise InputError("no such file; --mask needs one for each scan", path=mask_dir / f"{series_uid}_mask.nii.gz")
+        message = f"no such file, nor {series_uid}.nii.gz or another format's; --mask needs one for each scan"
+        raise InputError(message, path=mask_dir / f"{series_uid}_mask.nii.gz")
     return found
+
+
+def choose_values(mask_dir: Path, series_list: Iterable[str], values: tuple[int, ...]) -> tuple[int, ...]:
+    """Choose the values of nodules in another program's masks; none: all above 0.
+
+    These are those of the data folder's masks, unless no mask of these series has a voxel of them. Masks are read up to
+    the first that has one.
+    """
+
+    def has_values(series_uid: str) -> bool:
+        try:
+            return not set(values).isdisjoint(list_values(find_mask(mask_dir, series_uid)))
+        except InputError:  # its scan will be skipped with this error
+            return False
+
+    if not values or any(map(has_values, series_list)):
+        return values
+    listed = ", ".join(map(str, values))
+    log.warning(f"{mask_dir}: no mask has a value of the data folder's nodules, {listed}; all above 0 are scored.")
+    return ()
 
 
 def read_findings(csv_path: Path) -> dict[str, list[Finding]]:

@@ -24,7 +24,7 @@ from p2ch13.evaluation.checkpoints import (
     choose_unseen,
     warn_of_used_scans,
 )
-from p2ch13.evaluation.external import find_mask, read_excluded_by_series, read_findings
+from p2ch13.evaluation.external import choose_values, find_mask, read_excluded_by_series, read_findings
 from p2ch13.evaluation.report import describe_curve, format_summary, write_report
 from p2ch13.evaluation.scoring import Labels, ScanScores, score_scan
 from p2ch13.evaluation.submission import check_findings, is_submission, score_submission
@@ -91,7 +91,7 @@ def evaluate_scans(options: EvaluationOptions) -> Results:
         log.info(note)
     series_list = index.keep_labeled(choose_series(options, index, checkpoints))
     warn_of_used_scans(checkpoints, series_list)
-    finder = make_finder(options, checkpoints, series_list)
+    finder = make_finder(options, checkpoints, series_list, index.labels.mask_values)
     excluded = read_excluded_by_series(find_excluded_file(options.data_dir, options.excluded))
     make_writable_folder(options.output, "--output")
 
@@ -111,13 +111,23 @@ def evaluate_scans(options: EvaluationOptions) -> Results:
         raise InputError(next(iter(results.skipped.values())))
     for reason in results.skipped.values():
         log.warning(f"Skipped: {reason}")
+    has_nodules = any(scan.nodules for scan in results.scans)
+    if not has_nodules and (lack := index.no_nodules([scan.series_uid for scan in results.scans])):
+        log.warning(f"No nodule: {one_line(lack)}.")
     return results
 
 
-def make_finder(options: EvaluationOptions, checkpoints: Sequence[Checkpoint], series_list: Sequence[str]) -> Finder:
+def make_finder(
+    options: EvaluationOptions,
+    checkpoints: Sequence[Checkpoint],
+    series_list: Sequence[str],
+    mask_values: tuple[int, ...],
+) -> Finder:
     """Make the function that searches a scan, reads its mask, or looks up its findings.
 
     A scan is searched by the networks that were not trained on it, on average.
+
+    Args: mask_values: of nodules in the data folder's masks, see `choose_values`.
     Raises: InputError if a checkpoint, the folder of masks or the findings cannot be used.
     """
     if checkpoints:
@@ -137,12 +147,13 @@ def make_finder(options: EvaluationOptions, checkpoints: Sequence[Checkpoint], s
     mask_dir = options.mask
     if mask_dir is not None and not mask_dir.is_dir():
         raise InputError("no such folder; --mask needs a folder of masks", path=mask_dir)
+    values = () if mask_dir is None else choose_values(mask_dir, series_list, mask_values)
 
     def find(ct: Ct) -> tuple[Labels | None, list[Finding]]:
         labels: Labels | None = None
         findings: list[Finding] = []
         if mask_dir is not None:
-            mask = read_mask(find_mask(mask_dir, ct.series_uid), ct)
+            mask = read_mask(find_mask(mask_dir, ct.series_uid), ct, values)
             labels, findings = find_marked(ct, mask, options.min_diameter)
         return labels, findings if given is None else given.get(ct.series_uid, [])
 

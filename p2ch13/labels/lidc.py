@@ -31,6 +31,7 @@ from p2ch13.util.boxes import (
     widen,
 )
 from p2ch13.util.errors import InputError
+from p2ch13.volumes.formats import NIFTI_SUFFIXES
 from p2ch13.volumes.headers import ORIGIN_LIMIT_MM, ScanHeader
 
 log = logging.getLogger(__name__)
@@ -161,12 +162,15 @@ def vote(readings: Sequence[Sequence[BoxMask]], least_votes: int) -> list[BoxMas
 def check_axes(header: ScanHeader) -> None:
     """Check that a scan's rows and columns are those of its DICOM images, to which contours refer.
 
-    DICOM images are axial and never mirrored. LUNA16's scans with direction (-1, -1, 1) have it in DICOM as well: ITK
-    keeps the order of voxels and records where they are. If a single axis is reversed, a converter has reordered the
-    voxels (NIfTI converters do so with rows).
+    DICOM images are axial and never mirrored. Some, and so LUNA16's MetaImage files of them, have direction
+    (-1, -1, 1): ITK keeps the order of voxels and records where they are. In a NIfTI file this direction is RAS+, the
+    order that many programs bring voxels to. If a single axis is reversed, a converter has reordered the voxels (NIfTI
+    converters do so with rows).
+    Raises: InputError, naming the scan.
     """
     across, along = np.sign(header.direction[0, 0]), np.sign(header.direction[2, 2])
-    if not np.allclose(header.direction, np.diag([across, across, along]), atol=COSINE_TOLERANCE):
+    is_axial = np.allclose(header.direction, np.diag([across, across, along]), atol=COSINE_TOLERANCE)
+    if not is_axial or (across < 0 and header.path.name.endswith(NIFTI_SUFFIXES)):
         raise InputError(
             f"its direction {header.direction.round(3).tolist()} shows that its rows and columns are not those of the "
             "readers' DICOM images; use LUNA16's scan, or --labels box",

@@ -6,6 +6,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from p2ch13.labels.regions import (
 )
 from p2ch13.util.boxes import BoxMask, box_of, intersect
 from p2ch13.util.errors import InputError, one_line
-from p2ch13.volumes.files import list_scan_files, name_files, scan_signature
+from p2ch13.volumes.files import list_scan_files, name_files, read_header, read_voxels, scan_signature
 from p2ch13.volumes.volume import Volume
 
 TOLERANCES = {  # attribute of a volume, mm or 1; NIfTI keeps float32
@@ -35,6 +36,8 @@ TOLERANCES = {  # attribute of a volume, mm or 1; NIfTI keeps float32
     "direction": ("direction", 0.001),
     "origin": ("origin_xyz", 0.01),
 }
+LARGEST_VALUE = int(np.iinfo(np.int16).max)  # of a voxel in memory: larger ones become this one
+DATASET_FILE = "dataset.json"
 BACKGROUND, IGNORE = 0, "ignore"  # a value in every dataset.json; the name of nnU-Net's voxels that nobody labeled
 
 
@@ -97,7 +100,8 @@ def read_mask(path: Path, scan: Volume, values: Sequence[int] = ()) -> NDArray[n
     The file may be stored in another order of axes than the scan's.
 
     Args: values: those that are marked, after rounding; none: all above 0.
-    Raises: InputError, naming the file, if it cannot be read or its geometry is not the scan's.
+    Raises: InputError, naming the file, if it cannot be read, its geometry is not the scan's, or values are to be told
+        apart that are not below `LARGEST_VALUE`.
     """
     mask = Volume(path)
     if mask.shape_irc != scan.shape_irc:
@@ -106,8 +110,18 @@ def read_mask(path: Path, scan: Volume, values: Sequence[int] = ()) -> NDArray[n
         of_mask, of_scan = getattr(mask, attribute), getattr(scan, attribute)
         if not np.allclose(of_mask, of_scan, rtol=0, atol=tolerance):
             raise unlike_scan(path, name, of_mask.tolist(), of_scan.tolist())
-    is_marked: NDArray[np.bool_] = np.isin(mask.hu, values) if values else mask.hu > 0
-    return is_marked
+    if not values:
+        return np.asarray(mask.hu > 0)
+    if mask.hu.max() >= LARGEST_VALUE:
+        raise InputError(f"it has values of {LARGEST_VALUE} or more; save it with smaller ones", path=path)
+    return np.isin(mask.hu, values)
+
+
+def list_values(path: Path) -> list[int]:
+    """List the values above 0 of a mask's voxels, after rounding, sorted. Raises: InputError if it cannot be read."""
+    voxels = read_voxels(read_header(path))
+    values: list[int] = np.unique(voxels[voxels > 0]).tolist()
+    return values
 
 
 def unlike_scan(path: Path, name: str, of_mask: object, of_scan: object) -> InputError:
@@ -126,13 +140,13 @@ class MaskFolder:
         return name_files(list_scan_files(self.path))
 
     def choose_values(self, mask_label: int | None) -> tuple[int, ...]:
-        """Choose the values of the nodules' voxels; none: all above 0.
+        """Choose the values of the nodules' voxels: the user's, or those of the dataset file; none: all above 0.
 
         Args: mask_label: the user's choice.
         Raises: InputError for a choice that the dataset file does not have, and without a choice, if it has several.
         """
         labels = {} if self.dataset_file is None else read_labels(self.dataset_file)
-        ignored = labels.pop(IGNORE, ())
+        labels.pop(IGNORE, None)
         nodule_values = tuple(sorted({value for values in labels.values() for value in values}))
         listed = ", ".join(f"{value} ({name})" for name, values in labels.items() for value in values)
         if mask_label is not None:
@@ -143,7 +157,17 @@ class MaskFolder:
         if len(labels) > 1:
             message = f"several labels, {listed}: choose the nodules' with --mask-label"
             raise InputError(message, path=self.dataset_file, option="--mask-label")
-        return nodule_values if ignored else ()
+        return nodule_values
+
+    def no_nodules(self, series_uid: str, values: Sequence[int]) -> InputError:
+        """Explain that masks have no nodule. Args: series_uid: of one of them; values: see `choose_values`."""
+        wanted = f"of value {' or '.join(map(str, values))}" if values else "above 0"
+        example = self.find()[series_uid]
+        with suppress(InputError):  # its scan is skipped with this error
+            present = ", ".join(map(str, list_values(example))) or "0 alone"
+            wanted += f" ({example.name} has {present})"
+        message = f"no mask that was read has voxels {wanted}; correct them, --mask-label or {DATASET_FILE}"
+        return InputError(message, path=self.path, option="--mask-label")
 
 
 def read_labels(dataset_file: Path) -> dict[str, tuple[int, ...]]:
@@ -153,10 +177,15 @@ def read_labels(dataset_file: Path) -> dict[str, tuple[int, ...]]:
     Raises: InputError for another content.
     """
     try:
-        labels = json.loads(dataset_file.read_text(encoding="utf-8-sig")).get("labels", {})
+        content = json.loads(dataset_file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"no JSON file ({one_line(error)}); correct or remove it", path=dataset_file) from None
+    try:
+        labels = content.get("labels", {})
         named = read_decathlon(labels) if isinstance(next(iter(labels.values()), 0), str) else read_nnunet(labels)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        message = f"its labels are not those of nnU-Net or the Decathlon ({one_line(error)}); correct or remove it"
+    except (AttributeError, TypeError, ValueError, OverflowError):  # another type, or no whole number
+        examples = '{"nodule": 1}, or the Decathlon\'s, such as {"1": "nodule"}'
+        message = f'"labels" has to be nnU-Net\'s, such as {examples}; correct or remove it'
         raise InputError(message, path=dataset_file) from None
     foreground = {name: tuple(value for value in values if value != BACKGROUND) for name, values in named.items()}
     return {name: values for name, values in foreground.items() if values}

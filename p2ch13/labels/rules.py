@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from p2ch13.labels.candidates import CandidateInfoTuple
 from p2ch13.labels.lidc import ReadingSource, find_outlined, mark_consensus, mark_readings, mark_seen
 from p2ch13.labels.lidc_database import find_database, list_series
 from p2ch13.labels.lidc_xml import find_readings
-from p2ch13.labels.mask import MaskFolder, MaskRule
+from p2ch13.labels.mask import MaskFolder, MaskRule, list_values
 from p2ch13.labels.refined import REFINED_RULE, RefinedRule
 from p2ch13.labels.regions import LabelRule, MaskRegion, Scan, as_region, find_component
 from p2ch13.util.boxes import BoxMask
@@ -66,12 +67,14 @@ class Labels:
         options: the user's choice.
         series_list: the scans' UIDs.
         masks: beside the scans.
-    Attributes: `series_list`, the labeled scans; `notes`, messages for the user.
+    Attributes: `series_list`, the labeled scans; `mask_values`, of the nodules' voxels in masks, none: all above 0;
+        `notes`, messages for the user.
     Raises: InputError if the readers' files or the masks cannot be used, or no scan is left.
     """
 
     def __init__(self, options: LabelOptions, series_list: Sequence[str], masks: MaskFolder | None = None) -> None:
         self.series_list = list(series_list)
+        self.mask_values: tuple[int, ...] = ()
         self.notes: list[str] = []
         self._rules: dict[str, LabelRule] = {}  # by series UID, where not the default
         self._default_rule: LabelRule = BoxRule(pick(options.threshold_hu, MASK_THRESHOLD_HU))
@@ -82,7 +85,8 @@ class Labels:
         if options.labels == "mask":
             if masks is None:
                 raise ValueError("labels from masks need a folder of masks")
-            self._find_masks(masks, masks.choose_values(options.mask_label))
+            self.mask_values = masks.choose_values(options.mask_label)
+            self._find_masks(masks)
 
     def rule_of(self, series_uid: str) -> LabelRule:
         return self._rules.get(series_uid, self._default_rule)
@@ -99,32 +103,44 @@ class Labels:
         self._rules = {
             series_uid: LidcRule(found[series_uid]) for series_uid in self.series_list if series_uid in found
         }
-        missing_count = len(self.series_list) - len(self._rules)
+        scan_count, labeled_count = len(self.series_list), len(self._rules)
         if leave_out:
             self.series_list = list(self._rules)
         if not self.series_list:
             raise InputError(
-                f"no readings of any of the {missing_count} scans; correct {option}", path=path, option=option
+                f"no readings of any of the {scan_count} scans; correct {option}", path=path, option=option
             )
-        self.notes.append(
-            f"Labels: readers' contours of {len(self._rules)} scans; {missing_count} scans without "
-            f"{'are left out' if leave_out else 'are marked with the box'}."
-        )
+        note = f"Labels: readers' contours of {labeled_count} of {scan_count} scans"
+        if labeled_count < scan_count:
+            note += f"; the others are {'left out' if leave_out else 'marked with the box'}"
+        self.notes.append(f"{note}.")
 
-    def _find_masks(self, masks: MaskFolder, values: tuple[int, ...]) -> None:
+    def _find_masks(self, masks: MaskFolder) -> None:
         found = masks.find()
-        self._rules = {uid: MaskRule(found[uid], values) for uid in self.series_list if uid in found}
+        self._rules = {uid: MaskRule(found[uid], self.mask_values) for uid in self.series_list if uid in found}
         without_mask = [uid for uid in self.series_list if uid not in found]
         without_scan = [uid for uid in found if uid not in self._rules]
         self.series_list = list(self._rules)
         if not self.series_list:
             message = f"no mask of any of the {len(without_mask)} scans, such as {without_mask[0]}.nii.gz; add them"
             raise InputError(message, path=masks.path, option="--labels")
-        self.notes.append(f"Labels: masks of {len(self._rules)} scans.")
+        self.notes.append(f"Labels: masks of {len(self._rules)} of {len(self._rules) + len(without_mask)} scans.")
         if without_mask:
-            self.notes.append(f"{len(without_mask)} scans without a mask are left out, such as {without_mask[0]}.")
+            self.notes.append(f"Left out for want of a mask: {len(without_mask)}, such as {without_mask[0]}.")
         if without_scan:
-            self.notes.append(f"{len(without_scan)} masks have no scan, such as {found[without_scan[0]].name}.")
+            self.notes.append(f"Masks without a scan: {len(without_scan)}, such as {found[without_scan[0]].name}.")
+        if not self.mask_values:
+            self._note_values(found[self.series_list[0]])
+
+    def _note_values(self, mask_path: Path) -> None:
+        """Note that several values are nodule, by the first mask: reading all would take too long."""
+        with suppress(InputError):  # its scan is skipped with this error
+            values = list_values(mask_path)
+            if len(values) > 1:
+                listed = ", ".join(map(str, values))
+                self.notes.append(
+                    f"All voxels above 0 are nodule: {mask_path.name} has {listed}. --mask-label chooses one of them."
+                )
 
 
 def pick(value: int | None, default: int) -> int:

@@ -37,11 +37,15 @@ def find_scans(data_dir: Path) -> dict[str, Path]:
     """
     if not data_dir.is_dir():
         raise InputError(
-            "no such folder; put LUNA16 there, or name its folder with --data-dir", path=data_dir, option="--data-dir"
+            "no such folder; put the scans there, or name theirs with --data-dir", path=data_dir, option="--data-dir"
         )
     scans = name_files(list_scan_files(data_dir))
     if not scans:
-        raise InputError("no scans (subset*/*.mhd) in this folder; unpack a LUNA16 subset there", path=data_dir)
+        raise InputError(
+            f"no scans ({', '.join(SCAN_SUFFIXES)}) here, in subset*/, images/ or imagesTr/; move them there, see "
+            "docs/data.md",
+            path=data_dir,
+        )
     return scans
 
 

@@ -52,7 +52,8 @@ def find_voxel_file(path: Path) -> VoxelFile:
 
 # MetaImage, https://itk.org/Wiki/ITK/MetaIO/Documentation
 
-METAIMAGE_LINE = re.compile(r"([A-Za-z_][\w|.-]*)[ \t]*=[ \t]*([\x20-\x7e\t]*)")
+METAIMAGE_KEY = r"[!-9;<>-~][ -9;<>-~]*?"  # any of ASCII but = and :, at which ITK ends a key
+METAIMAGE_LINE = re.compile(rf"({METAIMAGE_KEY})[ \t]*=[ \t]*([\x20-\x7e\t]*)")
 METAIMAGE_NUMBERS = {
     **dict.fromkeys(("Offset", "Position", "Origin", "CenterOfRotation", "ElementSpacing", "ElementSize"), 3),
     **dict.fromkeys(("TransformMatrix", "Rotation", "Orientation"), 9),
@@ -72,8 +73,8 @@ def find_metaimage_voxels(path: Path) -> VoxelFile:
 def read_metaimage_fields(path: Path) -> dict[str, str]:
     """Read the `key = value` lines of a header, the last of which is ElementDataFile.
 
-    Whatever ITK might read differently is refused: it reads an invalid number as 0, and uses the first of two lines
-    with one key.
+    Unknown keys are kept, such as `dim[0]`, which ITK writes of a NIfTI file. Whatever ITK might read differently is
+    refused: it reads an invalid number as 0, and uses the first of two lines with one key.
     Raises: InputError for an invalid, repeated or missing line.
     """
     with errors_naming(path), path.open("rb") as file:
@@ -176,6 +177,8 @@ def find_nrrd_voxels(path: Path) -> VoxelFile:
 
 # NIfTI, https://nifti.nimh.nih.gov
 
+NIFTI_SUFFIXES = (".nii.gz", ".nii")
+
 
 def find_nifti_voxels(path: Path) -> VoxelFile:
     return VoxelFile(path, is_encoded=path.name.endswith(".gz"))
@@ -212,7 +215,7 @@ def nifti_length(header: bytes) -> int:
 FORMATS = {
     **dict.fromkeys((".mhd", ".mha"), Format("MetaImageIO", find_metaimage_voxels, check_metaimage_stream)),
     **dict.fromkeys(
-        (".nii.gz", ".nii"), Format("NiftiImageIO", find_nifti_voxels, lambda path, _: check_nifti_length(path))
+        NIFTI_SUFFIXES, Format("NiftiImageIO", find_nifti_voxels, lambda path, _: check_nifti_length(path))
     ),
     ".nrrd": Format("NrrdImageIO", find_nrrd_voxels),
 }

@@ -57,7 +57,7 @@ def test_a_folder_of_patients(source, data_dir, hu):
     assert "2 CT series, 0 of them in" in done.stdout
     assert "1 series of other kinds are ignored" in done.stdout
     assert "Imported 2 scans, skipped 0" in done.stdout
-    assert "has no annotations.csv, which training and evaluation need" in done.stdout
+    assert "has no annotations.csv: training and evaluation need it" in done.stdout
     assert find_scans(data_dir) == {uid: imported(data_dir, uid) for uid in (SERIES_UID, OTHER_UID)}
     assert len(list(data_dir.rglob("*.*"))) == 5  # two scans of two files, and patients.csv
     same_scan(Ct(imported(data_dir)), Ct(source / "LIDC-IDRI-0001" / "study-a" / "CT"))

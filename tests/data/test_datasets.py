@@ -315,7 +315,7 @@ def test_no_nodule_for_training(folders):
     path = folders.data_dir / "annotations.csv"
     lines = path.read_text().splitlines()
     path.write_text("\n".join(line for line in lines if not line.startswith(("1.2.1", "1.2.3"))))
-    with refused(option="--val-stride"):
+    with refused(path=None, option=None):
         TrainingLuna2dSegmentationDataset(2, False, folders=folders)
 
 

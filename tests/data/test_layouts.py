@@ -88,8 +88,9 @@ def test_a_series_twice(tmp_path, images):
 
 def test_a_folder_without_scans(tmp_path):
     fill(tmp_path, "images/1.txt", "masks/1.nii.gz")
-    with refused(path=tmp_path):
+    with refused(path=tmp_path) as caught:
         find_layout(tmp_path)
+    assert all(place in str(caught.value) for place in ("subset*/", "images/", "imagesTr/", "docs/data.md"))
     with refused(path=tmp_path / "none", option="--data-dir"):
         find_layout(tmp_path / "none")
 

@@ -194,6 +194,18 @@ def test_annotations_beside_images_and_masks(data_dir):
     assert replaced.nodules["1.2.0"] == []
 
 
+@pytest.mark.parametrize("preset", ["book", "strong"])
+def test_annotations_without_a_component_are_named(folders, capsys, preset):
+    write_candidates(folders.data_dir)
+    rows = [("1.2.0", *to_xyz(ball.center_irc), 4.2) for ball in TINY_SCANS["1.2.0"]]
+    rows += [(uid, *to_xyz((15, 90, 90)), 4.2) for uid in ("1.2.1", "1.2.2")]
+    write_csv(folders.data_dir / "annotations.csv", [*POSITION, "diameter_mm"], rows)
+    options = ["--data-dir", folders.data_dir, "--cache-dir", folders.cache_dir, "--labels=mask", "--num-workers=1"]
+    for _ in range(2):  # the second time with a filled cache
+        assert exit_status(lambda: precache([*map(str, options), "--preset", preset])) == 0
+        assert "near 2 annotated nodules, such as 1.2.1 at (" in capsys.readouterr().out
+
+
 def test_luna16_with_masks(tmp_path, read):
     """Masks beside LUNA16's scans are ignored without --labels mask; with it the CSV files still list the nodules."""
     data_dir = write_luna(tmp_path, TINY_SCANS)

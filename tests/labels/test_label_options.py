@@ -105,8 +105,8 @@ def test_datasets_show_the_readers_mask(folders, xml_dir):
 @pytest.mark.parametrize(
     ("missing_xml", "note", "cached"),
     [
-        ("box", "readers' contours of 2 scans; 2 scans without are marked with the box.", list(TINY_SCANS)),
-        ("leave-out", "readers' contours of 2 scans; 2 scans without are left out.", ["1.2.0", "1.2.1"]),
+        ("box", "readers' contours of 2 of 4 scans; the others are marked with the box.", list(TINY_SCANS)),
+        ("leave-out", "readers' contours of 2 of 4 scans; the others are left out.", ["1.2.0", "1.2.1"]),
     ],
 )
 def test_precache_with_readers_contours(folders, xml_dir, capsys, missing_xml, note, cached):
@@ -130,7 +130,7 @@ def test_precache_with_the_database(folders, tmp_path, capsys, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path / "site")
     command = ["--labels", "lidc", "--missing-xml", "leave-out", "--num-workers", "2"]
     assert run(folders, *command) == 0
-    assert "readers' contours of 2 scans; 2 scans without are left out." in capsys.readouterr().out
+    assert "readers' contours of 2 of 4 scans; the others are left out." in capsys.readouterr().out
     labels = LabelOptions("lidc", missing_xml="leave-out")
     assert CtCache.open(folders, labels).get_ct_sample_size("1.2.0") == (16, [4, 7, 8, 9, 12])
     os.utime(path, (1, 1))
@@ -171,7 +171,7 @@ def test_training_with_readers_contours(options, xml_dir, tmp_path, capsys):
     choice = ["--labels", "lidc", "--lidc-xml", str(xml_dir), "--missing-xml", "leave-out"]
     assert exit_status(lambda: train([*options, *choice])) == 0
     output = capsys.readouterr().out
-    assert output.count("readers' contours of 2 scans; 2 scans without are left out.") == 1
+    assert output.count("readers' contours of 2 of 4 scans; the others are left out.") == 1
     # 1.2.0 is for validation: slices 4, 7 to 9 and 12.
     assert "with 1 nodules" in output
     assert "5 nodule slices" in output

@@ -15,10 +15,10 @@ FLIPPED = (-1, 0, 0, 0, -1, 0, 0, 0, 1)  # 14 scans of LUNA16
 UPSIDE_DOWN = (1, 0, 0, 0, 1, 0, 0, 0, -1)
 
 
-def lung_with(tmp_path, readings, **geometry):
+def lung_with(tmp_path, readings, name="1.2.mhd", **geometry):
     """Return a scan of lung alone with these contours."""
     xml_path = write_readings(tmp_path / "a.xml", "1.2", readings)
-    return Ct(write_scan(tmp_path / "1.2.mhd", make_hu([]), **geometry), [], LidcRule(XmlFile(xml_path)))
+    return Ct(write_scan(tmp_path / name, make_hu([]), **geometry), [], LidcRule(XmlFile(xml_path)))
 
 
 def mask_of(tmp_path, readings, **geometry):
@@ -171,10 +171,18 @@ def test_descending_slices(tmp_path):
     np.testing.assert_array_equal(mask_of(tmp_path, [[nodule]], direction=UPSIDE_DOWN), block_mask((4, 6), ROWS, COLS))
 
 
-def test_a_scan_of_a_patient_lying_the_other_way(tmp_path):
+@pytest.mark.parametrize("name", ["1.2.mhd", "1.2.nrrd"])
+def test_a_scan_of_a_patient_lying_the_other_way(tmp_path, name):
     """Direction (-1, -1, 1) gives the voxels' positions; their order is that of the DICOM image."""
-    mask = mask_of(tmp_path, [[block((4, 6), ROWS, COLS)]], direction=FLIPPED)
+    mask = mask_of(tmp_path, [[block((4, 6), ROWS, COLS)]], name=name, direction=FLIPPED)
     np.testing.assert_array_equal(mask, block_mask((4, 6), ROWS, COLS))
+
+
+@pytest.mark.parametrize("name", ["1.2.nii", "1.2.nii.gz"])
+def test_nifti_in_the_order_of_a_converter(tmp_path, name):
+    """RAS+ files have the direction of these scans, whatever the DICOM image's."""
+    with refused(tmp_path / name, "--labels"):
+        mask_of(tmp_path, [[block((4, 6), ROWS, COLS)]], name=name, direction=FLIPPED)
 
 
 @pytest.mark.parametrize("direction", [(1, 0, 0, 0, -1, 0, 0, 0, 1), (0, 0, 1, 1, 0, 0, 0, 1, 0)])

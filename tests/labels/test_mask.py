@@ -58,6 +58,15 @@ def test_values_choose_what_is_nodule(tmp_path):
         assert len(find_nodules(ct)) == len(expected)
 
 
+def test_large_values_are_refused_where_they_matter(tmp_path):
+    mask = label_balls([LARGE]).astype(np.uint16) * 40_000
+    np.testing.assert_array_equal(open_ct(tmp_path, mask).positive_mask, ball_mask(LARGE))
+    for value in (40_000, 32_767, 1):
+        ct = open_ct(tmp_path, mask, values=(value,))
+        with refused(path=ct.rule.mask_path):
+            ct.positive_mask  # noqa: B018  # computed at its first use
+
+
 def test_components_touch_by_corners(tmp_path):
     mask = np.zeros(SHAPE_IRC, dtype=np.uint8)
     mask[2, 2, 2] = mask[3, 3, 3] = mask[9, 9, 9] = 1
@@ -108,15 +117,15 @@ CHOICES = [
     (None, None, ()),  # no file
     (None, 5, (5,)),
     ({}, None, ()),
-    (NNUNET, None, ()),
+    (NNUNET, None, (1,)),  # others are not nodule
     (NNUNET, 1, (1,)),
     ({**NNUNET, "ignore": 2}, None, (1,)),  # voxels that nobody labeled are no nodule
     ({**NNUNET, "vessel": 2}, 2, (2,)),
-    ({"background": 0, "nodule": [1, 2]}, None, ()),
+    ({"background": 0, "nodule": [1, 2]}, None, (1, 2)),
     ({"background": 0, "whole": [1, 2], "core": 2}, 2, (2,)),
-    ({"0": "background", "1": "cancer"}, None, ()),
+    ({"0": "background", "1": "cancer"}, None, (1,)),
     ({"0": "background", "1": "edema", "2": "tumor"}, 2, (2,)),
-    ({"0": "background", "1": "tumor", "2": "tumor"}, None, ()),
+    ({"0": "background", "1": "tumor", "2": "tumor"}, None, (1, 2)),
 ]
 
 
@@ -143,12 +152,17 @@ def test_several_labels_need_a_choice(tmp_path, labels, mask_label, listed):
     assert all(each in str(caught.value) for each in listed)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"labels": 3}', '{"labels": {"a": "b"}}', '{"labels": {"a": null}}'])
+BROKEN = ["{", pytest.param("[" * 100_000, id="nested"), "[]", '{"labels": 3}', '{"labels": ["a"]}']
+BROKEN += [f'{{"labels": {{"nodule": {value}}}}}' for value in ('"b"', "null", "1e400", "NaN", "[1, {}]")]
+
+
+@pytest.mark.parametrize("text", BROKEN)
 def test_a_broken_dataset_file(tmp_path, text):
     path = tmp_path / "dataset.json"
     path.write_text(text)
-    with refused(path=path):
+    with refused(path=path) as caught:
         MaskFolder(tmp_path, path).choose_values(None)
+    assert not any(word in str(caught.value) for word in ("object", "int()", "attribute"))
 
 
 def write_dataset(folder, labels):
@@ -163,12 +177,23 @@ def test_scans_without_a_mask_are_left_out(tmp_path):
     labels = Labels(LabelOptions("mask", mask_label=2), ["1.1", "1.2", "1.3"], MaskFolder(tmp_path))
     assert labels.series_list == ["1.1"]
     assert labels.rule_of("1.1") == MaskRule(tmp_path / "1.1.nii.gz", (2,))
-    assert ["2 " in labels.notes[1], "1.2" in labels.notes[1], "1.9.mha" in labels.notes[2]] == [True] * 3
+    assert "masks of 1 of 3 scans" in labels.notes[0]
+    assert ["2, " in labels.notes[1], "1.2" in labels.notes[1], "1.9.mha" in labels.notes[2]] == [True] * 3
     with refused(path=tmp_path, option="--labels"):
         Labels(LabelOptions("mask"), ["1.2"], MaskFolder(tmp_path))
     (tmp_path / "1.1.mha").touch()
     with refused(path=tmp_path / "1.1.nii.gz"):
         Labels(LabelOptions("mask"), ["1.1"], MaskFolder(tmp_path))
+
+
+@pytest.mark.parametrize("mask_label", [None, 3])
+@pytest.mark.parametrize("values", [(3, 7), (1,)])
+def test_several_values_are_noted(tmp_path, values, mask_label):
+    write_scan(tmp_path / "1.1.nii.gz", label_balls([LARGE, SMALL][: len(values)], values))
+    labels = Labels(LabelOptions("mask", mask_label=mask_label), ["1.1"], MaskFolder(tmp_path))
+    is_noted = any("3, 7" in note and "--mask-label" in note for note in labels.notes)
+    assert is_noted == (len(values) > 1 and mask_label is None)
+    assert len(labels.notes) == 1 + is_noted
 
 
 def test_the_label_is_for_masks_alone():

@@ -282,14 +282,17 @@ def test_rules_of_the_options(tmp_path):
     assert labels.rule_of("1.2") == LidcRule(XmlFile(tmp_path / "a.xml"))
     assert labels.rule_of("1.1") == BoxRule(-500)
     assert labels.series_list == ["1.1", "1.2"]
-    assert labels.notes == ["Labels: readers' contours of 1 scans; 1 scans without are marked with the box."]
+    assert labels.notes == ["Labels: readers' contours of 1 of 2 scans; the others are marked with the box."]
+    assert Labels(LabelOptions("lidc", lidc_xml=tmp_path), ["1.2"]).notes == [
+        "Labels: readers' contours of 1 of 1 scans."
+    ]
 
 
 def test_scans_without_xml_are_skipped_on_request(tmp_path):
     write_readings(tmp_path / "a.xml", "1.2", [[]])
     labels = Labels(LabelOptions("lidc", lidc_xml=tmp_path, missing_xml="leave-out"), ["1.1", "1.2", "1.3"])
     assert labels.series_list == ["1.2"]
-    assert labels.notes == ["Labels: readers' contours of 1 scans; 2 scans without are left out."]
+    assert labels.notes == ["Labels: readers' contours of 1 of 3 scans; the others are left out."]
     with refused(tmp_path, "--lidc-xml"):
         Labels(LabelOptions("lidc", lidc_xml=tmp_path, missing_xml="leave-out"), ["1.1"])
 

@@ -36,6 +36,7 @@ INVALID = [
     ],
     ("a.mhd", "ElementDataFile", "ElementDataFile = ../secret.raw\nElementDataFile"),  # ITK uses the first
     ("a.mhd", "ElementDataFile", "ElementDataFile: ../secret.raw\nElementDataFile"),
+    ("a.mhd", "ElementDataFile", "ElementDataFile : ../secret.raw = a.raw\nElementDataFile"),
     ("a.mhd", "ElementType = MET_SHORT", "ElementType = MET_SHORT\nElementType = MET_UCHAR"),
     ("a.mhd", "NDims = 3", "NDims = 3\nComment = \x01"),
     ("a.mhd", "DimSize = 22 20 6", "DimSize = 22 20"),
@@ -69,6 +70,17 @@ def test_dos_line_ends_and_an_unknown_field(tmp_path, hu):
     path.write_bytes(path.read_bytes().replace(b"NDims", b"Series = Lung 1.5\nNDims").replace(b"\n", b"\r\n"))
     assert read_metaimage_fields(path)["Series"] == "Lung 1.5"
     np.testing.assert_array_equal(read_voxels(read_header(path)), hu)
+
+
+@pytest.mark.parametrize("source", ["a.nii.gz", "a.nii", "a.nrrd", "a.mha"])
+@pytest.mark.parametrize("name", ["b.mha", "b.mhd"])
+def test_a_file_that_itk_converted(tmp_path, hu, source, name):
+    """It has keys of its source, such as `dim[0]` and `NRRD_kinds[0]`."""
+    image = sitk.ReadImage(str(write_scan(tmp_path / source, hu)))
+    image.SetMetaData("Study (1/2) #", "Lung")
+    sitk.WriteImage(image, str(tmp_path / name))
+    assert read_metaimage_fields(tmp_path / name)["Study (1/2) #"] == "Lung"
+    np.testing.assert_array_equal(read_voxels(read_header(tmp_path / name)), hu)
 
 
 NIFTI_DIM_Z = slice(46, 48)  # bytes of the number of slices, of the header of 348 bytes
