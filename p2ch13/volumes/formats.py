@@ -111,7 +111,9 @@ def metaimage_data_file(path: Path, name: str) -> Path:
     if Path(name).is_absolute() or ".." in Path(name).parts or "\\" in name:
         raise InputError(f"its data file {name} is outside its folder; move it there, correct the header", path=path)
     data_file = path.parent / name
-    if not data_file.is_file():
+    with errors_naming(path):  # a name can be too long for the system
+        is_there = data_file.is_file()
+    if not is_there:
         raise InputError(f"its data file {data_file.name} is missing; unpack or download it again", path=path)
     return data_file
 

@@ -53,6 +53,7 @@ INVALID = [
     ("a.mhd", "DimSize = 22 20 6", "DimSize = 22 20 0"),
     ("a.mhd", "NDims = 3", "NDims = 2"),
     ("a.mhd", "ElementDataFile = a.raw", ""),
+    ("a.mhd", "ElementDataFile = a.raw", f"ElementDataFile = {'9' * 400}.raw"),  # longer than a name can be
 ]
 
 
