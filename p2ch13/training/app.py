@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from p2ch13.data.crop_store import Batch
 from p2ch13.data.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
 from p2ch13.evaluation.metrics import Scores
+from p2ch13.network.checkpoint import UNREADABLE
 from p2ch13.network.compute import Compute, get_device, get_dtype, get_slice_batch_size, keep_freed_memory
 from p2ch13.network.model import SegmentationNetwork, build_network
 from p2ch13.training.distributed import copy_buffers_from_first, sync_batchnorm
@@ -34,6 +35,7 @@ from p2ch13.training.run_files import RunFiles, models_dir_of, runs_dir_of
 from p2ch13.training.samples import RunData, open_data, open_train_ds, open_val_ds
 from p2ch13.training.tensorboard import open_report
 from p2ch13.training.totals import EpochTotals, StepResult
+from p2ch13.util.errors import InputError, one_line
 from p2ch13.util.files import make_writable_folder
 from p2ch13.util.interruption import Interruption
 from p2ch13.util.process_rank import ProcessRank
@@ -99,9 +101,14 @@ class SegmentationTrainingApp:
         """Continue the scores of negative crops; None if they are drawn without."""
         if train_ds.sampler.candidate_count == 1:
             return None
-        mining = HardNegatives(train_ds.store, self.segmentation_model, self.compute, self.process)
+        sample_count = self.run.count_samples(self.run.epoch, self.run.step)
+        mining = HardNegatives(train_ds.store, self.segmentation_model, self.compute, self.process, sample_count)
         if self.run.mining is not None:
-            mining.load_state_dict(self.run.mining)
+            try:
+                mining.load_state_dict(self.run.mining)
+            except UNREADABLE as error:
+                message = f"its scores of negative crops are corrupt ({one_line(error)}); resume from another state"
+                raise InputError(message, path=self.settings.path) from None
         return mining
 
     def main(self) -> None:

@@ -17,7 +17,7 @@ from p2ch13.training.distributed import sum_over_processes
 from p2ch13.training.losses import false_positive_score
 from p2ch13.util.process_rank import ProcessRank
 
-UNSCORED = -1e4  # finite, so that states load: logits stay far above
+UNSCORED = -torch.inf
 SCORED_CROPS = 16  # of a batch; those of a step of training would be too few for its statistics
 SAMPLES_PER_SCORED_CROP = 2  # of training; scoring a crop costs a third of a sample
 SCORED_MARGIN = 16  # rows and cols at each side that a score skips: the negative is in the middle
@@ -29,17 +29,29 @@ class HardNegatives:
     While it learns, a few crops after the other are scored anew: a score for each candidate of each step would take as
     long as the steps. Every one has a score after two samples of training for each negative crop.
 
-    Args: store: of the training set; model: scored as in training, by each batch's own statistics.
+    Args:
+        store: of the training set.
+        model: scored as in training, by each batch's own statistics.
+        sample_count: the run's samples so far; crops that would have been scored in these are not.
     Attributes: `hardness`, (crop,), on the device of the crops: the mean logit of a crop's false positives, the larger
         the harder; of crops that are not scored yet, lower than any.
     """
 
-    def __init__(self, store: CropStore, model: SegmentationNetwork, compute: Compute, process: ProcessRank) -> None:
+    def __init__(
+        self,
+        store: CropStore,
+        model: SegmentationNetwork,
+        compute: Compute,
+        process: ProcessRank,
+        sample_count: int = 0,
+    ) -> None:
         self.store, self.model, self.compute, self.process = store, model, compute, process
         first = sum(store.nodule_crop_counts)
-        self.negatives = torch.arange(first, len(store.crop_list))
+        # In the order of the store, the first pass would prefer the crops of the first scans.
+        order = torch.randperm(len(store.crop_list) - first, generator=torch.Generator().manual_seed(0))
+        self.negatives = first + order
         self.hardness = torch.full((len(store.crop_list),), UNSCORED, device=store.windows.device)
-        self.scored_count = 0  # crops, over all passes
+        self.scored_count = sample_count // SAMPLES_PER_SCORED_CROP  # crops, over all passes
 
     def follow(self, sample_count: int) -> None:
         """Score the next crops if they are due.
@@ -64,6 +76,9 @@ class HardNegatives:
         return {"hardness": self.hardness, "scored_count": self.scored_count}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Raises: an error of `UNREADABLE` for what is no such state of this training set."""
+        if state["hardness"].shape != self.hardness.shape:
+            raise ValueError(f"scores of {len(state['hardness'])} crops, not {len(self.hardness)}")
         self.hardness.copy_(state["hardness"])
         self.scored_count = state["scored_count"]
 
@@ -97,7 +112,7 @@ def batch_statistics(model: nn.Module) -> Iterator[None]:
     Running statistics begin at mean 0 and variance 1, for input in HU, so that the first scores by them are random, and
     lag behind the weights later on: crops would be ranked differently from what the trained network sees.
 
-    SyncBatchNorm uses those of this process alone: another one may have no negatives to score.
+    SyncBatchNorm uses those of this process alone.
     """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     before = [(norm.training, norm.running_mean, norm.running_var) for norm in norms]

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from p2ch13.network.checkpoint import UNREADABLE
 from p2ch13.network.compute import Compute
 from p2ch13.network.model import BOOK_MODEL, UNetWrapper
 from p2ch13.training.mining import HardNegatives, batch_statistics
@@ -73,9 +74,9 @@ class Store:
         return hu, masks
 
 
-def make_mining(network=None):
+def make_mining(network=None, sample_count=0):
     compute = Compute(torch.device("cpu"), torch.float32)
-    return HardNegatives(Store(), network or Brightness(), compute, ProcessRank())
+    return HardNegatives(Store(), network or Brightness(), compute, ProcessRank(), sample_count)
 
 
 def test_crops_are_scored_one_after_the_other():
@@ -86,6 +87,7 @@ def test_crops_are_scored_one_after_the_other():
         mining.follow(sample_count)
         scored.append(int((mining.hardness > -1000).sum()))
     assert scored == [0, 0, 16, 16, 20, 20]
+    assert sorted(mining.negatives.tolist()) == list(range(NODULE_COUNT, NODULE_COUNT + NEGATIVE_COUNT))
     assert (mining.hardness[:NODULE_COUNT] < -1000).all()  # nodules are no negatives
     assert mining.hardness[NODULE_COUNT:].tolist() == list(range(NEGATIVE_COUNT))
 
@@ -97,7 +99,9 @@ def test_scores_follow_the_network():
     network.bias = 5.0
     mining.follow(96)  # the other 8 of the second pass, and 8 of the third
     rise = mining.hardness[NODULE_COUNT:] - torch.arange(float(NEGATIVE_COUNT))
-    assert rise.tolist() == [5.0] * 8 + [0.0] * 4 + [5.0] * 8
+    expected = torch.zeros(NEGATIVE_COUNT)
+    expected[mining.negatives[12:] - NODULE_COUNT] = expected[mining.negatives[:8] - NODULE_COUNT] = 5.0
+    assert torch.equal(rise, expected)
 
 
 def test_a_saved_state_continues():
@@ -108,3 +112,18 @@ def test_a_saved_state_continues():
         mining.follow(64)
     assert torch.equal(one.hardness, other.hardness)
     assert one.scored_count == other.scored_count == 32
+
+
+def test_a_run_that_had_no_scores_begins_where_it_is():
+    """It does not score for all samples before; 1,000 of them would be 500 crops."""
+    mining = make_mining(sample_count=1000)
+    mining.follow(1031)
+    assert (mining.hardness < -1000).all()
+    mining.follow(1032)
+    assert int((mining.hardness > -1000).sum()) == 16
+
+
+@pytest.mark.parametrize("state", [7, {}, {"hardness": torch.zeros(1), "scored_count": 0}, {"hardness": [1.0]}])
+def test_a_corrupt_state_is_refused(state):
+    with pytest.raises(UNREADABLE):
+        make_mining().load_state_dict(state)
