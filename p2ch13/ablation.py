@@ -117,7 +117,8 @@ def get_record(
 
     Args: arguments: those of training that make the variant.
     """
-    common = [vars(options.part(group)) for group in (Folders, EpochOptions, SplitOptions)]
+    split = vars(options.part(SplitOptions)) if options.splits is None else {"splits": options.splits}
+    common = [vars(options.part(Folders)), vars(options.part(EpochOptions)), split]
     command_line = [*arguments, *as_arguments({name: value for part in common for name, value in part.items()})]
     command_line.append(f"--seed={seed}")
     path = options.output / (re.sub(r"\W", "_", f"{name}_{seed}") + ".json")
@@ -150,11 +151,12 @@ def is_changed(code: Mapping[str, Any]) -> bool:
 
 
 def describe_run(command_line: Sequence[str], labels: LabelOptions) -> dict[str, Any]:
-    """Return the options of a run and fingerprints of the data that it is trained and scored on.
+    """Return the options of a run, its split, and fingerprints of the data that it is trained and scored on.
 
     Args: labels: those that it is scored by.
     """
     from p2ch13.data.index import ScanIndex
+    from p2ch13.data.splits import make_splits
     from p2ch13.labels.candidates import find_excluded_file
     from p2ch13.training.provenance import fingerprint_data
 
@@ -168,6 +170,7 @@ def describe_run(command_line: Sequence[str], labels: LabelOptions) -> dict[str,
             fingerprint_data(trained_on, trained_on.series_list, config.crop_choice),
             fingerprint_data(scored_by, scored_by.series_list),
         ],
+        "splits": make_splits(trained_on.layout.scans, trained_on.patients, config)._asdict(),
         "excluded": hashlib.sha256(excluded_file.read_bytes()).hexdigest() if excluded_file else None,
     }
 

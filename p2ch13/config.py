@@ -244,7 +244,7 @@ class SplitOptions(Options):
     val_stride: int = option(10, "every N-th patient is for validation", low=1)
     test_stride: int = option(0, "every N-th patient is for testing alone; 0: none", low=0)
     fold: int | None = option(None, "LUNA16's subset K is for validation, instead of --val-stride", low=0, metavar="K")
-    splits: Path | None = option(None, "splits.json of a run, instead of the other three", on_resume=True)
+    splits: Path | None = option(None, "splits.json of a run, instead of the other three")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -46,9 +46,9 @@ def prepare(options: PrecacheOptions, process: ProcessRank) -> int:
             f"{prefix}{options.data_dir}: {len(series_list)} scans, {to_do_count} of them to be cached"
             f"{nodules}{candidates}."
         )
-    worker_count = max(1, options.num_workers // process.local_world_size)
+    worker_count = max(1, min(options.num_workers // process.local_world_size, len(series_list)))
     try:
-        rebuilt_count, unmarked, errors = fill(ct_cache, choice, series_list, min(worker_count, len(series_list)))
+        rebuilt_count, unmarked, errors = fill(ct_cache, choice, series_list, worker_count)
     except KeyboardInterrupt:
         log.info("Cached entries are kept; start again to continue.")
         raise

@@ -7,7 +7,7 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from p2ch13.config import SplitOptions
 from p2ch13.util.errors import InputError, errors_naming
@@ -45,7 +45,9 @@ def make_splits(scans: Mapping[str, Path], patients: Mapping[str, str], options:
         splits = Splits(training, validation, test)
     if not splits.training or not splits.validation:
         counts = f"{len(splits.training)} training and {len(splits.validation)} validation scans of {len(scans)}"
-        raise InputError(f"{counts}: choose another split, or add scans", option=option_of(options, splits))
+        patient_count = len({patients[series_uid] for series_uid in scans})
+        message = f"{counts}, of {patient_count} patients: choose another split, add scans, or correct patients.csv"
+        raise InputError(message, option=option_of(options, splits))
     return splits
 
 
@@ -134,20 +136,26 @@ def read_splits(path: Path, scans: Mapping[str, Path], patients: Mapping[str, st
     with errors_naming(path):
         text = path.read_text(encoding="utf-8", errors="replace")
     try:
-        content = json.loads(text)
-        parts = [content.get(name, []) for name in Splits._fields]
-        is_valid = any(name in content for name in Splits._fields)
-        is_valid &= all(isinstance(part, list) and all(isinstance(uid, str) for uid in part) for part in parts)
-    except (ValueError, AttributeError, RecursionError):
-        is_valid = False
-    if not is_valid:
-        raise InputError(f"no {SPLITS_FILE}: lists of series UIDs named {', '.join(Splits._fields)}", path=path)
+        parts = parse_splits(json.loads(text))
+    except (ValueError, RecursionError):
+        message = f"no {SPLITS_FILE}: lists of series UIDs named {', '.join(Splits._fields)}"
+        raise InputError(message, path=path) from None
     check_disjoint(path, parts, patients)
-    splits = Splits(*(sorted(uid for uid in part if uid in scans) for part in parts))
+    splits = Splits(*([uid for uid in part if uid in scans] for part in parts))
     missing_count = sum(map(len, parts)) - sum(map(len, splits))
     if missing_count:
         log.warning(f"{path}: {missing_count} of its {sum(map(len, parts))} series are not on disk.")
     return splits
+
+
+def parse_splits(content: Any) -> Splits:
+    """Read the parts of a split, of which some may be missing. Raises: ValueError for anything else."""
+    if not isinstance(content, dict) or content.keys().isdisjoint(Splits._fields):
+        raise ValueError("no parts of a split")
+    parts = [content.get(name, []) for name in Splits._fields]
+    if not all(isinstance(part, list) and all(isinstance(uid, str) for uid in part) for part in parts):
+        raise ValueError("parts that are no lists of series UIDs")
+    return Splits(*map(sorted, parts))
 
 
 def check_disjoint(path: Path, parts: Sequence[Sequence[str]], patients: Mapping[str, str]) -> None:

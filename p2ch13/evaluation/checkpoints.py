@@ -92,7 +92,7 @@ def choose_series(options: EvaluationOptions, index: ScanIndex, checkpoints: Seq
                 log.warning(f"{len(of_part) - len(chosen)} of the {len(of_part)} scans of this split are not on disk.")
             return chosen
         if options.split is not None:
-            message = "the checkpoints name no such scan that is on disk; name a file with --splits"
+            message = "no checkpoint names such a scan that is on disk; name a file with --splits"
             raise InputError(message, option="--split")
     val_stride = options.val_stride or (checkpoints[0].val_stride if checkpoints else TrainingConfig.val_stride)
     log.info(f"Scoring every {val_stride}. of {len(index.all_series)} scans; --all scores all of them.")

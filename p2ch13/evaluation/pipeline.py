@@ -132,12 +132,13 @@ def make_finder(
     """
     if checkpoints:
         models = {each.path: load_segmenter(each.path, options.network) for each in checkpoints}
+        unseen = {uid: tuple(each.path for each in choose_unseen(checkpoints, uid)) for uid in series_list}
+        averages = {paths: average({path: models[path] for path in paths}) for paths in set(unseen.values())}
         threads = choose_threads(options.threads)
         keep_freed_memory()
 
         def search(ct: Ct) -> tuple[Labels, list[Finding]]:
-            model = average({each.path: models[each.path] for each in choose_unseen(checkpoints, ct.series_uid)})
-            return detect(ct, model, **options.detection, threads=threads)[1:]
+            return detect(ct, averages[unseen[ct.series_uid]], **options.detection, threads=threads)[1:]
 
         return search
     given = None

@@ -1,2 +1,8 @@
-"""Training: `app`, one run; `learner`, the model and its step; `loop`, a step, an epoch and a validation as functions;
-`run`, `run_files` and `resume`, the run's state and files."""
+"""Samples -> a trained network.
+
+`app`: one run; `options`: of a command line, a file or a state; `samples`: its split and datasets; `learner`: the model
+and its step; `loop`: a step, an epoch and a validation as functions; `augmentation`, `losses`, `optimizers`, `mining`:
+parts of a step; `totals`, `non_finite`: sums and faults of an epoch; `run`, `run_files`, `resume`, `provenance`: the
+run's state and files; `graphs`: compiled and recorded steps; `distributed`: several processes; `messages`,
+`tensorboard`: what a user sees.
+"""

@@ -89,7 +89,7 @@ class SegmentationTrainingApp:
 
     @cached_property
     def data(self) -> RunData:
-        return open_data(self.config, self.settings.state)
+        return open_data(self.config, self.settings.path, self.settings.state)
 
     def init_train_ds(self) -> TrainingLuna2dSegmentationDataset:
         return open_train_ds(self.config, self.data, self.compute.device, self.process.world_size)

@@ -12,6 +12,7 @@ from p2ch13.config import (
     BOOK_AUGMENTATION,
     PRESETS,
     NetworkOptions,
+    SplitOptions,
     TrainingCommand,
     TrainingConfig,
     make_parser,
@@ -31,7 +32,7 @@ def parse_config(sys_argv: Sequence[str] | None = None) -> TrainingConfig:
     """
     given = given_options(sys_argv)
     config_path = given.pop("config", None)
-    of_file = {} if config_path is None else read_config(config_path)
+    of_file = without_other_split({} if config_path is None else read_config(config_path), given)
     if {**of_file, **given}.get("resume") is not None:
         if config_path is not None:
             raise InputError("a resumed run keeps its own options; leave out --config", option="--resume")
@@ -43,6 +44,19 @@ def parse_config(sys_argv: Sequence[str] | None = None) -> TrainingConfig:
     if config.deterministic and config.compile == "yes":
         raise InputError("compiled code makes no such promise; leave out --compile", option="--deterministic")
     return config
+
+
+def without_other_split(of_file: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a file's options without those of a split that given ones replace: strides and folds, or another file.
+
+    Raises: InputError for both kinds on the command line.
+    """
+    strides = [name for name in list_options(SplitOptions) if name != "splits"]
+    given_strides = [name for name in strides if name in given]
+    if "splits" in given and given_strides:
+        raise InputError("--splits has the whole split; leave out one of them", option=as_flag(given_strides[0]))
+    replaced = strides if "splits" in given else ["splits"] if given_strides else []
+    return {name: value for name, value in of_file.items() if name not in replaced}
 
 
 def given_options(sys_argv: Sequence[str] | None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -10,8 +11,9 @@ import torch
 from p2ch13.config import TrainingConfig
 from p2ch13.data.cache import CtCache
 from p2ch13.data.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
-from p2ch13.data.splits import Splits, make_splits, option_of
-from p2ch13.util.errors import InputError
+from p2ch13.data.splits import Splits, make_splits, option_of, parse_splits
+from p2ch13.network.checkpoint import UNREADABLE
+from p2ch13.util.errors import InputError, one_line
 
 
 class RunData(NamedTuple):
@@ -21,18 +23,21 @@ class RunData(NamedTuple):
     splits: Splits
 
 
-def open_data(config: TrainingConfig, state: Mapping[str, Any] | None) -> RunData:
+def open_data(config: TrainingConfig, path: Path | None, state: Mapping[str, Any] | None) -> RunData:
     """Index the scans and split them before any label rule skips some: it must not change the split.
 
-    Args: state: of a run that is resumed, which keeps its split; None for a new one.
-    Raises: InputError for data that cannot be used, or a part of the split without scans.
+    Args: path, state: of a run that is resumed, which keeps its split; None for a new one.
+    Raises: InputError for data that cannot be used, a part of the split without scans, or a corrupt state.
     """
     ct_cache = CtCache.open(config.folders, config.label_options)
     index = ct_cache.index
     if state is None:
         return RunData(ct_cache, make_splits(index.layout.scans, index.patients, config))
-    saved = state.get("splits") or {"training": state["series"]["trn"], "validation": state["series"]["val"]}
-    return RunData(ct_cache, Splits(*(sorted(saved.get(part, [])) for part in Splits._fields)))
+    try:
+        saved = state.get("splits") or {"training": state["series"]["trn"], "validation": state["series"]["val"]}
+        return RunData(ct_cache, parse_splits(saved))
+    except UNREADABLE as error:
+        raise InputError(f"its split is corrupt ({one_line(error)}); resume from another state", path=path) from None
 
 
 def open_train_ds(

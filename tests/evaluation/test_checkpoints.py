@@ -106,6 +106,17 @@ def test_choices_that_cannot_be(tmp_path, monkeypatch, evaluation, capsys, optio
         assert_one_line(capsys, ".json" if "--all" not in options else "--splits")
 
 
+def test_networks_that_cannot_be_averaged(tmp_path, evaluation):
+    """Of other slice spacings: each may score what the other has seen, and both together nothing."""
+    one = write_network(tmp_path / "one.state", trn=ONE_FOLD, val=OTHER_FOLD)
+    other = write_network(tmp_path / "other.state", trn=OTHER_FOLD, val=ONE_FOLD)
+    state = load_checkpoint(other)
+    save_checkpoint(other, {**state, "model_args": {**state["model_args"], "slice_spacing_mm": 2.0}})
+    assert evaluation("--checkpoint", one, other)[0] == 0
+    save_checkpoint(other, {**load_checkpoint(other), "series": {"trn": [], "val": ONE_FOLD}})
+    assert evaluation("--checkpoint", one, other, "--all") == (2, None)
+
+
 def test_networks_of_other_labels_need_a_choice(tmp_path, evaluation):
     box = write_network(tmp_path / "box.state", val=ALL, config={"labels": "box"})
     refined = write_network(tmp_path / "refined.state", val=ALL, config={"labels": "refined"})

@@ -48,8 +48,18 @@ def test_a_run_writes_the_split_that_another_one_reads(options, tmp_path):
     assert json.loads(path.read_text()) == {
         "training": ["1.2.2"], "validation": ["1.2.1", "1.2.3"], "test": ["1.2.0"]
     }  # fmt: skip
-    app = SegmentationTrainingApp([*options, "--splits", str(path), "second"])
+    without_stride = [*options[:4], *options[6:]]
+    app = SegmentationTrainingApp([*without_stride, "--splits", str(path), "second"])
     assert parts_of(app) == (["1.2.2"], ["1.2.1", "1.2.3"])
+    with refused(option="--val-stride"):
+        SegmentationTrainingApp([*options, "--splits", str(path)])
+    # The file takes the place of another run's strides, and a stride that of another run's file.
+    config_path = path.with_name("config.json")
+    app = SegmentationTrainingApp([*without_stride, "--config", str(config_path), "--splits", str(path)])
+    assert (app.config.splits, app.config.val_stride, app.config.test_stride) == (path, 10, 0)
+    config_path.write_text(json.dumps({"splits": str(path)}))
+    app = SegmentationTrainingApp([*options, "--config", str(config_path)])
+    assert (app.config.splits, app.config.val_stride) == (None, 2)
     (state_path,) = (tmp_path / "models").rglob("*_first.last.state")
     assert load_checkpoint(state_path)["splits"]["test"] == ["1.2.0"]
 
@@ -74,6 +84,10 @@ def test_a_resumed_run_keeps_its_split(options, tmp_path, luna_dir):
     state = load_checkpoint(path)
     write_scan(luna_dir / "subset0" / "1.2.00.mhd", make_hu([]))  # sorted, it is the second of five
     assert parts_of(SegmentationTrainingApp(options))[0] != app.run.series["trn"]
+    for corrupt in ([1], {"training": "1.2.1"}, {"training": [1]}):
+        save_checkpoint(path, {**state, "splits": corrupt})
+        with refused(path=path):
+            parts_of(SegmentationTrainingApp([*options[:4], *options[6:10], "--resume", str(path), "--epochs", "2"]))
     for saved in (state, {key: value for key, value in state.items() if key != "splits"}):
         save_checkpoint(path, saved)
         resumed = SegmentationTrainingApp([*options[:4], *options[6:10], "--resume", str(path), "--epochs", "2"])
