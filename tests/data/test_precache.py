@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from p2ch13 import precache
-from p2ch13.config import PRESETS, CropChoice, Folders, LabelOptions, TrainingConfig
+from p2ch13.config import PRESETS, CropChoice, Folders, LabelOptions, PrecacheOptions, TrainingConfig
 from p2ch13.data.cache import CtCache
-from p2ch13.data.prepare import precache_command
+from p2ch13.data.prepare import precache_command, prepare
+from p2ch13.util.process_rank import ProcessRank
 from tests.support.checks import assert_one_line
 from tests.support.commands import exit_status
 from tests.support.hold import start_held
@@ -90,6 +91,12 @@ def test_mistakes_end_in_one_line(folders, tmp_path, capsys):
     (folders.data_dir / "candidates.csv").write_text("seriesuid,coordX,coordY\n")
     assert run(folders, "--negatives", "0.5") == 2
     assert_one_line(capsys, "candidates.csv: no column coordZ, class")
+
+
+def test_a_process_without_a_scan_of_its_own(folders):
+    """torchrun would end all processes for a status that is not 0."""
+    options = PrecacheOptions(data_dir=folders.data_dir, cache_dir=folders.cache_dir)
+    assert [prepare(options, ProcessRank(rank, 5, rank, 5)) for rank in (4, 0)] == [0, 0]
 
 
 def test_nothing_but_unreadable_scans(folders, capsys):
