@@ -46,7 +46,7 @@ class Checkpoint:
                 frozenset(state.get("splits", {}).get("test", ())),
             )
         except (AttributeError, TypeError, ValueError, ArithmeticError) as error:
-            raise InputError(f"invalid settings ({one_line(error)}); the file is damaged", path=path) from None
+            raise InputError(f"invalid settings ({one_line(error)}); it is corrupt", path=path) from None
 
 
 def choose_labels(checkpoints: Sequence[Checkpoint], changes: Mapping[str, Any]) -> LabelOptions:
