@@ -117,7 +117,7 @@ def group_overlapping(outlined: Sequence[OutlinedNodule]) -> list[list[OutlinedN
     rows, cols = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
     links = sparse.coo_array((np.ones(len(pairs)), (rows, cols)), shape=(len(outlined),) * 2)
     count, labels = sparse.csgraph.connected_components(links, directed=False)
-    return [[outlined[i] for i in np.flatnonzero(labels == label)] for label in range(count)]
+    return [[outlined[i] for i in np.flatnonzero(labels == label).tolist()] for label in range(count)]
 
 
 def find_consensus(masks: Sequence[BoxMask]) -> BoxMask | None:
@@ -133,14 +133,14 @@ def find_consensus(masks: Sequence[BoxMask]) -> BoxMask | None:
 def radius_of(nodule: BoxMask, voxel_mm: NDArray[np.float64]) -> float:
     """Return the radius of the sphere of equal volume, mm."""
     volume_mm3 = float(nodule.mask.sum() * voxel_mm.prod())
-    return (volume_mm3 * 3 / (4 * math.pi)) ** (1 / 3)
+    return float(np.cbrt(volume_mm3 * 3 / (4 * math.pi)))
 
 
 def sample_distance(nodule: BoxMask, voxel_mm: NDArray[np.float64], radius_mm: float) -> NDArray[np.int8]:
     """Sample the signed distance to a nodule's outline on the grid of a shape, see `NoduleShape.distance`.
 
-    Between slices, interpolation cuts off the edges of the voxels' steps: up to a third of a small nodule's volume where
-    slices are thick. The outline is moved outward until it encloses the nodule's volume again.
+    Interpolation cuts off the edges of the voxels' steps: up to a third of a small nodule's volume where slices are
+    thick. The outline is moved outward until it encloses the nodule's volume again.
     """
     center = starts_of(nodule.box) + np.array(ndimage.center_of_mass(nodule.mask))
     reach = SHAPE_REACH * radius_mm / voxel_mm  # voxels
@@ -154,7 +154,8 @@ def sample_distance(nodule: BoxMask, voxel_mm: NDArray[np.float64], radius_mm: f
     distance_mm = ndimage.map_coordinates(signed_distance(whole.mask, voxel_mm), points, order=1)
     distance_mm -= np.partition(distance_mm, POINTS_INSIDE, axis=None)[POINTS_INSIDE]
     units = np.rint(distance_mm * (UNITS_PER_RADIUS / radius_mm))
-    return np.clip(units, -MAX_DISTANCE, MAX_DISTANCE).astype(np.int8)
+    distance: NDArray[np.int8] = np.clip(units, -MAX_DISTANCE, MAX_DISTANCE).astype(np.int8)
+    return distance
 
 
 def is_within_grid(distance: NDArray[np.int8]) -> bool:
