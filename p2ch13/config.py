@@ -269,6 +269,27 @@ class SamplingOptions(CropOptions):
 
 
 @dataclass(frozen=True)
+class BackgroundOptions(Options):
+    """Backgrounds.
+
+    Unannotated lungs for painted nodules and for negatives, see `p2ch13.training.backgrounds`.
+    """
+
+    backgrounds: Path | None = option(
+        None,
+        "CT scans of any lungs, and a known_lesions.csv of the places to keep clear of, if there are any",
+        metavar="DIR",
+        on_resume=True,
+    )
+    background_share: float = option(0.5, "share of each batch that comes from them", low=0, high=1)
+    nodule_shapes: str = option(
+        "synthetic",
+        "of painted nodules; lidc: outlines of LIDC-IDRI's readers, pip install 'p2ch13[lidc]'",
+        choices=("synthetic", "lidc", "both"),
+    )
+
+
+@dataclass(frozen=True)
 class AugmentationOptions(Options):
     """Augmentation of training crops, drawn for each crop."""
 
@@ -367,8 +388,8 @@ class RunOptions(Options):
 
 @dataclass(frozen=True)
 class TrainingConfig(
-    RunOptions, EpochOptions, SplitOptions, Folders, LabelOptions, SamplingOptions, AugmentationOptions, NetworkOptions,
-    LossOptions, OptimizerOptions, SelectionOptions, ComputeOptions,
+    RunOptions, EpochOptions, SplitOptions, Folders, LabelOptions, SamplingOptions, BackgroundOptions,
+    AugmentationOptions, NetworkOptions, LossOptions, OptimizerOptions, SelectionOptions, ComputeOptions,
 ):  # fmt: skip
     """Options of a run, as its checkpoints and config.json hold them."""
 

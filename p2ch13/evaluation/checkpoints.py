@@ -41,7 +41,7 @@ class Checkpoint:
                 path,
                 replace(labels, threshold_hu=threshold_hu),
                 int(config.val_stride),
-                frozenset([*series.get("trn", ()), *series.get("init", ())]),
+                frozenset(uid for mode in ("trn", "init", "backgrounds") for uid in series.get(mode, ())),
                 frozenset(series.get("val", ())),
                 frozenset(state.get("splits", {}).get("test", ())),
             )

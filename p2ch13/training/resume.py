@@ -71,7 +71,7 @@ def read_init(config: TrainingConfig, path: Path, given: Mapping[str, Any]) -> S
     model = build_model(path, state, given.get("network"))
     saved = replace(read_saved_config(path, state), network=state.get("network", BOOK_NETWORK))
     config = init_config(config, saved.part(NetworkOptions), model.slice_spacing_mm, chosen_options(given))
-    series = read_series(path, state, "trn", "init")
+    series = read_series(path, state, "trn", "init", "backgrounds")
     return Settings(config, init_weights=model.state_dict(), init_series=series)
 
 
