@@ -42,7 +42,7 @@ class Background:
     Its voxels are memory-mapped: they occupy memory only while they are read.
 
     Args: lesions: of this scan, which may hold others than these; folder: for the memory map.
-    Attributes: `hu`, int16 (index, row, col), clipped to -1000..1000; `wall`, bool, the same shape: what is not lung,
+    Attributes: `path`, `series_uid`; `hu`, int16 (index, row, col), clipped to -1000..1000; `wall`, bool, the same: no lung,
         nor lies in the lung; `vx_size_irc` (mm); `slice_step`, from a context slice to the next; `look`.
     Raises: InputError, naming the file, for a scan that cannot be read, is too small, or shows no lungs.
     """
@@ -50,7 +50,7 @@ class Background:
     def __init__(
         self, volume: Volume, lesions: Sequence[CandidateInfoTuple], folder: Path, slice_spacing_mm: float
     ) -> None:
-        self.series_uid = volume.series_uid
+        self.path, self.series_uid = volume.header.path, volume.series_uid
         if min(volume.shape_irc[1:]) < TRAINING_CROP_SIZE:
             raise InputError(f"fewer than {TRAINING_CROP_SIZE} rows or columns; leave it out", path=volume.header.path)
         lungs = find_lungs(volume.hu, volume.vx_size_xyz)
@@ -68,6 +68,7 @@ class Background:
         self.lung_box: Box = ndimage.find_objects(lungs.astype(np.uint8))[0]
         first, last = volume.context_indexes(0, 1, slice_spacing_mm)[1:]
         self.slice_step = max(1, last - first)
+        self.lesions = list(lesions)
         self.lesion_irc = np.array([volume.to_irc(one.center_xyz) for one in lesions], dtype=float).reshape(-1, 3)
         self.lesion_mm = np.array([one.diameter_mm / 2 + LESION_MARGIN_MM for one in lesions])
         self._find_places(lungs)

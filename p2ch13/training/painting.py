@@ -21,7 +21,9 @@ PLANES = 3  # at which a slice is sampled
 LEAST_IN_LUNG = 0.4  # of a nodule; of less the wall hides what it is
 LEAST_SHARE = 0.5  # of a voxel that a nodule fills, to be marked in the mask
 GRAIN_MM = (0.8, 2.5)  # deviation of the Gaussians that make coarse and fine grain
-SOLID_RATING, GLASS_RATING = 4.2, 2.2  # texture ratings above which nodules are solid, and below which ground glass
+# Of LIDC's shapes few are not solid, and of screening's nodules about a fifth: each needs enough examples.
+TEXTURES, TEXTURE_ODDS = ("solid", "part-solid", "ground-glass"), (0.66, 0.17, 0.17)
+CORES = (0.3, 0.75)  # depth that the solid part of a part-solid nodule has, in its depth
 CALCIFIED_SHARE = 0.05
 STRETCH, TILT = 0.12, 0.35  # deviations of the logarithm of the axes' lengths, and of the tilt in radians
 LOBE_FIELDS, LOBE_VOXELS = 32, 5.0  # kept, since to make one takes as long as to paint; their Gaussian's deviation
@@ -40,12 +42,12 @@ class ScannerLook:
 
 @dataclass(frozen=True)
 class PaintedNodule:
-    """One nodule to paint; `density` at its places comes from the random numbers it is painted with.
+    """One nodule to paint.
 
     Attributes:
         transform: (3, 3), from mm (z, y, x) to radii of the shape.
-        glass_hu: of its ground glass; solid_hu: of its solid part; core: radius of that part, in radii; 0: none,
-            infinite: all of it.
+        glass_hu: of its ground glass; solid_hu: of its solid part; core: share of the depth that this part has, 0 to 1;
+            grain_hu: deviation of both.
     """
 
     shape: NoduleShape
@@ -71,13 +73,9 @@ def draw_nodule(rng: np.random.Generator, shape: NoduleShape, diameter_mm: float
     stretch /= np.prod(stretch) ** (1 / 3)
     radius_mm = diameter_mm / 2
     transform = mirrored @ turn[::-1, ::-1] @ np.diag(1 / (stretch * radius_mm))
-    rating = shape.texture + rng.normal(0, 0.4)
-    core = math.inf
-    if rating < GLASS_RATING:
-        core = 0.0
-    elif rating < SOLID_RATING:
-        core = float(rng.uniform(0.35, 0.75))
-    calcified = core == math.inf and rng.random() < CALCIFIED_SHARE
+    texture = rng.choice(TEXTURES, p=TEXTURE_ODDS)
+    core = {"solid": 1.0, "part-solid": float(rng.uniform(*CORES)), "ground-glass": 0.0}[str(texture)]
+    calcified = core == 1 and rng.random() < CALCIFIED_SHARE
     return PaintedNodule(
         shape,
         diameter_mm,
@@ -164,9 +162,9 @@ def fill_voxels(
         return by_plane.mean(axis=1, dtype=np.float32)  # type: ignore[no-any-return]
 
     filled = share(-distance)
-    if not 0 < nodule.core < math.inf:
-        return filled, np.full(filled.shape, float(nodule.core > 0), np.float32)
-    return filled, share(-(distance + 1 - nodule.core))
+    if nodule.core in (0, 1):
+        return filled, np.full(filled.shape, nodule.core, np.float32)
+    return filled, share((1 - nodule.core) * grid.min() - distance)
 
 
 @functools.cache
