@@ -269,7 +269,18 @@ class SamplingOptions(CropOptions):
 
 
 @dataclass(frozen=True)
-class BackgroundOptions(Options):
+class ShapeOptions(Options):
+    """Painted nodules."""
+
+    nodule_shapes: str = option(
+        "synthetic",
+        "of painted nodules; lidc: outlines of LIDC-IDRI's readers, pip install 'p2ch13[lidc]'",
+        choices=("synthetic", "lidc", "both"),
+    )
+
+
+@dataclass(frozen=True)
+class BackgroundOptions(ShapeOptions):
     """Backgrounds.
 
     Unannotated lungs for painted nodules and for negatives, see `p2ch13.training.backgrounds`.
@@ -282,11 +293,6 @@ class BackgroundOptions(Options):
         on_resume=True,
     )
     background_share: float = option(0.5, "share of each batch that comes from them", low=0, high=1)
-    nodule_shapes: str = option(
-        "synthetic",
-        "of painted nodules; lidc: outlines of LIDC-IDRI's readers, pip install 'p2ch13[lidc]'",
-        choices=("synthetic", "lidc", "both"),
-    )
 
 
 @dataclass(frozen=True)
@@ -571,6 +577,26 @@ class ImportOptions(DataFolder, Workers):
     )
 
 
+@dataclass(frozen=True)
+class PaintOptions(ShapeOptions):
+    """Painting."""
+
+    backgrounds: Path = option(
+        REQUIRED, "CT scans, as for --backgrounds of training", positional=True, metavar="BACKGROUNDS"
+    )
+    output: Path = option(REQUIRED, "new data folder", positional=True, metavar="OUTPUT")
+    copies: int = option(1, "painted scans of each background", low=1)
+    seed: int = option(0, "another seed gives other nodules", low=0)
+    held_out: bool = option(False, "shapes that no training uses", const=True)
+    smallest: float = option(MIN_DIAMETER_MM, "diameter in mm", above=0)
+    largest: float = option(25.0, "diameter in mm", above=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.largest < self.smallest:
+            raise InputError(f"{self.largest} is less than --smallest {self.smallest}", option="--largest")
+
+
 # `python -m p2ch13.phantom` has its own, since it knows nothing of the rest.
 COMMANDS: dict[str, type[Options]] = {
     "training": TrainingCommand,
@@ -580,6 +606,7 @@ COMMANDS: dict[str, type[Options]] = {
     "ablation": AblationOptions,
     "download": DownloadOptions,
     "import_dicom": ImportOptions,
+    "paint": PaintOptions,
 }
 OF_CHECKPOINT, OF_PRESET = "as the checkpoint was trained", "the preset's"
 LABEL_DEFAULTS = {"evaluate": OF_CHECKPOINT, "ablation": OF_PRESET}  # of commands that read LabelOptions as well

@@ -4,113 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from p2ch13.config import TRAINING_CROP_SIZE, TrainingConfig
-from p2ch13.data.crop_store import Batch
-from p2ch13.labels.lidc_shapes import NoduleShape
-from p2ch13.phantom.nodules import draw_diameter
+from p2ch13.config import TrainingConfig
+from p2ch13.data.crop_store import RELEASE_AFTER_SAMPLES, Batch
 from p2ch13.training.backgrounds import Background
 from p2ch13.training.learner import Learner
-from p2ch13.training.painting import draw_nodule, paint_nodule
+from p2ch13.training.painter import MAX_SHIFT, TRIES, Painter, Window, cut_window
 
-SIZE_RANGE_MM = (3.0, 35.0)
-EVEN_SHARE = 0.5  # of diameters drawn evenly over their logarithm; the others are those of LUNA16's nodules
-LIKE_SIZED = 1.3  # factor between the diameters of a shape's donor and of what is painted
-LEAST_LIKE_SIZED = 20
-LEAST_CONTRAST_HU, LEAST_CONTRAST_NOISE = 100.0, 1.5  # of a painted nodule: others cannot be seen
-TRIES = 20  # paintings until one can be seen
-MAX_SHIFT = 16  # pixels from a window's middle to what it shows
-ACROSS_SLICES = 0.45  # of the diameter, from a nodule's center to the slice that is segmented
 HARD_SHARE = 0.75  # of negatives without a painted twin, once there are hard places
 PEAKS_PER_SLICE = 4
 PEAK_PIXELS = 24  # apart
 LEAST_LOGIT = -6.0  # of a hard place
 SLICE_SAMPLES = 72  # of training, for each scored slice: scoring takes a sixth of the time
 FIRST_SCORED = 4000  # samples after which slices are scored: the network knows nothing before
-
-
-class Window(NamedTuple):
-    """A window of a background, painted or not."""
-
-    background: Background
-    slice_ndx: int  # of the middle slice
-    hu: NDArray[np.int16]  # (7, row, col)
-    mask: NDArray[np.bool_]  # (row, col), of the middle slice
-
-
-class Painter:
-    """Draws new nodules and paints them. Args: shapes: at least one."""
-
-    def __init__(self, shapes: Sequence[NoduleShape]) -> None:
-        self.shapes = sorted(shapes, key=lambda shape: shape.diameter_mm)
-        self.diameters_mm = np.array([shape.diameter_mm for shape in self.shapes])
-
-    def choose_shape(self, rng: np.random.Generator, diameter_mm: float) -> NoduleShape:
-        """Choose a shape of about this size: small nodules are rounder than large ones."""
-        first, last = np.searchsorted(self.diameters_mm, [diameter_mm / LIKE_SIZED, diameter_mm * LIKE_SIZED])
-        if last - first < LEAST_LIKE_SIZED:
-            first = max(0, min(first, len(self.shapes) - LEAST_LIKE_SIZED))
-            last = max(last, first + LEAST_LIKE_SIZED)
-        return self.shapes[int(rng.integers(first, min(last, len(self.shapes))))]
-
-    def paint_window(self, background: Background, rng: np.random.Generator) -> tuple[Window, Window] | None:
-        """Paint a nodule into a window of a lung, see `Background.draw_center`.
-
-        Returns: the window with it, and the same without it; None if no nodule can be seen after some tries.
-        """
-        for _ in range(TRIES):
-            diameter_mm = draw_size(rng)
-            center = background.draw_center(rng, diameter_mm)
-            if center is None:
-                continue
-            reach = ACROSS_SLICES * diameter_mm / background.vx_size_irc[0]
-            index = int(np.clip(round(center[0] + rng.uniform(-reach, reach)), 0, len(background.hu) - 1))
-            shift = rng.integers(-MAX_SHIFT, MAX_SHIFT + 1, 2)
-            row, col = background.window_at(*(center[1:] + shift))
-            without = cut_window(background, index, row, col)
-            size = without.hu.shape[1]
-            if background.shows_lesion(index, row, col, size):
-                continue
-            slices, rows, cols = background.context(index), row + np.arange(size), col + np.arange(size)
-            axes_mm = [
-                (ndxs - middle) * step
-                for ndxs, middle, step in zip((slices, rows, cols), center, background.vx_size_irc, strict=True)
-            ]
-            wall = background.wall[slices, row : row + size, col : col + size]
-            hu = without.hu.copy()
-            nodule = draw_nodule(rng, self.choose_shape(rng, diameter_mm), diameter_mm)
-            mask = paint_nodule(hu, axes_mm, nodule, background.look, wall, background.vx_size_irc, rng)
-            if is_visible(without.hu, hu, mask, background.look.noise_hu):
-                return Window(background, index, hu, mask[len(mask) // 2]), without
-        return None
-
-
-def draw_size(rng: np.random.Generator) -> float:
-    """Draw a diameter in mm."""
-    if rng.random() < EVEN_SHARE:
-        return float(np.exp(rng.uniform(*np.log(SIZE_RANGE_MM))))
-    return draw_diameter(rng)
-
-
-def is_visible(before: NDArray[np.int16], after: NDArray[np.int16], mask: NDArray[np.bool_], noise_hu: float) -> bool:
-    """Whether a painted nodule stands out from what was there: on average over its mask, all shaped alike."""
-    if not mask.any():
-        return False
-    contrast_hu = float((after[mask].astype(np.float32) - before[mask]).mean())
-    return contrast_hu > max(LEAST_CONTRAST_HU, LEAST_CONTRAST_NOISE * noise_hu / math.sqrt(np.count_nonzero(mask)))
-
-
-def cut_window(background: Background, index: int, row: int, col: int) -> Window:
-    """Cut the window of a slice, from this row and col on, without nodule."""
-    rows, cols = slice(row, row + TRAINING_CROP_SIZE), slice(col, col + TRAINING_CROP_SIZE)
-    hu = background.hu[background.context(index), rows, cols]
-    return Window(background, index, hu, np.zeros(hu.shape[1:], dtype=bool))
 
 
 class BackgroundSamples:
@@ -139,12 +51,17 @@ class BackgroundSamples:
         self.slices = np.array(slices)[order]
         self.hard_places = np.empty((0, 5), np.float32)
         self.scored_count = 0
+        self._samples_until_release = RELEASE_AFTER_SAMPLES
 
     def mix_in(self, batches: Iterator[Batch], epoch_ndx: int, first_step: int = 0) -> Iterator[Batch]:
-        """Replace the first samples of each batch: as many painted nodules as negatives, or one more."""
+        """Replace the first samples of each batch: as many painted nodules as negatives, of odd numbers on average.
+
+        Shares of a batch that are no whole numbers of samples are kept on average, too.
+        """
         for step, (ct_slices, masks, series_uids, slice_ndxs) in enumerate(batches, first_step):
             rng = np.random.default_rng([self.seed, epoch_ndx, step, self.learner.process.rank])
-            windows = self._draw(rng, round(self.share * len(ct_slices)))
+            windows = self._draw(rng, round_at_random(rng, self.share * len(ct_slices)))
+            self._release_memory(len(windows))
             for ndx, window in enumerate(windows):
                 ct_slices[ndx] = torch.from_numpy(window.hu.astype(np.float32))
                 masks[ndx, 0] = torch.from_numpy(window.mask)
@@ -156,18 +73,18 @@ class BackgroundSamples:
         """Draw windows: half of them painted; of the others half are the same without the nodule."""
         painted: list[Window] = []
         twins: list[Window] = []
-        for _ in range(count - count // 2):
+        for _ in range(round_at_random(rng, count / 2)):
             pair = self.painter.paint_window(self.backgrounds[int(rng.integers(len(self.backgrounds)))], rng)
             if pair is not None:
                 painted.append(pair[0])
                 twins.append(pair[1])
         negative_count = count - len(painted)
         negatives = twins[: negative_count // 2]
-        negatives += [self._draw_negative(rng) for _ in range(negative_count - len(negatives))]
-        return painted + negatives
+        others = [self._draw_negative(rng) for _ in range(negative_count - len(negatives))]
+        return painted + negatives + [window for window in others if window is not None]
 
-    def _draw_negative(self, rng: np.random.Generator) -> Window:
-        """Draw a hard place, the likelier the higher its logit, or any place in a lung."""
+    def _draw_negative(self, rng: np.random.Generator) -> Window | None:
+        """Draw a hard place, the likelier the higher its logit, or any place in a lung; None if it shows lesions."""
         for _ in range(TRIES):
             if len(self.hard_places) and rng.random() < HARD_SHARE:
                 weights = 1 / (1 + np.exp(-self.hard_places[:, 4].astype(np.float64)))
@@ -180,8 +97,16 @@ class BackgroundSamples:
             first_row, first_col = background.window_at(row + shift[0], col + shift[1])
             window = cut_window(background, int(index), first_row, first_col)
             if not background.shows_lesion(int(index), first_row, first_col, window.hu.shape[1]):
-                break
-        return window
+                return window
+        return None
+
+    def _release_memory(self, sample_count: int) -> None:
+        """Count samples, and give back the memory of the voxels they were cut from now and then."""
+        self._samples_until_release -= sample_count
+        if self._samples_until_release <= 0:
+            self._samples_until_release = RELEASE_AFTER_SAMPLES
+            for background in self.backgrounds:
+                background.release()
 
     def _due(self, sample_count: int) -> int:
         return max(0, sample_count - FIRST_SCORED) // SLICE_SAMPLES
@@ -222,6 +147,12 @@ class BackgroundSamples:
         if places.ndim != 2 or places.shape[1] != 5 or (len(places) and places[:, 0].max() >= len(self.backgrounds)):
             raise ValueError("hard places of other backgrounds")
         self.hard_places, self.scored_count = places, state["scored_count"]
+
+
+def round_at_random(rng: np.random.Generator, number: float) -> int:
+    """Round up as often as the number is above a whole one; whole ones stay, and draw nothing."""
+    whole = math.floor(number)
+    return whole + int(number > whole and rng.random() < number - whole)
 
 
 def find_peaks(logits: NDArray[np.float32]) -> list[tuple[int, int, float]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +13,16 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from p2ch13.config import CONTEXT_SLICES_COUNT, HU_MAX, HU_MIN, TRAINING_CROP_SIZE
-from p2ch13.detection.pipeline import find_inputs
+from p2ch13.data.layouts import MASK_FOLDERS, has_images
+from p2ch13.detection.pipeline import ScanInput, find_inputs
 from p2ch13.labels.candidates import CandidateInfoTuple, group_by_series, read_known_lesions
 from p2ch13.training.painting import ScannerLook
 from p2ch13.util.boxes import Box
 from p2ch13.util.errors import InputError
 from p2ch13.util.memory import MemoryMappedTensor
 from p2ch13.util.progress import progress_bar
+from p2ch13.volumes.dicom import choose_series, list_series
+from p2ch13.volumes.files import SCAN_SUFFIXES, list_scan_files
 from p2ch13.volumes.lungs import dilate, downsample, erode, find_lungs
 from p2ch13.volumes.point_spread import estimate_noise, estimate_point_spread
 from p2ch13.volumes.volume import Volume
@@ -39,12 +44,14 @@ Voxel = tuple[int, int, int]
 class Background:
     """One unannotated lung, with the places in it.
 
-    Its voxels are memory-mapped: they occupy memory only while they are read.
+    Its voxels are memory-mapped, see `release`.
 
     Args: lesions: of this scan, which may hold others than these; folder: for the memory map.
-    Attributes: `path`, `series_uid`; `hu`, int16 (index, row, col), clipped to -1000..1000; `wall`, bool, the same: no lung,
-        nor lies in the lung; `vx_size_irc` (mm); `slice_step`, from a context slice to the next; `look`.
-    Raises: InputError, naming the file, for a scan that cannot be read, is too small, or shows no lungs.
+    Attributes: `path`, `series_uid`; `hu`, int16 (index, row, col), clipped to -1000..1000; `wall`, bool, shaped alike:
+        what is neither lung nor lies in it; `checksum` of voxels and lesions; `vx_size_irc` (mm); `slice_step`, from a
+        context slice to the next; `look`.
+    Raises: InputError, naming the file, for a scan that cannot be read, is too small, or shows no lungs, a lesion
+        outside of it, or a disk without space for the map.
     """
 
     def __init__(
@@ -52,18 +59,18 @@ class Background:
     ) -> None:
         self.path, self.series_uid = volume.header.path, volume.series_uid
         if min(volume.shape_irc[1:]) < TRAINING_CROP_SIZE:
-            raise InputError(f"fewer than {TRAINING_CROP_SIZE} rows or columns; leave it out", path=volume.header.path)
+            raise InputError(f"fewer than {TRAINING_CROP_SIZE} rows or columns; leave it out", path=self.path)
         lungs = find_lungs(volume.hu, volume.vx_size_xyz)
         if lungs is None:
-            raise InputError(
-                "no lungs found in this background; is it a chest CT in HU? Leave it out", path=volume.header.path
-            )
+            raise no_lungs(self.path)
         self.vx_size_irc = np.asarray(volume.vx_size_xyz[::-1], dtype=float)
         pixel_mm = float(self.vx_size_irc[2])
         self.look = ScannerLook(estimate_point_spread(volume.hu, lungs, pixel_mm), estimate_noise(volume.hu))
-        self._maps = [MemoryMappedTensor(folder, volume.shape_irc, dtype) for dtype in (torch.int16, torch.bool)]
+        self._maps = [map_voxels(folder, volume.shape_irc, dtype) for dtype in (torch.int16, torch.bool)]
         self.hu, self.wall = (each.tensor.numpy() for each in self._maps)
         np.clip(volume.hu, HU_MIN, HU_MAX, out=self.hu)
+        known = [[*one.center_xyz, one.diameter_mm] for one in lesions]
+        self.checksum = zlib.crc32(self.hu.data, zlib.crc32(json.dumps(known).encode()))
         self.wall[:] = find_wall(self.hu, lungs, pixel_mm)
         self.lung_box: Box = ndimage.find_objects(lungs.astype(np.uint8))[0]
         first, last = volume.context_indexes(0, 1, slice_spacing_mm)[1:]
@@ -71,7 +78,28 @@ class Background:
         self.lesions = list(lesions)
         self.lesion_irc = np.array([volume.to_irc(one.center_xyz) for one in lesions], dtype=float).reshape(-1, 3)
         self.lesion_mm = np.array([one.diameter_mm / 2 + LESION_MARGIN_MM for one in lesions])
+        self._check_lesions()
         self._find_places(lungs)
+        if not len(self.places):
+            raise no_lungs(self.path)
+        self.release()
+
+    def release(self) -> None:
+        """Give back the memory of the voxels that were read; they stay in the map's file."""
+        for each in self._maps:
+            each.release()
+
+    def _check_lesions(self) -> None:
+        """Raises: InputError for a lesion no part of which lies in the scan: its coordinates are of another frame."""
+        nearest = np.clip(self.lesion_irc, 0, np.array(self.hu.shape) - 1)
+        away_mm = np.linalg.norm((self.lesion_irc - nearest) * self.vx_size_irc, axis=1)
+        for lesion, is_outside in zip(self.lesions, away_mm > self.lesion_mm, strict=True):
+            if is_outside:
+                at = ", ".join(f"{value:.1f}" for value in lesion.center_xyz)
+                raise InputError(
+                    f"the lesion at ({at}) mm of {LESIONS_FILE} lies outside of this scan; correct its row",
+                    path=self.path,
+                )
 
     def _find_places(self, lungs: NDArray[np.bool_]) -> None:
         """List places in the lungs by their distance from the wall, and those on vessels, as voxels (place, 3)."""
@@ -131,6 +159,21 @@ class Background:
         return np.clip(index + offsets, 0, len(self.hu) - 1)
 
 
+def no_lungs(path: Path) -> InputError:
+    return InputError("no lungs found in this background; is it a chest CT in HU? Leave it out", path=path)
+
+
+def map_voxels(folder: Path, shape_irc: Sequence[int], dtype: torch.dtype) -> MemoryMappedTensor:
+    """Raises: InputError, naming the folder, without permission or space."""
+    try:
+        return MemoryMappedTensor(folder, shape_irc, dtype)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(
+            f"no place for the voxels of backgrounds ({reason}); make room there, or use another folder", path=folder
+        ) from None
+
+
 def find_wall(hu: NDArray[np.int16], lungs: NDArray[np.bool_], pixel_mm: float) -> NDArray[np.bool_]:
     """Mark what is neither lung nor vessel: dense voxels at the lungs' border, thick tissue, and all beyond."""
     reach, thick = (max(1, round(size_mm / pixel_mm)) for size_mm in (WALL_MM, THICK_MM))
@@ -146,18 +189,49 @@ def read_backgrounds(folder: Path, cache_dir: Path, slice_spacing_mm: float) -> 
     """
     if not folder.is_dir():
         raise InputError("no such folder; give one with CT scans", path=folder, option="--backgrounds")
-    inputs = find_inputs(folder)
+    inputs = find_scans(folder)
     lesions_file = folder / LESIONS_FILE
     lesions = group_by_series(read_known_lesions(lesions_file) if lesions_file.is_file() else [])
-    volumes = [Volume(each.path, each.series_uid) for each in inputs]
-    unknown = set(lesions) - {volume.series_uid for volume in volumes}
+    unknown = set(lesions) - set(inputs)
     if unknown:
         raise InputError(
             f"lesions of {sorted(unknown)[0]}, which is no scan of its folder; correct it", path=lesions_file
         )
     backgrounds = []
-    with progress_bar(len(volumes), "Reading backgrounds", "scan") as bar:
-        for volume in volumes:
-            backgrounds.append(Background(volume, lesions[volume.series_uid], cache_dir, slice_spacing_mm))
+    with progress_bar(len(inputs), "Reading backgrounds", "scan") as bar:
+        for series_uid, each in inputs.items():
+            # One volume at a time: each keeps its decoded voxels.
+            volume = Volume(each.path, each.series_uid)
+            backgrounds.append(Background(volume, lesions[series_uid], cache_dir, slice_spacing_mm))
             bar.update()
     return backgrounds
+
+
+def find_scans(folder: Path) -> dict[str, ScanInput]:
+    """Find the scans of a folder and of all folders in it: files, and each DICOM folder's largest series.
+
+    Returns: series UID or file name -> scan, sorted.
+    Raises: InputError without any, or for two of one name.
+    """
+    scans: dict[str, ScanInput] = {}
+    for scan in sorted(list_inputs(folder), key=lambda each: each.name):
+        if scan.name in scans:
+            raise InputError(f"the same name as {scans[scan.name].path}; rename one of the two", path=scan.path)
+        scans[scan.name] = scan
+    if not scans:
+        raise InputError(f"no scan ({', '.join(SCAN_SUFFIXES)}, DICOM) in this folder or below", path=folder)
+    return scans
+
+
+def list_inputs(folder: Path) -> Iterator[ScanInput]:
+    """List the scans of a folder and of those in it; of a data folder its scans, not its masks."""
+    is_data_folder = bool(list_scan_files(folder)) or has_images(folder)
+    if is_data_folder:
+        yield from find_inputs(folder)
+    elif list_series(folder):
+        series_uid, _ = choose_series(folder, None)
+        yield ScanInput(folder, series_uid, series_uid)
+    for below in sorted(folder.iterdir()):
+        is_listed = below.name.startswith("subset") or below.name in {*MASK_FOLDERS, *MASK_FOLDERS.values()}
+        if below.is_dir() and not below.name.startswith(".") and not (is_data_folder and is_listed):
+            yield from list_inputs(below)

@@ -2,29 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+import logging
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from p2ch13.config import PaintOptions
 from p2ch13.data.ct import Ct
 from p2ch13.detection.outputs import write_image
 from p2ch13.labels.candidates import ANNOTATIONS_FILE, EXCLUDED_FILE, POSITION_COLUMNS, CandidateInfoTuple
-from p2ch13.training.background_samples import Painter, is_visible
-from p2ch13.training.backgrounds import Background
+from p2ch13.labels.patients import PATIENT_COLUMNS, PATIENTS_FILE
+from p2ch13.training.backgrounds import Background, read_backgrounds
+from p2ch13.training.painter import Painter, is_visible
 from p2ch13.training.painting import draw_nodule, paint_nodule
+from p2ch13.training.shapes import find_shapes
 from p2ch13.util.boxes import box_of, pad_box, starts_of
 from p2ch13.util.errors import InputError
 from p2ch13.util.files import write_csv
 from p2ch13.util.progress import progress_bar
+
+log = logging.getLogger(__name__)
 
 ML_PER_NODULE = 120.0  # of lung
 APART_MM = 6.0  # between the surfaces of two nodules
 TRIES = 30  # for each nodule
 IMAGES, MASKS = "images", "masks"
 SIZE_COLUMN = "diameter_mm"
+
+
+def paint(options: PaintOptions) -> None:
+    """Paint the scans of a folder, see `write_painted_scans`, and say what to do with them.
+
+    Raises: InputError for backgrounds, shapes or an output folder that cannot be used.
+    """
+    check_empty(options.output)
+    backgrounds = read_backgrounds(options.backgrounds, options.output, slice_spacing_mm=0)
+    painter = Painter(find_shapes(options.nodule_shapes, options.held_out))
+    range_mm = options.smallest, options.largest
+    count = write_painted_scans(backgrounds, painter, options.output, options.copies, range_mm, options.seed)
+    log.info(f"{len(backgrounds) * options.copies} scans with {count} nodules: {options.output}")
+    log.info(f"Next: python -m p2ch13.evaluate --data-dir {options.output} --labels mask --all --checkpoint ...")
 
 
 class PaintedScan(NamedTuple):
@@ -50,7 +72,7 @@ def paint_scan(
                 continue
             nodule = draw_nodule(rng, painter.choose_shape(rng, diameter_mm), diameter_mm)
             reach = np.ceil(nodule.reach_mm / background.vx_size_irc).astype(int) + 1
-            box = pad_box(box_of(center.round().astype(int)), reach, hu.shape)
+            box = pad_box(box_of(center.round().astype(int).tolist()), reach, hu.shape)
             axes_mm = [
                 (np.arange(part.start, part.stop) - middle) * size
                 for part, middle, size in zip(box, center, background.vx_size_irc, strict=True)
@@ -98,24 +120,25 @@ def write_painted_scans(
     range_mm: tuple[float, float],
     seed: int,
 ) -> int:
-    """Write painted scans as a data folder: images/, masks/, annotations.csv, annotations_excluded.csv.
+    """Write painted scans as a data folder: images/, masks/, annotations.csv, annotations_excluded.csv, patients.csv.
 
-    Sizes are spread evenly over the logarithm of their range. Known lesions become excluded findings.
+    Sizes are spread evenly over the logarithm of their range. Known lesions become excluded findings. Copies of a
+    background are of one patient, so that a split keeps them together.
 
     Args: copies: of each background, with other nodules.
     Returns: the number of nodules.
     Raises: InputError if the folder holds anything.
     """
-    if output.exists() and any(output.iterdir()):
-        raise InputError("not empty; choose another folder, or delete this one", path=output)
+    check_empty(output)
     for folder in (IMAGES, MASKS):
         (output / folder).mkdir(parents=True, exist_ok=True)
     rows: list[list[object]] = []
     excluded: list[list[object]] = []
+    patients: list[list[object]] = []
     with progress_bar(copies * len(backgrounds), "Painting", "scan") as bar:
-        for background, copy in list_copies(backgrounds, copies):
-            rng = np.random.default_rng([seed, copy, len(rows)])
-            sizes_mm = np.exp(rng.uniform(*np.log(range_mm), size=count_nodules(background)))
+        for (ndx, background), copy in itertools.product(enumerate(backgrounds), range(copies)):
+            rng = np.random.default_rng([seed, copy, ndx])
+            sizes_mm = np.exp(rng.uniform(math.log(range_mm[0]), math.log(range_mm[1]), count_nodules(background)))
             painted = paint_scan(background, painter, rng, sizes_mm.tolist())
             name = f"{background.series_uid}_{copy}"
             ct = Ct(background.path, series_uid=background.series_uid)
@@ -123,16 +146,18 @@ def write_painted_scans(
             write_image(output / MASKS / f"{name}.nii.gz", painted.mask.astype(np.uint8), ct)
             rows += [as_row(name, nodule) for nodule in painted.nodules]
             excluded += [as_row(name, lesion) for lesion in background.lesions]
+            patients.append([name, ndx])
             bar.update()
+    write_csv(output / PATIENTS_FILE, PATIENT_COLUMNS, patients)
     write_csv(output / EXCLUDED_FILE, (*POSITION_COLUMNS, SIZE_COLUMN), excluded)
     write_csv(output / ANNOTATIONS_FILE, (*POSITION_COLUMNS, SIZE_COLUMN), rows)
     return len(rows)
 
 
-def list_copies(backgrounds: Sequence[Background], copies: int) -> Iterator[tuple[Background, int]]:
-    for background in backgrounds:
-        for copy in range(copies):
-            yield background, copy
+def check_empty(folder: Path) -> None:
+    """Raises: InputError for a folder that holds anything, or a file."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError("there is something already; choose a new folder", path=folder)
 
 
 def as_row(name: str, finding: CandidateInfoTuple) -> list[object]:

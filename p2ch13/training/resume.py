@@ -18,7 +18,7 @@ from p2ch13.training.distributed import copy_from_first
 from p2ch13.training.learner import Learner
 from p2ch13.training.options import chosen_options, given_options, init_config, parse_config, resume_config
 from p2ch13.training.provenance import renew_fingerprint
-from p2ch13.training.run import RunState, choose_dtype
+from p2ch13.training.run import RunState
 from p2ch13.training.run_files import find_last_of_launch, find_latest, is_name_part, models_dir_of
 from p2ch13.util.errors import InputError
 
@@ -131,3 +131,12 @@ def resume_run(run: RunState, settings: Settings, learner: Learner, index: ScanI
     run.dtype = compute.dtype_name
     if process.is_first:
         run.files.note_launch(run.launch_id)
+
+
+def choose_dtype(precision: str, saved: str | None, current: torch.dtype) -> torch.dtype:
+    """Return the number format that a resumed run continues in: of `--precision auto` its own, where possible."""
+    if precision != "auto" or saved in (None, str(current).removeprefix("torch.")):
+        return current
+    if saved != "float32":
+        log.warning(f"The run has been in {saved}, for which this processor has no arithmetic: float32 from now on")
+    return torch.float32

@@ -41,6 +41,7 @@ class RunState:
         random_state: of an epoch that was saved midway and is not resumed yet.
         mining: state of `Mining`.
         splits: of all scans; series: "trn" and "val", series UIDs of those that have labels; "backgrounds", of those.
+        background_checksums: of the lungs in series["backgrounds"].
         shape_donors: series UIDs whose readers' outlines are painted.
         init_series: series UIDs, sorted, that the network of `--init-from`, or one before it, was trained on.
         dtype: number format of the network.
@@ -60,6 +61,7 @@ class RunState:
     mining: dict[str, Any] | None = None
     splits: Splits = field(default_factory=lambda: Splits([], [], []))
     series: dict[str, list[str]] = field(default_factory=dict)
+    background_checksums: list[int] = field(default_factory=list)
     shape_donors: list[str] = field(default_factory=list)
     data_fingerprint: str = ""
     dtype: str = "float32"
@@ -151,10 +153,12 @@ class RunState:
 
     def resume(self, path: Path, state: Mapping[str, Any], learner: Learner) -> None:
         """Load a saved state, to continue as if the run had never ended. Raises: InputError if that cannot be."""
-        if state["data_fingerprint"] != self.data_fingerprint or state.get("series", self.series) != self.all_series:
+        names = ("data_fingerprint", "background_checksums", "shape_donors")
+        current = {name: getattr(self, name) for name in names} | {"series": self.all_series}
+        if any(state.get(name, value) != value for name, value in current.items()):
             raise InputError(
-                "scans, annotations or labels are not those that the run began with; bring them back, or start a new "
-                "run",
+                "scans, annotations, labels, backgrounds or shapes are not those that the run began with; bring them "
+                "back, or start a new run",
                 path=Path(self.config.data_dir),
             )
         try:
@@ -217,6 +221,7 @@ def as_dict(
         "data_fingerprint": run.data_fingerprint,
         "splits": run.splits._asdict(),
         "series": run.all_series,
+        "background_checksums": run.background_checksums,
         "shape_donors": run.shape_donors,
         "scores": dataclasses.asdict(scores) if scores else None,
         "trained_state": model.state_dict() if averaged else None,
@@ -242,12 +247,3 @@ def model_args_of(config: TrainingConfig) -> dict[str, Any]:
         "activation": config.activation,
         "slice_spacing_mm": config.slice_spacing_mm,
     }
-
-
-def choose_dtype(precision: str, saved: str | None, current: torch.dtype) -> torch.dtype:
-    """Return the number format that a resumed run continues in: of `--precision auto` its own, where possible."""
-    if precision != "auto" or saved in (None, str(current).removeprefix("torch.")):
-        return current
-    if saved != "float32":
-        log.warning(f"The run has been in {saved}, for which this processor has no arithmetic: float32 from now on")
-    return torch.float32

@@ -13,10 +13,11 @@ from p2ch13.data.cache import CtCache
 from p2ch13.data.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
 from p2ch13.data.splits import Splits, make_splits, option_of, parse_splits
 from p2ch13.network.checkpoint import UNREADABLE
-from p2ch13.training.background_samples import BackgroundSamples, Painter
+from p2ch13.training.background_samples import BackgroundSamples
 from p2ch13.training.backgrounds import read_backgrounds
 from p2ch13.training.learner import Learner
 from p2ch13.training.mining import HardNegatives, Mining
+from p2ch13.training.painter import Painter
 from p2ch13.training.run import RunState
 from p2ch13.training.shapes import SYNTHETIC, find_shapes
 from p2ch13.util.errors import InputError, one_line
@@ -84,6 +85,7 @@ def open_backgrounds(config: TrainingConfig, learner: Learner, run: RunState) ->
     backgrounds = read_backgrounds(config.backgrounds, config.cache_dir, config.slice_spacing_mm)
     shapes = find_shapes(config.nodule_shapes)
     run.series["backgrounds"] = [each.series_uid for each in backgrounds]
+    run.background_checksums = [each.checksum for each in backgrounds]
     run.shape_donors = sorted({shape.series_uid for shape in shapes} - {SYNTHETIC})
     return BackgroundSamples(backgrounds, Painter(shapes), config, learner)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +19,7 @@ from p2ch13.labels.lidc_shapes import (
 )
 from p2ch13.phantom.fields import capsule_distance
 from p2ch13.phantom.nodules import TEXTURES, Nodule, draw_diameter, draw_nodule
+from p2ch13.util.errors import InputError
 
 SYNTHETIC_COUNT = 400
 SYNTHETIC = "synthetic"  # in the place of a donor's series
@@ -34,8 +37,17 @@ def find_shapes(kind: str, held_out: bool = False) -> list[NoduleShape]:
     if kind != "lidc":
         shapes += make_shapes(SYNTHETIC_COUNT, seed=int(held_out))
     if kind != "synthetic":
-        shapes += [shape for shape in read_shapes(find_database()) if is_held_out(shape.series_uid) == held_out]
+        shapes += [shape for shape in read_shapes(find_outlines()) if is_held_out(shape.series_uid) == held_out]
     return shapes
+
+
+def find_outlines() -> Path:
+    """Find the database of the readers' outlines. Raises: InputError if it is not installed."""
+    try:
+        return find_database()
+    except InputError:
+        message = "lidc needs the readers' outlines: pip install 'p2ch13[lidc]', or use synthetic"
+        raise InputError(message, option="--nodule-shapes") from None
 
 
 def make_shapes(count: int, seed: int) -> list[NoduleShape]:

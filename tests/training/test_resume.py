@@ -26,8 +26,7 @@ from p2ch13.training import run_files
 from p2ch13.training.__main__ import main
 from p2ch13.training.app import SegmentationTrainingApp
 from p2ch13.training.provenance import get_commit
-from p2ch13.training.resume import read_settings, resume_run
-from p2ch13.training.run import choose_dtype
+from p2ch13.training.resume import choose_dtype, read_settings, resume_run
 from p2ch13.training.tensorboard import TensorBoardReport
 from p2ch13.util.errors import Stopped, run_command
 from tests.support.checks import assert_one_line
