@@ -208,6 +208,8 @@ def blurred_deviation(blur: float) -> float:
 
     The continuous Gaussian's, 1 / sqrt(2 sqrt(pi) blur), is too small by up to a tenth for half a voxel.
     """
+    if blur == 0:
+        return 1.0
     impulse = np.zeros(2 * math.ceil(5 * blur) + 3)
     impulse[len(impulse) // 2] = 1
     return float(np.linalg.norm(ndimage.gaussian_filter1d(impulse, blur)))
