@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ def find_shapes(kind: str, held_out: bool = False) -> list[NoduleShape]:
     Args: held_out: those that no training uses, see `is_held_out`; synthetic ones of other random numbers.
     Raises: InputError without the readers' outlines.
     """
-    shapes = []
+    shapes: list[NoduleShape] = []
     if kind != "lidc":
         shapes += make_shapes(SYNTHETIC_COUNT, seed=int(held_out))
     if kind != "synthetic":
@@ -50,11 +51,12 @@ def find_outlines() -> Path:
         raise InputError(message, option="--nodule-shapes") from None
 
 
-def make_shapes(count: int, seed: int) -> list[NoduleShape]:
-    """Make shapes of the phantoms' nodules; they depend on the arguments alone."""
+@functools.cache
+def make_shapes(count: int, seed: int) -> tuple[NoduleShape, ...]:
+    """Make shapes of the phantoms' nodules, once for each pair of arguments: 400 take 5 seconds."""
     rng = np.random.default_rng(seed)
     nodules = [draw_nodule(rng, np.zeros(3, np.float32), draw_diameter(rng)) for _ in range(count)]
-    return [
+    return tuple(
         NoduleShape(
             SYNTHETIC,
             nodule.diameter_mm,
@@ -66,7 +68,7 @@ def make_shapes(count: int, seed: int) -> list[NoduleShape]:
             distance=compute_distance(nodule),
         )
         for nodule in nodules
-    ]
+    )
 
 
 def compute_distance(nodule: Nodule) -> NDArray[np.int8]:

@@ -78,7 +78,9 @@ def test_a_state_names_what_it_was_trained_on(run_options, tmp_path):
     assert refined.run.init_series == ["1.2.1", "1.2.3", "a", "b"]
 
 
-@pytest.mark.parametrize("change", ["voxels", "scan", "lesions"])
+@pytest.mark.parametrize(
+    "change", ["voxels", *(pytest.param(change, marks=pytest.mark.slow) for change in ("scan", "lesions"))]
+)
 def test_other_backgrounds_are_refused_on_resume(run_options, tmp_path, lungs, change):
     app = SegmentationTrainingApp([*run_options, *folders_of(tmp_path), "--epochs", "1"])
     app.main()
