@@ -10,6 +10,7 @@ from pathlib import Path
 from p2ch13.util.errors import InputError
 
 WEIGHTS = Path(__file__).with_name("nodules.state")
+MODEL_CARD = Path(__file__).with_name("model-card.md")
 
 
 def find_weights(path: Path = WEIGHTS) -> Path:
