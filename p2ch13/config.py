@@ -55,6 +55,10 @@ NETWORK_NAME = (rf"{'|'.join(NETWORKS)}|[\w.]+:\w+", f"is neither {', '.join(NET
 ACTIVATIONS = ("relu", "leaky_relu")
 AUTO_THREADS = "auto"
 
+# Detection
+IMAGE_FORMATS = ("nii.gz", "mha", "nrrd")  # of masks and probability maps
+PACKAGED_NETWORK = "the network in the package"
+
 # Training
 OPTIMIZERS = {"adam": "torch.optim:Adam", "muon": "p2ch13.training.optimizers:Muon"}
 BEST_METRICS = ("recall", "f1", "dice", "slice-f1", "recall-at-precision")
@@ -467,10 +471,15 @@ class PredictOptions(DetectionOptions):
         metavar="SCAN",
     )
     checkpoint: tuple[Path, ...] = option(
-        REQUIRED, ".state file of training or of the book; the logits of several networks are averaged", repeatable=True
+        (),
+        ".state file of training or of the book; the logits of several networks are averaged",
+        repeatable=True,
+        shown=PACKAGED_NETWORK,
     )
-    output: Path = option(REQUIRED, "folder for masks, overlays and nodules.csv")
-    format: str = option("nii.gz", "format of masks and probability maps", choices=("nii.gz", "mha", "nrrd"))
+    output: Path | None = option(
+        None, "folder for masks, overlays and nodules.csv", shown="a new folder for each scan, <scan name>_nodules"
+    )
+    format: str = option("nii.gz", "format of masks and probability maps", choices=IMAGE_FORMATS)
     probability: bool = option(False, "also write a map of each voxel's probability", const=True)
     dicom_seg: bool = option(False, "also write a DICOM Segmentation object for each DICOM series", const=True)
     series_uid: str | None = option(None, "DICOM series, if a folder has several", shown="the largest")
@@ -483,6 +492,7 @@ class EvaluationOptions(DataFolder, DetectionOptions):
     checkpoint: tuple[Path, ...] | None = option(
         None,
         ".state file of a model to score; of several, those that were not trained on a scan score it, on average",
+        shown=f"{PACKAGED_NETWORK}, without --mask and --findings",
     )
     mask: Path | None = option(None, "folder of masks of any program: <series_uid>.nii.gz or <series_uid>_mask.nii.gz")
     findings: Path | None = option(
@@ -504,7 +514,7 @@ class EvaluationOptions(DataFolder, DetectionOptions):
         "validation or test scans of the checkpoints' runs, or of --splits",
         choices=("val", "test"),
         exclusive=True,
-        shown="val",
+        shown=f"val; of {PACKAGED_NETWORK} all scans that it was not trained on",
     )
     splits: Path | None = option(None, "splits.json of a run, in place of the checkpoints' own")
     all: bool = option(

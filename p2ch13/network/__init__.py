@@ -1,5 +1,5 @@
 """Context slices in HU, (batch, 7, row, col) -> logits or probabilities, (batch, 1, row, col).
 
-`model`: UNetWrapper; `average`: several networks as one; `checkpoint`: .state files; `compute`: device, number format,
-threads, batch size of slices.
+`model`: UNetWrapper; `average`: several networks as one; `checkpoint`: .state files; `card`: what these say about a
+network; `compute`: device, number format, threads, batch size of slices.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -115,8 +116,8 @@ def write_painted_scans(
     with progress_bar(copies * len(backgrounds), "Painting", "scan") as bar:
         for background, copy in list_copies(backgrounds, copies):
             rng = np.random.default_rng([seed, copy, len(rows)])
-            sizes_mm = np.exp(rng.uniform(*np.log(range_mm), size=count_nodules(background)))
-            painted = paint_scan(background, painter, rng, sizes_mm.tolist())
+            sizes_mm = draw_sizes(rng, range_mm, count_nodules(background))
+            painted = paint_scan(background, painter, rng, sizes_mm)
             name = f"{background.series_uid}_{copy}"
             ct = Ct(background.path, series_uid=background.series_uid)
             write_image(output / IMAGES / f"{name}.nii", painted.hu, ct)
@@ -127,6 +128,13 @@ def write_painted_scans(
     write_csv(output / EXCLUDED_FILE, (*POSITION_COLUMNS, SIZE_COLUMN), excluded)
     write_csv(output / ANNOTATIONS_FILE, (*POSITION_COLUMNS, SIZE_COLUMN), rows)
     return len(rows)
+
+
+def draw_sizes(rng: np.random.Generator, range_mm: tuple[float, float], count: int) -> list[float]:
+    """Draw diameters evenly over the logarithm of their range."""
+    low, high = map(math.log, range_mm)
+    sizes: list[float] = np.exp(rng.uniform(low, high, count)).tolist()
+    return sizes
 
 
 def list_copies(backgrounds: Sequence[Background], copies: int) -> Iterator[tuple[Background, int]]:

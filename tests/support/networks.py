@@ -1,12 +1,20 @@
 """Networks whose logits are known, and a predictor that needs none."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from p2ch13.network.checkpoint import save_checkpoint
 from p2ch13.network.model import BOOK_MODEL, UNetWrapper
 
+CARD = {
+    "name": "tiny 1",
+    "trained_on": "two\nlungs",
+    "limits": "for tests alone",
+    "operating_point": "a probability of 0.5",
+}
 PIXEL_MODEL = {**BOOK_MODEL, "depth": 1, "wf": 0}
 
 
@@ -23,10 +31,18 @@ def make_pixel_network(threshold_hu: float, weight: float = 1.0, bias: float = 0
     return model.eval()
 
 
-def write_pixel_network(path: Path, threshold_hu: float, weight: float = 1.0, bias: float = 0.0) -> Path:
+def write_pixel_network(
+    path: Path, threshold_hu: float, weight: float = 1.0, bias: float = 0.0, **more: object
+) -> Path:
+    """Write the .state file of such a network. Args: more: further keys of the file."""
     model_state = make_pixel_network(threshold_hu, weight, bias).state_dict()
-    save_checkpoint(path, {"model_state": model_state, "model_args": PIXEL_MODEL})
+    save_checkpoint(path, {"model_state": model_state, "model_args": PIXEL_MODEL, **more})
     return path
+
+
+def write_released_network(path: Path, trained_series: Sequence[str] = (), **more: Any) -> Path:
+    """Write a network, as the package's own is, that marks all balls of the tiny scans."""
+    return write_pixel_network(path, -700, card=CARD, trained_series=list(trained_series), **more)
 
 
 def is_dense(ct_slices: torch.Tensor) -> torch.Tensor:
