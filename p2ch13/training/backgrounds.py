@@ -43,7 +43,8 @@ class Background:
 
     Args: lesions: of this scan, which may hold others than these; folder: for the memory map.
     Attributes: `path`, `series_uid`; `hu`, int16 (index, row, col), clipped to -1000..1000; `wall`, bool, the same
-        shape: what is neither lung nor lies in it; `vx_size_irc` (mm); `slice_step`, from a context slice to the next; `look`.
+        shape: what is neither lung nor lies in it; `vx_size_irc` (mm); `slice_step`, from a context slice
+        to the next; `look`.
     Raises: InputError, naming the file, for a scan that cannot be read, is too small, or shows no lungs.
     """
 

@@ -51,7 +51,7 @@ def paint_scan(
                 continue
             nodule = draw_nodule(rng, painter.choose_shape(rng, diameter_mm), diameter_mm)
             reach = np.ceil(nodule.reach_mm / background.vx_size_irc).astype(int) + 1
-            box = pad_box(box_of(center.round().astype(int)), reach, hu.shape)
+            box = pad_box(box_of(center.round().astype(int).tolist()), reach, hu.shape)
             axes_mm = [
                 (np.arange(part.start, part.stop) - middle) * size
                 for part, middle, size in zip(box, center, background.vx_size_irc, strict=True)
