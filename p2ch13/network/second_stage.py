@@ -28,6 +28,7 @@ class SecondStage(nn.Module):
 
     Args: filters: of the first convolution; deeper ones have two and three times as many; dropout: share of dropped
         features in training.
+    Attributes: model_args: the arguments, for a checkpoint.
     Raises: ValueError for less than one filter, and a dropout outside of 0..1.
     """
 
@@ -35,6 +36,7 @@ class SecondStage(nn.Module):
         super().__init__()
         if filters < 1:
             raise ValueError(f"{filters} filters")
+        self.model_args = {"filters": filters, "dropout": dropout}
         self.branches = nn.ModuleList(make_branch(filters) for _ in CUBE_SPACINGS_MM)
         self.head = nn.Sequential(
             nn.Dropout(dropout),
