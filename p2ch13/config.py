@@ -40,6 +40,7 @@ REFINED_THRESHOLD_HU = -600  # the same for refined labels
 SHOWN_THRESHOLD = f"{MASK_THRESHOLD_HU}, refined: {REFINED_THRESHOLD_HU}"
 LABEL_KINDS = ("box", "refined", "lidc", "mask")
 MIN_DIAMETER_MM = 3.0  # of the smallest nodules that LUNA16 counts
+MAX_DIAMETER_MM = 35.0  # of the largest nodules that the network is made for
 
 # Crops
 CROP_WIDTH_IRC = (2 * CONTEXT_SLICES_COUNT + 1, 96, 96)  # voxels cached around a crop center
@@ -54,6 +55,7 @@ NETWORKS = {"unet": "p2ch13.network.model:UNetWrapper"}
 NETWORK_NAME = (rf"{'|'.join(NETWORKS)}|[\w.]+:\w+", f"is neither {', '.join(NETWORKS)} nor package.module:Class")
 ACTIVATIONS = ("relu", "leaky_relu")
 AUTO_THREADS = "auto"
+SENSITIVE = "sensitive"  # an operating point of a checkpoint's second stage
 
 # Detection
 IMAGE_FORMATS = ("nii.gz", "mha", "nrrd")  # of masks and probability maps
@@ -445,7 +447,25 @@ class PrecacheOptions(Folders, LabelOptions, CropOptions, Workers):
 class DetectionOptions(ComputeOptions):
     """Detection."""
 
-    threshold: float = option(NODULE_THRESHOLD, "probability of a finding's voxels", above=0, below=1)
+    threshold: float | str | None = option(
+        None,
+        "probability from which on findings are shown, or the checkpoint's sensitive operating point; without a second "
+        "stage, of their voxels",
+        above=0,
+        below=1,
+        choices=(SENSITIVE,),
+        exclusive=True,
+        shown=f"the checkpoint's operating point; without a second stage {NODULE_THRESHOLD}",
+    )
+    sensitivity: float | None = option(
+        None,
+        "instead: the highest threshold at which at least this share of nodules is found, on average over validation "
+        "and new nodules if both are alike (conformal risk control); no guarantee for one scan or another hospital",
+        above=0,
+        below=1,
+        exclusive=True,
+    )
+    second_stage: bool = option(True, "score findings by the checkpoint's second stage, if it has one")
     min_diameter: float = option(MIN_DIAMETER_MM, "smallest finding: mm of a sphere of its volume", low=0)
     lung_mask: bool = option(True, "search the lungs only, and keep findings that touch them")
     tta: bool = option(False, "average over flipped slices; takes four times as long", const=True)
@@ -455,8 +475,8 @@ class DetectionOptions(ComputeOptions):
 
     @property
     def detection(self) -> dict[str, Any]:
-        """Keyword arguments of `p2ch13.detection.segment.detect`."""
-        names = ("threshold", "lung_mask", "tta", "precision")
+        """Keyword arguments of `p2ch13.detection.detector.detect`, without the threshold, which depends on networks."""
+        names = ("lung_mask", "tta", "precision")
         return {"min_diameter_mm": self.min_diameter, **{name: getattr(self, name) for name in names}}
 
 

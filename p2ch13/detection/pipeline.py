@@ -12,18 +12,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from p2ch13.config import PredictOptions
+from p2ch13.config import MAX_DIAMETER_MM, PredictOptions
 from p2ch13.data.ct import Ct
 from p2ch13.data.layouts import find_layout, has_images
+from p2ch13.detection.detector import Detector, average, detect, load_detector
 from p2ch13.detection.findings import Finding
 from p2ch13.detection.folders import choose_folder, is_own_folder, name_folder
 from p2ch13.detection.outputs import NODULES_FILE, write_dicom_segmentation, write_image, write_nodules
 from p2ch13.detection.pictures import draw_nodules, write_png
-from p2ch13.detection.segment import average, detect, load_segmenter
 from p2ch13.network.card import log_card, read_card
 from p2ch13.network.checkpoint import load_checkpoint
 from p2ch13.network.compute import choose_threads
-from p2ch13.network.model import SegmentationNetwork
 from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
 from p2ch13.util.files import make_writable_folder, written_together
 from p2ch13.util.threads import ThreadTuner
@@ -60,13 +59,17 @@ def predict(options: PredictOptions) -> int:
         report_skipped(error, total)
     for path in options.checkpoint:
         log_card(path, read_card(path, load_checkpoint(path)))
-    model = average({path: load_segmenter(path, options.network) for path in options.checkpoint})
+    detector = average(
+        {path: load_detector(path, options.network, options.second_stage) for path in options.checkpoint}
+    )
+    threshold = detector.choose_threshold(options.threshold, options.sensitivity)
     make_writable_folder(options.output or Path(), "--output")
+    log.info(detector.describe(threshold))
     threads = choose_threads(options.threads)
     findings: list[Finding] = []
     for scan in scans:
         try:
-            findings += predict_scan(scan, model, options, threads, findings)
+            findings += predict_scan(scan, detector, threshold, options, threads, findings)
         except InputError as error:
             report_skipped(error, total)
             errors.append(error)
@@ -149,11 +152,16 @@ def find_inputs(path: Path, series_uid: str | None = None) -> list[ScanInput]:
 
 
 def predict_scan(
-    scan: ScanInput, model: SegmentationNetwork, options: PredictOptions, threads: ThreadTuner, earlier: list[Finding]
+    scan: ScanInput,
+    detector: Detector,
+    threshold: float,
+    options: PredictOptions,
+    threads: ThreadTuner,
+    earlier: list[Finding],
 ) -> list[Finding]:
     """Search one scan; its files and the list of nodules appear together, or not at all if anything fails.
 
-    Args: earlier: the findings of the earlier scans. Returns: this scan's.
+    Args: threshold: see `detect`; earlier: the findings of the earlier scans. Returns: this scan's.
     Raises: InputError, naming the scan, if it cannot be used.
     """
     start = time.monotonic()
@@ -162,7 +170,7 @@ def predict_scan(
     if options.dicom_seg and not ct.header.dicom_files:
         raise InputError("--dicom-seg is for DICOM series, and this is none; omit it", path=scan.path)
     output = options.output or choose_folder(scan.name, ct)
-    logits, labels, findings = detect(ct, model, **options.detection, show_progress=True, threads=threads)
+    logits, labels, findings = detect(ct, detector, threshold, **options.detection, show_progress=True, threads=threads)
     with written_together(output, scan.name) as folder:
         if options.probability:
             path = folder / f"{scan.name}_probability.{options.format}"
@@ -182,9 +190,10 @@ def describe(findings: Sequence[Finding]) -> str:
     if not findings:
         return "no findings"
     largest = max(findings, key=lambda finding: finding.volume_mm3)
+    note = ", larger than what the network was made for" if largest.diameter_mm > MAX_DIAMETER_MM else ""
     return (
         f"{len(findings)} findings, the largest {largest.diameter_mm:.1f} mm in slices {largest.first_slice} to "
-        f"{largest.last_slice} (probability {largest.probability:.2f})"
+        f"{largest.last_slice} (probability {largest.probability:.2f}{note})"
     )
 
 

@@ -121,7 +121,9 @@ def build_scorer(
     Args: groups: of the scans; scans of one lung are in one.
     """
     examples = Examples.join(scans, groups)
-    fold_of = {group: ndx % FOLDS for ndx, group in enumerate(np.random.default_rng(seed).permutation(np.unique(groups)))}
+    fold_of = {
+        group: ndx % FOLDS for ndx, group in enumerate(np.random.default_rng(seed).permutation(np.unique(groups)))
+    }
     folds = np.array([fold_of[group] for group in examples.groups])
     logits = np.empty(len(folds))
     for fold in range(FOLDS):
