@@ -62,6 +62,7 @@ IMAGE_FORMATS = ("nii.gz", "mha", "nrrd")  # of masks and probability maps
 PACKAGED_NETWORK = "the network in the package"
 
 # Training
+SHAPE_KINDS = ("synthetic", "lidc", "both")
 OPTIMIZERS = {"adam": "torch.optim:Adam", "muon": "p2ch13.training.optimizers:Muon"}
 BEST_METRICS = ("recall", "f1", "dice", "slice-f1", "recall-at-precision")
 BEST_STATE = "best.state"  # ending of the file of a run's best model
@@ -291,7 +292,7 @@ class BackgroundOptions(Options):
     nodule_shapes: str = option(
         "synthetic",
         "of painted nodules; lidc: outlines of LIDC-IDRI's readers, pip install 'p2ch13[lidc]'",
-        choices=("synthetic", "lidc", "both"),
+        choices=SHAPE_KINDS,
     )
 
 
@@ -561,6 +562,22 @@ class EvaluationOptions(DataFolder, DetectionOptions):
 
 
 @dataclass(frozen=True)
+class SecondStageOptions(Folders, ComputeOptions):
+    """Second stage."""
+
+    checkpoint: Path = option(REQUIRED, ".state file of training: the first stage", metavar="STATE")
+    output: Path = option(REQUIRED, ".state file to write, of both stages", metavar="STATE")
+    backgrounds: Path | None = option(None, "CT scans of any lungs, to paint nodules into", metavar="DIR", shown="none")
+    nodule_shapes: str = option("synthetic", "of painted nodules", choices=SHAPE_KINDS)
+    copies: int = option(8, "painted scans of each background", low=1)
+    steps: int = option(1000, "steps of training", low=2)
+    candidate_threshold: float = option(
+        0.1, "probability of the first stage from which on voxels belong to a candidate", above=0, below=1
+    )
+    seed: int = option(0, "seed of weights, paintings and samples", low=0)
+
+
+@dataclass(frozen=True)
 class AblationOptions(EpochOptions, SplitOptions, Folders):
     """Study."""
 
@@ -607,6 +624,7 @@ COMMANDS: dict[str, type[Options]] = {
     "predict": PredictOptions,
     "evaluate": EvaluationOptions,
     "precache": PrecacheOptions,
+    "second_stage": SecondStageOptions,
     "ablation": AblationOptions,
     "download": DownloadOptions,
     "import_dicom": ImportOptions,

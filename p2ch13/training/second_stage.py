@@ -11,12 +11,14 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from p2ch13.config import SENSITIVE
 from p2ch13.network.calibration import choose_threshold, fit_calibration
 from p2ch13.network.compute import Compute
-from p2ch13.network.finding_scorer import DEFAULT, SENSITIVE, FindingScorer, Validation
+from p2ch13.network.finding_scorer import DEFAULT, FindingScorer, Validation
 from p2ch13.network.second_stage import SecondStage
 from p2ch13.training.finding_examples import FindingExamples
 from p2ch13.util.progress import progress_bar
+from p2ch13.util.threads import ThreadTuner
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +51,7 @@ class Examples(NamedTuple):
 
 
 def train_second_stage(
-    examples: Examples, chosen: NDArray[np.bool_], steps: int, seed: int, compute: Compute
+    examples: Examples, chosen: NDArray[np.bool_], steps: int, seed: int, compute: Compute, threads: ThreadTuner
 ) -> SecondStage:
     """Train a second stage on the chosen examples, (example,). They must hold nodules and false positives."""
     torch.manual_seed(seed)
@@ -66,12 +68,13 @@ def train_second_stage(
             ndxs = np.concatenate([draw_even(rng, kind, examples.groups, BATCH_SIZE // 2) for kind in kinds])
             cubes = examples.cubes[torch.from_numpy(ndxs), torch.from_numpy(rng.integers(0, views, len(ndxs)))]
             cubes = augment(cubes.to(compute.device).float())
-            with compute.autocast():
-                logits = model(cubes)
-            loss = F.binary_cross_entropy_with_logits(logits.float(), targets)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+            with threads.measuring():
+                with compute.autocast():
+                    logits = model(cubes)
+                loss = F.binary_cross_entropy_with_logits(logits.float(), targets)
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
             schedule.step()
             bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
             bar.update()
@@ -112,6 +115,7 @@ def build_scorer(
     steps: int,
     seed: int,
     compute: Compute,
+    threads: ThreadTuner,
 ) -> FindingScorer:
     """Train a second stage on all scans, and calibrate it by the scores that each scan gets without it.
 
@@ -127,7 +131,7 @@ def build_scorer(
     folds = np.array([fold_of[group] for group in examples.groups])
     logits = np.empty(len(folds))
     for fold in range(FOLDS):
-        model = train_second_stage(examples, folds != fold, steps // 2, seed + 1 + fold, compute)
+        model = train_second_stage(examples, folds != fold, steps // 2, seed + 1 + fold, compute, threads)
         for some in np.array_split(np.flatnonzero(folds == fold), max(1, (folds == fold).sum() // 64)):
             logits[some] = model.score(examples.cubes[torch.from_numpy(some), 0].float()).numpy()
     features = np.column_stack([logits, examples.features])
@@ -143,8 +147,15 @@ def build_scorer(
             f"Operating point {name}: probability {point:.3f}; {validation.sensitivity_at(point):.3f} of "
             f"{len(validation.nodules)} nodules, {validation.false_positives_at(point):.2f} false positives per scan"
         )
-    network = train_second_stage(examples, np.ones(len(folds), dtype=bool), steps, seed, compute)
+    network = train_second_stage(examples, np.ones(len(folds), dtype=bool), steps, seed, compute, threads)
     return FindingScorer(network, calibration, candidate_threshold, points, validation)
+
+
+def split_groups(groups: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """Return the fold of each example: (example,). Folds get as many groups, give or take one."""
+    names, ndxs = np.unique(groups, return_inverse=True)
+    folds: NDArray[np.int64] = np.random.default_rng(seed).permutation(len(names))[ndxs] % FOLDS
+    return folds
 
 
 def validate(
