@@ -57,7 +57,12 @@ ACTIVATIONS = ("relu", "leaky_relu")
 AUTO_THREADS = "auto"
 SENSITIVE = "sensitive"  # an operating point of a checkpoint's second stage
 
+# Detection
+IMAGE_FORMATS = ("nii.gz", "mha", "nrrd")  # of masks and probability maps
+PACKAGED_NETWORK = "the network in the package"
+
 # Training
+SHAPE_KINDS = ("synthetic", "lidc", "both")
 OPTIMIZERS = {"adam": "torch.optim:Adam", "muon": "p2ch13.training.optimizers:Muon"}
 BEST_METRICS = ("recall", "f1", "dice", "slice-f1", "recall-at-precision")
 BEST_STATE = "best.state"  # ending of the file of a run's best model
@@ -271,6 +276,27 @@ class SamplingOptions(CropOptions):
 
 
 @dataclass(frozen=True)
+class BackgroundOptions(Options):
+    """Backgrounds.
+
+    Unannotated lungs for painted nodules and for negatives, see `p2ch13.training.backgrounds`.
+    """
+
+    backgrounds: Path | None = option(
+        None,
+        "CT scans of any lungs, and a known_lesions.csv of the places to keep clear of, if there are any",
+        metavar="DIR",
+        on_resume=True,
+    )
+    background_share: float = option(0.5, "share of each batch that comes from them", low=0, high=1)
+    nodule_shapes: str = option(
+        "synthetic",
+        "of painted nodules; lidc: outlines of LIDC-IDRI's readers, pip install 'p2ch13[lidc]'",
+        choices=SHAPE_KINDS,
+    )
+
+
+@dataclass(frozen=True)
 class AugmentationOptions(Options):
     """Augmentation of training crops, drawn for each crop."""
 
@@ -369,8 +395,8 @@ class RunOptions(Options):
 
 @dataclass(frozen=True)
 class TrainingConfig(
-    RunOptions, EpochOptions, SplitOptions, Folders, LabelOptions, SamplingOptions, AugmentationOptions, NetworkOptions,
-    LossOptions, OptimizerOptions, SelectionOptions, ComputeOptions,
+    RunOptions, EpochOptions, SplitOptions, Folders, LabelOptions, SamplingOptions, BackgroundOptions,
+    AugmentationOptions, NetworkOptions, LossOptions, OptimizerOptions, SelectionOptions, ComputeOptions,
 ):  # fmt: skip
     """Options of a run, as its checkpoints and config.json hold them."""
 
@@ -466,10 +492,15 @@ class PredictOptions(DetectionOptions):
         metavar="SCAN",
     )
     checkpoint: tuple[Path, ...] = option(
-        REQUIRED, ".state file of training or of the book; the logits of several networks are averaged", repeatable=True
+        (),
+        ".state file of training or of the book; the logits of several networks are averaged",
+        repeatable=True,
+        shown=PACKAGED_NETWORK,
     )
-    output: Path = option(REQUIRED, "folder for masks, overlays and nodules.csv")
-    format: str = option("nii.gz", "format of masks and probability maps", choices=("nii.gz", "mha", "nrrd"))
+    output: Path | None = option(
+        None, "folder for masks, overlays and nodules.csv", shown="a new folder for each scan, <scan name>_nodules"
+    )
+    format: str = option("nii.gz", "format of masks and probability maps", choices=IMAGE_FORMATS)
     probability: bool = option(False, "also write a map of each voxel's probability", const=True)
     dicom_seg: bool = option(False, "also write a DICOM Segmentation object for each DICOM series", const=True)
     series_uid: str | None = option(None, "DICOM series, if a folder has several", shown="the largest")
@@ -482,6 +513,7 @@ class EvaluationOptions(DataFolder, DetectionOptions):
     checkpoint: tuple[Path, ...] | None = option(
         None,
         ".state file of a model to score; of several, those that were not trained on a scan score it, on average",
+        shown=f"{PACKAGED_NETWORK}, without --mask and --findings",
     )
     mask: Path | None = option(None, "folder of masks of any program: <series_uid>.nii.gz or <series_uid>_mask.nii.gz")
     findings: Path | None = option(
@@ -503,7 +535,7 @@ class EvaluationOptions(DataFolder, DetectionOptions):
         "validation or test scans of the checkpoints' runs, or of --splits",
         choices=("val", "test"),
         exclusive=True,
-        shown="val",
+        shown=f"val; of {PACKAGED_NETWORK} all scans that it was not trained on",
     )
     splits: Path | None = option(None, "splits.json of a run, in place of the checkpoints' own")
     all: bool = option(
@@ -527,6 +559,22 @@ class EvaluationOptions(DataFolder, DetectionOptions):
     def marks_nothing(self) -> bool:
         """Whether a list of findings is scored, without a mask."""
         return self.checkpoint is None and self.mask is None
+
+
+@dataclass(frozen=True)
+class SecondStageOptions(Folders, ComputeOptions):
+    """Second stage."""
+
+    checkpoint: Path = option(REQUIRED, ".state file of training: the first stage", metavar="STATE")
+    output: Path = option(REQUIRED, ".state file to write, of both stages", metavar="STATE")
+    backgrounds: Path | None = option(None, "CT scans of any lungs, to paint nodules into", metavar="DIR", shown="none")
+    nodule_shapes: str = option("synthetic", "of painted nodules", choices=SHAPE_KINDS)
+    copies: int = option(8, "painted scans of each background", low=1)
+    steps: int = option(1000, "steps of training", low=2)
+    candidate_threshold: float = option(
+        0.1, "probability of the first stage from which on voxels belong to a candidate", above=0, below=1
+    )
+    seed: int = option(0, "seed of weights, paintings and samples", low=0)
 
 
 @dataclass(frozen=True)
@@ -576,6 +624,7 @@ COMMANDS: dict[str, type[Options]] = {
     "predict": PredictOptions,
     "evaluate": EvaluationOptions,
     "precache": PrecacheOptions,
+    "second_stage": SecondStageOptions,
     "ablation": AblationOptions,
     "download": DownloadOptions,
     "import_dicom": ImportOptions,

@@ -2,5 +2,5 @@
 
 `segment`: scan -> map of logits; `findings`: map -> connected components; `cubes`, `candidates`: map -> components that
 the second stage scores; `detector`: both stages; `pictures`: overlays; `outputs`: images, nodules.csv, DICOM
-Segmentation; `pipeline`: prediction, scan by scan.
+Segmentation; `folders`: a scan's own folder; `pipeline`: prediction, scan by scan.
 """

@@ -32,6 +32,7 @@ from p2ch13.evaluation.summary import Summary, summarize
 from p2ch13.evaluation.worst_cases import WorstCases
 from p2ch13.labels.candidates import find_excluded_file, read_annotations, sort_candidates
 from p2ch13.labels.mask import read_mask
+from p2ch13.network.card import log_card
 from p2ch13.network.compute import choose_threads, keep_freed_memory
 from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
 from p2ch13.util.files import make_writable_folder
@@ -89,6 +90,8 @@ def evaluate(options: EvaluationOptions) -> int:
 def evaluate_scans(options: EvaluationOptions) -> Results:
     """Score scans on disk. Raises: InputError if there are none, or all were skipped."""
     checkpoints = [Checkpoint.read(path) for path in options.checkpoint or ()]
+    for each in checkpoints:
+        log_card(each.path, each.card)
     nodules = sort_candidates(read_annotations(options.annotations)) if options.annotations else None
     labels = choose_labels(checkpoints, options.label_changes)
     index = ScanIndex(options.data_dir, labels, nodules)

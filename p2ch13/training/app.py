@@ -16,26 +16,33 @@ from torch.utils.data import DataLoader
 from p2ch13.data.crop_store import Batch
 from p2ch13.data.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
 from p2ch13.evaluation.metrics import Scores
-from p2ch13.network.checkpoint import UNREADABLE
 from p2ch13.network.compute import Compute, get_device, get_dtype, get_slice_batch_size, keep_freed_memory
 from p2ch13.network.model import SegmentationNetwork, build_network
+from p2ch13.training.background_samples import BackgroundSamples
 from p2ch13.training.distributed import copy_buffers_from_first, sync_batchnorm
 from p2ch13.training.graphs import enable_determinism, is_recorded, seed_epoch
 from p2ch13.training.learner import Learner
 from p2ch13.training.loop import train_one_epoch, validate
 from p2ch13.training.losses import segmentation_loss
 from p2ch13.training.messages import log_end, log_metrics, log_start, stopped
-from p2ch13.training.mining import HardNegatives
+from p2ch13.training.mining import Mining
 from p2ch13.training.non_finite import NonFiniteLossMonitor
 from p2ch13.training.optimizers import build_optimizer, set_learning_rate
 from p2ch13.training.provenance import fingerprint_data
 from p2ch13.training.resume import load_init_weights, read_settings, resume_run
 from p2ch13.training.run import RunState, model_args_of
 from p2ch13.training.run_files import RunFiles, models_dir_of, runs_dir_of
-from p2ch13.training.samples import RunData, open_data, open_train_ds, open_val_ds
+from p2ch13.training.samples import (
+    RunData,
+    open_backgrounds,
+    open_data,
+    open_hard_negatives,
+    open_train_ds,
+    open_val_ds,
+    resume_mining,
+)
 from p2ch13.training.tensorboard import open_report
 from p2ch13.training.totals import EpochTotals, StepResult
-from p2ch13.util.errors import InputError, one_line
 from p2ch13.util.files import make_writable_folder
 from p2ch13.util.interruption import Interruption
 from p2ch13.util.process_rank import ProcessRank
@@ -72,6 +79,7 @@ class SegmentationTrainingApp:
         self.totals = EpochTotals(device)
         self.non_finite = NonFiniteLossMonitor(device, config.skip_non_finite)
         self.interruption: Interruption | None = None
+        self.backgrounds: BackgroundSamples | None = None
 
     def init_model(self) -> SegmentationNetwork:
         model = build_network(self.config.network, model_args_of(self.config))
@@ -97,19 +105,13 @@ class SegmentationTrainingApp:
     def init_val_ds(self) -> Luna2dSegmentationDataset:
         return open_val_ds(self.config, self.data)
 
-    def init_mining(self, train_ds: TrainingLuna2dSegmentationDataset) -> HardNegatives | None:
-        """Continue the scores of negative crops; None if they are drawn without."""
-        if train_ds.sampler.candidate_count == 1:
-            return None
-        sample_count = self.run.count_samples(self.run.epoch, self.run.step)
-        mining = HardNegatives(train_ds.store, self.segmentation_model, self.compute, self.process, sample_count)
-        if self.run.mining is not None:
-            try:
-                mining.load_state_dict(self.run.mining)
-            except UNREADABLE as error:
-                message = f"its scores of negative crops are corrupt ({one_line(error)}); resume from another state"
-                raise InputError(message, path=self.settings.path) from None
-        return mining
+    def init_backgrounds(self) -> BackgroundSamples | None:
+        return open_backgrounds(self.config, self.learner, self.run)
+
+    def init_mining(self, train_ds: TrainingLuna2dSegmentationDataset) -> Mining:
+        """Continue what is known of hard negatives."""
+        crops = open_hard_negatives(train_ds, self.learner, self.run)
+        return resume_mining(Mining(crops, self.backgrounds), self.run.mining, self.settings.path)
 
     def main(self) -> None:
         """Train, validate, save. Raises: InputError for data, folders or options that cannot be used."""
@@ -122,6 +124,7 @@ class SegmentationTrainingApp:
             datasets = {"trn": train_ds, "val": val_ds}
             self.run.splits = self.data.splits
             self.run.series = {mode: dataset.series_list for mode, dataset in datasets.items()}
+            self.backgrounds = self.init_backgrounds()
             all_series = train_ds.series_list + val_ds.series_list
             self.run.data_fingerprint = fingerprint_data(train_ds.index, all_series, self.config.crop_choice)
             resume_run(self.run, self.settings, self.learner, train_ds.index)
@@ -153,8 +156,9 @@ class SegmentationTrainingApp:
         train_ds.shuffle_samples(epoch_ndx)
         self.totals = self.run.begin_epoch(self.compute.device)
         mining = self.init_mining(train_ds)
-        hardness = None if mining is None else mining.hardness
-        batches = train_ds.batches(self.config.batch_size, self.process, self.run.step, hardness)
+        batches = train_ds.batches(self.config.batch_size, self.process, self.run.step, mining.hardness)
+        if self.backgrounds:
+            batches = self.backgrounds.mix_in(batches, epoch_ndx, self.run.step)
         with progress_bar(len(train_ds), f"E{epoch_ndx} training", "sample") as bar:
             bar.update(self.run.count_samples(0, self.run.step))
 
@@ -167,9 +171,8 @@ class SegmentationTrainingApp:
                 self.learner.update_average(result.faults.any())
                 self.non_finite.add(f"epoch {epoch_ndx}, step {self.run.step}", result.faults, *batch[2:])
                 bar.update(len(batch[0]) * self.process.world_size)
-                if mining:
-                    mining.follow(self.run.count_samples(epoch_ndx - 1, self.run.step))
-                    self.run.mining = mining.state_dict()
+                mining.follow(self.run.count_samples(epoch_ndx - 1, self.run.step))
+                self.run.mining = mining.state_dict()
                 self.pause(f"in epoch {epoch_ndx}, after {self.run.step} steps")
 
             train_one_epoch(step, batches, self.totals, after_step, self.learner.train_threads)

@@ -43,6 +43,11 @@ def log_start(
         f"{'' if run.world_size == 1 else f' in each of {run.world_size} processes'}; "
         f"{compute.dtype_name} on {compute.device.type}; augmentation: {', '.join(config.augmentation) or 'none'}."
     )
+    if backgrounds := run.series.get("backgrounds"):
+        log.info(
+            f"Backgrounds: {len(backgrounds)} lungs, {config.background_share:.0%} of each batch; painted shapes: "
+            f"{config.nodule_shapes}{f', of {len(run.shape_donors)} scans' if run.shape_donors else ''}."
+        )
     if config.init_from is not None:
         log_init(config.init_from, run.init_series, val_ds.series_list)
     if is_compiled(config):

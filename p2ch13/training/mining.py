@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from p2ch13.data.crop_store import CropStore
 from p2ch13.network.compute import Compute
 from p2ch13.network.model import SegmentationNetwork
+from p2ch13.training.background_samples import BackgroundSamples
 from p2ch13.training.distributed import sum_over_processes
 from p2ch13.training.losses import false_positive_score
 from p2ch13.util.process_rank import ProcessRank
@@ -81,6 +82,33 @@ class HardNegatives:
             raise ValueError(f"scores of {len(state['hardness'])} crops, not {len(self.hardness)}")
         self.hardness.copy_(state["hardness"])
         self.scored_count = state["scored_count"]
+
+
+class Mining:
+    """Hard negatives of all kinds.
+
+    Args: crops: of the data folder; backgrounds: of unannotated lungs; None: without.
+    """
+
+    def __init__(self, crops: HardNegatives | None, backgrounds: BackgroundSamples | None) -> None:
+        self.hardness = None if crops is None else crops.hardness
+        parts = {"crops": crops, "backgrounds": backgrounds}
+        self.parts = {name: part for name, part in parts.items() if part is not None}
+
+    def follow(self, sample_count: int) -> None:
+        """Look for hard negatives by the present model. Args: sample_count: the run's samples so far."""
+        for part in self.parts.values():
+            part.follow(sample_count)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: part.state_dict() for name, part in self.parts.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Raises: an error of `UNREADABLE` for what is no such state of these negatives."""
+        if "hardness" in state:  # of a run without backgrounds, by an earlier version
+            state = {"crops": state}
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
 
 
 def middle_of(crops: torch.Tensor, store: CropStore) -> torch.Tensor:

@@ -39,8 +39,9 @@ class RunState:
         world_size: processes of the run.
         epoch: finished epochs; step, totals: of the one after these, see `EpochTotals`.
         random_state: of an epoch that was saved midway and is not resumed yet.
-        mining: state of `HardNegatives`.
-        splits: of all scans; series: "trn" and "val", series UIDs of those that have labels.
+        mining: state of `Mining`.
+        splits: of all scans; series: "trn" and "val", series UIDs of those that have labels; "backgrounds", of those.
+        shape_donors: series UIDs whose readers' outlines are painted.
         init_series: series UIDs, sorted, that the network of `--init-from`, or one before it, was trained on.
         dtype: number format of the network.
         launch_id: see `process_group`.
@@ -59,6 +60,7 @@ class RunState:
     mining: dict[str, Any] | None = None
     splits: Splits = field(default_factory=lambda: Splits([], [], []))
     series: dict[str, list[str]] = field(default_factory=dict)
+    shape_donors: list[str] = field(default_factory=list)
     data_fingerprint: str = ""
     dtype: str = "float32"
     launch_id: str | None = None
@@ -215,6 +217,7 @@ def as_dict(
         "data_fingerprint": run.data_fingerprint,
         "splits": run.splits._asdict(),
         "series": run.all_series,
+        "shape_donors": run.shape_donors,
         "scores": dataclasses.asdict(scores) if scores else None,
         "trained_state": model.state_dict() if averaged else None,
         "averaged_count": int(averaged.n_averaged) if averaged else 0,

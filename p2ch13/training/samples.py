@@ -13,6 +13,12 @@ from p2ch13.data.cache import CtCache
 from p2ch13.data.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
 from p2ch13.data.splits import Splits, make_splits, option_of, parse_splits
 from p2ch13.network.checkpoint import UNREADABLE
+from p2ch13.training.background_samples import BackgroundSamples, Painter
+from p2ch13.training.backgrounds import read_backgrounds
+from p2ch13.training.learner import Learner
+from p2ch13.training.mining import HardNegatives, Mining
+from p2ch13.training.run import RunState
+from p2ch13.training.shapes import SYNTHETIC, find_shapes
 from p2ch13.util.errors import InputError, one_line
 
 
@@ -56,6 +62,41 @@ def open_train_ds(
         labels=config.label_options,
         ct_cache=data.ct_cache,
     )
+
+
+def open_hard_negatives(
+    train_ds: TrainingLuna2dSegmentationDataset, learner: Learner, run: RunState
+) -> HardNegatives | None:
+    """Score the data folder's negatives while training; None if they are drawn without."""
+    if train_ds.sampler.candidate_count == 1:
+        return None
+    sample_count = run.count_samples(run.epoch, run.step)
+    return HardNegatives(train_ds.store, learner.model, learner.compute, learner.process, sample_count)
+
+
+def open_backgrounds(config: TrainingConfig, learner: Learner, run: RunState) -> BackgroundSamples | None:
+    """Read the lungs of `--backgrounds` and the shapes to paint, and name both in the run; None without.
+
+    Raises: InputError for a folder or scan that cannot be used.
+    """
+    if config.backgrounds is None:
+        return None
+    backgrounds = read_backgrounds(config.backgrounds, config.cache_dir, config.slice_spacing_mm)
+    shapes = find_shapes(config.nodule_shapes)
+    run.series["backgrounds"] = [each.series_uid for each in backgrounds]
+    run.shape_donors = sorted({shape.series_uid for shape in shapes} - {SYNTHETIC})
+    return BackgroundSamples(backgrounds, Painter(shapes), config, learner)
+
+
+def resume_mining(mining: Mining, saved: Mapping[str, Any] | None, path: Path | None) -> Mining:
+    """Args: saved: of a run's state, at `path` if it is resumed. Raises: InputError if it is corrupt."""
+    if saved is not None:
+        try:
+            mining.load_state_dict(saved)
+        except UNREADABLE as error:
+            message = f"its hard negatives are corrupt ({one_line(error)}); resume from another state"
+            raise InputError(message, path=path) from None
+    return mining
 
 
 def open_val_ds(config: TrainingConfig, data: RunData) -> Luna2dSegmentationDataset:

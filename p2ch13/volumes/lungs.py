@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
+from p2ch13.util.coordinates import Scalar
+
 GRID_MM = 2.0  # spacing of the voxels that are looked at
 PADDING_HU = -1500  # scanners mark pixels outside their field of view with less
 AIR_HU = -400  # border between tissue and what contains air: lung, airways, bowel, the room
@@ -48,12 +50,13 @@ def find_lungs(hu: NDArray[np.int16], vx_size_xyz: ArrayLike) -> Mask | None:
     return enlarge(close(lungs, closing), steps, hu.shape)
 
 
-def downsample(hu: NDArray[np.int16], steps: Sequence[int]) -> NDArray[np.int16]:
+def downsample(voxels: NDArray[Scalar], steps: Sequence[int]) -> NDArray[Scalar]:
     """Take the middle voxel of each step along each axis."""
     index, rows, cols = (
-        np.minimum(np.arange(0, size, step) + step // 2, size - 1) for size, step in zip(hu.shape, steps, strict=True)
+        np.minimum(np.arange(0, size, step) + step // 2, size - 1)
+        for size, step in zip(voxels.shape, steps, strict=True)
     )
-    return np.stack([hu[ndx][rows][:, cols] for ndx in index])  # slice by slice, so that no more is copied
+    return np.stack([voxels[ndx][rows][:, cols] for ndx in index])  # slice by slice, so that no more is copied
 
 
 def find_inside(grid_hu: NDArray[np.int16], thin: int) -> Mask:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +52,12 @@ class Volume:
         voxels = self._order.to_axial(read_voxels(self.header))
         # Each axial slice of a sagittal or coronal file would be read from all of its pages.
         return voxels if self._has_stored_slices else np.ascontiguousarray(voxels)
+
+    def with_hu(self, hu: NDArray[np.int16]) -> Self:
+        """Return this scan with other voxels, (index, row, col), axial, in the same geometry."""
+        other = copy.copy(self)
+        other.hu = hu
+        return other
 
     @property
     def _has_stored_slices(self) -> bool:

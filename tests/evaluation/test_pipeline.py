@@ -295,7 +295,6 @@ def test_mistakes_end_in_one_line(evaluation, tmp_path, mask_dir, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "say what to score"),
         (["--checkpoint", "a.state", "--mask", "b"], "no --mask and no --findings with it"),
         (["--mask", "b", "--threshold", "1.5"], "argument --threshold: "),
         (["--mask", "b", "--min-diameter", "-1"], "argument --min-diameter: "),

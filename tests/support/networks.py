@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,6 +14,12 @@ from p2ch13.network.finding_scorer import SECOND_STAGE, FindingScorer, Validatio
 from p2ch13.network.model import BOOK_MODEL, UNetWrapper
 from p2ch13.network.second_stage import SecondStage
 
+CARD = {
+    "name": "tiny 1",
+    "trained_on": "two\nlungs",
+    "limits": "for tests alone",
+    "operating_point": "a probability of 0.5",
+}
 PIXEL_MODEL = {**BOOK_MODEL, "depth": 1, "wf": 0}
 
 
@@ -48,10 +56,18 @@ def make_pixel_network(threshold_hu: float, weight: float = 1.0, bias: float = 0
     return model.eval()
 
 
-def write_pixel_network(path: Path, threshold_hu: float, weight: float = 1.0, bias: float = 0.0) -> Path:
+def write_pixel_network(
+    path: Path, threshold_hu: float, weight: float = 1.0, bias: float = 0.0, **more: object
+) -> Path:
+    """Write the .state file of such a network. Args: more: further keys of the file."""
     model_state = make_pixel_network(threshold_hu, weight, bias).state_dict()
-    save_checkpoint(path, {"model_state": model_state, "model_args": PIXEL_MODEL})
+    save_checkpoint(path, {"model_state": model_state, "model_args": PIXEL_MODEL, **more})
     return path
+
+
+def write_released_network(path: Path, trained_series: Sequence[str] = (), **more: Any) -> Path:
+    """Write a network, as the package's own is, that marks all balls of the tiny scans."""
+    return write_pixel_network(path, -700, card=CARD, trained_series=list(trained_series), **more)
 
 
 def make_finding_scorer(

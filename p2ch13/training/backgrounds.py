@@ -1,0 +1,164 @@
+"""Backgrounds: unannotated lungs that nodules are painted into and negatives are taken from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from p2ch13.config import CONTEXT_SLICES_COUNT, HU_MAX, HU_MIN, TRAINING_CROP_SIZE
+from p2ch13.detection.pipeline import find_inputs
+from p2ch13.labels.candidates import CandidateInfoTuple, group_by_series, read_known_lesions
+from p2ch13.training.painting import ScannerLook
+from p2ch13.util.boxes import Box
+from p2ch13.util.errors import InputError
+from p2ch13.util.memory import MemoryMappedTensor
+from p2ch13.util.progress import progress_bar
+from p2ch13.volumes.lungs import dilate, downsample, erode, find_lungs
+from p2ch13.volumes.point_spread import estimate_noise, estimate_point_spread
+from p2ch13.volumes.volume import Volume
+
+LESIONS_FILE = "known_lesions.csv"
+LESION_MARGIN_MM = 4.0  # around a known lesion, whose size is rounded or by eye
+WALL_HU = -450  # border between lung and chest wall
+THICK_MM = 4.0  # radius that vessels in the lung do not have, and mediastinum, hilum and collapsed lung do
+WALL_MM = 2.0  # from the lung mask's border, whose steps are so wide, to the chest wall's surface
+PLACES_MM = 2.0  # spacing of the places in the lungs
+VESSEL_HU = -500
+SITES, SITE_ODDS = ("anywhere", "wall", "vessel"), (0.35, 0.4, 0.25)
+WALL_DIAMETERS = (0.1, 0.55)  # distance of a juxtapleural nodule's center from the wall
+PATIENCE = 40  # places drawn until one is clear of known lesions
+
+Voxel = tuple[int, int, int]
+
+
+class Background:
+    """One unannotated lung, with the places in it.
+
+    Its voxels are memory-mapped: they occupy memory only while they are read.
+
+    Args: lesions: of this scan, which may hold others than these; folder: for the memory map.
+    Attributes: `path`, `series_uid`; `hu`, int16 (index, row, col), clipped to -1000..1000; `wall`, bool, the same
+        shape: what is neither lung nor lies in it; `vx_size_irc` (mm); `slice_step`, from a context slice
+        to the next; `look`.
+    Raises: InputError, naming the file, for a scan that cannot be read, is too small, or shows no lungs.
+    """
+
+    def __init__(
+        self, volume: Volume, lesions: Sequence[CandidateInfoTuple], folder: Path, slice_spacing_mm: float
+    ) -> None:
+        self.path, self.series_uid = volume.header.path, volume.series_uid
+        if min(volume.shape_irc[1:]) < TRAINING_CROP_SIZE:
+            raise InputError(f"fewer than {TRAINING_CROP_SIZE} rows or columns; leave it out", path=volume.header.path)
+        lungs = find_lungs(volume.hu, volume.vx_size_xyz)
+        if lungs is None:
+            raise InputError(
+                "no lungs found in this background; is it a chest CT in HU? Leave it out", path=volume.header.path
+            )
+        self.vx_size_irc = np.asarray(volume.vx_size_xyz[::-1], dtype=float)
+        pixel_mm = float(self.vx_size_irc[2])
+        self.look = ScannerLook(estimate_point_spread(volume.hu, lungs, pixel_mm), estimate_noise(volume.hu))
+        self._maps = [MemoryMappedTensor(folder, volume.shape_irc, dtype) for dtype in (torch.int16, torch.bool)]
+        self.hu, self.wall = (each.tensor.numpy() for each in self._maps)
+        np.clip(volume.hu, HU_MIN, HU_MAX, out=self.hu)
+        self.wall[:] = find_wall(self.hu, lungs, pixel_mm)
+        self.lung_box: Box = ndimage.find_objects(lungs.astype(np.uint8))[0]
+        first, last = volume.context_indexes(0, 1, slice_spacing_mm)[1:]
+        self.slice_step = max(1, last - first)
+        self.lesions = list(lesions)
+        self.lesion_irc = np.array([volume.to_irc(one.center_xyz) for one in lesions], dtype=float).reshape(-1, 3)
+        self.lesion_mm = np.array([one.diameter_mm / 2 + LESION_MARGIN_MM for one in lesions])
+        self._find_places(lungs)
+
+    def _find_places(self, lungs: NDArray[np.bool_]) -> None:
+        """List places in the lungs by their distance from the wall, and those on vessels, as voxels (place, 3)."""
+        steps = [max(1, round(PLACES_MM / size)) for size in self.vx_size_irc]
+        coarse = downsample(lungs, steps)
+        depth_mm = ndimage.distance_transform_edt(np.pad(coarse, 1), sampling=self.vx_size_irc * steps)[
+            1:-1, 1:-1, 1:-1
+        ]
+        voxels = np.argwhere(coarse)
+        depths = depth_mm[coarse]
+        order = depths.argsort(kind="stable")
+        at = np.minimum(voxels[order] * steps + np.array(steps) // 2, np.array(lungs.shape) - 1)
+        is_lung = ~self.wall[tuple(at.T)]
+        self.places, self.depths_mm = at[is_lung], depths[order][is_lung]
+        at = self.places
+        self.vessels = at[(self.hu[tuple(at.T)] > VESSEL_HU) & (self.depths_mm > 2 * PLACES_MM)]
+
+    def draw_center(self, rng: np.random.Generator, diameter_mm: float) -> NDArray[np.float64] | None:
+        """Draw the center of a new nodule: anywhere in the lung, at its wall, or on a vessel, clear of known lesions.
+
+        Returns: its position in voxels, (3,); None if no place was found.
+        """
+        for _ in range(PATIENCE):
+            site = rng.choice(SITES, p=SITE_ODDS)
+            pool = self.vessels if site == "vessel" and len(self.vessels) else self.places
+            if site == "wall":
+                first, last = np.searchsorted(self.depths_mm, np.multiply(WALL_DIAMETERS, diameter_mm))
+                pool = self.places[first:last] if last > first else self.places
+            center: NDArray[np.float64] = pool[rng.integers(len(pool))] + rng.uniform(-0.5, 0.5, 3)
+            if self.is_clear(center, diameter_mm / 2):
+                return center
+        return None
+
+    def is_clear(self, center_irc: NDArray[np.float64], radius_mm: float) -> bool:
+        """Whether a ball does not reach a known lesion."""
+        away_mm = np.linalg.norm((self.lesion_irc - center_irc) * self.vx_size_irc, axis=1)
+        return bool((away_mm > self.lesion_mm + radius_mm).all())
+
+    def shows_lesion(self, index: int, row: int, col: int, size: int) -> bool:
+        """Whether the slice's window, from this row and col on, shows a part of a known lesion."""
+        low = np.array([index, row, col])
+        nearest = np.clip(self.lesion_irc, low, low + np.array([0, size - 1, size - 1]))
+        away_mm = np.linalg.norm((self.lesion_irc - nearest) * self.vx_size_irc, axis=1)
+        return bool((away_mm < self.lesion_mm).any())
+
+    def window_at(self, row: float, col: float, size: int = TRAINING_CROP_SIZE) -> tuple[int, int]:
+        """Return the first row and col of the window with this middle, moved inward at the scan's edges."""
+        first_row, first_col = (
+            int(np.clip(round(middle) - size // 2, 0, count - size))
+            for middle, count in zip((row, col), self.hu.shape[1:], strict=True)
+        )
+        return first_row, first_col
+
+    def context(self, index: int) -> NDArray[np.int64]:
+        """Return the indexes of a slice and its context slices, see `Volume.context_indexes`."""
+        offsets = self.slice_step * np.arange(-CONTEXT_SLICES_COUNT, CONTEXT_SLICES_COUNT + 1)
+        return np.clip(index + offsets, 0, len(self.hu) - 1)
+
+
+def find_wall(hu: NDArray[np.int16], lungs: NDArray[np.bool_], pixel_mm: float) -> NDArray[np.bool_]:
+    """Mark what is neither lung nor vessel: dense voxels at the lungs' border, thick tissue, and all beyond."""
+    reach, thick = (max(1, round(size_mm / pixel_mm)) for size_mm in (WALL_MM, THICK_MM))
+    is_dense = hu > WALL_HU
+    return ~lungs | (is_dense & (dilate(~lungs, reach) | dilate(erode(is_dense, thick), thick)))
+
+
+def read_backgrounds(folder: Path, cache_dir: Path, slice_spacing_mm: float) -> list[Background]:
+    """Read all scans of a folder, and the lesions that its known_lesions.csv lists.
+
+    Args: cache_dir: where their voxels are memory-mapped.
+    Raises: InputError for a folder without scans, a scan that cannot be used, or a list of lesions of other scans.
+    """
+    if not folder.is_dir():
+        raise InputError("no such folder; give one with CT scans", path=folder, option="--backgrounds")
+    inputs = find_inputs(folder)
+    lesions_file = folder / LESIONS_FILE
+    lesions = group_by_series(read_known_lesions(lesions_file) if lesions_file.is_file() else [])
+    volumes = [Volume(each.path, each.series_uid) for each in inputs]
+    unknown = set(lesions) - {volume.series_uid for volume in volumes}
+    if unknown:
+        raise InputError(
+            f"lesions of {sorted(unknown)[0]}, which is no scan of its folder; correct it", path=lesions_file
+        )
+    backgrounds = []
+    with progress_bar(len(volumes), "Reading backgrounds", "scan") as bar:
+        for volume in volumes:
+            backgrounds.append(Background(volume, lesions[volume.series_uid], cache_dir, slice_spacing_mm))
+            bar.update()
+    return backgrounds

@@ -1,0 +1,198 @@
+"""Paint a nodule into any lung: a shape, a texture, the scan's own blur and noise, and the exact mask."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
+
+from p2ch13.config import HU_MAX, HU_MIN
+from p2ch13.labels.lidc_shapes import SHAPE_REACH, SHAPE_SIZE, UNITS_PER_RADIUS, NoduleShape
+from p2ch13.util.boxes import Box, make_box
+
+PLANES = 3  # at which a slice is sampled
+LEAST_IN_LUNG = 0.4  # of a nodule; of less the wall hides what it is
+LEAST_SHARE = 0.5  # of a voxel that a nodule fills, to be marked in the mask
+GRAIN_MM = (0.8, 2.5)  # deviation of the Gaussians that make coarse and fine grain
+# Of LIDC's shapes few are not solid, and of screening's nodules about a fifth: each needs enough examples.
+TEXTURES, TEXTURE_ODDS = ("solid", "part-solid", "ground-glass"), (0.66, 0.17, 0.17)
+CORES = (0.3, 0.75)  # depth that the solid part of a part-solid nodule has, in its depth
+CALCIFIED_SHARE = 0.05
+STRETCH, TILT = 0.12, 0.35  # deviations of the logarithm of the axes' lengths, and of the tilt in radians
+LOBE_FIELDS, LOBE_VOXELS = 32, 5.0  # kept, since to make one takes as long as to paint; their Gaussian's deviation
+LOBES = 0.08  # deviation of the outline's distance, in radii
+
+Axis = NDArray[np.float64]  # positions in mm
+
+
+@dataclass(frozen=True)
+class ScannerLook:
+    """What a scanner makes of a nodule."""
+
+    point_spread_mm: float  # standard deviation in plane
+    noise_hu: float
+
+
+@dataclass(frozen=True)
+class PaintedNodule:
+    """One nodule to paint.
+
+    Attributes:
+        transform: (3, 3), from mm (z, y, x) to radii of the shape.
+        glass_hu: of its ground glass; solid_hu: of its solid part; core: share of the depth that this part has, 0 to 1;
+            grain_hu: deviation of both.
+    """
+
+    shape: NoduleShape
+    diameter_mm: float
+    transform: NDArray[np.float64]
+    glass_hu: float
+    solid_hu: float
+    core: float
+    grain_hu: float
+
+    @property
+    def reach_mm(self) -> NDArray[np.float64]:
+        """How far the shape's grid reaches from the center along z, y and x, in mm."""
+        corners: NDArray[np.float64] = SHAPE_REACH * np.abs(np.linalg.inv(self.transform)).sum(axis=1)
+        return corners
+
+
+def draw_nodule(rng: np.random.Generator, shape: NoduleShape, diameter_mm: float) -> PaintedNodule:
+    """Draw how a shape is turned and stretched, and what it is filled with, by its texture's rating."""
+    turn = Rotation.from_euler("zyx", [rng.uniform(0, 2 * math.pi), *rng.normal(0, TILT, 2)]).as_matrix()
+    mirrored = np.diag(rng.choice([-1.0, 1.0], 3))
+    stretch = np.exp(rng.normal(0, STRETCH, 3))
+    stretch /= np.prod(stretch) ** (1 / 3)
+    radius_mm = diameter_mm / 2
+    transform = mirrored @ turn[::-1, ::-1] @ np.diag(1 / (stretch * radius_mm))
+    texture = rng.choice(TEXTURES, p=TEXTURE_ODDS)
+    core = {"solid": 1.0, "part-solid": float(rng.uniform(*CORES)), "ground-glass": 0.0}[str(texture)]
+    calcified = core == 1 and rng.random() < CALCIFIED_SHARE
+    return PaintedNodule(
+        shape,
+        diameter_mm,
+        transform,
+        glass_hu=float(rng.uniform(-700, -380) if core == 0 else rng.uniform(-620, -300)),
+        solid_hu=float(rng.uniform(200, 600) if calcified else rng.normal(10, 50)),
+        core=core,
+        grain_hu=float(rng.uniform(10, 70)),
+    )
+
+
+def paint_nodule(
+    hu: NDArray[np.int16],
+    axes_mm: Sequence[Axis],
+    nodule: PaintedNodule,
+    look: ScannerLook,
+    wall: NDArray[np.bool_],
+    vx_size_irc: NDArray[np.float64],
+    rng: np.random.Generator,
+) -> NDArray[np.bool_]:
+    """Paint a nodule into a window of a scan.
+
+    Denser voxels, of vessels and chest wall, stay. The mask has the voxels that the nodule fills to at least a half,
+    before the scanner's blur, whatever its texture, with the vessels in it and without the chest wall; if it fills no
+    voxel so far, the fullest one.
+
+    Args:
+        hu: (index, row, col), changed in place.
+        axes_mm: positions of its slices, rows and cols, relative to the nodule's center.
+        wall: the same shape: voxels of chest wall and mediastinum.
+        vx_size_irc: mm; slices may be further apart than they are thick, or repeat at the scan's ends.
+    Returns: the mask, the same shape; empty, and nothing is painted, if the nodule lies outside the window or mostly in
+        the wall.
+    """
+    mask = np.zeros(hu.shape, dtype=bool)
+    box = find_box(axes_mm, nodule.reach_mm)
+    if hu[box].size == 0:
+        return mask
+    near = [axis[part] for axis, part in zip(axes_mm, box, strict=True)]
+    filled, core = fill_voxels(near, nodule, vx_size_irc, rng)
+    filled_outside_wall = np.where(wall[box], 0, filled)
+    if filled_outside_wall.sum() <= LEAST_IN_LUNG * filled.sum():
+        return mask
+    mask[box] = filled_outside_wall >= LEAST_SHARE
+    if not mask.any():
+        mask[box].flat[filled_outside_wall.argmax()] = True
+    tissue = nodule.glass_hu + core * (nodule.solid_hu - nodule.glass_hu)
+    tissue += nodule.grain_hu * draw_grain(filled.shape, vx_size_irc, rng)
+    blur = look.point_spread_mm / vx_size_irc[2]
+    seen = ndimage.gaussian_filter(filled, (0, blur, blur))
+    content = np.divide(ndimage.gaussian_filter(filled * tissue, (0, blur, blur)), seen, where=seen > 0.01, out=tissue)
+    noise = look.noise_hu * draw_noise(filled.shape, blur, rng)
+    before = hu[box].astype(np.float32)
+    painted = before + seen * (content + noise - before)
+    hu[box] = np.where(content > before, painted, before).round().clip(HU_MIN, HU_MAX)
+    return mask
+
+
+def find_box(axes_mm: Sequence[Axis], reach_mm: NDArray[np.float64]) -> Box:
+    """Find the voxels within reach of the position 0; the box may be empty."""
+    inside = [np.flatnonzero(np.abs(axis) <= reach) for axis, reach in zip(axes_mm, reach_mm, strict=True)]
+    starts = [int(ndxs[0]) if len(ndxs) else 0 for ndxs in inside]
+    return make_box(starts, [start + len(ndxs) for start, ndxs in zip(starts, inside, strict=True)])
+
+
+def fill_voxels(
+    axes_mm: Sequence[Axis], nodule: PaintedNodule, vx_size_irc: NDArray[np.float64], rng: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Compute the share of each voxel that the nodule fills, and that its solid part fills: (index, row, col), 0..1."""
+    z, y, x = axes_mm
+    offsets = (np.arange(PLANES) - (PLANES - 1) / 2) * vx_size_irc[0] / PLANES
+    planes = (z[:, None] + offsets).ravel()
+    points = np.stack(np.meshgrid(planes, y, x, indexing="ij"))
+    radii = np.tensordot(nodule.transform, points, axes=1)
+    places = (radii / SHAPE_REACH + 1) * (SHAPE_SIZE - 1) / 2
+    lobes = make_lobes()
+    grid = nodule.shape.distance.astype(np.float32) / UNITS_PER_RADIUS
+    grid += np.roll(lobes[rng.integers(len(lobes))], rng.integers(0, SHAPE_SIZE, 3), axis=(0, 1, 2))
+    distance = ndimage.map_coordinates(grid, places, order=1, mode="constant", cval=1.0)
+    edge = vx_size_irc[2] / (nodule.diameter_mm / 2)  # of a voxel, in radii
+
+    def share(inside: NDArray[np.float64]) -> NDArray[np.float32]:
+        by_plane = np.clip(0.5 + inside / edge, 0, 1).reshape(len(z), PLANES, len(y), len(x))
+        return by_plane.mean(axis=1, dtype=np.float32)  # type: ignore[no-any-return]
+
+    filled = share(-distance)
+    if nodule.core in (0, 1):
+        return filled, np.full(filled.shape, nodule.core, np.float32)
+    return filled, share((1 - nodule.core) * grid.min() - distance)
+
+
+@functools.cache
+def make_lobes() -> NDArray[np.float32]:
+    """Make fields of distances, in radii, that change a shape's outline; they repeat at the grid's ends."""
+    rng = np.random.default_rng(0)
+    grid = (SHAPE_SIZE,) * 3
+    return np.stack([LOBES * smooth_noise(rng, grid, LOBE_VOXELS) for _ in range(LOBE_FIELDS)]).astype(np.float32)
+
+
+def draw_grain(
+    shape: tuple[int, ...], vx_size_irc: NDArray[np.float64], rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Draw coarse and fine grain of deviation 1: (index, row, col)."""
+    fine, coarse = (smooth_noise(rng, shape, size / vx_size_irc) for size in GRAIN_MM)
+    return (fine + coarse) / np.float32(math.sqrt(2))
+
+
+def draw_noise(shape: tuple[int, ...], blur: float, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Draw a scanner's noise of deviation 1, each slice for itself: (index, row, col)."""
+    return smooth_noise(rng, shape, (0, 0.7 * blur, 0.7 * blur))
+
+
+def smooth_noise(rng: np.random.Generator, shape: Sequence[int], deviations: Any) -> NDArray[np.float32]:
+    """Draw white noise, blur it by a Gaussian of so many voxels, and give it back a deviation of 1."""
+    noise = ndimage.gaussian_filter(rng.standard_normal(shape, np.float32), deviations, mode="wrap")
+    # The blurred deviation of white noise along each axis is 1 / sqrt(2 sqrt(pi) s), for s of a voxel and more.
+    of_axes = np.broadcast_to(np.asarray(deviations, dtype=float), len(shape))
+    wide = 2 * math.sqrt(math.pi) * of_axes
+    scaled: NDArray[np.float32] = noise * np.float32(math.sqrt(float(np.prod(np.maximum(wide, 1)))))
+    return scaled
