@@ -98,5 +98,7 @@ class SpaceToDepth(nn.Module):
     def forward(self, cube: torch.Tensor) -> torch.Tensor:
         batch, channels, *sizes = cube.shape
         blocks = cube.reshape(batch, channels, *(part for size in sizes for part in (size // BLOCK, BLOCK)))
-        folded = blocks.permute(0, 1, 3, 5, 7, 2, 4, 6).reshape(batch, -1, *(size // BLOCK for size in sizes))
+        folded = blocks.permute(0, 1, 3, 5, 7, 2, 4, 6).reshape(
+            batch, channels * BLOCK**3, *(size // BLOCK for size in sizes)
+        )
         return folded.contiguous(memory_format=torch.channels_last_3d)

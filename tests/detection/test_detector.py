@@ -231,7 +231,8 @@ def test_one_of_several_checkpoints_has_a_second_stage(tmp_path):
         {"operating_points": {"default": 0.5}},
         {"operating_points": {"default": 0.5, "sensitive": 7}},
         {"validation": {"nodules": [0.5, 2.0], "false_positives": [], "scan_count": 1}},
-        {"validation": {"nodules": [], "false_positives": [], "scan_count": 0}},
+        {"validation": {"nodules": [0.5], "false_positives": [], "scan_count": 0}},
+        {"validation": {"nodules": [], "false_positives": [], "scan_count": 1}},
         {"validation": ["no", "dict"]},
     ],
 )
