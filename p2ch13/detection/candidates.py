@@ -14,21 +14,23 @@ from scipy import ndimage
 from p2ch13.config import NODULE_LOGIT
 from p2ch13.data.ct import Ct
 from p2ch13.detection.cubes import cut_cubes
-from p2ch13.detection.findings import ScoredPart, score_voxels, split_large
+from p2ch13.detection.findings import ScoredPart, find_largest_fragment, score_voxels, split_large
 from p2ch13.labels.regions import sphere_diameter, sphere_volume, volume_mm3
 from p2ch13.network.finding_scorer import FindingScorer
 from p2ch13.network.second_stage import SCORED_AT_ONCE
-from p2ch13.util.boxes import BoxMask, make_box, starts_of, stops_of
+from p2ch13.util.boxes import BoxMask, make_box, split_components, starts_of, stops_of
 from p2ch13.util.logits import to_logit
+
+JOIN_MM = 2.5  # fragments of a lesion are joined by fainter voxels no farther than this, or a voxel, from one of them
 
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A connected component of the first stage's map at a low threshold.
+    """A region of the first stage's map at a low threshold.
 
     Attributes:
         part: its voxels, see `find_candidates`.
-        center_irc: their mean.
+        center_irc: see `Finding.center_xyz`.
         diameter_mm: of the sphere of equal volume.
         first_stage_logit: see `score_voxels`.
     """
@@ -40,7 +42,7 @@ class Candidate:
 
 
 def find_candidates(ct: Ct, logits: NDArray[np.float32], threshold: float, min_diameter_mm: float) -> list[Candidate]:
-    """Find the 26-connected components of the map at a low threshold.
+    """Find the 26-connected components of the map at a low threshold, see also `split_chain`.
 
     A candidate's voxels are those above 0.5, so that fragments of one lesion are one candidate without what lies
     between lesion and threshold; or all, if these would be smaller than a sphere of `min_diameter_mm`.
@@ -48,16 +50,41 @@ def find_candidates(ct: Ct, logits: NDArray[np.float32], threshold: float, min_d
     Args: logits: (index, row, col), from `segment`; threshold: probability; min_diameter_mm: smaller components are
         dropped.
     """
-    score = score_voxels(ct, logits)
-    candidates = []
-    for part in split_large(ct, logits > np.float32(to_logit(threshold)), min_diameter_mm):
-        core = BoxMask(part.box, part.mask & (logits[part.box] > np.float32(NODULE_LOGIT)))
-        is_large = core.mask.any() and volume_mm3(core, ct) >= sphere_volume(min_diameter_mm)
-        own = shrink(core) if is_large else part
-        index, row, col = starts_of(own.box) + [ndxs.mean() for ndxs in np.nonzero(own.mask)]
-        diameter_mm = sphere_diameter(volume_mm3(own, ct))
-        candidates.append(Candidate(own, (float(index), float(row), float(col)), diameter_mm, score(part)))
-    return candidates
+    mask = logits > np.float32(to_logit(threshold))
+    parts = [
+        part
+        for component in split_large(ct, mask, min_diameter_mm)
+        for part in split_chain(component, logits, ct.vx_size_xyz[::-1])
+    ]
+    score, least_mm3 = score_voxels(ct, logits), sphere_volume(min_diameter_mm)
+    return [
+        as_candidate(ct, part, logits, least_mm3, score(part)) for part in parts if volume_mm3(part, ct) >= least_mm3
+    ]
+
+
+def as_candidate(ct: Ct, part: BoxMask, logits: NDArray[np.float32], least_mm3: float, logit: float) -> Candidate:
+    """Choose a candidate's voxels, see `find_candidates`, and measure them. Args: logit: the first stage's."""
+    core = BoxMask(part.box, part.mask & (logits[part.box] > np.float32(NODULE_LOGIT)))
+    is_large = core.mask.any() and volume_mm3(core, ct) >= least_mm3
+    own = shrink(core) if is_large else part
+    fragment = find_largest_fragment(own)
+    index, row, col = (starts_of(fragment.box) + [ndxs.mean() for ndxs in np.nonzero(fragment.mask)]).tolist()
+    return Candidate(own, (index, row, col), sphere_diameter(volume_mm3(own, ct)), logit)
+
+
+def split_chain(component: BoxMask, logits: NDArray[np.float32], vx_size_irc: NDArray[np.float64]) -> list[BoxMask]:
+    """Split a component at a low threshold where it is far from voxels above 0.5.
+
+    Along the pleura, components reach across a lung and join lesions with what is none: in a scan of LIDC-IDRI, five
+    fragments over 124 mm. Fainter voxels farther than `JOIN_MM` from all voxels above 0.5 are dropped; a component
+    without any of these stays whole.
+    """
+    is_core = component.mask & (logits[component.box] > np.float32(NODULE_LOGIT))
+    if not is_core.any():
+        return [component]
+    reach_mm = max(JOIN_MM, float(vx_size_irc.max()))
+    is_near = ndimage.distance_transform_edt(~is_core, sampling=vx_size_irc) <= reach_mm
+    return split_components(BoxMask(component.box, component.mask & is_near), fully_connected=True)
 
 
 def shrink(part: BoxMask) -> BoxMask:

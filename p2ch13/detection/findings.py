@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from p2ch13.config import MIN_DIAMETER_MM, NODULE_THRESHOLD
 from p2ch13.data.ct import Ct
 from p2ch13.labels.regions import center_of, sphere_diameter, sphere_volume, split_mask, volume_mm3
-from p2ch13.util.boxes import BoxMask
+from p2ch13.util.boxes import BoxMask, split_components
 from p2ch13.util.coordinates import XyzTuple
 from p2ch13.util.logits import to_logit, to_probability
 
@@ -24,7 +24,8 @@ class Finding:
 
     Attributes:
         number: from 1 in each scan, by falling logit; the value of its voxels in the labels.
-        center_xyz: mean of its voxels, mm, patient coordinates, rounded to 0.001 as in files.
+        center_xyz: mean of its voxels, of the largest fragment if there are several; mm, patient coordinates, rounded
+            to 0.001 as in files.
         logit: what findings are ranked by, rounded to 1e-6: with a second stage the calibrated logit, without one
             `score_voxels`. NaN for another program's finding that has a probability alone.
         probability: 0..1, from `logit`; or another program's, on any scale.
@@ -96,6 +97,11 @@ def split_large(ct: Ct, mask: NDArray[np.bool_], min_diameter_mm: float) -> list
     return [part for part in split_mask(mask) if volume_mm3(part, ct) >= least_mm3]
 
 
+def find_largest_fragment(part: BoxMask) -> BoxMask:
+    """Find the largest 26-connected component of a mask: between fragments, their mean may be outside of each."""
+    return max(split_components(part, fully_connected=True), key=lambda fragment: np.count_nonzero(fragment.mask))
+
+
 def score_voxels(ct: Ct, logits: NDArray[np.float32]) -> Callable[[BoxMask], float]:
     """Return the function that scores a component by the mean logit of its most probable voxels, rounded to 1e-6.
 
@@ -126,7 +132,7 @@ def as_finding(ct: Ct, number: int, scored: ScoredPart) -> Finding:
     return Finding(
         ct.series_uid,
         number,
-        XyzTuple(*(round(value, 3) for value in center_of(part, ct))),
+        XyzTuple(*(round(value, 3) for value in center_of(find_largest_fragment(part), ct))),
         logit,
         to_probability(logit),
         sphere_diameter(volume),

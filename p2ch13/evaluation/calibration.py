@@ -20,24 +20,26 @@ def measure_calibration(scans: Sequence[ScanScores], seed: int = 0) -> dict[str,
     """Compare the probabilities of findings with the share of nodules among them, without findings in excluded ones.
 
     Returns: plain values for JSON: the curve, and the expected calibration error with its interval, before calibration
-        (the sigmoid of the second stage's logit) and after; None without findings of a second stage.
+        (the sigmoid of the second stage's logit) and after; and after, of those findings alone that are shown, since
+        most candidates are improbable and right to be, which makes the mean error small. None without findings of a
+        second stage.
     """
     rows = []
     for scan_ndx, scan in enumerate(scans):
         kinds = zip(scan.match.is_hit.tolist(), scan.match.is_ignored.tolist(), strict=True)
         for finding, (is_nodule, is_ignored) in zip(scan.findings, kinds, strict=True):
             if not is_ignored and not math.isnan(finding.second_stage_logit):
-                rows.append((scan_ndx, finding.second_stage_logit, finding.probability, is_nodule))
+                shown = scan.shows(finding.probability)
+                rows.append((scan_ndx, finding.second_stage_logit, finding.probability, is_nodule, shown))
     if not rows:
         return None
-    scan_ndxs, logits, after, truth = (np.array(column) for column in zip(*rows, strict=True))
+    scan_ndxs, logits, after, truth, is_shown = (np.array(column) for column in zip(*rows, strict=True))
     draws = draw_scans(len(scans), seed)
     return {
-        "findings": len(rows),
-        "nodules": int(truth.sum()),
         "scans": len(scans),
         "before": describe(sigmoid(logits), truth, scan_ndxs, draws),
         "after": describe(after, truth, scan_ndxs, draws),
+        "after_shown": describe(after[is_shown], truth[is_shown], scan_ndxs[is_shown], draws),
     }
 
 
@@ -54,6 +56,8 @@ def describe(
     """Args: probabilities, is_nodule, scan_ndxs: (finding,); draws: see `draw_scans`."""
     low, high = confidence_interval(resample_error(probabilities, is_nodule, scan_ndxs, draws)).tolist()
     return {
+        "findings": len(probabilities),
+        "nodules": int(is_nodule.sum()),
         "ece": expected_calibration_error(probabilities, is_nodule, BIN_COUNT),
         "ece_low": low,
         "ece_high": high,

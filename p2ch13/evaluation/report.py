@@ -109,9 +109,11 @@ def operating_point_table(point: dict[str, Any]) -> list[list[str]]:
 
 
 def calibration_table(calibration: dict[str, Any]) -> list[list[str]]:
-    rows = [[f"calibration of {calibration['findings']} findings", "ECE", f"{CONFIDENCE:.0%} CI, lower", "upper"]]
-    for name in ("before", "after"):
-        rows.append([name, *(show(calibration[name][key]) for key in ("ece", "ece_low", "ece_high"))])
+    rows = [["calibration", "findings", "nodules", "ECE", f"{CONFIDENCE:.0%} CI, lower", "upper"]]
+    for name, key in (("before", "before"), ("after", "after"), ("after, of findings shown", "after_shown")):
+        part = calibration[key]
+        scores = (show(part[score]) for score in ("ece", "ece_low", "ece_high"))
+        rows.append([name, show(part["findings"], "d"), show(part["nodules"], "d"), *scores])
     return rows
 
 

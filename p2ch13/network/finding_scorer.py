@@ -24,7 +24,7 @@ class Validation:
     """Findings of the validation scans, by their calibrated probabilities, sorted.
 
     Attributes:
-        nodules: the highest probability of a finding that hits each nodule; 0 for a missed one.
+        nodules: the highest probability of a finding that hits each nodule, at least one; 0 for a missed one.
         false_positives: the probabilities of all of them.
     """
 
@@ -33,8 +33,8 @@ class Validation:
     scan_count: int
 
     def sensitivity_at(self, threshold: float) -> float:
-        """Compute the share of nodules that are found at a threshold; NaN without nodules."""
-        return float(np.mean(np.array(self.nodules) >= threshold)) if self.nodules else np.nan
+        """Compute the share of nodules that are found at a threshold."""
+        return float(np.mean(np.array(self.nodules) >= threshold))
 
     def false_positives_at(self, threshold: float) -> float:
         """Compute the mean number of false positives in a scan at a threshold."""
@@ -103,8 +103,8 @@ class FindingScorer:
         (candidate_threshold,) = check_probabilities([values["candidate_threshold"]])
         points = check_probabilities([values["operating_points"][name] for name in OPERATING_POINTS])
         scan_count = int(validation["scan_count"])
-        if not 0 < candidate_threshold < 1 or scan_count < 1:
-            raise ValueError(f"a candidate threshold of {candidate_threshold}, {scan_count} validation scans")
+        if not 0 < candidate_threshold < 1 or scan_count < 1 or not validation["nodules"]:
+            raise ValueError("no candidate threshold, validation scan or validation nodule")
         return cls(
             network.eval(),
             Calibration.from_dict(values["calibration"]),

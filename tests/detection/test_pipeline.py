@@ -287,11 +287,22 @@ def test_a_series_uid_does_not_lead_out_of_the_output(tmp_path, predict, out, se
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("--threshold", "1.5"), ("--min-diameter", "-1"), ("--format", "png"), ("--thershold", "1")]
+    ("option", "value"),
+    [
+        *(("--threshold", value) for value in ("1.5", "0", "nan", "high")),
+        *(("--sensitivity", value) for value in ("1", "0", "sensitive")),
+        *(("--min-diameter", "-1"), ("--format", "png"), ("--thershold", "1")),
+    ],
 )
 def test_mistyped_options(capsys, option, value):
     assert exit_status(lambda: main(["scan.mha", "--checkpoint", "a.state", "--output", "out", option, value])) == 2
     assert option in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_threshold_or_a_sensitivity(capsys):
+    options = ["--checkpoint", "a.state", "--output", "out", "--threshold", "0.5", "--sensitivity", "0.9"]
+    assert exit_status(lambda: main(["scan.mha", *options])) == 2
+    assert "not allowed with argument" in capsys.readouterr().err
 
 
 def test_options_reach_the_search(tmp_path, predict, monkeypatch):

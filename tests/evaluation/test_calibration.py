@@ -31,7 +31,8 @@ def test_before_and_after_by_hand():
     """Nodules at 0.75 and 0.6, false positives at 0.65 and 0.25; an excluded finding does not count."""
     scans = [make_scan("1", [0.75, 0.9, 0.65], 1, excluded_count=1), make_scan("2", [0.6, 0.25], 1)]
     measured = measure_calibration(scans)
-    assert (measured["findings"], measured["nodules"], measured["scans"]) == (4, 2, 2)
+    assert (measured["after"]["findings"], measured["after"]["nodules"], measured["scans"]) == (4, 2, 2)
+    assert measured["after_shown"]["ece"] == measured["after"]["ece"]  # all are
     # 0.6 and 0.65 share a bin with a mean of 0.625, half of them nodules; the others are alone.
     assert measured["after"]["ece"] == pytest.approx((2 * 0.125 + 0.25 + 0.25) / 4)
     assert measured["after"]["curve"][6] == {
@@ -41,6 +42,17 @@ def test_before_and_after_by_hand():
     sharper = [9 / 10, 2.25 / 3.25, 169 / (169 + 49), 1 / 10]
     assert measured["before"]["ece"] == pytest.approx((1 - sharper[0] + 1 - sharper[1] + sharper[2] + sharper[3]) / 4)
     assert measured["after"]["ece_low"] <= measured["after"]["ece"] <= measured["after"]["ece_high"]
+
+
+def test_shown_findings_by_hand():
+    """From 0.62 on: a nodule at 0.75 and a false positive at 0.65; in the other scan there is none."""
+    scans = [make_scan("1", [0.75, 0.65, 0.1], 1, threshold=0.62), make_scan("2", [0.6, 0.25], 1, threshold=0.62)]
+    shown = measure_calibration(scans)["after_shown"]
+    assert (shown["findings"], shown["nodules"]) == (2, 1)
+    assert shown["ece"] == pytest.approx((0.25 + 0.65) / 2)
+    nothing = measure_calibration([make_scan("1", [0.4], 1, threshold=0.5)])["after_shown"]
+    assert nothing["findings"] == 0
+    assert math.isnan(nothing["ece"])
 
 
 def test_draws_of_scans_by_hand():

@@ -334,14 +334,15 @@ def test_both_stages(evaluation, tmp_path, capsys):
         "threshold": 0.7, "found": 6, "sensitivity": 1.0, "false_positives": 0, "false_positives_per_scan": 0.0
     }  # fmt: skip
     assert metrics["settings"]["threshold"] == 0.7
-    assert (metrics["calibration"]["findings"], metrics["calibration"]["nodules"]) == (6, 6)
+    assert (metrics["calibration"]["after"]["findings"], metrics["calibration"]["after"]["nodules"]) == (6, 6)
     assert metrics["calibration"]["after"]["ece"] == pytest.approx(1 - 1 / (1 + math.exp(-2)), abs=1e-4)
-    assert "calibration of 6 findings" in capsys.readouterr().out
+    assert "| after, of findings shown |" in capsys.readouterr().out
     # Above the findings' probability of 0.88 none is shown, and the curve stays.
     assert evaluation(*options, "--threshold", "0.9") == 0
     higher = read_metrics(tmp_path)
     assert (higher["operating_point"]["found"], higher["voxels"]["true_positives"]) == (0, 0)
     assert higher["froc"] == metrics["froc"]
+    assert higher["calibration"]["after_shown"]["ece"] is None
     assert evaluation(*options, "--threshold", "sensitive") == 0
     assert read_metrics(tmp_path)["settings"]["threshold"] == 0.175
     assert evaluation(*options, "--no-second-stage") == 0

@@ -83,7 +83,7 @@ def make_finding_scorer(
     """
     torch.manual_seed(seed)
     return FindingScorer(
-        SecondStage(filters=1).eval(),
+        SecondStage(filters=4).eval(),
         Calibration(FEATURES, weights, bias),
         candidate_threshold,
         {"default": default, "sensitive": default / 4},
