@@ -62,7 +62,7 @@ class SegmentationAugmentation(nn.Module):
         if self.intensity:
             ct_slices = self._change_intensity(ct_slices)
         if self.noise:
-            ct_slices = ct_slices + self.noise * torch.randn_like(ct_slices)
+            ct_slices = ct_slices.add(torch.randn_like(ct_slices), alpha=self.noise)
         return ct_slices.clamp(HU_MIN, HU_MAX), label_mask
 
     def _coarsen(self, ct_slices: torch.Tensor) -> torch.Tensor:
@@ -79,14 +79,13 @@ class SegmentationAugmentation(nn.Module):
 
     def _blur(self, ct_slices: torch.Tensor) -> torch.Tensor:
         """Mix each pixel with the mean of its 3x3 neighborhood, or subtract some of it, which sharpens."""
-        mean = F.avg_pool2d(ct_slices, 3, stride=1, padding=1, count_include_pad=False)
-        return ct_slices.lerp(mean, self.blur * (1.5 * draw(ct_slices) - 0.5))
+        return ct_slices.lerp(mean_of_neighbors(ct_slices), self.blur * (1.5 * draw(ct_slices) - 0.5))
 
     def _change_intensity(self, ct_slices: torch.Tensor) -> torch.Tensor:
         """Change the contrast about the HU of air, to which scanners are calibrated, and the level."""
         contrast = 1 + self.intensity * (2 * draw(ct_slices) - 1)
         level = 1000 * self.intensity * (2 * draw(ct_slices) - 1)
-        return (ct_slices - HU_MIN) * contrast + HU_MIN + level
+        return torch.addcmul(HU_MIN - HU_MIN * contrast + level, ct_slices, contrast)
 
     def _draw_transforms(self, ct_slices: torch.Tensor) -> torch.Tensor:
         """Draw transforms, (batch, 2, 3), from a pixel of the new crop to its position in the old one, -1..1 (x, y)."""
@@ -115,6 +114,16 @@ class SegmentationAugmentation(nn.Module):
 def draw(ct_slices: torch.Tensor) -> torch.Tensor:
     """Draw a number from 0 to 1 for each sample: (batch, 1, 1, 1)."""
     return torch.rand(len(ct_slices), 1, 1, 1, dtype=ct_slices.dtype, device=ct_slices.device)
+
+
+def mean_of_neighbors(ct_slices: torch.Tensor) -> torch.Tensor:
+    """Compute the mean of each pixel's 3x3 neighborhood; beyond the edge pixels repeat: (batch, channel, row, col).
+
+    `F.avg_pool2d` takes 15 times as long on a CPU, where it computes pixel by pixel.
+    """
+    padded = F.pad(ct_slices, (1, 1, 1, 1), mode="replicate")
+    of_cols = padded[..., :-2] + padded[..., 1:-1] + padded[..., 2:]
+    return (of_cols[..., :-2, :] + of_cols[..., 1:-1, :] + of_cols[..., 2:, :]) / 9
 
 
 def threshold_by_area(soft_mask: torch.Tensor) -> torch.Tensor:
