@@ -68,8 +68,9 @@ class SegmentationAugmentation(nn.Module):
     def _coarsen(self, ct_slices: torch.Tensor) -> torch.Tensor:
         """Enlarge pixels, and reduce the slice spacing by interpolating between the middle slice and its neighbors."""
         is_chosen = draw(ct_slices) < self.resolution  # (batch, 1, 1, 1)
-        coarse = F.avg_pool2d(ct_slices, 2, ceil_mode=True, count_include_pad=False)
-        coarse = F.interpolate(coarse, size=ct_slices.shape[2:], mode="bilinear", align_corners=False)
+        coarse = F.interpolate(
+            mean_of_blocks(ct_slices), size=ct_slices.shape[2:], mode="bilinear", align_corners=False
+        )
         coarse = ct_slices.lerp(coarse, draw(ct_slices) * is_chosen)
         count = ct_slices.shape[1]
         offsets = torch.arange(count, dtype=ct_slices.dtype, device=ct_slices.device) - count // 2
@@ -116,11 +117,19 @@ def draw(ct_slices: torch.Tensor) -> torch.Tensor:
     return torch.rand(len(ct_slices), 1, 1, 1, dtype=ct_slices.dtype, device=ct_slices.device)
 
 
-def mean_of_neighbors(ct_slices: torch.Tensor) -> torch.Tensor:
-    """Compute the mean of each pixel's 3x3 neighborhood; beyond the edge pixels repeat: (batch, channel, row, col).
+# On a CPU `F.avg_pool2d` takes 7 and 15 times as long as these two: it computes pixel by pixel.
 
-    `F.avg_pool2d` takes 15 times as long on a CPU, where it computes pixel by pixel.
-    """
+
+def mean_of_blocks(ct_slices: torch.Tensor) -> torch.Tensor:
+    """Compute the mean of each block of 2x2 pixels, at an odd edge of what there is: (batch, channel, row, col)."""
+    rows, cols = ct_slices.shape[2:]
+    even = F.pad(ct_slices, (0, cols % 2, 0, rows % 2), mode="replicate")
+    of_rows = even[..., ::2, :] + even[..., 1::2, :]
+    return (of_rows[..., ::2] + of_rows[..., 1::2]) / 4
+
+
+def mean_of_neighbors(ct_slices: torch.Tensor) -> torch.Tensor:
+    """Compute the mean of each pixel's 3x3 neighborhood; beyond the edge pixels repeat: (batch, channel, row, col)."""
     padded = F.pad(ct_slices, (1, 1, 1, 1), mode="replicate")
     of_cols = padded[..., :-2] + padded[..., 1:-1] + padded[..., 2:]
     return (of_cols[..., :-2, :] + of_cols[..., 1:-1, :] + of_cols[..., 2:, :]) / 9

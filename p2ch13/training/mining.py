@@ -21,8 +21,8 @@ UNSCORED = -torch.inf
 SCORED_CROPS = 16  # of a batch; those of a step of training would be too few for its statistics
 SAMPLES_PER_SCORED_CROP = 2  # of training; scoring a crop costs a seventh of a sample
 SCORED_MARGIN = 16  # rows and cols at each side that a score skips: the negative is in the middle
-# Rows and cols at each side that are not computed. Without them half the work is left, and ranks change no more than they
-# do if other crops are in the batch: rank correlations of 0.76 to 0.86 and 0.74 to 0.81, of two models.
+# Rows and cols at each side that are not computed. Without them half the work is left, and ranks change no more than
+# they do if other crops are in the batch: rank correlations of 0.76 to 0.86 and 0.74 to 0.81, of two models.
 UNSEEN_MARGIN = 8
 
 
