@@ -13,6 +13,7 @@ from p2ch13.network.compute import keep_freed_memory
 from p2ch13.training.app import SegmentationTrainingApp
 from p2ch13.training.graphs import is_compiled
 from p2ch13.training.losses import segmentation_loss
+from p2ch13.training.optimizers import set_learning_rate
 
 
 def measure_strong(setup: Setup) -> dict[str, list[float]]:
@@ -50,6 +51,7 @@ def make_step(app: SegmentationTrainingApp, ct_slices: torch.Tensor, label_mask:
     optimizer_step = torch.compile(app.optimizer.step) if is_compiled(app.config) else app.optimizer.step
 
     def step() -> None:
+        set_learning_rate(app.optimizer, app.config.learning_rate)  # it is compiled anew for each rate
         app.optimizer.zero_grad()
         with app.compute.autocast():
             logits = app.learner.training_model(ct_slices)
