@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from p2ch13.phantom.dataset import series_uid, write_phantoms
 from p2ch13.training.background_samples import Painter
 from p2ch13.training.backgrounds import Background, read_backgrounds
 from p2ch13.training.painted_scans import IMAGES, MASKS, write_painted_scans
-from p2ch13.training.shapes import find_shapes
+from p2ch13.training.shapes import SYNTHETIC, find_shapes
 from p2ch13.util.errors import InputError
 from p2ch13.util.threads import available_cores
 from p2ch13.volumes.files import find_scans
@@ -127,7 +127,8 @@ class QualityScans:
     def paint_and_score(
         self, title: str, checkpoint: Path, backgrounds: Sequence[Background], folder: str
     ) -> ScoredSet:
-        refuse_trained_on(checkpoint, [each.series_uid for each in backgrounds])
+        donors = {shape.series_uid for shape in self.painter.shapes} - {SYNTHETIC}
+        refuse_trained_on(checkpoint, {*donors, *(each.series_uid for each in backgrounds)})
         data_dir = make_empty(self.work_dir / folder)
         write_painted_scans(backgrounds, self.painter, data_dir, self.setup.sizes.copies, PAINTED_MM, PAINTING_SEED)
         return self.score(title, checkpoint, data_dir)
@@ -150,8 +151,8 @@ class QualityScans:
         return ScoredSet(title, data_dir, tuple(results.scans))
 
 
-def refuse_trained_on(checkpoint: Path, series_list: Sequence[str]) -> None:
-    """Raises: InputError if a network was trained on one of these series."""
+def refuse_trained_on(checkpoint: Path, series_list: Iterable[str]) -> None:
+    """Raises: InputError if a network was trained on one of these series, or shapes of its nodules."""
     seen = Checkpoint.read(checkpoint).training.intersection(series_list)
     if seen:
         raise InputError(f"it was trained on {min(seen)}, which it would be scored on; leave it out", path=checkpoint)
