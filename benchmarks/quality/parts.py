@@ -44,7 +44,7 @@ class Figure:
     value: float
     target: float
     at_least: bool = True
-    interval: tuple[float, float] | None = None
+    interval: list[float] | None = None
 
     @property
     def met(self) -> bool:
@@ -169,7 +169,7 @@ def score_calibration(scans: QualityScans) -> Part | None:
     return Part(
         [
             Figure(on, "findings with a probability", together["findings"], 100),
-            Figure(on, "ECE of probabilities", after["ece"], 0.05, False, (after["ece_low"], after["ece_high"])),
+            Figure(on, "ECE of probabilities", after["ece"], 0.05, False, [after["ece_low"], after["ece_high"]]),
         ],
         {"calibration": [row for title, values in measured.items() if values for row in as_rows(title, values)]},
         {"calibration": measured},
@@ -185,7 +185,7 @@ def as_rows(title: str, values: dict[str, Any]) -> Rows:
             "nodules": values["nodules"],
             "calibration": name,
             "ECE": values[name]["ece"],
-            "95% CI": (values[name]["ece_low"], values[name]["ece_high"]),
+            "95% CI": [values[name]["ece_low"], values[name]["ece_high"]] if values["scans"] > 1 else None,
         }
         for name in ("before", "after")
     ]

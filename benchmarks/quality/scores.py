@@ -38,7 +38,7 @@ class Estimate(NamedTuple):
     """A score; NaN where it is not defined. Attributes: interval: its 95% CI from resampled scans; None without one."""
 
     value: float
-    interval: tuple[float, float] | None = None
+    interval: list[float] | None = None
 
 
 def is_small(nodule: NoduleScore) -> bool:
@@ -88,17 +88,18 @@ def is_shown(scan: ScanScores, probability: float, threshold: float | None) -> b
 
 
 def resample(counts: Sequence[int], totals: Sequence[int]) -> Estimate:
-    """Compute the ratio of two sums over scans, and its interval, as FROC's is computed."""
+    """Compute the ratio of two sums over scans, and its interval as FROC's is computed; of one scan none."""
     draws = draw_scans(len(counts), SEED)
     with np.errstate(invalid="ignore", divide="ignore"):
         ratios = (draws @ np.array(counts)) / (draws @ np.array(totals))
-    return estimate(divide(sum(counts), sum(totals)), confidence_interval(ratios))
+    interval = confidence_interval(ratios) if len(counts) > 1 else np.full(2, math.nan)
+    return estimate(divide(sum(counts), sum(totals)), interval)
 
 
 def estimate(value: float, interval: Floats) -> Estimate:
     """Args: interval: (2,), NaN without one."""
     low, high = interval.tolist()
-    return Estimate(float(value), None if math.isnan(low) else (low, high))
+    return Estimate(float(value), None if math.isnan(low) else [low, high])
 
 
 def measure_froc(scans: Sequence[ScanScores]) -> Froc:

@@ -79,8 +79,8 @@ def test_scores_at_thresholds():
     assert measure_sensitivity(scans, 0.0).value == 4 / 5
     assert measure_false_positives(scans, 0.0).value == 3 / 2
     # Draws of two scans: all findings of the first (2 of 2), of the second (1 of 3), or of both.
-    assert measure_sensitivity(scans).interval == pytest.approx((1 / 3, 1))
-    assert measure_false_positives(scans).interval == (0, 1)
+    assert measure_sensitivity(scans).interval == pytest.approx([1 / 3, 1])
+    assert measure_false_positives(scans).interval == [0, 1]
     assert measure_sensitivity([]) == (pytest.approx(math.nan, nan_ok=True), None)
 
 
@@ -130,7 +130,7 @@ def test_find_rank(findings, rank):
 def test_parts_of_the_file(tmp_path):
     path = tmp_path / "docs" / "quality.json"
     assert read_parts(path) == {}
-    sensitivity = Figure("scans", "sensitivity", 0.9, 0.85, interval=(0.8, 1.0))
+    sensitivity = Figure("scans", "sensitivity", 0.9, 0.85, interval=[0.8, 1.0])
     rank = Figure("scans", "rank", math.nan, 1, at_least=False)
     add_part(path, "phantoms", Part([rank], {"by_size": [{"size": "all"}]}), {"seconds": 1})
     add_part(path, "lidc-idri-0001", Part([sensitivity]), {"seconds": 2})
