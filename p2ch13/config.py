@@ -40,6 +40,8 @@ REFINED_THRESHOLD_HU = -600  # the same for refined labels
 SHOWN_THRESHOLD = f"{MASK_THRESHOLD_HU}, refined: {REFINED_THRESHOLD_HU}"
 LABEL_KINDS = ("box", "refined", "lidc", "mask")
 MIN_DIAMETER_MM = 3.0  # of the smallest nodules that LUNA16 counts
+MIN_CANDIDATE_MM = 2.0  # of the second stage's candidates: in slices of 5 mm nodules of 3 to 5 mm fill few voxels
+SHOWN_MIN_DIAMETER = f"{MIN_DIAMETER_MM:g}, with a second stage {MIN_CANDIDATE_MM:g}"
 MAX_DIAMETER_MM = 35.0  # of the largest nodules that the network is made for
 
 # Crops
@@ -467,7 +469,9 @@ class DetectionOptions(ComputeOptions):
         exclusive=True,
     )
     second_stage: bool = option(True, "score findings by the checkpoint's second stage, if it has one")
-    min_diameter: float = option(MIN_DIAMETER_MM, "smallest finding: mm of a sphere of its volume", low=0)
+    min_diameter: float | None = option(
+        None, "smallest finding: mm of a sphere of its volume", low=0, shown=SHOWN_MIN_DIAMETER
+    )
     lung_mask: bool = option(True, "search the lungs only, and keep findings that touch them")
     tta: bool = option(False, "average over flipped slices; takes four times as long", const=True)
     network: str | None = option(
@@ -521,11 +525,11 @@ class EvaluationOptions(DataFolder, DetectionOptions):
         "CSV file in LUNA16's submission columns: with --mask, instead of the mask's components; alone, for FROC "
         "without masks; with --annotations, without scans",
     )
-    min_diameter: float = option(
-        MIN_DIAMETER_MM,
+    min_diameter: float | None = option(
+        None,
         "smallest finding: mm of a sphere of its volume",
         low=0,
-        shown=f"{MIN_DIAMETER_MM}, with --mask 0",
+        shown=f"{SHOWN_MIN_DIAMETER}, with --mask 0",
     )
     val_stride: int | None = option(
         None, "every N-th patient, as in training", low=1, exclusive=True, shown="the checkpoint's, or 10"

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from p2ch13.config import MIN_DIAMETER_MM, NODULE_THRESHOLD
+from p2ch13.config import MIN_CANDIDATE_MM, MIN_DIAMETER_MM, NODULE_THRESHOLD
 from p2ch13.data.ct import Ct
 from p2ch13.detection.candidates import find_candidates, score_candidates
 from p2ch13.detection.findings import Finding, find_nodules, number_findings
@@ -52,6 +52,11 @@ class Detector:
     def candidate_threshold(self) -> float:
         """The lowest of the second stages' own. Raises: ValueError without a second stage."""
         return min(scorer.candidate_threshold for scorer in self.scorers)
+
+    @property
+    def min_diameter_mm(self) -> float:
+        """Of the smallest findings: the second stage tells small ones from noise."""
+        return MIN_CANDIDATE_MM if self.scorers else MIN_DIAMETER_MM
 
     def choose_threshold(self, threshold: float | str | None = None, sensitivity: float | None = None) -> float:
         """Choose the probability at which findings are cut: of a finding, without a second stage of its voxels.
@@ -133,7 +138,7 @@ def detect(
     ct: Ct,
     detector: Detector,
     threshold: float | None = None,
-    min_diameter_mm: float = MIN_DIAMETER_MM,
+    min_diameter_mm: float | None = None,
     **search: Any,
 ) -> Detection:
     """Find the nodules of a scan.
@@ -141,11 +146,13 @@ def detect(
     Args:
         threshold: probability, see `Detector.choose_threshold`; None: the detector's default. With a second stage, 0
             keeps all candidates.
-        min_diameter_mm: smaller findings are dropped.
+        min_diameter_mm: smaller findings are dropped; None: the detector's own limit.
         search: keyword arguments of `segment`.
     Raises: see `segment`.
     """
     cut = detector.choose_threshold() if threshold is None else threshold
+    if min_diameter_mm is None:
+        min_diameter_mm = detector.min_diameter_mm
     lowest = min(detector.candidate_threshold if detector.scorers else cut, LOWEST_THRESHOLD)
     logits = segment(ct, detector.network, lowest_threshold=lowest, **search)
     if detector.scorers:

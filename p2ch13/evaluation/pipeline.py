@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
-from p2ch13.config import EvaluationOptions, LabelOptions
+from p2ch13.config import MIN_CANDIDATE_MM, MIN_DIAMETER_MM, EvaluationOptions, LabelOptions
 from p2ch13.data.ct import Ct
 from p2ch13.data.index import ScanIndex
 from p2ch13.detection.detector import Detector, average, detect, load_detector
@@ -196,7 +196,7 @@ def make_reader(options: EvaluationOptions, series_list: Sequence[str], mask_val
         findings: list[Finding] = []
         if mask_dir is not None:
             mask = read_mask(find_mask(mask_dir, ct.series_uid), ct, values)
-            labels, findings = find_marked(ct, mask, options.min_diameter)
+            labels, findings = find_marked(ct, mask, options.min_diameter or 0.0)
         return Found(labels, findings if given is None else given.get(ct.series_uid, []))
 
     return find
@@ -205,7 +205,8 @@ def make_reader(options: EvaluationOptions, series_list: Sequence[str], mask_val
 def describe_search(options: EvaluationOptions, summary: Summary, thresholds: Sequence[float]) -> str:
     """Say which findings are scored."""
     cut = f"a probability of {' or '.join(format(threshold, '.3g') for threshold in thresholds)} (--threshold)"
-    size = f"of at least {options.min_diameter:g} mm (--min-diameter)"
+    limit = MIN_DIAMETER_MM if summary.operating_point is None else MIN_CANDIDATE_MM
+    size = f"of at least {limit if options.min_diameter is None else options.min_diameter:g} mm (--min-diameter)"
     search = "The scores of validation in training are of slices, without this search, and differ."
     if summary.operating_point is None:
         return (

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from p2ch13.config import MIN_DIAMETER_MM
+from p2ch13.config import MIN_CANDIDATE_MM
 from p2ch13.data.ct import Ct
 from p2ch13.detection.candidates import Candidate, find_candidates
 from p2ch13.detection.cubes import cut_cubes
@@ -60,7 +60,7 @@ def collect_examples(
         ignored: excluded findings and known lesions.
         threshold: see `find_candidates`; view_count: cubes of each candidate, all but the first off its center.
     """
-    candidates = find_candidates(ct, logits, threshold, MIN_DIAMETER_MM)
+    candidates = find_candidates(ct, logits, threshold, MIN_CANDIDATE_MM)
     centers = [ct.to_xyz(each.center_irc) for each in candidates]
     hits_nodule = find_hits(centers, nodules)
     overlaps = np.array([mask[each.part.box][each.part.mask].mean() for each in candidates])
