@@ -1,6 +1,7 @@
 # make demo: see it work on invented scans. make test: run the tests, those that are quick. make test-slow: the others.
 # make check: style and types. make bench: measure speed and memory. make stress: kill it, fill its disk, damage its
-# files. All install into .venv first.
+# files. make weights BACKGROUNDS=DIR: train the network in the package again, from CT of lungs. All install into .venv
+# first.
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -8,11 +9,17 @@ DEMO_DIR := data/demo
 BENCH_DATA ?= $(DEMO_DIR)
 BENCH_VAL_STRIDE ?= 4
 DEMO_OPTIONS := --data-dir $(DEMO_DIR) --cache-dir data/demo-cache
+WEIGHTS_DIR := data/weights-phantoms
+WEIGHTS_OPTIONS := --data-dir $(WEIGHTS_DIR) --cache-dir data/weights-cache
+WEIGHTS_SCANS ?= 140
+WEIGHTS_SAMPLES ?= 90000
+WEIGHTS_STEPS ?= 1000
+WEIGHTS_STATE ?= p2ch13/weights/nodules.state
 
 # Two tests at a time, a thread each: most of them wait for a process to start or do one thing after the other.
 PYTEST := $(VENV)/bin/python -m pytest -q -n 2
 
-.PHONY: demo test test-slow bench stress check clean
+.PHONY: demo weights backgrounds test test-slow bench stress check clean
 
 # So short a training misses less with a little more weight on what is missed.
 demo: $(VENV)/installed $(DEMO_DIR)/candidates.csv
@@ -23,6 +30,20 @@ demo: $(VENV)/installed $(DEMO_DIR)/candidates.csv
 	$(VENV)/bin/python -m p2ch13.predict --checkpoint $$model $$scan --output data/demo-masks && \
 	$(VENV)/bin/python -m p2ch13.evaluate --mask data/demo-masks --findings data/demo-masks/nodules.csv --labels refined \
 		--data-dir $(DEMO_DIR) --output data/demo-evaluation --series-uid $$(basename $$scan .mhd)
+
+# The first stage learns from phantoms and from nodules painted into the backgrounds, the second one from its findings.
+weights: $(VENV)/installed-dev backgrounds $(WEIGHTS_DIR)/candidates.csv
+	$(VENV)/bin/python precache.py $(WEIGHTS_OPTIONS) --preset strong --labels mask
+	$(VENV)/bin/python -m p2ch13.training $(WEIGHTS_OPTIONS) --tb-prefix weights --val-stride 12 --preset strong \
+		--labels mask --backgrounds "$(BACKGROUNDS)" --nodule-shapes both --samples-per-epoch $(WEIGHTS_SAMPLES)
+	first_stage=$$(ls -t data/models/weights/*.best.state | head -n 1); \
+	$(VENV)/bin/python -m p2ch13.second_stage $(WEIGHTS_OPTIONS) --checkpoint $$first_stage \
+		--backgrounds "$(BACKGROUNDS)" --nodule-shapes both --steps $(WEIGHTS_STEPS) --output $(WEIGHTS_STATE)
+	$(VENV)/bin/python -m benchmarks.model_card
+
+backgrounds: $(VENV)/installed-dev
+	@test -d "$(BACKGROUNDS)" || { echo "make weights BACKGROUNDS=DIR: name a folder of CT scans of lungs" >&2; exit 2; }
+	$(VENV)/bin/python -m benchmarks.held_out "$(BACKGROUNDS)"
 
 test: $(VENV)/installed-dev
 	$(PYTEST) -m "not slow"
@@ -44,10 +65,15 @@ check: $(VENV)/installed-dev
 
 clean:
 	rm -rf $(DEMO_DIR) data/demo-cache data/demo-masks data/demo-evaluation data/bench
+	rm -rf $(WEIGHTS_DIR) data/weights-cache data/quality
 
 $(DEMO_DIR)/candidates.csv: | $(VENV)/installed
 	rm -rf $(DEMO_DIR)
 	$(VENV)/bin/python -m p2ch13.phantom $(DEMO_DIR) --scans 16
+
+$(WEIGHTS_DIR)/candidates.csv: | $(VENV)/installed
+	rm -rf $(WEIGHTS_DIR)
+	$(VENV)/bin/python -m p2ch13.phantom $(WEIGHTS_DIR) --scans $(WEIGHTS_SCANS) --seed 7
 
 $(VENV)/installed: requirements.txt
 	$(PYTHON) -m venv $(VENV)

@@ -25,6 +25,7 @@ import torch
 
 from benchmarks import measure
 from benchmarks.measure import FULL, SMOKE, Setup
+from benchmarks.strong import measure_strong
 from benchmarks.synthetic import SMOKE_NOTE, write_synthetic_scans
 from p2ch13 import precache
 from p2ch13.config import Folders
@@ -62,7 +63,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=make_folder(args.work_dir)) as work_dir:
         setup = prepare(args, Path(work_dir))
         rows: list[Row] = []
-        for group in (bench_cache, bench_speed, bench_memory, bench_large_sets, bench_losses, bench_start):
+        for group in (
+            bench_cache,
+            bench_speed,
+            bench_strong,
+            bench_memory,
+            bench_large_sets,
+            bench_losses,
+            bench_start,
+        ):
             group_start = time.monotonic()
             print(f"{group.__doc__} ...", flush=True)
             rows += group(setup, Path(work_dir))
@@ -151,6 +160,19 @@ def bench_speed(setup: Setup, work_dir: Path) -> list[Row]:
         Row("forward, floating-point rate / gemm", ours["forward / gemm"], 0.65),
         Row("validation loop, slices/s / forward", ours["validation / forward"], 0.9),
         Row("validation loop, slices/s / plain", ours["validation"] / theirs["validation"], 8),
+    ]
+
+
+def bench_strong(setup: Setup, work_dir: Path) -> list[Row]:
+    """Training by the strong preset"""
+    rates = {name: median(values) for name, values in setup.run(measure_strong, setup).items()}
+    print(
+        f"  samples/s: step {rates['eager step']:.0f}, loop {rates['eager loop']:.0f}; "
+        f"compiled: step {rates['compiled step']:.0f}, loop {rates['compiled loop']:.0f}"
+    )
+    return [
+        Row("strong loop, samples/s / step", rates["eager loop / step"], 0.8),
+        Row("strong loop, compiled, samples/s / step", rates["compiled loop / step"], 0.8),
     ]
 
 

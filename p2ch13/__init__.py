@@ -14,6 +14,7 @@ The public names; each loads its module, and what that needs, at its first use:
     UNet, UNetWrapper                  the network; HU -> probability
     load_model                         a checkpoint -> UNetWrapper
     load_segmenter                     the same for whole slices, on the device
+    load_detector, Detector            a checkpoint -> both stages, on the device
     segment                            scan -> logit of each voxel
     find_nodules, Finding              logits -> labeled components, one finding each
     detect                             scan -> logits, labels, findings
@@ -30,9 +31,11 @@ if TYPE_CHECKING:  # the same names for type checkers
     from p2ch13.data.ct import Ct as Ct
     from p2ch13.data.datasets import Luna2dSegmentationDataset as Luna2dSegmentationDataset
     from p2ch13.data.datasets import TrainingLuna2dSegmentationDataset as TrainingLuna2dSegmentationDataset
+    from p2ch13.detection.detector import Detector as Detector
+    from p2ch13.detection.detector import detect as detect
+    from p2ch13.detection.detector import load_detector as load_detector
     from p2ch13.detection.findings import Finding as Finding
     from p2ch13.detection.findings import find_nodules as find_nodules
-    from p2ch13.detection.segment import detect as detect
     from p2ch13.detection.segment import load_segmenter as load_segmenter
     from p2ch13.detection.segment import segment as segment
     from p2ch13.labels.candidates import CandidateInfoTuple as CandidateInfoTuple
@@ -52,8 +55,9 @@ _MODULES = {
     "config": "Folders",
     "data.ct": "Ct",
     "data.datasets": "Luna2dSegmentationDataset TrainingLuna2dSegmentationDataset",
+    "detection.detector": "Detector detect load_detector",
     "detection.findings": "Finding find_nodules",
-    "detection.segment": "detect load_segmenter segment",
+    "detection.segment": "load_segmenter segment",
     "labels.candidates": "CandidateInfoTuple get_candidate_info_list",
     "network.checkpoint": "load_model",
     "network.model": "UNetWrapper",

@@ -197,7 +197,7 @@ def train_and_score(command_line: Sequence[str], labels: LabelOptions) -> dict[s
     """
     # torch takes seconds to import
     from p2ch13.data.index import ScanIndex
-    from p2ch13.detection.segment import detect
+    from p2ch13.detection.detector import Detector, detect
     from p2ch13.evaluation.external import read_excluded_by_series
     from p2ch13.evaluation.scoring import score_scan
     from p2ch13.evaluation.summary import summarize
@@ -213,7 +213,7 @@ def train_and_score(command_line: Sequence[str], labels: LabelOptions) -> dict[s
     scans = []
     for series_uid in val_ds.series_list:
         ct = index.get_ct(series_uid)
-        found = detect(ct, app.learner.evaluated_model)
+        found = detect(ct, Detector(app.learner.evaluated_model))
         scans.append(score_scan(ct, found.labels, found.findings, excluded.get(series_uid, ())))
     scores: dict[str, Any] = summarize(scans).as_dict()
     return scores

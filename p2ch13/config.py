@@ -40,6 +40,9 @@ REFINED_THRESHOLD_HU = -600  # the same for refined labels
 SHOWN_THRESHOLD = f"{MASK_THRESHOLD_HU}, refined: {REFINED_THRESHOLD_HU}"
 LABEL_KINDS = ("box", "refined", "lidc", "mask")
 MIN_DIAMETER_MM = 3.0  # of the smallest nodules that LUNA16 counts
+MIN_CANDIDATE_MM = 2.0  # of the second stage's candidates: in slices of 5 mm nodules of 3 to 5 mm fill few voxels
+SHOWN_MIN_DIAMETER = f"{MIN_DIAMETER_MM:g}, with a second stage {MIN_CANDIDATE_MM:g}"
+MAX_DIAMETER_MM = 35.0  # of the largest nodules that the network is made for
 
 # Crops
 CROP_WIDTH_IRC = (2 * CONTEXT_SLICES_COUNT + 1, 96, 96)  # voxels cached around a crop center
@@ -54,8 +57,14 @@ NETWORKS = {"unet": "p2ch13.network.model:UNetWrapper"}
 NETWORK_NAME = (rf"{'|'.join(NETWORKS)}|[\w.]+:\w+", f"is neither {', '.join(NETWORKS)} nor package.module:Class")
 ACTIVATIONS = ("relu", "leaky_relu")
 AUTO_THREADS = "auto"
+SENSITIVE = "sensitive"  # an operating point of a checkpoint's second stage
+
+# Detection
+IMAGE_FORMATS = ("nii.gz", "mha", "nrrd")  # of masks and probability maps
+PACKAGED_NETWORK = "the network in the package"
 
 # Training
+SHAPE_KINDS = ("synthetic", "lidc", "both")
 OPTIMIZERS = {"adam": "torch.optim:Adam", "muon": "p2ch13.training.optimizers:Muon"}
 BEST_METRICS = ("recall", "f1", "dice", "slice-f1", "recall-at-precision")
 BEST_STATE = "best.state"  # ending of the file of a run's best model
@@ -275,7 +284,7 @@ class ShapeOptions(Options):
     nodule_shapes: str = option(
         "synthetic",
         "of painted nodules; lidc: outlines of LIDC-IDRI's readers, pip install 'p2ch13[lidc]'",
-        choices=("synthetic", "lidc", "both"),
+        choices=SHAPE_KINDS,
     )
 
 
@@ -447,8 +456,28 @@ class PrecacheOptions(Folders, LabelOptions, CropOptions, Workers):
 class DetectionOptions(ComputeOptions):
     """Detection."""
 
-    threshold: float = option(NODULE_THRESHOLD, "probability of a finding's voxels", above=0, below=1)
-    min_diameter: float = option(MIN_DIAMETER_MM, "smallest finding: mm of a sphere of its volume", low=0)
+    threshold: float | str | None = option(
+        None,
+        "probability from which on findings are shown, or the checkpoint's sensitive operating point; without a second "
+        "stage, of their voxels",
+        above=0,
+        below=1,
+        choices=(SENSITIVE,),
+        exclusive=True,
+        shown=f"the checkpoint's operating point; without a second stage {NODULE_THRESHOLD}",
+    )
+    sensitivity: float | None = option(
+        None,
+        "instead: the highest threshold at which at least this share of nodules is found, on average over validation "
+        "and new nodules if both are alike (conformal risk control); no guarantee for one scan or another hospital",
+        above=0,
+        below=1,
+        exclusive=True,
+    )
+    second_stage: bool = option(True, "score findings by the checkpoint's second stage, if it has one")
+    min_diameter: float | None = option(
+        None, "smallest finding: mm of a sphere of its volume", low=0, shown=SHOWN_MIN_DIAMETER
+    )
     lung_mask: bool = option(True, "search the lungs only, and keep findings that touch them")
     tta: bool = option(False, "average over flipped slices; takes four times as long", const=True)
     network: str | None = option(
@@ -457,8 +486,8 @@ class DetectionOptions(ComputeOptions):
 
     @property
     def detection(self) -> dict[str, Any]:
-        """Keyword arguments of `p2ch13.detection.segment.detect`."""
-        names = ("threshold", "lung_mask", "tta", "precision")
+        """Keyword arguments of `p2ch13.detection.detector.detect`, without the threshold, which depends on networks."""
+        names = ("lung_mask", "tta", "precision")
         return {"min_diameter_mm": self.min_diameter, **{name: getattr(self, name) for name in names}}
 
 
@@ -473,10 +502,15 @@ class PredictOptions(DetectionOptions):
         metavar="SCAN",
     )
     checkpoint: tuple[Path, ...] = option(
-        REQUIRED, ".state file of training or of the book; the logits of several networks are averaged", repeatable=True
+        (),
+        ".state file of training or of the book; the logits of several networks are averaged",
+        repeatable=True,
+        shown=PACKAGED_NETWORK,
     )
-    output: Path = option(REQUIRED, "folder for masks, overlays and nodules.csv")
-    format: str = option("nii.gz", "format of masks and probability maps", choices=("nii.gz", "mha", "nrrd"))
+    output: Path | None = option(
+        None, "folder for masks, overlays and nodules.csv", shown="a new folder for each scan, <scan name>_nodules"
+    )
+    format: str = option("nii.gz", "format of masks and probability maps", choices=IMAGE_FORMATS)
     probability: bool = option(False, "also write a map of each voxel's probability", const=True)
     dicom_seg: bool = option(False, "also write a DICOM Segmentation object for each DICOM series", const=True)
     series_uid: str | None = option(None, "DICOM series, if a folder has several", shown="the largest")
@@ -489,6 +523,7 @@ class EvaluationOptions(DataFolder, DetectionOptions):
     checkpoint: tuple[Path, ...] | None = option(
         None,
         ".state file of a model to score; of several, those that were not trained on a scan score it, on average",
+        shown=f"{PACKAGED_NETWORK}, without --mask and --findings",
     )
     mask: Path | None = option(None, "folder of masks of any program: <series_uid>.nii.gz or <series_uid>_mask.nii.gz")
     findings: Path | None = option(
@@ -496,11 +531,11 @@ class EvaluationOptions(DataFolder, DetectionOptions):
         "CSV file in LUNA16's submission columns: with --mask, instead of the mask's components; alone, for FROC "
         "without masks; with --annotations, without scans",
     )
-    min_diameter: float = option(
-        MIN_DIAMETER_MM,
+    min_diameter: float | None = option(
+        None,
         "smallest finding: mm of a sphere of its volume",
         low=0,
-        shown=f"{MIN_DIAMETER_MM}, with --mask 0",
+        shown=f"{SHOWN_MIN_DIAMETER}, with --mask 0",
     )
     val_stride: int | None = option(
         None, "every N-th patient, as in training", low=1, exclusive=True, shown="the checkpoint's, or 10"
@@ -510,7 +545,7 @@ class EvaluationOptions(DataFolder, DetectionOptions):
         "validation or test scans of the checkpoints' runs, or of --splits",
         choices=("val", "test"),
         exclusive=True,
-        shown="val",
+        shown=f"val; of {PACKAGED_NETWORK} all scans that it was not trained on",
     )
     splits: Path | None = option(None, "splits.json of a run, in place of the checkpoints' own")
     all: bool = option(
@@ -534,6 +569,22 @@ class EvaluationOptions(DataFolder, DetectionOptions):
     def marks_nothing(self) -> bool:
         """Whether a list of findings is scored, without a mask."""
         return self.checkpoint is None and self.mask is None
+
+
+@dataclass(frozen=True)
+class SecondStageOptions(Folders, ComputeOptions):
+    """Second stage."""
+
+    checkpoint: Path = option(REQUIRED, ".state file of training: the first stage", metavar="STATE")
+    output: Path = option(REQUIRED, ".state file to write, of both stages", metavar="STATE")
+    backgrounds: Path | None = option(None, "CT scans of any lungs, to paint nodules into", metavar="DIR", shown="none")
+    nodule_shapes: str = option("synthetic", "of painted nodules", choices=SHAPE_KINDS)
+    copies: int = option(8, "painted scans of each background", low=1)
+    steps: int = option(1000, "steps of training", low=2)
+    candidate_threshold: float = option(
+        0.1, "probability of the first stage from which on voxels belong to a candidate", above=0, below=1
+    )
+    seed: int = option(0, "seed of weights, paintings and samples", low=0)
 
 
 @dataclass(frozen=True)
@@ -603,6 +654,7 @@ COMMANDS: dict[str, type[Options]] = {
     "predict": PredictOptions,
     "evaluate": EvaluationOptions,
     "precache": PrecacheOptions,
+    "second_stage": SecondStageOptions,
     "ablation": AblationOptions,
     "download": DownloadOptions,
     "import_dicom": ImportOptions,

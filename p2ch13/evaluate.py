@@ -9,28 +9,32 @@ from p2ch13.config import OF_CHECKPOINT, EvaluationOptions, LabelOptions, make_p
 from p2ch13.util.errors import run_command
 from p2ch13.util.logconf import set_up_logging
 from p2ch13.util.options import add_options, list_options, merge
+from p2ch13.weights import WEIGHTS, find_weights
+
+SUBJECTS = ("checkpoint", "mask", "findings")
 
 
-def main(sys_argv: Sequence[str] | None = None) -> int:
+def main(sys_argv: Sequence[str] | None = None, weights: Path = WEIGHTS) -> int:
     """Score what a command line names. Returns: the exit status, 1 if a scan was skipped because it cannot be read.
 
+    Args: weights: the .state file that is scored if nothing is named.
     Raises: SystemExit for --help and a mistyped option, InputError for what cannot be used.
     """
-    options = parse_options(sys_argv)
+    options = parse_options(sys_argv, weights)
     from p2ch13.evaluation.pipeline import evaluate  # imports torch, which takes seconds
 
     set_up_logging()
     return evaluate(options)
 
 
-def parse_options(sys_argv: Sequence[str] | None = None) -> EvaluationOptions:
+def parse_options(sys_argv: Sequence[str] | None = None, weights: Path = WEIGHTS) -> EvaluationOptions:
     parser = make_parser(EvaluationOptions, "python -m p2ch13.evaluate", __doc__)
     add_options(parser, LabelOptions, default=OF_CHECKPOINT)
     given = vars(parser.parse_args(sys_argv))
     changes = {name: given.pop(name) for name in list_options(LabelOptions) if name in given}
-    subjects = given.get("checkpoint") or [given.get("mask") or given.get("findings")]
-    if subjects == [None]:
-        parser.error("say what to score: --checkpoint, --mask or --findings")
+    if given.keys().isdisjoint(SUBJECTS):
+        given["checkpoint"] = [find_weights(weights)]
+    subjects = given.get("checkpoint") or [given.get("mask") or given["findings"]]
     if "checkpoint" not in given:
         given.setdefault("min_diameter", 0.0)
     elif "mask" in given or "findings" in given:

@@ -5,7 +5,7 @@ import pytest
 
 from p2ch13 import ablation
 from p2ch13.config import PRESETS, LabelOptions, TrainingConfig
-from p2ch13.detection import segment as segmentation
+from p2ch13.detection import detector
 from p2ch13.labels.candidates import ANNOTATIONS_FILE, MALIGNANCY_FILE
 from p2ch13.training import provenance
 from p2ch13.training.app import SegmentationTrainingApp
@@ -114,7 +114,7 @@ def test_excluded_findings_count_as_in_evaluate(folders, data_options, monkeypat
         logits[4:8, 80:90, 90:100] = 9
         return logits
 
-    monkeypatch.setattr(segmentation, "segment", segment)
+    monkeypatch.setattr(detector, "segment", segment)
     monkeypatch.setattr(SegmentationTrainingApp, "do_training", lambda *args: None)
     nodules = [("1.2.0", *to_xyz((6, 85, 95)), -1)]
     write_csv(folders.data_dir / "annotations_excluded.csv", [*POSITION, "diameter_mm"], nodules)

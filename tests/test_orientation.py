@@ -6,7 +6,8 @@ import torch
 
 from p2ch13.data.crops import choose_crop_centers
 from p2ch13.data.ct import Ct
-from p2ch13.detection.segment import detect, segment
+from p2ch13.detection.detector import Detector, detect
+from p2ch13.detection.segment import segment
 from p2ch13.evaluation.scoring import score_scan
 from p2ch13.labels.box import BOOK_RULE
 from p2ch13.labels.candidates import CandidateInfoTuple
@@ -53,7 +54,7 @@ def describe(ct, model):
     """Return all that is made of a scan, as plain values and arrays."""
     centers = choose_crop_centers(ct, ct.nodules, [])
     crops = [ct.get_raw_candidate(nodule.center_xyz, WIDTH_IRC, 6.0) for nodule in ct.nodules]
-    logits, labels, findings = detect(ct, model, threshold=0.5, min_diameter_mm=0.0, precision="fp32")
+    logits, labels, findings = detect(ct, Detector(model), threshold=0.5, min_diameter_mm=0.0, precision="fp32")
     scores = score_scan(ct, labels, findings)
     places = [*centers.of_nodules[0], *centers.of_nodules[1], *centers.negatives]
     plain = [

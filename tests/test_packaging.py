@@ -2,11 +2,15 @@
 
 import os
 import shutil
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from tests.support.commands import REPOSITORY, run_python
+from tests.support.networks import write_released_network
+from tests.support.scan_files import Ball, make_hu, write_scan
 
 IMPORT_ALL = """
 import pkgutil, util
@@ -18,6 +22,10 @@ import p2ch13.util.errors
 from p2ch13 import Ct
 assert util.IS_MINE and p2ch13.util.errors.InputError
 print(p2ch13.util.__file__)
+"""
+BUILD = """
+from setuptools import build_meta
+print(build_meta.build_sdist("dist"), build_meta.build_wheel("dist"))
 """
 
 
@@ -33,6 +41,7 @@ def checkout(tmp_path):
     target = str(link.readlink())
     link.unlink()
     link.write_text(target)
+    write_released_network(folder / "p2ch13" / "weights" / "nodules.state")
     return folder
 
 
@@ -55,6 +64,27 @@ def test_beside_another_util(tmp_path, checkout, place):
     done = run_python("-c", IMPORT_ALL, cwd=own, env=environment)
     assert Path(done.stdout.strip()).is_relative_to(folder)
     run_python("-m", "p2ch13.predict", "--help", cwd=own, env=environment)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", [lambda checkout: checkout, install])
+def test_the_network_is_found(tmp_path, checkout, place):
+    """`predict SCAN` needs no other file."""
+    own, folder = tmp_path / "own", place(checkout)
+    scan = write_scan(own / "a.mha", make_hu([Ball((5, 20, 22), 4)], (10, 40, 44)))
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    done = run_python("-m", "p2ch13.predict", scan.name, "--no-lung-mask", cwd=own, env=environment)
+    assert f"trained on two lungs. {folder / 'p2ch13' / 'weights' / 'nodules.state'}" in done.stdout
+    assert len((own / "a_nodules" / "nodules.csv").read_text().splitlines()) == 2
+
+
+@pytest.mark.slow
+def test_the_network_travels(checkout):
+    sdist, wheel = run_python("-c", BUILD, cwd=checkout).stdout.split()[-2:]
+    with tarfile.open(checkout / "dist" / sdist) as source, zipfile.ZipFile(checkout / "dist" / wheel) as built:
+        contents = [{name.partition("/")[2] for name in source.getnames()}, set(built.namelist())]
+    for names in contents:
+        assert {f"p2ch13/weights/{name}" for name in ("__init__.py", "nodules.state", "model-card.md")} <= names
 
 
 def test_every_stage_is_installed():

@@ -22,6 +22,7 @@ from p2ch13.volumes.formats import check_nifti_length
 if TYPE_CHECKING:
     from highdicom.seg import SegmentDescription
 
+NODULES_FILE = "nodules.csv"
 # LUNA16's submission columns, and further ones.
 SIZE_COLUMNS = ("diameter_mm", "volume_mm3", "first_slice", "last_slice", "finding")
 NODULE_COLUMNS = (*POSITION_COLUMNS, "probability", "logit", *SIZE_COLUMNS)

@@ -12,15 +12,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from p2ch13.config import PredictOptions
+from p2ch13.config import MAX_DIAMETER_MM, PredictOptions
 from p2ch13.data.ct import Ct
 from p2ch13.data.layouts import find_layout, has_images
+from p2ch13.detection.detector import Detector, average, detect, load_detector
 from p2ch13.detection.findings import Finding
-from p2ch13.detection.outputs import write_dicom_segmentation, write_image, write_nodules
+from p2ch13.detection.folders import choose_folder, is_own_folder, name_folder
+from p2ch13.detection.outputs import NODULES_FILE, write_dicom_segmentation, write_image, write_nodules
 from p2ch13.detection.pictures import draw_nodules, write_png
-from p2ch13.detection.segment import average, detect, load_segmenter
+from p2ch13.network.card import log_card, read_card
+from p2ch13.network.checkpoint import load_checkpoint
 from p2ch13.network.compute import choose_threads
-from p2ch13.network.model import SegmentationNetwork
 from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
 from p2ch13.util.files import make_writable_folder, written_together
 from p2ch13.util.threads import ThreadTuner
@@ -29,7 +31,6 @@ from p2ch13.volumes.files import SCAN_SUFFIXES, list_scan_files, scan_name
 
 log = logging.getLogger(__name__)
 
-NODULES_FILE = "nodules.csv"
 OVERLAY_COUNT = 4  # most probable findings of a scan that its overlay shows
 
 
@@ -45,7 +46,8 @@ class ScanInput:
 def predict(options: PredictOptions) -> int:
     """Search scans for nodules; report and skip those that cannot be read.
 
-    The list of nodules is rewritten after each scan, so that it is complete for the scans that are done.
+    In an output folder for all scans, the list of nodules is rewritten after each scan, so that it is complete for the
+    scans that are done.
     Returns: the exit status, 1 if a scan was skipped.
     Raises: InputError if the model or the output folder cannot be used, or every scan was skipped.
     """
@@ -55,13 +57,19 @@ def predict(options: PredictOptions) -> int:
     total = len(scans) + len(errors)
     for error in errors:
         report_skipped(error, total)
-    model = average({path: load_segmenter(path, options.network) for path in options.checkpoint})
-    make_writable_folder(options.output, "--output")
+    for path in options.checkpoint:
+        log_card(path, read_card(path, load_checkpoint(path)))
+    detector = average(
+        {path: load_detector(path, options.network, options.second_stage) for path in options.checkpoint}
+    )
+    threshold = detector.choose_threshold(options.threshold, options.sensitivity)
+    make_writable_folder(options.output or Path(), "--output")
+    log.info(detector.describe(threshold))
     threads = choose_threads(options.threads)
     findings: list[Finding] = []
     for scan in scans:
         try:
-            findings += predict_scan(scan, model, options, threads, findings)
+            findings += predict_scan(scan, detector, threshold, options, threads, findings)
         except InputError as error:
             report_skipped(error, total)
             errors.append(error)
@@ -69,11 +77,12 @@ def predict(options: PredictOptions) -> int:
         raise errors[0] if total == 1 else InputError(f"all {total} scans were skipped, see above")
     skipped = f", {len(errors)} skipped" if errors else ""
     scan_count = total - len(errors)
+    place = options.output or name_folder(scans[0].name if len(scans) == 1 else "*")
     log.info(
         f"{len(findings)} findings in {scan_count} scan{'' if scan_count == 1 else 's'}{skipped}: "
-        f"{options.output / NODULES_FILE}"
+        f"{place / NODULES_FILE}"
     )
-    log.info(f"Overlays of the most probable findings: {options.output}/*_overlay.png.")
+    log.info(f"Overlays of the most probable findings: {place}/*_overlay.png.")
     log.info("To see all findings, open a scan and its mask in 3D Slicer or ITK-SNAP.")
     return EXIT_SKIPPED if errors else EXIT_DONE
 
@@ -85,7 +94,7 @@ def collect_inputs(options: PredictOptions) -> tuple[list[ScanInput], list[Input
     """
     first: dict[str, ScanInput] = {}  # by name
     errors = []
-    output = options.output.resolve()
+    output = options.output and options.output.resolve()
     for path in options.scans:
         if path.is_dir() and path.resolve() == output:
             raise InputError("also the --output, and masks would be read as scans; choose another", path=path)
@@ -97,7 +106,7 @@ def collect_inputs(options: PredictOptions) -> tuple[list[ScanInput], list[Input
             errors.append(error)
             continue
         for scan in found:
-            if scan.path.resolve() == output:  # DICOM segmentations of an earlier run
+            if scan.path.resolve() == output or is_own_folder(scan.path):  # DICOM segmentations of an earlier run
                 continue
             other = first.setdefault(scan.name, scan)
             if other is not scan:
@@ -143,20 +152,26 @@ def find_inputs(path: Path, series_uid: str | None = None) -> list[ScanInput]:
 
 
 def predict_scan(
-    scan: ScanInput, model: SegmentationNetwork, options: PredictOptions, threads: ThreadTuner, earlier: list[Finding]
+    scan: ScanInput,
+    detector: Detector,
+    threshold: float,
+    options: PredictOptions,
+    threads: ThreadTuner,
+    earlier: list[Finding],
 ) -> list[Finding]:
     """Search one scan; its files and the list of nodules appear together, or not at all if anything fails.
 
-    Args: earlier: the findings of the earlier scans. Returns: this scan's.
+    Args: threshold: see `detect`; earlier: the findings of the earlier scans. Returns: this scan's.
     Raises: InputError, naming the scan, if it cannot be used.
     """
     start = time.monotonic()
     mask_name = f"{scan.name}_mask.{options.format}"
-    with written_together(options.output, scan.name) as folder:
-        ct = Ct(scan.path, series_uid=scan.series_uid)
-        if options.dicom_seg and not ct.header.dicom_files:
-            raise InputError("--dicom-seg is for DICOM series, and this is none; omit it", path=scan.path)
-        logits, labels, findings = detect(ct, model, **options.detection, show_progress=True, threads=threads)
+    ct = Ct(scan.path, series_uid=scan.series_uid)
+    if options.dicom_seg and not ct.header.dicom_files:
+        raise InputError("--dicom-seg is for DICOM series, and this is none; omit it", path=scan.path)
+    output = options.output or choose_folder(scan.name, ct)
+    logits, labels, findings = detect(ct, detector, threshold, **options.detection, show_progress=True, threads=threads)
+    with written_together(output, scan.name) as folder:
         if options.probability:
             path = folder / f"{scan.name}_probability.{options.format}"
             write_image(path, torch.from_numpy(logits).float().sigmoid().numpy(), ct)
@@ -166,8 +181,8 @@ def predict_scan(
         numbers = [finding.number for finding in findings[:OVERLAY_COUNT]]
         overlays = draw_nodules(ct.hu, labels, numbers)
         write_png(folder / f"{scan.name}_overlay.png", overlays)
-        write_nodules(folder / NODULES_FILE, [*earlier, *findings])
-    log.info(f"{scan.path}: {describe(findings)}; {time.monotonic() - start:.0f} s. {options.output / mask_name}")
+        write_nodules(folder / NODULES_FILE, [*earlier, *findings] if options.output else findings)
+    log.info(f"{scan.path}: {describe(findings)}; {time.monotonic() - start:.0f} s. {output / mask_name}")
     return findings
 
 
@@ -175,9 +190,10 @@ def describe(findings: Sequence[Finding]) -> str:
     if not findings:
         return "no findings"
     largest = max(findings, key=lambda finding: finding.volume_mm3)
+    note = ", larger than what the network was made for" if largest.diameter_mm > MAX_DIAMETER_MM else ""
     return (
         f"{len(findings)} findings, the largest {largest.diameter_mm:.1f} mm in slices {largest.first_slice} to "
-        f"{largest.last_slice} (probability {largest.probability:.2f})"
+        f"{largest.last_slice} (probability {largest.probability:.2f}{note})"
     )
 
 

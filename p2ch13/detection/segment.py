@@ -1,22 +1,19 @@
-"""Whole-scan segmentation: a logit of each voxel, and the nodules in the map."""
+"""Whole-scan segmentation: a logit of each voxel."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
 import torch
 from numpy.typing import NDArray
 
-from p2ch13.config import CONTEXT_SLICES_COUNT, MIN_DIAMETER_MM, NODULE_THRESHOLD
+from p2ch13.config import CONTEXT_SLICES_COUNT
 from p2ch13.data.ct import Ct
-from p2ch13.detection.findings import Finding, find_nodules
-from p2ch13.network.average import AveragedNetworks
 from p2ch13.network.checkpoint import load_model
 from p2ch13.network.compute import Compute, get_device, get_dtype, get_slice_batch_size
 from p2ch13.network.model import SegmentationNetwork
@@ -34,21 +31,17 @@ LOWEST_THRESHOLD = 0.01  # probability; lower values stay as the network gives t
 FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3))  # of (batch, channel, row, col)
 
 
-class Detection(NamedTuple):
-    """The nodules detected in a scan; labels and scores are computed before the logits are rounded."""
-
-    logits: NDArray[np.float16]  # (index, row, col), -inf outside the searched box; for display, in half the memory
-    labels: NDArray[np.int32]  # (index, row, col), the finding's number of each voxel, 0 for none
-    findings: list[Finding]  # by falling logit
-
-
 def load_segmenter(checkpoint: Path, network: str | None = None) -> SegmentationNetwork:
     """Load the model of a checkpoint onto this process's device.
 
     Args: network: see `load_model`.
     Raises: InputError if the file cannot be read, or its model does not map context slices to one logit per pixel.
     """
-    model = load_model(checkpoint, network)
+    return as_segmenter(checkpoint, load_model(checkpoint, network))
+
+
+def as_segmenter(checkpoint: Path, model: SegmentationNetwork) -> SegmentationNetwork:
+    """Move a checkpoint's model to this process's device, if it segments slices. Raises: see `load_segmenter`."""
     slice_count = 2 * CONTEXT_SLICES_COUNT + 1
     if (model.in_channels, model.n_classes) != (slice_count, 1):
         message = (
@@ -58,36 +51,6 @@ def load_segmenter(checkpoint: Path, network: str | None = None) -> Segmentation
     if not model.has_padding:
         raise InputError("a model without padding marks less than a slice; train one with padding", path=checkpoint)
     return model.to(get_device(ProcessRank()))
-
-
-def average(models: Mapping[Path, SegmentationNetwork]) -> SegmentationNetwork:
-    """Return the only one of the models, or the average of several.
-
-    Args: models: of checkpoints, by their paths; at least one.
-    Raises: InputError, naming the file, for a model of other context slices than the first.
-    """
-    (first, model), *others = models.items()
-    for path, other in others:
-        if other.slice_spacing_mm != model.slice_spacing_mm:
-            raise InputError(
-                f"its slice spacing is {other.slice_spacing_mm} mm, that of {first} {model.slice_spacing_mm} mm; only "
-                "networks of the same --slice-spacing-mm can be averaged",
-                path=path,
-            )
-    return AveragedNetworks(list(models.values())) if others else model
-
-
-def detect(
-    ct: Ct,
-    model: SegmentationNetwork,
-    threshold: float = NODULE_THRESHOLD,
-    min_diameter_mm: float = MIN_DIAMETER_MM,
-    **search: Any,
-) -> Detection:
-    """Find the nodules of a scan. Args, Raises: see `find_nodules`; `search`: keyword arguments of `segment`."""
-    logits = segment(ct, model, lowest_threshold=min(threshold, LOWEST_THRESHOLD), **search)
-    labels, findings = find_nodules(ct, logits, threshold, min_diameter_mm)
-    return Detection(logits.astype(np.float16), labels, findings)
 
 
 def segment(

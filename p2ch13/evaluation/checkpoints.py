@@ -12,6 +12,7 @@ from p2ch13.config import BEST_STATE, EvaluationOptions, LabelOptions, TrainingC
 from p2ch13.data.index import ScanIndex
 from p2ch13.data.splits import read_splits, split_series
 from p2ch13.evaluation.external import read_series_file
+from p2ch13.network.card import TRAINED_SERIES, Card, read_card, read_trained_series
 from p2ch13.network.checkpoint import load_checkpoint
 from p2ch13.util.errors import InputError, one_line
 
@@ -28,11 +29,14 @@ class Checkpoint:
     training: frozenset[str] = frozenset()  # series UIDs, of the networks that it began from as well
     validation: frozenset[str] = frozenset()
     test: frozenset[str] = frozenset()
+    is_released: bool = False  # for all scans that it was not trained on, not only for those of its run
+    card: Card | None = None
 
     @classmethod
     def read(cls, path: Path) -> Checkpoint:
         """Raises: InputError if the file cannot be read."""
         state = load_checkpoint(path)
+        training, card = read_trained_series(path, state), read_card(path, state)
         try:
             config, series = TrainingConfig.from_dict(state.get("config", {})), state.get("series", {})
             labels = config.label_options
@@ -41,9 +45,11 @@ class Checkpoint:
                 path,
                 replace(labels, threshold_hu=threshold_hu),
                 int(config.val_stride),
-                frozenset(uid for mode in ("trn", "init", "backgrounds") for uid in series.get(mode, ())),
+                training,
                 frozenset(series.get("val", ())),
                 frozenset(state.get("splits", {}).get("test", ())),
+                TRAINED_SERIES in state,
+                card,
             )
         except (AttributeError, TypeError, ValueError, ArithmeticError) as error:
             raise InputError(f"invalid settings ({one_line(error)}); it is corrupt", path=path) from None
@@ -72,18 +78,18 @@ def choose_unseen(checkpoints: Sequence[Checkpoint], series_uid: str) -> list[Ch
 def choose_series(options: EvaluationOptions, index: ScanIndex, checkpoints: Sequence[Checkpoint]) -> list[str]:
     """Choose the requested series; else the checkpoints' validation series, all for findings, every tenth for masks.
 
+    Those of released networks are all series that one of them was not trained on.
     Raises: InputError if one or all have no scan.
     """
     if options.splits is not None:
         return choose_of_file(options, index, options.splits)
     if options.series is not None:
         return choose_listed(options, index, options.series)
-    if (
-        options.all
-        or options.series_uid
-        or (options.marks_nothing and (options.val_stride, options.split) == (None,) * 2)
-    ):
+    is_open = options.val_stride is None and options.split is None
+    if options.all or options.series_uid or (options.marks_nothing and is_open):
         return split_series(index.all_series, index.patients, 0, None, options.series_uid)
+    if is_open and checkpoints and all(each.is_released for each in checkpoints):
+        return choose_new(index, checkpoints)
     if options.val_stride is None:
         of_part = {uid for each in checkpoints for uid in (each.test if options.split == "test" else each.validation)}
         chosen = [series_uid for series_uid in index.all_series if series_uid in of_part]
@@ -97,6 +103,18 @@ def choose_series(options: EvaluationOptions, index: ScanIndex, checkpoints: Seq
     val_stride = options.val_stride or (checkpoints[0].val_stride if checkpoints else TrainingConfig.val_stride)
     log.info(f"Scoring every {val_stride}. of {len(index.all_series)} scans; --all scores all of them.")
     return split_series(index.all_series, index.patients, val_stride, True)
+
+
+def choose_new(index: ScanIndex, checkpoints: Sequence[Checkpoint]) -> list[str]:
+    """Choose the series that one checkpoint or more was not trained on. Raises: InputError if there is none."""
+    chosen = [uid for uid in index.all_series if any(uid not in each.training for each in checkpoints)]
+    if not chosen:
+        message = (
+            f"the network was trained on each of its {len(index.all_series)} scans; --all scores them nevertheless"
+        )
+        raise InputError(message, path=index.data_dir, option="--all")
+    log.info(f"Scoring the {len(chosen)} of {len(index.all_series)} scans that the network was not trained on.")
+    return chosen
 
 
 def choose_of_file(options: EvaluationOptions, index: ScanIndex, path: Path) -> list[str]:

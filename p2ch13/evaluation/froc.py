@@ -49,14 +49,19 @@ class ScanMatch:
         return np.where(self.is_found, best, -1)
 
     @property
+    def is_hit(self) -> Bools:
+        """Whether the finding hits any nodule: (finding,)."""
+        return np.asarray(self.hits.any(axis=1))
+
+    @property
     def is_false_positive(self) -> Bools:
         """Whether the finding is a false positive: (finding,)."""
-        return ~self.hits.any(axis=1) & ~self.is_excluded
+        return ~self.is_hit & ~self.is_excluded
 
     @property
     def is_ignored(self) -> Bools:
         """Whether the finding lies in an excluded annotation and in no nodule: (finding,)."""
-        return ~self.hits.any(axis=1) & self.is_excluded
+        return ~self.is_hit & self.is_excluded
 
     def limited_to(self, count: int) -> ScanMatch:
         """Keep at most `count` findings, by the rule of LUNA16's script.

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, NamedTuple
 
-from p2ch13.config import EvaluationOptions, LabelOptions
+from p2ch13.config import MIN_CANDIDATE_MM, MIN_DIAMETER_MM, EvaluationOptions, LabelOptions
 from p2ch13.data.ct import Ct
 from p2ch13.data.index import ScanIndex
+from p2ch13.detection.detector import Detector, average, detect, load_detector
 from p2ch13.detection.findings import Finding, find_marked
-from p2ch13.detection.segment import average, detect, load_segmenter
 from p2ch13.evaluation.checkpoints import (
     Checkpoint,
     choose_labels,
@@ -28,10 +28,11 @@ from p2ch13.evaluation.external import choose_values, find_mask, read_excluded_b
 from p2ch13.evaluation.report import describe_curve, format_summary, write_report
 from p2ch13.evaluation.scoring import Labels, ScanScores, score_scan
 from p2ch13.evaluation.submission import check_findings, is_submission, score_submission
-from p2ch13.evaluation.summary import summarize
+from p2ch13.evaluation.summary import Summary, summarize
 from p2ch13.evaluation.worst_cases import WorstCases
 from p2ch13.labels.candidates import find_excluded_file, read_annotations, sort_candidates
 from p2ch13.labels.mask import read_mask
+from p2ch13.network.card import log_card
 from p2ch13.network.compute import choose_threads, keep_freed_memory
 from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
 from p2ch13.util.files import make_writable_folder
@@ -39,8 +40,16 @@ from p2ch13.util.progress import progress_bar
 
 log = logging.getLogger(__name__)
 
-# A scan -> its labels (index, row, col), None without a mask, and its findings.
-Finder = Callable[[Ct], tuple[Labels | None, list[Finding]]]
+
+class Found(NamedTuple):
+    """What was found in a scan. Its labels are None without a mask; `threshold`, see `ScanScores`."""
+
+    labels: Labels | None  # (index, row, col)
+    findings: list[Finding]
+    threshold: float | None = None
+
+
+Finder = Callable[[Ct], Found]
 
 
 @dataclass
@@ -49,6 +58,7 @@ class Results:
     skipped: dict[str, str] = field(default_factory=dict)  # series UID -> why
     worst_cases: WorstCases = field(default_factory=WorstCases)
     labels: LabelOptions | None = None  # None if no scan is opened
+    thresholds: tuple[float, ...] = ()  # of findings, of all networks that score a scan
 
 
 def evaluate(options: EvaluationOptions) -> int:
@@ -71,12 +81,8 @@ def evaluate(options: EvaluationOptions) -> int:
         f"{len(results.scans)} scans{slices} and {len(summary.nodules)} nodules, {len(results.skipped)} skipped.\n\n"
         f"{format_summary(summary)}\n\n{describe_curve(summary)}"
     )
-    if options.checkpoint is not None:
-        log.info(
-            f"Findings are components above a probability of {options.threshold:g} (--threshold) and of at least "
-            f"{options.min_diameter:g} mm (--min-diameter); the curve ends with the least probable of them. The scores "
-            "of validation in training are of slices, without this search, and differ."
-        )
+    if results.thresholds:
+        log.info(describe_search(options, summary, results.thresholds))
     log.info(f"Tables, curve and figures: {options.output}. {time.monotonic() - start:.0f} s.")
     return EXIT_SKIPPED if results.skipped else EXIT_DONE
 
@@ -84,6 +90,8 @@ def evaluate(options: EvaluationOptions) -> int:
 def evaluate_scans(options: EvaluationOptions) -> Results:
     """Score scans on disk. Raises: InputError if there are none, or all were skipped."""
     checkpoints = [Checkpoint.read(path) for path in options.checkpoint or ()]
+    for each in checkpoints:
+        log_card(each.path, each.card)
     nodules = sort_candidates(read_annotations(options.annotations)) if options.annotations else None
     labels = choose_labels(checkpoints, options.label_changes)
     index = ScanIndex(options.data_dir, labels, nodules)
@@ -91,17 +99,21 @@ def evaluate_scans(options: EvaluationOptions) -> Results:
         log.info(note)
     series_list = index.keep_labeled(choose_series(options, index, checkpoints))
     warn_of_used_scans(checkpoints, series_list)
-    finder = make_finder(options, checkpoints, series_list, index.labels.mask_values)
+    detectors = load_detectors(options, checkpoints, series_list)
+    finder = (
+        make_searcher(options, detectors) if detectors else make_reader(options, series_list, index.labels.mask_values)
+    )
     excluded = read_excluded_by_series(find_excluded_file(options.data_dir, options.excluded))
     make_writable_folder(options.output, "--output")
 
-    results = Results(labels=labels)
+    results = Results(labels=labels, thresholds=tuple(sorted({each.threshold for each in detectors.values()})))
     with progress_bar(len(series_list), "Scoring", "scan") as bar:
         for series_uid in series_list:
             try:
                 ct = index.get_ct(series_uid)
-                marks, findings = finder(ct)
+                marks, findings, threshold = finder(ct)
                 scores = score_scan(ct, marks, findings, excluded.get(series_uid, ()))
+                scores = replace(scores, threshold=threshold)
                 results.worst_cases.add(ct, marks, scores)
                 results.scans.append(scores)
             except InputError as error:
@@ -117,30 +129,59 @@ def evaluate_scans(options: EvaluationOptions) -> Results:
     return results
 
 
-def make_finder(
-    options: EvaluationOptions,
-    checkpoints: Sequence[Checkpoint],
-    series_list: Sequence[str],
-    mask_values: tuple[int, ...],
-) -> Finder:
-    """Make the function that searches a scan, reads its mask, or looks up its findings.
+class ThresholdedDetector(NamedTuple):
+    """The networks that search a scan, and the probability at which their findings are cut."""
 
-    A scan is searched by the networks that were not trained on it, on average.
+    detector: Detector
+    threshold: float
+
+
+def load_detectors(
+    options: EvaluationOptions, checkpoints: Sequence[Checkpoint], series_list: Sequence[str]
+) -> dict[str, ThresholdedDetector]:
+    """Load the networks that search each scan: those that were not trained on it, on average.
+
+    Returns: by series; empty without checkpoints.
+    Raises: InputError if a checkpoint cannot be used, or lacks what the threshold asks for.
+    """
+    if not checkpoints:
+        return {}
+    loaded = {each.path: load_detector(each.path, options.network, options.second_stage) for each in checkpoints}
+    unseen = {uid: tuple(each.path for each in choose_unseen(checkpoints, uid)) for uid in series_list}
+    averages = {}
+    for paths in set(unseen.values()):
+        detector = average({path: loaded[path] for path in paths})
+        threshold = detector.choose_threshold(options.threshold, options.sensitivity)
+        averages[paths] = ThresholdedDetector(detector, threshold)
+    return {uid: averages[paths] for uid, paths in unseen.items()}
+
+
+def make_searcher(options: EvaluationOptions, detectors: Mapping[str, ThresholdedDetector]) -> Finder:
+    """Make the function that searches a scan.
+
+    Of a second stage, all candidates are findings, since FROC needs them; the labels are of those that are shown.
+    """
+    threads = choose_threads(options.threads)
+    keep_freed_memory()
+
+    def search(ct: Ct) -> Found:
+        detector, threshold = detectors[ct.series_uid]
+        if not detector.scorers:
+            return Found(*detect(ct, detector, threshold, **options.detection, threads=threads)[1:])
+        _, labels, findings = detect(ct, detector, 0.0, **options.detection, threads=threads)
+        shown_count = sum(finding.probability >= threshold for finding in findings)  # they have the first numbers
+        labels[labels > shown_count] = 0
+        return Found(labels, findings, threshold)
+
+    return search
+
+
+def make_reader(options: EvaluationOptions, series_list: Sequence[str], mask_values: tuple[int, ...]) -> Finder:
+    """Make the function that reads a scan's mask, or looks up its findings.
 
     Args: mask_values: of nodules in the data folder's masks, see `choose_values`.
-    Raises: InputError if a checkpoint, the folder of masks or the findings cannot be used.
+    Raises: InputError if the folder of masks or the findings cannot be used.
     """
-    if checkpoints:
-        models = {each.path: load_segmenter(each.path, options.network) for each in checkpoints}
-        unseen = {uid: tuple(each.path for each in choose_unseen(checkpoints, uid)) for uid in series_list}
-        averages = {paths: average({path: models[path] for path in paths}) for paths in set(unseen.values())}
-        threads = choose_threads(options.threads)
-        keep_freed_memory()
-
-        def search(ct: Ct) -> tuple[Labels, list[Finding]]:
-            return detect(ct, averages[unseen[ct.series_uid]], **options.detection, threads=threads)[1:]
-
-        return search
     given = None
     if options.findings is not None:
         given = read_findings(options.findings)
@@ -150,15 +191,31 @@ def make_finder(
         raise InputError("no such folder; --mask needs a folder of masks", path=mask_dir)
     values = () if mask_dir is None else choose_values(mask_dir, series_list, mask_values)
 
-    def find(ct: Ct) -> tuple[Labels | None, list[Finding]]:
+    def find(ct: Ct) -> Found:
         labels: Labels | None = None
         findings: list[Finding] = []
         if mask_dir is not None:
             mask = read_mask(find_mask(mask_dir, ct.series_uid), ct, values)
-            labels, findings = find_marked(ct, mask, options.min_diameter)
-        return labels, findings if given is None else given.get(ct.series_uid, [])
+            labels, findings = find_marked(ct, mask, options.min_diameter or 0.0)
+        return Found(labels, findings if given is None else given.get(ct.series_uid, []))
 
     return find
+
+
+def describe_search(options: EvaluationOptions, summary: Summary, thresholds: Sequence[float]) -> str:
+    """Say which findings are scored."""
+    cut = f"a probability of {' or '.join(format(threshold, '.3g') for threshold in thresholds)} (--threshold)"
+    limit = MIN_DIAMETER_MM if summary.operating_point is None else MIN_CANDIDATE_MM
+    size = f"of at least {limit if options.min_diameter is None else options.min_diameter:g} mm (--min-diameter)"
+    search = "The scores of validation in training are of slices, without this search, and differ."
+    if summary.operating_point is None:
+        return (
+            f"Findings are components above {cut} and {size}; the curve ends with the least probable of them. {search}"
+        )
+    return (
+        f"Findings are candidates of the first stage {size}, scored by the second; curve and calibration use all of "
+        f"them, voxel scores those from {cut} on. {search}"
+    )
 
 
 def describe_settings(options: EvaluationOptions, results: Results) -> dict[str, Any]:
@@ -171,6 +228,8 @@ def describe_settings(options: EvaluationOptions, results: Results) -> dict[str,
         values = results.labels.as_dict()
         settings["labels"] = {"kind": values.pop("labels"), **values}
     irrelevant = ("all", "val_stride", "split", "splits", "series_uid", "output", "label_changes", "threads", "network")
-    if options.checkpoint is None:
-        settings |= dict.fromkeys(("threshold", "tta", "lung_mask", "precision"))
+    if not results.thresholds:
+        settings |= dict.fromkeys(("threshold", "sensitivity", "second_stage", "tta", "lung_mask", "precision"))
+    elif len(results.thresholds) == 1:
+        settings["threshold"] = results.thresholds[0]  # what the checkpoint makes of the option
     return {key: value for key, value in settings.items() if key not in irrelevant}

@@ -68,6 +68,10 @@ def format_summary(summary: Summary) -> str:
     tables = [nodule_table(values["nodules"], values["findings"]), froc_table(values["froc"])]
     if values["voxels"] is not None:
         tables.insert(0, voxel_table(values["voxels"]))
+    if values["operating_point"] is not None:
+        tables.insert(-1, operating_point_table(values["operating_point"]))
+    if values["calibration"] is not None:
+        tables.append(calibration_table(values["calibration"]))
     if values["nodules"]["outlined"]:
         tables.insert(-1, reader_table(values["nodules"]))
     return "\n\n".join(format_table(rows) for rows in tables)
@@ -90,6 +94,27 @@ def nodule_table(nodules: dict[str, Any], findings: dict[str, Any]) -> list[list
         ["nodules", "found", "touched", "found / all", "mean Dice", "findings", "false positives per scan"],
         [*counts, *shares, show(findings["count"], "d"), false_positives],
     ]
+
+
+def operating_point_table(point: dict[str, Any]) -> list[list[str]]:
+    return [
+        ["at the operating point: probability", "found", "sensitivity", "false positives per scan"],
+        [
+            show(point["threshold"], ".3g"),
+            show(point["found"], "d"),
+            show(point["sensitivity"]),
+            show(point["false_positives_per_scan"], ".2f"),
+        ],
+    ]
+
+
+def calibration_table(calibration: dict[str, Any]) -> list[list[str]]:
+    rows = [["calibration", "findings", "nodules", "ECE", f"{CONFIDENCE:.0%} CI, lower", "upper"]]
+    for name, key in (("before", "before"), ("after", "after"), ("after, of findings shown", "after_shown")):
+        part = calibration[key]
+        scores = (show(part[score]) for score in ("ece", "ece_low", "ece_high"))
+        rows.append([name, show(part["findings"], "d"), show(part["nodules"], "d"), *scores])
+    return rows
 
 
 def reader_table(nodules: dict[str, Any]) -> list[list[str]]:

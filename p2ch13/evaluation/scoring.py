@@ -68,7 +68,11 @@ class VoxelCounts:
 
 @dataclass(frozen=True)
 class ScanScores:
-    """The scores of one scan."""
+    """The scores of one scan.
+
+    Attributes: threshold: probability from which on findings are shown, if there are less probable ones too, for FROC;
+        None if all are shown.
+    """
 
     series_uid: str
     nodules: tuple[NoduleScore, ...]
@@ -76,6 +80,11 @@ class ScanScores:
     match: ScanMatch  # findings and nodules in the order of `findings` and `nodules`
     slice_count: int | None = None  # None if the scan was not opened
     voxels: VoxelCounts | None = None  # None without a mask
+    threshold: float | None = None
+
+    def shows(self, probability: float) -> bool:
+        """Whether a finding of this probability is shown; NaN, of a missed nodule, is not."""
+        return probability >= (self.threshold or 0.0)
 
     @property
     def false_positives(self) -> list[Finding]:

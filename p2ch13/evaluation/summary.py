@@ -8,16 +8,21 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from p2ch13.evaluation.calibration import measure_calibration
 from p2ch13.evaluation.froc import OPERATING_POINTS, Froc, compute_froc
 from p2ch13.evaluation.scoring import NoduleScore, ScanScores, VoxelCounts
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Scores of many scans. Attributes: `voxels`, of all scans together; None without masks."""
+    """Scores of many scans.
+
+    Attributes: `calibration`, see `measure_calibration`; `voxels`, of all scans together; None without masks.
+    """
 
     scans: tuple[ScanScores, ...]
     froc: Froc
+    calibration: dict[str, Any] | None = None
 
     @cached_property
     def nodules(self) -> list[NoduleScore]:
@@ -33,6 +38,25 @@ class Summary:
         """Number of slices; None if a scan was not opened."""
         counts = [scan.slice_count for scan in self.scans if scan.slice_count is not None]
         return sum(counts) if len(counts) == len(self.scans) else None
+
+    @cached_property
+    def operating_point(self) -> dict[str, Any] | None:
+        """Sensitivity and false positives per scan of the findings that are shown; None if all findings are.
+
+        Networks that score different scans may have different thresholds; then that one is None.
+        """
+        thresholds = {scan.threshold for scan in self.scans}
+        if None in thresholds:
+            return None
+        found = [scan.shows(nodule.probability) for scan in self.scans for nodule in scan.nodules]
+        false_positives = sum(scan.shows(each.probability) for scan in self.scans for each in scan.false_positives)
+        return {
+            "threshold": thresholds.pop() if len(thresholds) == 1 else None,
+            "found": sum(found),
+            "sensitivity": divide(sum(found), len(found)),
+            "false_positives": false_positives,
+            "false_positives_per_scan": false_positives / len(self.scans),
+        }
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, undefined ones as None; the README explains the keys."""
@@ -61,6 +85,8 @@ class Summary:
                 "false_positives": false_positive_count,
                 "false_positives_per_scan": false_positive_count / len(self.scans),  # of all findings
             },
+            "operating_point": self.operating_point,
+            "calibration": self.calibration,
             "froc": froc_as_dict(self.froc) | {"threshold_unit": score_unit},
         }
         plain: dict[str, Any] = only_finite(values)
@@ -87,7 +113,8 @@ class Summary:
 
 def summarize(scans: Sequence[ScanScores], seed: int = 0) -> Summary:
     """Args: scans: at least one; seed: of the bootstrap."""
-    return Summary(tuple(scans), compute_froc([scan.match for scan in scans], seed=seed))
+    froc = compute_froc([scan.match for scan in scans], seed=seed)
+    return Summary(tuple(scans), froc, measure_calibration(scans, seed))
 
 
 def froc_as_dict(froc: Froc) -> dict[str, Any]:

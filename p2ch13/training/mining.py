@@ -20,8 +20,11 @@ from p2ch13.util.process_rank import ProcessRank
 
 UNSCORED = -torch.inf
 SCORED_CROPS = 16  # of a batch; those of a step of training would be too few for its statistics
-SAMPLES_PER_SCORED_CROP = 2  # of training; scoring a crop costs a third of a sample
+SAMPLES_PER_SCORED_CROP = 2  # of training; scoring a crop costs a seventh of a sample
 SCORED_MARGIN = 16  # rows and cols at each side that a score skips: the negative is in the middle
+# Rows and cols at each side that are not computed. Without them half the work is left, and ranks change no more than
+# they do if other crops are in the batch: rank correlations of 0.76 to 0.86 and 0.74 to 0.81, of two models.
+UNSEEN_MARGIN = 8
 
 
 class HardNegatives:
@@ -121,16 +124,22 @@ def middle_of(crops: torch.Tensor, store: CropStore) -> torch.Tensor:
 def score_crops(
     ct_slices: torch.Tensor, masks: torch.Tensor, model: SegmentationNetwork, compute: Compute
 ) -> torch.Tensor:
-    """Score how hard the middles of crops are for the model, which sees all of them: (batch,).
+    """Score how hard the middles of crops are for the model, which sees them up to `UNSEEN_MARGIN`: (batch,).
 
     Args: ct_slices: (batch, 7, row, col) in HU; masks: (batch, 1, row, col), nodules, which do not count.
     """
+    ct_slices, masks = (without_margin(each, UNSEEN_MARGIN) for each in (ct_slices, masks))
     is_ignored = torch.ones_like(masks)
-    middle = (..., slice(SCORED_MARGIN, -SCORED_MARGIN), slice(SCORED_MARGIN, -SCORED_MARGIN))
-    is_ignored[middle] = masks[middle]
+    margin = SCORED_MARGIN - UNSEEN_MARGIN
+    without_margin(is_ignored, margin).copy_(without_margin(masks, margin))
     with batch_statistics(model), compute.autocast():
         logits = model.logits(ct_slices.contiguous(memory_format=torch.channels_last))
     return false_positive_score(logits, is_ignored)
+
+
+def without_margin(values: torch.Tensor, margin: int) -> torch.Tensor:
+    """View (..., row, col) without so many rows and cols at each side."""
+    return values[..., margin:-margin, margin:-margin]
 
 
 @contextmanager

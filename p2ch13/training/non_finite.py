@@ -47,7 +47,7 @@ def find_faults(losses: torch.Tensor, parameters: Iterable[nn.Parameter]) -> tor
     Args: losses: of this process's samples, (batch,); parameters: with their gradients.
     """
     own_loss = is_not_finite(losses)
-    norms = torch.stack([parameter.grad.norm() for parameter in parameters if parameter.grad is not None])
+    norms = torch.stack(torch._foreach_norm([each.grad for each in parameters if each.grad is not None]))
     counts = torch.stack([own_loss, ~norms.isfinite().all()]).float()
     sum_over_processes(counts)
     return torch.cat([own_loss.unsqueeze(0), counts > 0])

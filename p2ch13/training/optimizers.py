@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -44,7 +46,7 @@ def build_optimizer(
 class Muon(Optimizer):
     """Momentum with an orthogonalized update: all its singular values are brought near 1, weight by weight.
 
-    A convolution's weight is the matrix (out_channels, in_channels * height * width), a one-dimensional parameter a
+    A convolution's weight is the matrix (out_channels, height * width * in_channels), a one-dimensional parameter a
     matrix of one row. The cost is in matrix products of that size, small beside those of the network.
 
     Sources: Jordan et al. (2024), https://kellerjordan.github.io/posts/muon/; the length of a step from Liu et al.
@@ -71,40 +73,72 @@ class Muon(Optimizer):
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Change the parameters by their gradients. `closure` is not used."""
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                if not state:
-                    state["momentum_buffer"] = torch.zeros_like(parameter.grad)
-                average = state["momentum_buffer"].lerp_(parameter.grad, 1 - group["momentum"])
-                ahead = parameter.grad.lerp(average, group["momentum"])  # Nesterov's
-                rows = ahead.shape[0] if ahead.ndim > 1 else 1
-                direction = orthogonalize(ahead.reshape(rows, -1))
-                length = STEP_RMS * max(direction.shape) ** 0.5
-                parameter.sub_(direction.reshape(parameter.shape) * (group["lr"] * length))
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if not parameters:
+                continue
+            grads = [parameter.grad for parameter in parameters]
+            averages = list(map(self._momentum_of, parameters, grads))
+            torch._foreach_lerp_(averages, grads, 1 - group["momentum"])
+            ahead = torch._foreach_lerp(grads, averages, group["momentum"])  # Nesterov's
+            steps = orthogonalize([as_matrix(each) for each in ahead])
+            torch._foreach_mul_(steps, [STEP_RMS * max(each.shape) ** 0.5 for each in steps])
+            torch._foreach_mul_(steps, group["lr"])
+            torch._foreach_sub_(parameters, list(map(shape_like, steps, parameters)))
+
+    def _momentum_of(self, parameter: nn.Parameter, grad: torch.Tensor) -> torch.Tensor:
+        state = self.state[parameter]
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(grad)
+        buffer: torch.Tensor = state["momentum_buffer"]
+        return buffer
 
 
-def orthogonalize(matrix: torch.Tensor) -> torch.Tensor:
-    """Bring a matrix's singular values to about 1 (0.7 to 1.2), by Newton-Schulz iterations.
+def as_matrix(weight: torch.Tensor) -> torch.Tensor:
+    """(out, in, ...) -> (out, ... * in), a view of a channels-last weight; (out,) -> (1, out)."""
+    return weight.movedim(1, -1).flatten(1) if weight.ndim > 1 else weight.unsqueeze(0)
+
+
+def shape_like(matrix: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Undo `as_matrix` of this weight."""
+    return matrix.reshape(weight.movedim(1, -1).shape).movedim(-1, 1) if weight.ndim > 1 else matrix.squeeze(0)
+
+
+def orthogonalize(matrices: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Bring each matrix's singular values to about 1 (0.7 to 1.2), by Newton-Schulz iterations.
+
+    Repeating x <- p(x x^T) x is one product of polynomials of the first x x^T: small and square. Those of one size are
+    computed together.
 
     Source: Jordan et al. (2024), https://kellerjordan.github.io/posts/muon/
     """
-    a, b, c = COEFFICIENTS
-    is_tall = matrix.shape[0] > matrix.shape[1]
-    wide: torch.Tensor = (matrix.T if is_tall else matrix) / (matrix.norm() + TINY)
-    if len(wide) == 1:  # a row has one singular value, its length
-        return wide.T if is_tall else wide
-    # Repeating x <- p(x x^T) x is one product of polynomials of the first x x^T: small and square.
-    gram = wide @ wide.T
-    factor = torch.eye(len(wide), dtype=wide.dtype, device=wide.device)
-    for _ in range(ITERATIONS):
-        polynomial = b * gram + c * gram @ gram
-        polynomial.diagonal().add_(a)
-        factor = polynomial @ factor
-        gram = polynomial @ gram @ polynomial
-    result: torch.Tensor = factor @ wide
-    return result.T if is_tall else result
+    wide = [matrix.T if matrix.shape[0] > matrix.shape[1] else matrix for matrix in matrices]
+    wide = list(torch._foreach_div(wide, torch._foreach_add(torch._foreach_norm(wide), TINY)))
+    by_size: defaultdict[int, list[int]] = defaultdict(list)
+    for ndx, matrix in enumerate(wide):
+        by_size[len(matrix)].append(ndx)
+    by_size.pop(1, None)  # a row has one singular value, its length
+    for ndxs in by_size.values():
+        factors = newton_schulz(torch.stack([wide[ndx] @ wide[ndx].T for ndx in ndxs]))
+        for ndx, factor in zip(ndxs, factors, strict=True):
+            wide[ndx] = factor @ wide[ndx]
+    return [x if x.shape == matrix.shape else x.T for x, matrix in zip(wide, matrices, strict=True)]
+
+
+def newton_schulz(grams: torch.Tensor) -> torch.Tensor:
+    """Compute the factors that orthogonalize matrices x from their x x^T, both (matrix, row, row)."""
+
+    def polynomials_of(grams: torch.Tensor) -> torch.Tensor:
+        a, b, c = COEFFICIENTS
+        values = torch.baddbmm(grams, grams, grams, beta=b, alpha=c)
+        values.diagonal(dim1=1, dim2=2).add_(a)
+        return values
+
+    polynomials = factors = polynomials_of(grams)
+    for _ in range(ITERATIONS - 1):
+        grams = polynomials @ grams @ polynomials
+        polynomials = polynomials_of(grams)
+        factors = polynomials @ factors
+    return factors
 
 
 def warm_up_cosine(progress: float) -> float:
@@ -147,30 +181,38 @@ def update_average(averaged: AveragedModel, model: nn.Module, is_bad: torch.Tens
 
     Args: is_bad: a bool, on the device; it is read until the first good step, with which the average begins.
     """
-    if averaged.n_averaged == 0 and is_bad:
-        return
+    update = partial(averaged.update_parameters, model)
     tensors = [*averaged.module.parameters(), *averaged.module.buffers()]
-    before = copy_tensors(tensors)
-    averaged.update_parameters(model)
-    restore_if(is_bad, tensors, before)
+    change_unless(is_bad, update, tensors, can_undo=bool(averaged.n_averaged))
 
 
-@torch.no_grad()
 def step_unless(is_bad: torch.Tensor, optimizer: Optimizer) -> None:
     """Take an optimizer's step, unless it is bad: then parameters and the optimizer's state stay as they are.
 
-    The step is always taken, and undone on the device: reading `is_bad` would make the CPU wait, and could not be
-    recorded. It is read only where the optimizer has no state to restore yet, which its first step makes.
-
-    Args: is_bad: a bool, on the device.
+    Args: is_bad: a bool, on the device; it is read until the optimizer's first step makes the state to restore.
     """
-    if not has_state(optimizer):
-        if not is_bad.item():
-            optimizer.step()
+    change_unless(is_bad, optimizer.step, tensors_of(optimizer), can_undo=has_state(optimizer))
+
+
+@torch.no_grad()
+def change_unless(
+    is_bad: torch.Tensor, change: Callable[[], object], tensors: Iterable[torch.Tensor], can_undo: bool
+) -> None:
+    """Make a change of tensors, unless it is bad.
+
+    On a GPU the change is always made, and undone on the device: reading `is_bad` would make the CPU wait, and could
+    not be recorded. On a CPU it is read, which costs nothing.
+
+    Args: is_bad: a bool, on the device; change: changes `tensors` in place; can_undo: False reads `is_bad` anyway.
+    """
+    if is_bad.device.type == "cpu" or not can_undo:
+        if not is_bad:
+            change()
         return
-    before = copy_tensors(tensors_of(optimizer))
-    optimizer.step()
-    restore_if(is_bad, tensors_of(optimizer), before)
+    tensors = list(tensors)
+    before = copy_tensors(tensors)
+    change()
+    restore_if(is_bad, tensors, before)
 
 
 def has_state(optimizer: Optimizer) -> bool:

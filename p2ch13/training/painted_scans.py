@@ -138,8 +138,7 @@ def write_painted_scans(
     with progress_bar(copies * len(backgrounds), "Painting", "scan") as bar:
         for (ndx, background), copy in itertools.product(enumerate(backgrounds), range(copies)):
             rng = np.random.default_rng([seed, copy, ndx])
-            sizes_mm = np.exp(rng.uniform(math.log(range_mm[0]), math.log(range_mm[1]), count_nodules(background)))
-            painted = paint_scan(background, painter, rng, sizes_mm.tolist())
+            painted = paint_scan(background, painter, rng, draw_sizes(rng, range_mm, count_nodules(background)))
             name = f"{background.series_uid}_{copy}"
             ct = Ct(background.path, series_uid=background.series_uid)
             write_image(output / IMAGES / f"{name}.nii", painted.hu, ct)
@@ -152,6 +151,13 @@ def write_painted_scans(
     write_csv(output / EXCLUDED_FILE, (*POSITION_COLUMNS, SIZE_COLUMN), excluded)
     write_csv(output / ANNOTATIONS_FILE, (*POSITION_COLUMNS, SIZE_COLUMN), rows)
     return len(rows)
+
+
+def draw_sizes(rng: np.random.Generator, range_mm: tuple[float, float], count: int) -> list[float]:
+    """Draw diameters evenly over the logarithm of their range."""
+    low, high = map(math.log, range_mm)
+    sizes: list[float] = np.exp(rng.uniform(low, high, count)).tolist()
+    return sizes
 
 
 def check_empty(folder: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from p2ch13.config import NetworkOptions, TrainingConfig
 from p2ch13.data.index import ScanIndex
+from p2ch13.network.card import read_trained_series
 from p2ch13.network.checkpoint import build_model, check_allowed, load_checkpoint
 from p2ch13.network.model import BOOK_NETWORK, UNNAMED_ACTIVATION, SegmentationNetwork
 from p2ch13.training.distributed import copy_from_first
@@ -62,7 +63,7 @@ def read_settings(sys_argv: Sequence[str]) -> Settings:
             f"not in {folder}, where the run keeps its files; give its folder with --models-dir and --tb-prefix",
             path=path,
         )
-    return Settings(config, path, state, init_series=read_series(path, state, "init"))
+    return Settings(config, path, state, init_series=read_init_series(path, state))
 
 
 def read_init(config: TrainingConfig, path: Path, given: Mapping[str, Any]) -> Settings:
@@ -71,7 +72,7 @@ def read_init(config: TrainingConfig, path: Path, given: Mapping[str, Any]) -> S
     model = build_model(path, state, given.get("network"))
     saved = replace(read_saved_config(path, state), network=state.get("network", BOOK_NETWORK))
     config = init_config(config, saved.part(NetworkOptions), model.slice_spacing_mm, chosen_options(given))
-    series = read_series(path, state, "trn", "init", "backgrounds")
+    series = sorted(read_trained_series(path, state))
     return Settings(config, init_weights=model.state_dict(), init_series=series)
 
 
@@ -99,10 +100,13 @@ def read_saved_config(path: Path, state: Mapping[str, Any]) -> TrainingConfig:
         raise InputError(f"{error}; it is corrupt", path=path, option=error.option) from None
 
 
-def read_series(path: Path, state: Mapping[str, Any], *modes: str) -> list[str]:
-    """Return a state's series UIDs of these modes, sorted. Raises: InputError if they are no lists of text."""
+def read_init_series(path: Path, state: Mapping[str, Any]) -> list[str]:
+    """Return the series UIDs that a run's first weights were trained on, sorted.
+
+    Raises: InputError if they are no list.
+    """
     try:
-        return sorted({str(series_uid) for mode in modes for series_uid in state.get("series", {}).get(mode, [])})
+        return sorted({str(series_uid) for series_uid in state.get("series", {}).get("init", [])})
     except (AttributeError, TypeError):
         raise InputError("its series are no lists; it is corrupt", path=path) from None
 

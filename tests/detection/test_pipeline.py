@@ -13,8 +13,8 @@ import torch
 from PIL import Image as PillowImage
 
 from p2ch13.detection import pipeline as app
+from p2ch13.detection.detector import Detection
 from p2ch13.detection.pipeline import find_inputs
-from p2ch13.detection.segment import Detection
 from p2ch13.network.model import BOOK_MODEL, UNetWrapper
 from p2ch13.predict import main
 from p2ch13.util.errors import InputError
@@ -22,7 +22,13 @@ from tests.support.checks import Intruder, assert_one_line, refused
 from tests.support.commands import exit_status
 from tests.support.dicom_files import SERIES_UID, write_series
 from tests.support.hold import start_held
-from tests.support.networks import PIXEL_MODEL, make_pixel_network, write_pixel_network
+from tests.support.networks import (
+    PIXEL_MODEL,
+    make_finding_scorer,
+    make_pixel_network,
+    write_pixel_network,
+    write_two_stages,
+)
 from tests.support.scan_files import IDENTITY, Ball, ball_mask, make_chest, make_hu, to_xyz, write_luna, write_scan
 
 REPOSITORY = Path(__file__).parents[2]
@@ -281,13 +287,22 @@ def test_a_series_uid_does_not_lead_out_of_the_output(tmp_path, predict, out, se
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("--threshold", "1.5"), ("--min-diameter", "-1"), ("--format", "png"), ("--thershold", "1")]
+    ("option", "value"),
+    [
+        *(("--threshold", value) for value in ("1.5", "0", "nan", "high")),
+        *(("--sensitivity", value) for value in ("1", "0", "sensitive")),
+        *(("--min-diameter", "-1"), ("--format", "png"), ("--thershold", "1")),
+    ],
 )
 def test_mistyped_options(capsys, option, value):
     assert exit_status(lambda: main(["scan.mha", "--checkpoint", "a.state", "--output", "out", option, value])) == 2
     assert option in capsys.readouterr().err.splitlines()[-1]
-    assert exit_status(lambda: main(["scan.mha", "--output", "out"])) == 2
-    assert "--checkpoint" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_threshold_or_a_sensitivity(capsys):
+    options = ["--checkpoint", "a.state", "--output", "out", "--threshold", "0.5", "--sensitivity", "0.9"]
+    assert exit_status(lambda: main(["scan.mha", *options])) == 2
+    assert "not allowed with argument" in capsys.readouterr().err
 
 
 def test_options_reach_the_search(tmp_path, predict, monkeypatch):
@@ -433,3 +448,43 @@ def test_the_books_checkpoint_finds_the_real_nodule(tmp_path, luna_sample, book_
         for row in read_rows(out)
     ]
     assert min(distances) < 23.35 / 2
+
+
+def test_operating_points(tmp_path, predict, out, capsys):
+    """The calibrated logit is the first stage's: of the boxes 3, 1 and -1, probabilities of 0.95, 0.73 and 0.27."""
+    hu = make_hu([], SHAPE_IRC)
+    for rows, value in ((slice(5, 12), 300), (slice(16, 23), 100), (slice(27, 34), -100)):
+        hu[3:7, rows, 5:12] = value
+    scan = write_scan(tmp_path / "a.mha", hu)
+    scorer = make_finding_scorer(default=0.8)
+    path = write_two_stages(tmp_path / "two.state", -850, scorer, weight=0.01, bias=-8.5)
+    for options, expected in (
+        ([], 1),  # the checkpoint's own, 0.8
+        (["--threshold", "0.6"], 2),
+        (["--threshold", "sensitive"], 3),  # 0.2
+        (["--sensitivity", "0.6"], 2),  # 19 nodules: 8 / 20 <= 0.4, so that 7 may be missed, up to 0.3
+        (["--no-second-stage"], 2),  # voxels above 0.5
+    ):
+        assert predict(scan, "--no-lung-mask", "--precision", "fp32", *options, checkpoint=path) == 0
+        rows = read_rows(out)
+        assert len(rows) == expected, options
+        assert float(rows[0]["logit"]) == pytest.approx(3, abs=1e-3)
+    assert "no second stage" in capsys.readouterr().out
+    assert predict(scan, "--sensitivity", "0.99", checkpoint=path) == 2
+    assert_one_line(capsys, "--sensitivity")
+    assert predict(scan, "--threshold", "sensitive") == 2  # the other checkpoint has no second stage
+    assert_one_line(capsys, "--threshold")
+
+
+def test_a_mass_is_kept_and_called_too_large(tmp_path, predict, out, capsys):
+    """36.3 mm: a box of 36.4 x 28 x 24.75 mm."""
+    hu = make_hu([], (30, 60, 60))
+    hu[4:26, 4:56, 8:52] = 0
+    scan = write_scan(tmp_path / "a.mha", hu)
+    assert predict(scan, "--no-lung-mask") == 0
+    (row,) = read_rows(out)
+    volume_mm3 = 22 * 52 * 44 * 0.7 * 0.7 * 1.5
+    assert float(row["diameter_mm"]) == pytest.approx((6 / math.pi * volume_mm3) ** (1 / 3), abs=0.01)
+    assert "larger than what the network was made for" in capsys.readouterr().out
+    assert predict(write_scan(tmp_path / "b.mha", make_hu(BALLS, SHAPE_IRC)), "--no-lung-mask") == 0
+    assert "larger than" not in capsys.readouterr().out

@@ -8,21 +8,17 @@ from p2ch13.config import HU_MAX, HU_MIN
 from p2ch13.data.ct import Ct
 from p2ch13.detection.segment import (
     LOWEST_THRESHOLD,
-    average,
-    detect,
     find_lung_box,
-    load_segmenter,
     predict_slices,
     reconstruct_from_lungs,
     segment,
 )
-from p2ch13.network.checkpoint import load_model, save_checkpoint
 from p2ch13.network.model import BOOK_MODEL, UNetWrapper
 from p2ch13.util.boxes import make_box
 from p2ch13.util.coordinates import AxialOrder
 from p2ch13.util.logits import to_logit
 from tests.support.checks import refused
-from tests.support.networks import PIXEL_MODEL, write_pixel_network
+from tests.support.networks import Denser, FakeNetwork
 from tests.support.scan_files import IDENTITY, Ball, make_chest, make_hu, write_scan
 
 VX_SIZE_XYZ = (3.0, 3.0, 3.0)
@@ -35,32 +31,12 @@ TURNS = {
 }
 
 
-class Fake:
-    """What detection uses of a `SegmentationNetwork`."""
-
-    slice_spacing_mm = 0.0
-    size_multiple = 4
-    receptive_field = 49
-    device = torch.device("cpu")
-
-    def eval(self):
-        return self
-
-
-class Denser(Fake):
-    """Marks voxels denser than -700 HU: every ball, and the chest wall."""
-
-    def logits(self, input_batch: torch.Tensor) -> torch.Tensor:
-        assert input_batch.shape[1] == 7
-        return torch.where(input_batch[:, 3:4] > -700, 8.0, -8.0)
-
-
-class NotANumber(Fake):
+class NotANumber(FakeNetwork):
     def logits(self, input_batch: torch.Tensor) -> torch.Tensor:
         return torch.full_like(input_batch[:, :1], torch.nan)
 
 
-class Position(Fake):
+class Position(FakeNetwork):
     """Makes every input slice recognizable: a weighted sum of the slices."""
 
     def logits(self, input_batch: torch.Tensor) -> torch.Tensor:
@@ -118,30 +94,6 @@ def test_unusable_scans_and_models(tmp_path):
         segment(ct, NotANumber())
 
 
-def load(paths):
-    return {path: load_segmenter(path) for path in paths}
-
-
-def test_several_checkpoints(tmp_path, chest):
-    """The logit of a voxel is the mean of both networks' own; one checkpoint is its network alone, bit for bit."""
-    paths = [write_pixel_network(tmp_path / "a.state", -700), write_pixel_network(tmp_path / "b.state", -900, 0.5, -3)]
-    ct = open_scan(tmp_path, chest)
-    own = [segment(ct, load_model(path), lung_mask=False) for path in paths]
-    np.testing.assert_array_equal(segment(ct, average(load(paths[:1])), lung_mask=False), own[0])
-    mean = segment(ct, average(load(paths)), lung_mask=False)
-    np.testing.assert_allclose(mean, (own[0].astype(np.float64) + own[1]) / 2, rtol=1e-6)
-    assert not np.array_equal(mean, own[0])
-
-
-def test_several_checkpoints_of_different_slice_spacings(tmp_path):
-    first, second = write_pixel_network(tmp_path / "a.state", -700), tmp_path / "b.state"
-    state = UNetWrapper(**PIXEL_MODEL).state_dict()
-    save_checkpoint(second, {"model_state": state, "model_args": {**PIXEL_MODEL, "slice_spacing_mm": 2.0}})
-    with refused(path=second):
-        average(load([first, second]))
-    assert average(load([second])).slice_spacing_mm == 2.0
-
-
 @pytest.mark.parametrize("direction", TURNS.values(), ids=TURNS)
 def test_masks_are_exact_however_the_scan_is_turned(tmp_path, direction):
     hu = make_hu([], (9, 20, 22))
@@ -166,7 +118,7 @@ def test_flips_do_not_change_a_pixelwise_model(tmp_path, chest):
 
 
 def test_flips_are_averaged(tmp_path):
-    class Ramp(Fake):
+    class Ramp(FakeNetwork):
         def logits(self, input_batch):
             _, _, rows, cols = input_batch.shape
             ramp = torch.arange(rows).view(-1, 1) / 8 + torch.arange(cols).view(1, -1) / 64
@@ -278,36 +230,3 @@ def test_the_box_of_the_lungs_gives_the_logits_of_whole_slices(tmp_path, depth, 
     inside = lungs[box][0]
     assert np.abs(boxed[0][inside] - whole[0][box[1:]][inside]).max() < 1e-5 * max(1, np.abs(whole).max())
     assert whole[0][box[1:]][inside].std() > 0.01
-
-
-def test_a_finding_is_scored_before_its_map_is_rounded(tmp_path):
-    """Logits of 9 and 9.001 are equal in float16, as are the probabilities 0.9998766 and 0.9998767."""
-
-    class Graded(Fake):
-        def logits(self, input_batch):
-            cols = torch.arange(input_batch.shape[3])
-            certain = torch.where(cols < 30, 9.0, 9.001).expand_as(input_batch[:, 3:4])
-            return torch.where(input_batch[:, 3:4] > -700, certain, torch.tensor(-9.0))
-
-    hu = make_hu([Ball((3, 10, 10), 3), Ball((3, 10, 50), 3)], (8, 20, 60))
-    found = detect(open_scan(tmp_path, hu), Graded(), lung_mask=False)
-    assert found.logits.dtype == np.float16
-    assert np.float16(9.001) == np.float16(9.0)
-    assert [finding.logit for finding in found.findings] == [9.001, 9.0]
-    assert found.findings[0].center_xyz.x > found.findings[1].center_xyz.x
-    assert found.labels[3, 10, 50] == 1
-
-
-def test_low_thresholds_also_use_the_lung_mask(tmp_path, chest):
-    """At a probability of 0.0005, below `LOWEST_THRESHOLD`."""
-
-    class Faint(Denser):
-        def logits(self, input_batch):
-            return super().logits(input_batch) - 14.0  # -6 and -22
-
-    chest[3:6, 10:14, 60:68] = -800
-    chest[4, 11:13, 62:66] = 0  # no lung around it
-    ct = open_scan(tmp_path, chest)
-    found = detect(ct, Faint(), threshold=0.0005, min_diameter_mm=0.0)
-    assert found.labels[4, 11, 63] == 0
-    assert found.labels[4, 41, 41] > 0

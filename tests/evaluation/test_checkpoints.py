@@ -11,7 +11,7 @@ from p2ch13.evaluation.checkpoints import Checkpoint, choose_labels, choose_unse
 from p2ch13.network.checkpoint import load_checkpoint, save_checkpoint
 from tests.support.checks import assert_one_line, refused
 from tests.support.commands import exit_status
-from tests.support.networks import write_pixel_network
+from tests.support.networks import CARD, write_pixel_network, write_released_network
 from tests.support.scan_files import TINY_SCANS
 
 ALL, NOTHING_HU = list(TINY_SCANS), 3000  # no voxel is denser: such a network marks nothing
@@ -27,7 +27,7 @@ def evaluation(folders, tmp_path):
         path = tmp_path / "out" / "metrics.json"
         path.unlink(missing_ok=True)
         arguments = ["--data-dir", folders.data_dir, "--output", path.parent, "--no-lung-mask", *options]
-        status = exit_status(lambda: main([*map(str, arguments)]))
+        status = exit_status(lambda: main([*map(str, arguments)], tmp_path / "released.state"))
         return status, json.loads(path.read_text()) if path.exists() else None
 
     return run
@@ -104,6 +104,46 @@ def test_choices_that_cannot_be(tmp_path, monkeypatch, evaluation, capsys, optio
     assert evaluation("--checkpoint", path, *options) == (2, None)
     if "train" not in options and options[0] != "--split":
         assert_one_line(capsys, ".json" if "--all" not in options else "--splits")
+
+
+@pytest.mark.parametrize(
+    ("options", "series"),
+    [
+        ([], ["1.2.0", "1.2.1"]),  # its validation series too: no weight was trained on it
+        (["--split", "val"], ["1.2.1"]),
+        (["--val-stride", "2"], ["1.2.0", "1.2.2"]),
+        (["--all"], ALL),
+        (["--series-uid", "1.2.3"], ["1.2.3"]),
+    ],
+)
+def test_the_network_in_the_package_scores_what_it_was_not_trained_on(tmp_path, evaluation, options, series):
+    path = tmp_path / "released.state"
+    write_released_network(path, ["1.2.3", "1.9"], series={"trn": ["1.2.2"], "val": ["1.2.1"]})
+    status, metrics = evaluation(*options)
+    assert (status, metrics["settings"]["series"], metrics["settings"]["checkpoint"]) == (0, series, [str(path)])
+    assert metrics["nodules"]["found"] == sum(NODULE_COUNTS[uid] for uid in series)
+    assert evaluation("--checkpoint", path, *options)[1] == metrics
+
+
+def test_the_network_in_the_package_and_others(tmp_path, evaluation, capsys):
+    assert evaluation() == (2, None)  # there is none
+    assert_one_line(capsys, "released.state: ", "--checkpoint")
+    one = write_released_network(tmp_path / "released.state", ["1.2.0", "1.2.1"])
+    other = write_released_network(tmp_path / "other.state", ["1.2.0", "1.2.2"])
+    run = write_network(tmp_path / "run.state", trn=["1.2.0"], val=["1.2.3"])
+    assert evaluation("--checkpoint", one, other)[1]["settings"]["series"] == ["1.2.1", "1.2.2", "1.2.3"]
+    assert evaluation("--checkpoint", one, run)[1]["settings"]["series"] == ["1.2.3"]
+    write_released_network(one, ALL)
+    capsys.readouterr()
+    assert evaluation() == (2, None)
+    assert_one_line(capsys, "4 scans", "--all")
+
+
+def test_evaluation_names_the_network(tmp_path, evaluation, capsys):
+    write_released_network(tmp_path / "released.state")
+    assert evaluation()[0] == 0
+    assert sum("trained on two lungs" in line for line in capsys.readouterr().out.splitlines()) == 1
+    assert Checkpoint.read(tmp_path / "released.state").card.limits == CARD["limits"]
 
 
 def test_networks_that_cannot_be_averaged(tmp_path, evaluation):

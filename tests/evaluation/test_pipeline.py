@@ -1,5 +1,6 @@
 import csv
 import json
+import math
 import re
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from p2ch13.detection import segment as segmentation
+from p2ch13.detection import detector
 from p2ch13.evaluate import main
 from p2ch13.evaluation.report import format_table
 from p2ch13.network.checkpoint import load_checkpoint, save_checkpoint
@@ -20,6 +21,7 @@ from p2ch13.util.logits import to_logit
 from tests.support.checks import assert_one_line
 from tests.support.commands import exit_status
 from tests.support.hold import start_held
+from tests.support.networks import make_finding_scorer, write_two_stages
 from tests.support.scan_files import SHAPE_IRC, TINY_SCANS, ball_mask, to_xyz, write_csv, write_luna, write_scan
 
 SUBMISSION = ["seriesuid", "coordX", "coordY", "coordZ", "probability"]
@@ -187,7 +189,7 @@ def test_options_reach_the_search(evaluation, tmp_path, checkpoint, monkeypatch)
         calls.append((ct.series_uid, {name: options[name] for name in ("lung_mask", "tta", "precision", "threads")}))
         return np.where(ct.hu > -700, to_logit(0.75), to_logit(0.25)).astype(np.float32)
 
-    monkeypatch.setattr(segmentation, "segment", segment)
+    monkeypatch.setattr(detector, "segment", segment)
     assert evaluation("--checkpoint", checkpoint, "--all", "--tta") == 0
     (threads,) = {options.pop("threads") for _, options in calls}  # one tuner for all scans
     assert threads.counts == (1,)
@@ -293,7 +295,6 @@ def test_mistakes_end_in_one_line(evaluation, tmp_path, mask_dir, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "say what to score"),
         (["--checkpoint", "a.state", "--mask", "b"], "no --mask and no --findings with it"),
         (["--mask", "b", "--threshold", "1.5"], "argument --threshold: "),
         (["--mask", "b", "--min-diameter", "-1"], "argument --min-diameter: "),
@@ -320,3 +321,31 @@ def test_ctrl_c_leaves_nothing_half_done(folders, tmp_path, checkpoint):
 
 def test_tables_are_markdown():
     assert format_table([["a", "long"], ["bcd", "1"]]) == "| a   | long |\n| --- | ---: |\n| bcd |    1 |"
+
+
+def test_both_stages(evaluation, tmp_path, capsys):
+    """The calibrated logit is the first stage's: of the balls, at 0 HU, 2; of lung -6.5."""
+    scorer = make_finding_scorer(default=0.7)
+    path = write_two_stages(tmp_path / "two.state", -850, scorer, weight=0.01, bias=-6.5)
+    options = ["--checkpoint", path, "--no-lung-mask", "--all", "--precision", "fp32"]
+    assert evaluation(*options) == 0
+    metrics = read_metrics(tmp_path)
+    assert metrics["operating_point"] == {
+        "threshold": 0.7, "found": 6, "sensitivity": 1.0, "false_positives": 0, "false_positives_per_scan": 0.0
+    }  # fmt: skip
+    assert metrics["settings"]["threshold"] == 0.7
+    assert (metrics["calibration"]["after"]["findings"], metrics["calibration"]["after"]["nodules"]) == (6, 6)
+    assert metrics["calibration"]["after"]["ece"] == pytest.approx(1 - 1 / (1 + math.exp(-2)), abs=1e-4)
+    assert "| after, of findings shown |" in capsys.readouterr().out
+    # Above the findings' probability of 0.88 none is shown, and the curve stays.
+    assert evaluation(*options, "--threshold", "0.9") == 0
+    higher = read_metrics(tmp_path)
+    assert (higher["operating_point"]["found"], higher["voxels"]["true_positives"]) == (0, 0)
+    assert higher["froc"] == metrics["froc"]
+    assert higher["calibration"]["after_shown"]["ece"] is None
+    assert evaluation(*options, "--threshold", "sensitive") == 0
+    assert read_metrics(tmp_path)["settings"]["threshold"] == 0.175
+    assert evaluation(*options, "--no-second-stage") == 0
+    first = read_metrics(tmp_path)
+    assert (first["operating_point"], first["calibration"], first["settings"]["threshold"]) == (None, None, 0.5)
+    assert first["voxels"] == metrics["voxels"]

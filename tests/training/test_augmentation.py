@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from p2ch13.config import AUGMENTATION
-from p2ch13.training.augmentation import SegmentationAugmentation
+from p2ch13.training.augmentation import SegmentationAugmentation, mean_of_blocks, mean_of_neighbors
 
 BATCH_SIZE = 64
 
@@ -181,6 +181,20 @@ def test_blur_and_sharpening_keep_the_mean():
     assert torch.allclose(changed[:, :, 4, 4], (450 - 400 * weights)[:, None].expand(-1, 7), atol=0.01)
     assert -0.4 <= weights.min() < -0.2
     assert 0.6 < weights.max() <= 0.8
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (5, 4), (4, 7), (1, 2)])
+def test_mean_of_blocks(shape):
+    ct_slices = torch.rand(2, 7, *shape) * 1000
+    expected = torch.nn.functional.avg_pool2d(ct_slices, 2, ceil_mode=True, count_include_pad=False)
+    torch.testing.assert_close(mean_of_blocks(ct_slices), expected)
+
+
+def test_mean_of_neighbors_by_hand():
+    """The edge repeats: the first row and col count twice in a corner of the mean."""
+    ct_slices = torch.tensor([[9.0, 18, 27], [36, 45, 54], [63, 72, 81]]).view(1, 1, 3, 3)
+    expected = [[21.0, 27, 33], [39, 45, 51], [57, 63, 69]]  # the first: (4 * 9 + 2 * 18 + 2 * 36 + 45) / 9
+    assert torch.allclose(mean_of_neighbors(ct_slices)[0, 0], torch.tensor(expected))
 
 
 def test_coarser_pixels_and_thinner_slices():

@@ -5,7 +5,7 @@ from torch import nn
 from p2ch13.network.checkpoint import UNREADABLE
 from p2ch13.network.compute import Compute
 from p2ch13.network.model import BOOK_MODEL, UNetWrapper
-from p2ch13.training.mining import HardNegatives, batch_statistics
+from p2ch13.training.mining import HardNegatives, batch_statistics, score_crops
 from p2ch13.util.process_rank import ProcessRank
 
 
@@ -90,6 +90,24 @@ def test_crops_are_scored_one_after_the_other():
     assert sorted(mining.negatives.tolist()) == list(range(NODULE_COUNT, NODULE_COUNT + NEGATIVE_COUNT))
     assert (mining.hardness[:NODULE_COUNT] < -1000).all()  # nodules are no negatives
     assert mining.hardness[NODULE_COUNT:].tolist() == list(range(NEGATIVE_COUNT))
+
+
+def test_the_middle_is_scored():
+    """A score is the mean of the 20 highest pixels, 16 from the edge at least; pixels 8 from the edge are computed."""
+
+    class Seen(Brightness):
+        def logits(self, ct_slices):
+            self.shape = ct_slices.shape
+            return super().logits(ct_slices)
+
+    network, hu = Seen(), torch.zeros(1, 7, 64, 64)
+    hu[:, :, 16, 16:48], hu[:, :, 15] = 10.0, 1000.0
+    compute = Compute(torch.device("cpu"), torch.float32)
+    assert score_crops(hu, torch.zeros(1, 1, 64, 64, dtype=torch.bool), network, compute).tolist() == [10.0]
+    nodule = torch.zeros(1, 1, 64, 64, dtype=torch.bool)
+    nodule[..., 16, 16:38] = True  # 10 of the 32 high pixels are left
+    assert score_crops(hu, nodule, network, compute).tolist() == [5.0]
+    assert network.shape == (1, 7, 48, 48)
 
 
 def test_scores_follow_the_network():

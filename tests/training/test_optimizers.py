@@ -27,14 +27,38 @@ def test_singular_values_come_near_one(shape):
     torch.manual_seed(0)
     u, _, vh = torch.linalg.svd(torch.randn(shape, dtype=torch.float64), full_matrices=False)
     values = torch.logspace(0, -1.5, min(shape), dtype=torch.float64)
-    result = u.T @ orthogonalize(u @ torch.diag(values) @ vh) @ vh.T
+    result = u.T @ orthogonalize([u @ torch.diag(values) @ vh])[0] @ vh.T
     assert result.diagonal().min() > 0.65
     assert result.diagonal().max() < 1.25
     torch.testing.assert_close(result, torch.diag(result.diagonal()))
 
 
 def test_a_row_gets_length_one():
-    assert orthogonalize(torch.tensor([[3.0, 4.0]])).tolist() == [pytest.approx([0.6, 0.8])]
+    assert orthogonalize([torch.tensor([[3.0, 4.0]])])[0].tolist() == [pytest.approx([0.6, 0.8])]
+
+
+def test_matrices_of_one_size_together_are_as_alone():
+    torch.manual_seed(0)
+    matrices = [torch.randn(shape, dtype=torch.float64) for shape in [(4, 9), (7, 4), (1, 5), (3, 3), (4, 6)]]
+    for together, matrix in zip(orthogonalize(matrices), matrices, strict=True):
+        torch.testing.assert_close(together, orthogonalize([matrix])[0])
+
+
+@pytest.mark.parametrize("shape", [(6, 4, 3, 3), (4, 6, 2, 2), (5, 3), (7,)])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_a_step_does_not_depend_on_the_order_in_memory(shape, memory_format):
+    """A singular value decomposition of the weight as (out, in * height * width) gives the directions of a step."""
+    torch.manual_seed(0)
+    grad = torch.randn(shape)
+    layout = memory_format if len(shape) == 4 else torch.contiguous_format
+    (parameter,) = zeros(*shape)
+    parameter.data = parameter.data.contiguous(memory_format=layout)
+    step = -take_steps(Muon([parameter], lr=1.0), grad)
+    rows = shape[0] if len(shape) > 1 else 1
+    u, _, vh = torch.linalg.svd(grad.reshape(rows, -1), full_matrices=False)
+    values = u.T @ step.reshape(rows, -1) @ vh.T / (STEP_RMS * max(rows, grad.numel() // rows) ** 0.5)
+    assert 0.65 < values.diagonal().min() <= values.diagonal().max() < 1.25
+    torch.testing.assert_close(values, torch.diag(values.diagonal()), atol=1e-3, rtol=0)
 
 
 def test_a_step_of_a_vector_by_hand():

@@ -1,9 +1,9 @@
 """Test the recipe's quality: `strong`, trained briefly on a few small phantoms, is scored on others.
 
-    python -m benchmarks.quality
+    python -m benchmarks.floors
 
 The floors lie well below its usual scores: they catch a mistake that no other test sees and that costs much quality.
-`p2ch13.ablation` compares recipes.
+`p2ch13.ablation` compares recipes, `benchmarks.quality` scores the network in the package.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def main(sys_argv: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.quality", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.floors", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seed", type=non_negative_int, default=0, help="of the training; the scans stay the same")
     return parser

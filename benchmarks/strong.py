@@ -1,0 +1,61 @@
+"""Measure the strong preset's training loop beside its bare steps, in samples per second."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
+
+import torch
+
+from benchmarks.measure import Setup, seconds
+from p2ch13.network.compute import keep_freed_memory
+from p2ch13.training.app import SegmentationTrainingApp
+from p2ch13.training.graphs import is_compiled
+from p2ch13.training.losses import segmentation_loss
+from p2ch13.training.optimizers import set_learning_rate
+
+
+def measure_strong(setup: Setup) -> dict[str, list[float]]:
+    """Measure the loop and a step without augmentation, not compiled ("eager") and as in a long run ("compiled").
+
+    Returns: for each of the two the rates "step" and "loop", and "loop / step", of rates measured in succession; round
+        by round.
+    """
+    keep_freed_memory()
+    sizes = setup.sizes
+    options = ("--preset", "strong", "--epochs", str(1 + sizes.rounds))
+    apps = {
+        name: setup.make_app(*options, "--compile", how) for name, how in (("eager", "no"), ("compiled", sizes.compile))
+    }
+    train_ds = apps["eager"].init_train_ds()
+    batch = next(train_ds.batches(apps["eager"].config.batch_size))[:2]
+    steps = {name: make_step(app, *batch) for name, app in apps.items()}
+    for name, app in apps.items():
+        app.do_training(1, train_ds)  # compiles, and makes the optimizer's state
+        steps[name]()
+    results: defaultdict[str, list[float]] = defaultdict(list)
+    for round_ndx in range(1, 1 + sizes.rounds):
+        for name, app in apps.items():
+            step_rate = len(batch[0]) / seconds(steps[name], repeat=max(1, sizes.samples // len(batch[0])))
+            loop_rate = len(train_ds) / seconds(app.do_training, 1 + round_ndx, train_ds)
+            results[f"{name} step"].append(step_rate)
+            results[f"{name} loop"].append(loop_rate)
+            results[f"{name} loop / step"].append(loop_rate / step_rate)
+    return results
+
+
+def make_step(app: SegmentationTrainingApp, ct_slices: torch.Tensor, label_mask: torch.Tensor) -> Callable[[], None]:
+    """Make a step of nothing but forward, backward and optimizer; all of it is compiled where the app's model is."""
+    loss = partial(segmentation_loss, options=app.config, over_batch=app.config.batch_dice)
+    optimizer_step = torch.compile(app.optimizer.step) if is_compiled(app.config) else app.optimizer.step
+
+    def step() -> None:
+        set_learning_rate(app.optimizer, app.config.learning_rate)  # it is compiled anew for each rate
+        app.optimizer.zero_grad()
+        with app.compute.autocast():
+            logits = app.learner.training_model(ct_slices)
+        torch.autograd.backward(loss(logits, label_mask)[0].mean())
+        optimizer_step()
+
+    return step

@@ -1,0 +1,65 @@
+"""A scan's own folder, where its files go without --output."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+
+from p2ch13.config import IMAGE_FORMATS
+from p2ch13.detection.outputs import NODULES_FILE
+from p2ch13.labels.mask import check_geometry
+from p2ch13.util.errors import InputError
+from p2ch13.util.files import make_writable_folder
+from p2ch13.volumes.volume import Volume
+
+FOLDER_ENDING = "_nodules"
+SEGMENTATION_ENDING = "_seg.dcm"
+IMAGE_ENDINGS = tuple(f"_{kind}.{suffix}" for kind, suffix in product(("mask", "probability"), IMAGE_FORMATS))
+ENDINGS = (*IMAGE_ENDINGS, SEGMENTATION_ENDING, "_overlay.png")
+
+
+def name_folder(name: str) -> Path:
+    return Path(f"{name}{FOLDER_ENDING}")
+
+
+def choose_folder(name: str, scan: Volume) -> Path:
+    """Name a scan's own folder, below the current one: a new one, or that of an earlier search of this scan.
+
+    Args: name: of the scan's files, see `ScanInput`.
+    Raises: InputError if the folder holds other files, or the mask of another scan of this name.
+    """
+    folder = name_folder(name)
+    if folder.name != str(folder):  # a DICOM file's series UID is any text
+        raise InputError(f"{name!r} is no folder's name; name one with --output", path=scan.header.path)
+    if folder.is_dir():
+        check_own(folder, name, scan)
+        make_writable_folder(folder, "--output")
+    elif folder.exists():
+        raise InputError("no folder; choose one with --output", path=folder, option="--output")
+    return folder
+
+
+def check_own(folder: Path, name: str, scan: Volume) -> None:
+    """Raises: InputError unless a folder is empty, or holds a scan's mask and nothing but the scan's files.
+
+    A mask with another geometry is that of another scan of this name. Hidden files belong to the system.
+    """
+    files = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    own_names = {NODULES_FILE, *(f"{name}{ending}" for ending in ENDINGS)}
+    foreign = [path.name for path in files if path.name not in own_names or not path.is_file()]
+    masks = [path for path in files if path.name.startswith(f"{name}_mask.") and path.name in own_names]
+    if foreign or (files and not masks):
+        message = f"holds {(foreign or [files[0].name])[0]}, so is no earlier result; choose another with --output"
+        raise InputError(message, path=folder, option="--output")
+    for path in masks:
+        try:
+            check_geometry(Volume(path), scan)
+        except InputError:
+            message = f"{path.name} in it is not of {scan.header.path}; choose another folder with --output"
+            raise InputError(message, path=folder, option="--output") from None
+
+
+def is_own_folder(folder: Path) -> bool:
+    """Tell whether a folder is a scan's own and holds a DICOM segmentation, which is no scan."""
+    name = folder.name.removesuffix(FOLDER_ENDING)
+    return name != folder.name and (folder / f"{name}{SEGMENTATION_ENDING}").is_file()

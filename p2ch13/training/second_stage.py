@@ -1,0 +1,172 @@
+"""Train the second stage on the first one's candidates, calibrate it, and choose its operating points."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from p2ch13.config import SENSITIVE
+from p2ch13.network.calibration import choose_threshold, fit_calibration
+from p2ch13.network.compute import Compute
+from p2ch13.network.finding_scorer import DEFAULT, FindingScorer, Validation
+from p2ch13.network.second_stage import SecondStage
+from p2ch13.training.finding_examples import FindingExamples
+from p2ch13.util.progress import progress_bar
+from p2ch13.util.threads import ThreadTuner
+
+log = logging.getLogger(__name__)
+
+BATCH_SIZE = 48  # half nodules, half false positives
+LEARNING_RATE = 4e-3
+WEIGHT_DECAY = 0.01
+LABEL_SMOOTHING = 0.02
+NOISE, HU_SCALE, HU_LEVEL = 0.04, 0.1, 0.05  # deviations, of HU scaled to -1..1
+LOGITS_HIDDEN = 0.2  # share of examples without the first stage's logits
+FOLDS = 2
+FALSE_POSITIVES = {DEFAULT: 1.0, SENSITIVE: 8.0}  # per scan, at the operating points
+
+
+class Examples(NamedTuple):
+    """Examples of all scans."""
+
+    cubes: torch.Tensor  # float16 (example, view, scale, channel, 32, 32, 32)
+    features: NDArray[np.float64]  # (example, 2), see `FindingExamples`
+    is_nodule: NDArray[np.bool_]  # (example,)
+    groups: NDArray[np.int64]  # (example,), of its scan: scans of one patient or lung share one
+
+    @classmethod
+    def join(cls, scans: Sequence[FindingExamples], groups: Sequence[int]) -> Examples:
+        return cls(
+            torch.from_numpy(np.concatenate([scan.cubes for scan in scans])),
+            np.concatenate([scan.features for scan in scans]),
+            np.concatenate([scan.is_nodule for scan in scans]),
+            np.repeat(groups, [len(scan) for scan in scans]),
+        )
+
+
+def train_second_stage(
+    examples: Examples, chosen: NDArray[np.bool_], steps: int, seed: int, compute: Compute, threads: ThreadTuner
+) -> SecondStage:
+    """Train a second stage on the chosen examples, (example,). They must hold nodules and false positives."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    model = SecondStage().to(compute.device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
+    kinds = [np.flatnonzero(chosen & (examples.is_nodule == kind)) for kind in (True, False)]
+    views = examples.cubes.shape[1]
+    labels = torch.arange(BATCH_SIZE, device=compute.device) < BATCH_SIZE // 2
+    targets = labels.float() * (1 - 2 * LABEL_SMOOTHING) + LABEL_SMOOTHING
+    with progress_bar(steps, "Second stage", "step") as bar:
+        for _ in range(steps):
+            ndxs = np.concatenate([draw_even(rng, kind, examples.groups, BATCH_SIZE // 2) for kind in kinds])
+            cubes = examples.cubes[torch.from_numpy(ndxs), torch.from_numpy(rng.integers(0, views, len(ndxs)))]
+            cubes = augment(cubes.to(compute.device).float())
+            with threads.measuring():
+                with compute.autocast():
+                    logits = model(cubes)
+                loss = F.binary_cross_entropy_with_logits(logits.float(), targets)
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+            schedule.step()
+            bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+            bar.update()
+    return model.eval()
+
+
+def draw_even(
+    rng: np.random.Generator, ndxs: NDArray[np.int64], groups: NDArray[np.int64], count: int
+) -> NDArray[np.int64]:
+    """Draw examples: half evenly over all, half evenly over the groups, so that small ones are seen too."""
+    of_all = rng.choice(ndxs, count - count // 2)
+    members = {group: ndxs[groups[ndxs] == group] for group in np.unique(groups[ndxs])}
+    of_groups = [rng.choice(members[group]) for group in rng.choice(list(members), count // 2)]
+    return np.concatenate([of_all, np.array(of_groups, dtype=np.int64)])
+
+
+def augment(cubes: torch.Tensor) -> torch.Tensor:
+    """Flip and turn cubes, change HU and add noise, hide logits: (batch, scale, channel, 32, 32, 32)."""
+    for axis in (-3, -2, -1):
+        is_flipped = torch.rand(len(cubes), 1, 1, 1, 1, 1, device=cubes.device) < 0.5
+        cubes = torch.where(is_flipped, cubes.flip(axis), cubes)
+    is_turned = torch.rand(len(cubes), 1, 1, 1, 1, 1, device=cubes.device) < 0.5
+    cubes = torch.where(is_turned, cubes.transpose(-1, -2), cubes)
+
+    def draw() -> torch.Tensor:
+        return torch.randn(len(cubes), 1, 1, 1, 1, device=cubes.device)
+
+    hu, logits = cubes.unbind(dim=2)
+    hu = (hu + 1) * (1 + HU_SCALE * draw()) - 1 + HU_LEVEL * draw() + NOISE * draw().abs() * torch.randn_like(hu)
+    is_hidden = torch.rand(len(cubes), 1, 1, 1, 1, device=cubes.device) < LOGITS_HIDDEN
+    return torch.stack([hu.clamp(-1, 1), torch.where(is_hidden, -1.0, logits)], dim=2)
+
+
+def build_scorer(
+    scans: Sequence[FindingExamples],
+    groups: Sequence[int],
+    candidate_threshold: float,
+    steps: int,
+    seed: int,
+    compute: Compute,
+    threads: ThreadTuner,
+) -> FindingScorer:
+    """Train a second stage on all scans, and calibrate it by the scores that each scan gets without it.
+
+    For these, the groups are split into folds, and each fold's scans are scored by a network that is trained on the
+    others'.
+
+    Args: groups: of the scans; scans of one lung are in one.
+    """
+    examples = Examples.join(scans, groups)
+    fold_of = {
+        group: ndx % FOLDS for ndx, group in enumerate(np.random.default_rng(seed).permutation(np.unique(groups)))
+    }
+    folds = np.array([fold_of[group] for group in examples.groups])
+    logits = np.empty(len(folds))
+    for fold in range(FOLDS):
+        model = train_second_stage(examples, folds != fold, steps // 2, seed + 1 + fold, compute, threads)
+        for some in np.array_split(np.flatnonzero(folds == fold), max(1, (folds == fold).sum() // 64)):
+            logits[some] = model.score(examples.cubes[torch.from_numpy(some), 0].float()).numpy()
+    features = np.column_stack([logits, examples.features])
+    calibration = fit_calibration(features, examples.is_nodule)
+    probabilities = 1 / (1 + np.exp(-calibration.apply(features)))
+    validation = validate(scans, probabilities, examples.is_nodule)
+    points = {
+        name: choose_threshold(validation.false_positives, validation.scan_count, count)
+        for name, count in FALSE_POSITIVES.items()
+    }
+    for name, point in points.items():
+        log.info(
+            f"Operating point {name}: probability {point:.3f}; {validation.sensitivity_at(point):.3f} of "
+            f"{len(validation.nodules)} nodules, {validation.false_positives_at(point):.2f} false positives per scan"
+        )
+    network = train_second_stage(examples, np.ones(len(folds), dtype=bool), steps, seed, compute, threads)
+    return FindingScorer(network, calibration, candidate_threshold, points, validation)
+
+
+def split_groups(groups: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """Return the fold of each example: (example,). Folds get as many groups, give or take one."""
+    names, ndxs = np.unique(groups, return_inverse=True)
+    folds: NDArray[np.int64] = np.random.default_rng(seed).permutation(len(names))[ndxs] % FOLDS
+    return folds
+
+
+def validate(
+    scans: Sequence[FindingExamples], probabilities: NDArray[np.float64], is_nodule: NDArray[np.bool_]
+) -> Validation:
+    """Sum up what the scans' candidates reached."""
+    nodules: list[float] = []
+    start = 0
+    for scan in scans:
+        own = probabilities[start : start + len(scan)]
+        nodules += [float(own[hits].max()) for hits in scan.hits] + [0.0] * scan.missed_count
+        start += len(scan)
+    false_positives = sorted(probabilities[~is_nodule].tolist())
+    return Validation(tuple(sorted(nodules)), tuple(false_positives), len(scans))

@@ -1,0 +1,148 @@
+"""From a network of training to a file of both stages: candidates of its scans, training, calibration, card."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from p2ch13.config import SecondStageOptions, TrainingConfig
+from p2ch13.data.ct import Ct
+from p2ch13.data.index import ScanIndex
+from p2ch13.detection.segment import LOWEST_THRESHOLD, load_segmenter, segment
+from p2ch13.labels.candidates import CandidateInfoTuple
+from p2ch13.network.card import TRAINED_SERIES
+from p2ch13.network.checkpoint import load_checkpoint, save_checkpoint
+from p2ch13.network.compute import Compute, choose_threads, get_device, get_dtype, keep_freed_memory
+from p2ch13.network.finding_scorer import DEFAULT, SECOND_STAGE, FindingScorer
+from p2ch13.network.model import SegmentationNetwork
+from p2ch13.training.backgrounds import Background, read_backgrounds
+from p2ch13.training.finding_examples import FindingExamples, collect_examples
+from p2ch13.training.painted_scans import count_nodules, draw_sizes, paint_scan
+from p2ch13.training.painter import Painter
+from p2ch13.training.second_stage import build_scorer
+from p2ch13.training.shapes import SYNTHETIC, find_shapes
+from p2ch13.util.errors import InputError
+from p2ch13.util.process_rank import ProcessRank
+from p2ch13.util.progress import progress_bar
+from p2ch13.util.threads import ThreadTuner
+
+log = logging.getLogger(__name__)
+
+SIZES_MM = (3.0, 35.0)  # of painted nodules
+VIEWS = 2  # cubes of each candidate
+KEPT_KEYS = ("model_state", "model_name", "network", "model_args", "config", "versions", "commit", "splits", "series")
+LIMITS = (
+    "nodules of 3 to 35 mm in chest CT of adults with slices of up to 5 mm; research use only, no diagnosis; not "
+    "tested on children, after surgery, in collapsed or fibrotic lungs"
+)
+
+
+class LabeledScan(NamedTuple):
+    """A scan whose nodules are known, and that is not opened yet but for its voxels."""
+
+    ct: Ct
+    nodules: list[CandidateInfoTuple]
+    mask: np.ndarray[Any, np.dtype[np.bool_]]  # (index, row, col)
+    ignored: list[CandidateInfoTuple]  # neither nodules nor false positives
+    group: int  # the same for all scans of a lung
+
+
+def add_second_stage(options: SecondStageOptions) -> None:
+    """Train, calibrate and write. Raises: InputError for files or folders that cannot be used."""
+    keep_freed_memory()
+    state = load_checkpoint(options.checkpoint)
+    if options.output.exists() and options.output.samefile(options.checkpoint):
+        raise InputError("also the --checkpoint; choose another", path=options.output, option="--output")
+    config = TrainingConfig.from_dict(state.get("config", {}))
+    model = load_segmenter(options.checkpoint)
+    index = ScanIndex(options.data_dir, config.label_options)
+    backgrounds: list[Background] = []
+    if options.backgrounds is not None:
+        backgrounds = read_backgrounds(options.backgrounds, options.cache_dir, model.slice_spacing_mm)
+    shapes = find_shapes(options.nodule_shapes) if backgrounds else []
+    threads = choose_threads(options.threads)
+    rng = np.random.default_rng(options.seed)
+    scans, groups = [], []
+    count = len(index.series_list) + options.copies * len(backgrounds)
+    with progress_bar(count, "Finding candidates", "scan") as bar:
+        for scan in list_scans(index, backgrounds, Painter(shapes), options, rng):
+            scans.append(find_examples(scan, model, options, threads, rng))
+            groups.append(scan.group)
+            bar.update()
+    log.info(
+        f"{len(scans)} scans: {sum(map(len, scans))} candidates, {sum(int(scan.is_nodule.sum()) for scan in scans)} of "
+        f"them nodules; {sum(scan.missed_count for scan in scans)} nodules without a candidate"
+    )
+    device = get_device(ProcessRank())
+    compute = Compute(device, get_dtype(options.precision, device))
+    threads = choose_threads(options.threads)  # steps of another size
+    training = (options.candidate_threshold, options.steps, options.seed, compute, threads)
+    scorer = build_scorer(scans, groups, *training)
+    donors = sorted({shape.series_uid for shape in shapes} - {SYNTHETIC})
+    names = [background.series_uid for background in backgrounds]
+    save_checkpoint(options.output, as_state(state, scorer, index.series_list, names, donors))
+    log.info(f"Both stages: {options.output}")
+
+
+def list_scans(
+    index: ScanIndex,
+    backgrounds: list[Background],
+    painter: Painter,
+    options: SecondStageOptions,
+    rng: np.random.Generator,
+) -> Iterator[LabeledScan]:
+    """Yield the scans of the data folder, then the backgrounds with new nodules each time."""
+    for ndx, series_uid in enumerate(index.series_list):
+        ct = index.get_ct(series_uid)
+        yield LabeledScan(ct, index.nodules[series_uid], ct.positive_mask, index.excluded[series_uid], ndx)
+    first = len(index.series_list)
+    for ndx, background in enumerate(backgrounds):
+        for _ in range(options.copies):
+            painted = paint_scan(background, painter, rng, draw_sizes(rng, SIZES_MM, count_nodules(background)))
+            ct = Ct(background.path, series_uid=background.series_uid).with_hu(painted.hu)
+            yield LabeledScan(ct, painted.nodules, painted.mask, background.lesions, first + ndx)
+
+
+def find_examples(
+    scan: LabeledScan,
+    model: SegmentationNetwork,
+    options: SecondStageOptions,
+    threads: ThreadTuner,
+    rng: np.random.Generator,
+) -> FindingExamples:
+    lowest = min(options.candidate_threshold, LOWEST_THRESHOLD)
+    logits = segment(scan.ct, model, precision=options.precision, lowest_threshold=lowest, threads=threads)
+    found = (scan.ct, logits, scan.nodules, scan.mask, scan.ignored)
+    return collect_examples(*found, options.candidate_threshold, VIEWS, rng)
+
+
+def as_state(
+    first_stage: Mapping[str, Any],
+    scorer: FindingScorer,
+    series_list: list[str],
+    backgrounds: list[str],
+    donors: list[str],
+) -> dict[str, Any]:
+    """Return the content of the file of both stages: of the first one's what prediction and evaluation read."""
+    series = first_stage.get("series", {})
+    trained = {uid for uids in series.values() for uid in uids} | {*series_list, *backgrounds, *donors}
+    shape_donors = sorted({*first_stage.get("shape_donors", []), *donors})
+    point = scorer.operating_points[DEFAULT]
+    return {
+        **{key: first_stage[key] for key in KEPT_KEYS if key in first_stage},
+        SECOND_STAGE: scorer.as_state(),
+        "shape_donors": shape_donors,
+        TRAINED_SERIES: sorted(trained | set(shape_donors)),
+        "card": {
+            "name": "p2ch13 lung nodules",
+            "trained_on": f"{len(series_list)} annotated scans and {len(backgrounds)} lungs with painted nodules",
+            "limits": LIMITS,
+            "operating_point": (
+                f"a probability of {point:.2f}: {scorer.validation.sensitivity_at(point):.0%} of nodules at "
+                f"{scorer.validation.false_positives_at(point):.1f} false positives a scan in validation"
+            ),
+        },
+    }
