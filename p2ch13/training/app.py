@@ -25,7 +25,6 @@ from p2ch13.training.learner import Learner
 from p2ch13.training.loop import train_one_epoch, validate
 from p2ch13.training.losses import segmentation_loss
 from p2ch13.training.messages import log_end, log_metrics, log_start, stopped
-from p2ch13.training.mining import Mining
 from p2ch13.training.non_finite import NonFiniteLossMonitor
 from p2ch13.training.optimizers import build_optimizer, set_learning_rate
 from p2ch13.training.provenance import fingerprint_data
@@ -36,10 +35,9 @@ from p2ch13.training.samples import (
     RunData,
     open_backgrounds,
     open_data,
-    open_hard_negatives,
+    open_mining,
     open_train_ds,
     open_val_ds,
-    resume_mining,
 )
 from p2ch13.training.tensorboard import open_report
 from p2ch13.training.totals import EpochTotals, StepResult
@@ -105,14 +103,6 @@ class SegmentationTrainingApp:
     def init_val_ds(self) -> Luna2dSegmentationDataset:
         return open_val_ds(self.config, self.data)
 
-    def init_backgrounds(self) -> BackgroundSamples | None:
-        return open_backgrounds(self.config, self.learner, self.run)
-
-    def init_mining(self, train_ds: TrainingLuna2dSegmentationDataset) -> Mining:
-        """Continue what is known of hard negatives."""
-        crops = open_hard_negatives(train_ds, self.learner, self.run)
-        return resume_mining(Mining(crops, self.backgrounds), self.run.mining, self.settings.path)
-
     def main(self) -> None:
         """Train, validate, save. Raises: InputError for data, folders or options that cannot be used."""
         keep_freed_memory()
@@ -124,7 +114,7 @@ class SegmentationTrainingApp:
             datasets = {"trn": train_ds, "val": val_ds}
             self.run.splits = self.data.splits
             self.run.series = {mode: dataset.series_list for mode, dataset in datasets.items()}
-            self.backgrounds = self.init_backgrounds()
+            self.backgrounds = open_backgrounds(self.config, self.learner, self.run)
             all_series = train_ds.series_list + val_ds.series_list
             self.run.data_fingerprint = fingerprint_data(train_ds.index, all_series, self.config.crop_choice)
             resume_run(self.run, self.settings, self.learner, train_ds.index)
@@ -155,7 +145,7 @@ class SegmentationTrainingApp:
         seed_epoch(self.config.seed, epoch_ndx, self.process.rank)
         train_ds.shuffle_samples(epoch_ndx)
         self.totals = self.run.begin_epoch(self.compute.device)
-        mining = self.init_mining(train_ds)
+        mining = open_mining(train_ds, self.backgrounds, self.learner, self.run, self.settings.path)
         batches = train_ds.batches(self.config.batch_size, self.process, self.run.step, mining.hardness)
         if self.backgrounds:
             batches = self.backgrounds.mix_in(batches, epoch_ndx, self.run.step)

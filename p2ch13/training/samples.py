@@ -65,16 +65,6 @@ def open_train_ds(
     )
 
 
-def open_hard_negatives(
-    train_ds: TrainingLuna2dSegmentationDataset, learner: Learner, run: RunState
-) -> HardNegatives | None:
-    """Score the data folder's negatives while training; None if they are drawn without."""
-    if train_ds.sampler.candidate_count == 1:
-        return None
-    sample_count = run.count_samples(run.epoch, run.step)
-    return HardNegatives(train_ds.store, learner.model, learner.compute, learner.process, sample_count)
-
-
 def open_backgrounds(config: TrainingConfig, learner: Learner, run: RunState) -> BackgroundSamples | None:
     """Read the lungs of `--backgrounds` and the shapes to paint, and name both in the run; None without.
 
@@ -90,11 +80,26 @@ def open_backgrounds(config: TrainingConfig, learner: Learner, run: RunState) ->
     return BackgroundSamples(backgrounds, Painter(shapes), config, learner)
 
 
-def resume_mining(mining: Mining, saved: Mapping[str, Any] | None, path: Path | None) -> Mining:
-    """Args: saved: of a run's state, at `path` if it is resumed. Raises: InputError if it is corrupt."""
-    if saved is not None:
+def open_mining(
+    train_ds: TrainingLuna2dSegmentationDataset,
+    backgrounds: BackgroundSamples | None,
+    learner: Learner,
+    run: RunState,
+    path: Path | None,
+) -> Mining:
+    """Continue what a run knows of hard negatives, those of the data folder and of backgrounds.
+
+    Args: path: of the state that it resumes from, if it does.
+    Raises: InputError, naming the path, for a state that is corrupt.
+    """
+    crops = None
+    if train_ds.sampler.candidate_count > 1:
+        sample_count = run.count_samples(run.epoch, run.step)
+        crops = HardNegatives(train_ds.store, learner.model, learner.compute, learner.process, sample_count)
+    mining = Mining(crops, backgrounds)
+    if run.mining is not None:
         try:
-            mining.load_state_dict(saved)
+            mining.load_state_dict(run.mining)
         except UNREADABLE as error:
             message = f"its hard negatives are corrupt ({one_line(error)}); resume from another state"
             raise InputError(message, path=path) from None
