@@ -18,7 +18,7 @@ from p2ch13.detection.findings import ScoredPart, find_largest_fragment, score_v
 from p2ch13.labels.regions import sphere_diameter, sphere_volume, volume_mm3
 from p2ch13.network.finding_scorer import FindingScorer
 from p2ch13.network.second_stage import SCORED_AT_ONCE
-from p2ch13.util.boxes import BoxMask, make_box, split_components, starts_of, stops_of
+from p2ch13.util.boxes import BoxMask, inside, make_box, split_components, starts_of, stops_of
 from p2ch13.util.logits import to_logit
 
 JOIN_MM = 2.5  # fragments of a lesion are joined by fainter voxels no farther than this, or a voxel, from one of them
@@ -76,15 +76,26 @@ def split_chain(component: BoxMask, logits: NDArray[np.float32], vx_size_irc: ND
     """Split a component at a low threshold where it is far from voxels above 0.5.
 
     Along the pleura, components reach across a lung and join lesions with what is none: in a scan of LIDC-IDRI, five
-    fragments over 124 mm. Fainter voxels farther than `JOIN_MM` from all voxels above 0.5 are dropped; a component
-    without any of these stays whole.
+    fragments over 124 mm. Fainter voxels farther than `JOIN_MM` from all voxels above 0.5 are dropped, but for
+    components with a peak of their own, which may be faint nodules.
     """
     is_core = component.mask & (logits[component.box] > np.float32(NODULE_LOGIT))
     if not is_core.any():
         return [component]
     reach_mm = max(JOIN_MM, float(vx_size_irc.max()))
     is_near = ndimage.distance_transform_edt(~is_core, sampling=vx_size_irc) <= reach_mm
-    return split_components(BoxMask(component.box, component.mask & is_near), fully_connected=True)
+    near = BoxMask(component.box, component.mask & is_near)
+    far = BoxMask(component.box, component.mask & ~is_near)
+    border = BoxMask(component.box, ndimage.binary_dilation(near.mask, np.ones((3, 3, 3))))
+    peaks = [part for part in split_components(far, fully_connected=True) if has_peak(part, border, logits)]
+    return [*split_components(near, fully_connected=True), *peaks]
+
+
+def has_peak(part: BoxMask, border: BoxMask, logits: NDArray[np.float32]) -> bool:
+    """Tell whether a part's highest logit lies inside it, not at the border to what it was cut off."""
+    values = logits[part.box]
+    is_border = part.mask & border.mask[inside(part.box, border.box)]
+    return bool(values[part.mask].max() > values[is_border].max(initial=-np.inf))
 
 
 def shrink(part: BoxMask) -> BoxMask:

@@ -17,6 +17,7 @@ from p2ch13.network.compute import Compute
 from p2ch13.network.finding_scorer import DEFAULT, FindingScorer, Validation
 from p2ch13.network.second_stage import SecondStage
 from p2ch13.training.finding_examples import FindingExamples
+from p2ch13.util.errors import InputError
 from p2ch13.util.progress import progress_bar
 from p2ch13.util.threads import ThreadTuner
 
@@ -53,13 +54,19 @@ class Examples(NamedTuple):
 def train_second_stage(
     examples: Examples, chosen: NDArray[np.bool_], steps: int, seed: int, compute: Compute, threads: ThreadTuner
 ) -> SecondStage:
-    """Train a second stage on the chosen examples, (example,). They must hold nodules and false positives."""
+    """Train a second stage on the chosen examples, (example,).
+
+    Raises: InputError unless there are nodules and false positives among them.
+    """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     model = SecondStage().to(compute.device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
     kinds = [np.flatnonzero(chosen & (examples.is_nodule == kind)) for kind in (True, False)]
+    if not all(map(len, kinds)):
+        counts = " and ".join(f"{len(kind)} {name}" for kind, name in zip(kinds, ("nodules", "others"), strict=True))
+        raise InputError(f"{counts} among the candidates that a network is trained on; it needs both: give more scans")
     views = examples.cubes.shape[1]
     labels = torch.arange(BATCH_SIZE, device=compute.device) < BATCH_SIZE // 2
     targets = labels.float() * (1 - 2 * LABEL_SMOOTHING) + LABEL_SMOOTHING

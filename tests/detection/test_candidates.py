@@ -48,6 +48,16 @@ def test_a_long_chain_is_no_lesion(ct, logits):
     assert small.diameter_mm == pytest.approx((6 / math.pi * 48 * 2) ** (1 / 3))
 
 
+def test_a_faint_peak_in_a_chain_is_a_candidate(ct, logits):
+    """A box of 27 voxels at a logit of -0.5 hangs on the larger one by a line at -1."""
+    logits[3, 12, 36:50] = -1.0
+    logits[2:5, 11:14, 50:53] = -0.5
+    *_, faint = sorted(find_candidates(ct, logits, 0.1, 3.0), key=lambda each: each.center_irc[2])
+    assert faint.first_stage_logit == pytest.approx(-0.5, abs=0.02)
+    assert faint.center_irc[2] > 45
+    assert faint.part.mask[-1, -1, -1]  # the box's farthest voxel
+
+
 def test_faint_candidates_have_all_their_voxels(ct):
     logits = np.full(SHAPE_IRC, -9, dtype=np.float32)
     logits[2:5, 10:14, 10:50] = -1.0  # a probability of 0.27
