@@ -6,7 +6,7 @@ import math
 import mmap
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -15,6 +15,8 @@ import torch
 
 from p2ch13.util.errors import InputError
 from p2ch13.util.files import advise
+
+RELEASE_AFTER_SAMPLES = 64  # each may have mapped a huge page of 2 MB
 
 
 class MemoryMappedTensor:
@@ -56,6 +58,23 @@ class MemoryMappedTensor:
     def __getstate__(self) -> dict[str, Any]:
         """Send only the tensor to another process, through shared memory."""
         return {"_map": None, "tensor": self.tensor}
+
+
+class PeriodicRelease:
+    """Give back the memory of memory-mapped tensors after every `RELEASE_AFTER_SAMPLES` samples.
+
+    Args: release: gives it back.
+    """
+
+    def __init__(self, release: Callable[[], None]) -> None:
+        self._release, self._samples_left = release, RELEASE_AFTER_SAMPLES
+
+    def count(self, sample_count: int) -> None:
+        """Count samples that were read from the tensors, or written to them."""
+        self._samples_left -= sample_count
+        if self._samples_left <= 0:
+            self._samples_left = RELEASE_AFTER_SAMPLES
+            self._release()
 
 
 class RowWriter:

@@ -12,13 +12,12 @@ import torch
 from numpy.typing import NDArray
 
 from p2ch13.config import MIN_CANDIDATE_MM
-from p2ch13.data.crop_store import RELEASE_AFTER_SAMPLES
 from p2ch13.data.ct import Ct
 from p2ch13.detection.candidates import Candidate, find_candidates
 from p2ch13.detection.cubes import cut_cubes
 from p2ch13.evaluation.froc import lie_within
 from p2ch13.labels.candidates import CandidateInfoTuple
-from p2ch13.util.memory import MemoryMappedTensor, RowWriter
+from p2ch13.util.memory import MemoryMappedTensor, PeriodicRelease, RowWriter
 
 JITTER_MM = 1.0  # deviation of the centers of further cubes of a candidate
 LEAST_OVERLAP = 0.3  # share of a candidate's voxels that lie in a nodule's mask
@@ -58,7 +57,7 @@ class Examples:
         self.scans: list[FindingExamples] = []
         self.scan_groups: list[int] = []
         self._writer = RowWriter(folder)
-        self._samples_until_release = RELEASE_AFTER_SAMPLES
+        self._releasing = PeriodicRelease(lambda: self._cubes.release())
 
     def add(self, scan: FindingExamples, cubes: NDArray[np.float16], group: int) -> None:
         """Add a scan. Args: cubes: (candidate, view, scale, channel, 32, 32, 32). Raises: as the constructor."""
@@ -99,10 +98,7 @@ class Examples:
     def take(self, ndxs: NDArray[np.int64], views: NDArray[np.int64] | int = 0) -> torch.Tensor:
         """Copy a view of each of these examples: float32 (ndx, scale, channel, 32, 32, 32). View 0 is centered."""
         cubes = self._cubes.tensor[torch.from_numpy(ndxs), torch.as_tensor(views)].float()
-        self._samples_until_release -= len(ndxs)
-        if self._samples_until_release <= 0:
-            self._samples_until_release = RELEASE_AFTER_SAMPLES
-            self._cubes.release()
+        self._releasing.count(len(ndxs))
         return cubes
 
 

@@ -24,7 +24,7 @@ from p2ch13.training.painted_scans import count_nodules, draw_sizes, paint_scan
 from p2ch13.training.painter import Painter
 from p2ch13.training.resume import read_saved_config
 from p2ch13.training.second_stage import build_scorer
-from p2ch13.training.shapes import SYNTHETIC, find_shapes
+from p2ch13.training.shapes import find_donors, find_shapes
 from p2ch13.util.errors import InputError
 from p2ch13.util.files import make_writable_folder
 from p2ch13.util.process_rank import ProcessRank
@@ -67,9 +67,8 @@ def add_second_stage(options: SecondStageOptions) -> None:
     compute = Compute(device, get_dtype(options.precision, device))
     threads = choose_threads(options.threads)
     scorer = build_scorer(examples, options.candidate_threshold, options.steps, options.seed, compute, threads)
-    donors = sorted({shape.series_uid for shape in shapes} - {SYNTHETIC})
     names = [background.series_uid for background in backgrounds]
-    save_checkpoint(options.output, as_state(state, scorer, index.series_list, names, donors))
+    save_checkpoint(options.output, as_state(state, scorer, index.series_list, names, find_donors(shapes)))
     log.info(f"Both stages: {options.output}")
 
 
