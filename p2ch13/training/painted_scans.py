@@ -81,7 +81,7 @@ def paint_scan(
             marked = paint_nodule(
                 hu[box], axes_mm, nodule, background.look, background.wall[box], background.vx_size_irc, rng
             )
-            if not is_visible(before, hu[box], marked, background.look.noise_hu):
+            if not is_visible(before, hu[box], marked, diameter_mm, background.look.noise_hu):
                 hu[box] = before
                 continue
             mask[box] |= marked

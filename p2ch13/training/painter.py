@@ -19,7 +19,8 @@ SIZE_RANGE_MM = (3.0, 35.0)
 EVEN_SHARE = 0.5  # of diameters drawn evenly over their logarithm; the others are those of LUNA16's nodules
 LIKE_SIZED = 1.3  # factor between the diameters of a shape's donor and of what is painted
 LEAST_LIKE_SIZED = 20
-LEAST_CONTRAST_HU, LEAST_CONTRAST_NOISE = 100.0, 1.5  # of a painted nodule: others cannot be seen
+LEAST_CONTRAST_DETAIL = 1200.0  # HU * mm, of contrast and diameter: small nodules are seen by a high contrast alone
+LEAST_CONTRAST_NOISE = 3.0  # deviations of the noise
 ACROSS_SLICES = 0.45  # of the diameter, from a nodule's center to the slice that is segmented
 TRIES = 20  # places, until one can be used
 MAX_SHIFT = 16  # pixels from a window's middle to what it shows
@@ -76,7 +77,7 @@ class Painter:
             hu = without.hu.copy()
             nodule = draw_nodule(rng, self.choose_shape(rng, diameter_mm), diameter_mm)
             mask = paint_nodule(hu, axes_mm, nodule, background.look, wall, background.vx_size_irc, rng)
-            if is_visible(without.hu, hu, mask, background.look.noise_hu):
+            if is_visible(without.hu, hu, mask, diameter_mm, background.look.noise_hu):
                 return Window(background, index, hu, mask[len(mask) // 2]), without
         return None
 
@@ -88,12 +89,21 @@ def draw_size(rng: np.random.Generator) -> float:
     return draw_diameter(rng)
 
 
-def is_visible(before: NDArray[np.int16], after: NDArray[np.int16], mask: NDArray[np.bool_], noise_hu: float) -> bool:
-    """Whether a painted nodule stands out from what was there: on average over its mask, all shaped alike."""
+def is_visible(
+    before: NDArray[np.int16], after: NDArray[np.int16], mask: NDArray[np.bool_], diameter_mm: float, noise_hu: float
+) -> bool:
+    """Whether a painted nodule stands out from what was there, so that a reader would see it.
+
+    Its contrast, on average over its mask, is compared with the noise of this average, and with what a nodule of its
+    size needs: the smaller a detail, the higher the contrast from which on it is seen.
+
+    Source: Rose (1948), The sensitivity performance of the human eye on an absolute scale.
+    """
     if not mask.any():
         return False
     contrast_hu = float((after[mask].astype(np.float32) - before[mask]).mean())
-    return contrast_hu > max(LEAST_CONTRAST_HU, LEAST_CONTRAST_NOISE * noise_hu / math.sqrt(np.count_nonzero(mask)))
+    noise_of_mean_hu = noise_hu / math.sqrt(np.count_nonzero(mask))
+    return contrast_hu * diameter_mm > LEAST_CONTRAST_DETAIL and contrast_hu > LEAST_CONTRAST_NOISE * noise_of_mean_hu
 
 
 def cut_window(background: Background, index: int, row: int, col: int) -> Window:

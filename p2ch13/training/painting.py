@@ -18,13 +18,14 @@ from p2ch13.labels.lidc_shapes import SHAPE_REACH, SHAPE_SIZE, UNITS_PER_RADIUS,
 from p2ch13.util.boxes import Box, make_box
 
 PLANES = 3  # at which a slice is sampled
-LEAST_IN_LUNG = 0.4  # of a nodule; of less the wall hides what it is
+LEAST_IN_LUNG = 0.5  # of a nodule; of less the wall hides what it is
 LEAST_SHARE = 0.5  # of a voxel that a nodule fills, to be marked in the mask
 GRAIN_MM = (0.8, 2.5)  # deviation of the Gaussians that make coarse and fine grain
 # Of LIDC's shapes few are not solid, and of screening's nodules about a fifth: each needs enough examples.
 TEXTURES, TEXTURE_ODDS = ("solid", "part-solid", "ground-glass"), (0.66, 0.17, 0.17)
 CORES = (0.3, 0.75)  # depth that the solid part of a part-solid nodule has, in its depth
 CALCIFIED_SHARE = 0.05
+MARGIN_MM, WIDEST_MARGIN = (0.3, 1.6), 0.35  # from outline to full density; at most so many radii
 STRETCH, TILT = 0.12, 0.35  # deviations of the logarithm of the axes' lengths, and of the tilt in radians
 LOBE_FIELDS, LOBE_VOXELS = 32, 5.0  # kept, since to make one takes as long as to paint; their Gaussian's deviation
 LOBES = 0.08  # deviation of the outline's distance, in radii
@@ -48,6 +49,7 @@ class PaintedNodule:
         transform: (3, 3), from mm (z, y, x) to radii of the shape.
         glass_hu: of its ground glass; solid_hu: of its solid part; core: share of the depth that this part has, 0 to 1;
             grain_hu: deviation of both.
+        margin_mm: depth at which it has its full density: readers draw an outline where a nodule begins to be seen.
     """
 
     shape: NoduleShape
@@ -57,6 +59,7 @@ class PaintedNodule:
     solid_hu: float
     core: float
     grain_hu: float
+    margin_mm: float = 0.0
 
     @property
     def reach_mm(self) -> NDArray[np.float64]:
@@ -84,6 +87,7 @@ def draw_nodule(rng: np.random.Generator, shape: NoduleShape, diameter_mm: float
         solid_hu=float(rng.uniform(200, 600) if calcified else rng.normal(10, 50)),
         core=core,
         grain_hu=float(rng.uniform(10, 70)),
+        margin_mm=min(float(rng.uniform(*MARGIN_MM)), WIDEST_MARGIN * radius_mm),
     )
 
 
@@ -121,7 +125,7 @@ def paint_nodule(
     if hu[box].size == 0:
         return mask
     near = [axis[part] for axis, part in zip(axes_mm, box, strict=True)]
-    filled, core = fill_voxels(near, nodule, vx_size_irc, rng)
+    filled, density, core = fill_voxels(near, nodule, vx_size_irc, rng)
     filled_outside_wall = np.where(wall[box], 0, filled)
     if filled_outside_wall.sum() <= LEAST_IN_LUNG * filled.sum():
         return mask
@@ -131,8 +135,8 @@ def paint_nodule(
     tissue = nodule.glass_hu + core * (nodule.solid_hu - nodule.glass_hu)
     tissue += nodule.grain_hu * draw_grain(filled.shape, vx_size_irc, rng)
     blur = look.point_spread_mm / vx_size_irc[2]
-    seen = ndimage.gaussian_filter(filled, (0, blur, blur))
-    content = np.divide(ndimage.gaussian_filter(filled * tissue, (0, blur, blur)), seen, where=seen > 0.01, out=tissue)
+    seen = ndimage.gaussian_filter(density, (0, blur, blur))
+    content = np.divide(ndimage.gaussian_filter(density * tissue, (0, blur, blur)), seen, where=seen > 0.01, out=tissue)
     noise = look.noise_hu * draw_noise(filled.shape, blur, rng)
     before = hu[box].astype(np.float32)
     painted = before + seen * (content + noise - before)
@@ -149,8 +153,8 @@ def find_box(axes_mm: Sequence[Axis], reach_mm: NDArray[np.float64]) -> Box:
 
 def fill_voxels(
     axes_mm: Sequence[Axis], nodule: PaintedNodule, vx_size_irc: NDArray[np.float64], rng: np.random.Generator
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Compute the share of each voxel that the nodule fills, and that its solid part fills: (index, row, col), 0..1."""
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Compute the share of each voxel within the outline, its density, and its solid share: (index, row, col), 0..1."""
     z, y, x = axes_mm
     offsets = (np.arange(PLANES) - (PLANES - 1) / 2) * vx_size_irc[0] / PLANES
     planes = (z[:, None] + offsets).ravel()
@@ -161,16 +165,17 @@ def fill_voxels(
     grid = nodule.shape.distance.astype(np.float32) / UNITS_PER_RADIUS
     grid += np.roll(lobes[rng.integers(len(lobes))], rng.integers(0, SHAPE_SIZE, 3), axis=(0, 1, 2))
     distance = ndimage.map_coordinates(grid, places, order=1, mode="constant", cval=1.0)
-    edge = vx_size_irc[2] / (nodule.diameter_mm / 2)  # of a voxel, in radii
+    radius_mm = nodule.diameter_mm / 2
+    edge, margin = vx_size_irc[2] / radius_mm, nodule.margin_mm / radius_mm  # a voxel's, in radii
 
-    def share(inside: NDArray[np.float64]) -> NDArray[np.float32]:
-        by_plane = np.clip(0.5 + inside / edge, 0, 1).reshape(len(z), PLANES, len(y), len(x))
+    def share(inside: NDArray[np.float64], width: float = edge) -> NDArray[np.float32]:
+        by_plane = np.clip(0.5 + inside / width, 0, 1).reshape(len(z), PLANES, len(y), len(x))
         return by_plane.mean(axis=1, dtype=np.float32)  # type: ignore[no-any-return]
 
-    filled = share(-distance)
+    filled, density = share(-distance), share(-distance - margin / 2, max(margin, edge))
     if nodule.core in (0, 1):
-        return filled, np.full(filled.shape, nodule.core, np.float32)
-    return filled, share((1 - nodule.core) * grid.min() - distance)
+        return filled, density, np.full(filled.shape, nodule.core, np.float32)
+    return filled, density, share((1 - nodule.core) * grid.min() - distance)
 
 
 @functools.cache

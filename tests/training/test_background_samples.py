@@ -230,11 +230,19 @@ def test_shapes_are_of_the_size_that_is_painted():
 
 
 @pytest.mark.parametrize(
-    ("rise_hu", "voxels", "noise_hu", "expected"),
-    [(110, 4, 20, True), (90, 400, 20, False), (110, 1, 90, False), (110, 4, 90, True), (0, 0, 20, False)],
+    ("rise_hu", "voxels", "noise_hu", "diameter_mm", "expected"),
+    [
+        (410, 4, 20, 3, True),
+        (390, 4, 20, 3, False),
+        (130, 400, 20, 10, True),
+        (110, 400, 20, 10, False),
+        (260, 1, 90, 8, False),
+        (260, 4, 90, 8, True),
+        (0, 0, 20, 8, False),
+    ],
 )
-def test_visible_nodules(rise_hu, voxels, noise_hu, expected):
-    """More than 100 HU, and than 1.5 deviations of the mean over its voxels: 135 HU of one with a noise of 90 HU."""
+def test_visible_nodules(rise_hu, voxels, noise_hu, diameter_mm, expected):
+    """More than 1200 HU mm, and than 3 deviations of the mean over its voxels: 270 HU of one with a noise of 90 HU."""
     before = np.zeros((1, 20, 20), dtype=np.int16)
     mask = np.arange(400).reshape(before.shape) < voxels
-    assert is_visible(before, before + rise_hu * mask, mask, noise_hu) == expected
+    assert is_visible(before, before + rise_hu * mask, mask, diameter_mm, noise_hu) == expected

@@ -1,6 +1,7 @@
 """A nodule whose outline, texture, blur and noise are known."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -179,11 +180,25 @@ def test_cores_reach_as_far_as_their_depth(depth):
     """On average: of a ball they are balls of so many radii, a little more since lobes deepen it."""
     nodule = fill_with(make_ball(), 10.0, core=depth)
     axes, vx_size = make_axes((30, 30, 30), (0.8, 0.8, 0.8)), np.full(3, 0.8)
-    filled, cores = zip(
+    filled, _, cores = zip(
         *(fill_voxels(axes, nodule, vx_size, np.random.default_rng(seed)) for seed in range(20)), strict=True
     )
     assert np.cbrt(np.sum(cores) / np.sum(filled)) == pytest.approx(depth, rel=0.15)
     assert all((core <= whole + 1e-6).all() for core, whole in zip(cores, filled, strict=True))
+
+
+def test_margin():
+    """A ball of 12 mm with a margin of 3 mm is half as dense 1.5 mm below its outline; the mask has all of it."""
+    axes, vx_size = make_axes((30, 30, 30), (1.0, 1.0, 1.0)), np.ones(3)
+    soft, sharp = (replace(fill_with(make_ball(), 12.0), margin_mm=margin_mm) for margin_mm in (3.0, 0.0))
+    radii = []
+    for seed in range(8):  # each with lobes of its own
+        filled, density, _ = fill_voxels(axes, soft, vx_size, np.random.default_rng(seed))
+        same, full, _ = fill_voxels(axes, sharp, vx_size, np.random.default_rng(seed))
+        np.testing.assert_array_equal(filled, same)
+        np.testing.assert_array_equal(full, same)
+        radii.append(np.cbrt(np.count_nonzero(density >= 0.5) / np.count_nonzero(filled >= 0.5)))
+    assert np.mean(radii) == pytest.approx(10.5 / 12, rel=0.03)
 
 
 def test_slices_that_repeat_look_alike():
