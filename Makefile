@@ -21,7 +21,8 @@ PYTEST := $(VENV)/bin/python -m pytest -q -n 2
 
 .PHONY: demo weights backgrounds test test-slow bench stress check clean
 
-# So short a training misses less with a little more weight on what is missed.
+# So short a training misses less with a little more weight on what is missed. The network in the package searches the
+# same scan, for comparison.
 demo: $(VENV)/installed $(DEMO_DIR)/candidates.csv
 	$(VENV)/bin/python precache.py $(DEMO_OPTIONS) --preset strong
 	$(VENV)/bin/python -m p2ch13.training $(DEMO_OPTIONS) --tb-prefix demo --val-stride 4 --preset strong \
@@ -29,7 +30,11 @@ demo: $(VENV)/installed $(DEMO_DIR)/candidates.csv
 	model=$$(ls -t data/models/demo/*.best.state | head -n 1); scan=$$(ls $(DEMO_DIR)/subset*/*.mhd | sort -t / -k 4 | head -n 1); \
 	$(VENV)/bin/python -m p2ch13.predict --checkpoint $$model $$scan --output data/demo-masks && \
 	$(VENV)/bin/python -m p2ch13.evaluate --mask data/demo-masks --findings data/demo-masks/nodules.csv --labels refined \
-		--data-dir $(DEMO_DIR) --output data/demo-evaluation --series-uid $$(basename $$scan .mhd)
+		--data-dir $(DEMO_DIR) --output data/demo-evaluation --series-uid $$(basename $$scan .mhd) && \
+	echo "Above: the network that was just trained. Below: the network in the package, on the same scan." && \
+	$(VENV)/bin/python -m p2ch13.predict $$scan --output data/demo-package && \
+	$(VENV)/bin/python -m p2ch13.evaluate --mask data/demo-package --findings data/demo-package/nodules.csv --labels refined \
+		--data-dir $(DEMO_DIR) --output data/demo-package-evaluation --series-uid $$(basename $$scan .mhd)
 
 # The first stage learns from phantoms and from nodules painted into the backgrounds, the second one from its findings.
 weights: $(VENV)/installed-dev backgrounds $(WEIGHTS_DIR)/candidates.csv
@@ -65,7 +70,8 @@ check: $(VENV)/installed-dev
 	$(VENV)/bin/lint-imports
 
 clean:
-	rm -rf $(DEMO_DIR) data/demo-cache data/demo-masks data/demo-evaluation data/bench
+	rm -rf $(DEMO_DIR) data/demo-cache data/demo-masks data/demo-evaluation data/demo-package data/demo-package-evaluation
+	rm -rf data/bench
 	rm -rf $(WEIGHTS_DIR) data/weights-cache data/quality
 
 $(DEMO_DIR)/candidates.csv: | $(VENV)/installed

@@ -572,17 +572,18 @@ class EvaluationOptions(DataFolder, DetectionOptions):
 
 
 @dataclass(frozen=True)
-class SecondStageOptions(Folders, ComputeOptions):
+class SecondStageOptions(ShapeOptions, Folders, ComputeOptions):
     """Second stage."""
 
     checkpoint: Path = option(REQUIRED, ".state file of training: the first stage", metavar="STATE")
     output: Path = option(REQUIRED, ".state file to write, of both stages", metavar="STATE")
-    backgrounds: Path | None = option(None, "CT scans of any lungs, to paint nodules into", metavar="DIR", shown="none")
-    nodule_shapes: str = option("synthetic", "of painted nodules", choices=SHAPE_KINDS)
+    backgrounds: Path | None = option(
+        None, "CT scans, as for --backgrounds of training, to paint nodules into", metavar="DIR", shown="none"
+    )
     copies: int = option(8, "painted scans of each background", low=1)
     steps: int = option(1000, "steps of training", low=2)
     candidate_threshold: float = option(
-        0.1, "probability of the first stage from which on voxels belong to a candidate", above=0, below=1
+        0.1, "lowest probability of a candidate's voxels, by the first stage", above=0, below=1
     )
     seed: int = option(0, "seed of weights, paintings and samples", low=0)
 

@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from p2ch13.config import LabelOptions
 from p2ch13.data.ct import Ct
 from p2ch13.data.index import ScanIndex
 from p2ch13.data.splits import read_splits
-from p2ch13.detection.segment import load_segmenter
+from p2ch13.detection.detector import load_detector
 from p2ch13.evaluation.checkpoints import Checkpoint
 from p2ch13.evaluation.external import read_findings, read_series_file
 from p2ch13.labels.candidates import get_candidate_info_list, read_annotations, read_excluded
@@ -24,11 +24,18 @@ from p2ch13.labels.lidc_database import list_series
 from p2ch13.labels.lidc_xml import find_readings
 from p2ch13.labels.luna25 import read_luna25, read_luna25_patients
 from p2ch13.labels.mask import read_labels
-from p2ch13.network.checkpoint import save_checkpoint
+from p2ch13.network.card import log_card, read_card
+from p2ch13.network.checkpoint import load_checkpoint, save_checkpoint
+from p2ch13.network.finding_scorer import SECOND_STAGE
 from p2ch13.network.model import BOOK_MODEL, UNetWrapper
+from p2ch13.network.second_stage import CHANNEL_COUNT, CUBE_SIZE, CUBE_SPACINGS_MM
+from p2ch13.training.backgrounds import read_backgrounds
+from p2ch13.util.logits import to_probability
 from p2ch13.volumes.files import find_scans, read_header, scan_signature
+from tests.support.background_files import LUNG_IRC, write_backgrounds, write_lesions
 from tests.support.dicom_files import write_series
 from tests.support.lidc_files import Roi, ring, write_database, write_readings
+from tests.support.networks import CARD, make_finding_scorer
 from tests.support.scan_files import ORIGIN_XYZ, Ball, ball_mask, make_hu, to_xyz, write_csv, write_luna, write_scan
 
 SHAPE_IRC = (5, 12, 14)
@@ -153,7 +160,20 @@ def read_masks(folder: Path) -> None:
         ct.get_raw_candidate(ct.to_xyz(BALL.center_irc), CROP_WIDTH_IRC)
 
 
-def write_state(folder: Path) -> list[Path]:
+def write_known_lesions(folder: Path) -> list[Path]:
+    write_backgrounds(folder, ["a"])
+    return [write_lesions(folder, [("a", LUNG_IRC, 9.5), ("a", (5, 20, 20), 4)])]
+
+
+def read_known_lesions(folder: Path) -> None:
+    """Read the lungs as training does, and look for a place to paint a nodule at."""
+    for background in read_backgrounds(folder, folder, 2.0):
+        background.draw_center(np.random.default_rng(0), 6.0)
+        background.shows_lesion(*LUNG_IRC, size=64)
+
+
+def write_state(folder: Path, **more: Any) -> list[Path]:
+    """Args: more: further keys of the file."""
     path = folder / "seg.state"
     arguments = {**BOOK_MODEL, "depth": 2, "wf": 1}
     torch.manual_seed(0)
@@ -166,21 +186,36 @@ def write_state(folder: Path) -> list[Path]:
             "config": {"slice_spacing_mm": 2.0, "labels": "refined", "val_stride": 10, "threshold_hu": -600},
             "series": {"trn": ["1.2.0"], "val": ["1.2.1"]},
             "epoch": 3,
+            **more,
         },
     )
     return [path]
 
 
+def write_both_stages(folder: Path) -> list[Path]:
+    second_stage = make_finding_scorer().as_state()
+    return write_state(folder, **{SECOND_STAGE: second_stage, "card": CARD, "trained_series": ["1.2.0", "1.2.3"]})
+
+
 def read_state(folder: Path) -> None:
-    model = load_segmenter(folder / "seg.state")
-    Checkpoint.read(folder / "seg.state")
+    """Load all stages that a file has, as prediction and evaluation do, and run them."""
+    path = folder / "seg.state"
+    detector = load_detector(path)
+    Checkpoint.read(path)
+    log_card(path, read_card(path, load_checkpoint(path)))
+    detector.describe(detector.choose_threshold())
     with torch.inference_mode():
-        model(torch.zeros(1, 7, 16, 16))
+        detector.network(torch.zeros(1, 7, 16, 16))
+    for scorer in detector.scorers:
+        cubes = torch.zeros(1, len(CUBE_SPACINGS_MM), CHANNEL_COUNT, *[CUBE_SIZE] * 3)
+        _, calibrated = scorer.score(cubes, [0.0], [5.0])
+        to_probability(float(calibrated[0]))
+        detector.choose_threshold(sensitivity=0.5)
 
 
-def write_unpacked_state(folder: Path) -> list[Path]:
+def write_unpacked_state(folder: Path, write: Callable[[Path], Sequence[Path]] = write_state) -> list[Path]:
     """Unpack the files of a checkpoint, so that a mutated one is packed again with a valid checksum."""
-    (path,) = write_state(folder)
+    (path,) = write(folder)
     with zipfile.ZipFile(path) as archive:
         archive.extractall(folder)
     path.unlink()
@@ -214,6 +249,11 @@ KINDS: dict[str, Kind] = {
     "LIDC XML": Kind(write_xml, read_xml),
     "LIDC database": Kind(write_sqlite, read_sqlite),
     "masks, splits, LUNA25": Kind(write_masks, read_masks),
+    "known lesions": Kind(write_known_lesions, read_known_lesions),
     ".state": Kind(write_state, read_state),
     ".state, its pickle": Kind(write_unpacked_state, read_unpacked_state),
+    ".state of two stages": Kind(write_both_stages, read_state),
+    ".state of two stages, its pickle": Kind(
+        partial(write_unpacked_state, write=write_both_stages), read_unpacked_state
+    ),
 }

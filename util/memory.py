@@ -6,13 +6,17 @@ import math
 import mmap
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
+from p2ch13.util.errors import InputError
 from p2ch13.util.files import advise
+
+RELEASE_AFTER_SAMPLES = 64  # each may have mapped a huge page of 2 MB
 
 
 class MemoryMappedTensor:
@@ -23,18 +27,27 @@ class MemoryMappedTensor:
 
     Args: folder: on a file system with enough space; created if it is missing.
     Attributes: `tensor`, readable and writable.
-    Raises: OSError if the disk has too little space.
+    Raises: InputError, naming the folder, if it cannot be written or its disk has too little space.
     """
 
     def __init__(self, folder: Path, shape: Sequence[int], dtype: torch.dtype) -> None:
         byte_count = math.prod(shape) * dtype.itemsize
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
+        with disk_errors_naming(folder), open_nameless(folder) as file:
             if hasattr(os, "posix_fallocate"):  # with its space reserved, no write to the map meets a full disk
                 os.posix_fallocate(file.fileno(), 0, byte_count)
             else:
                 os.ftruncate(file.fileno(), byte_count)
-            self._map: mmap.mmap | None = mmap.mmap(file.fileno(), byte_count)
+            self._map_file(file, shape, dtype)
+
+    @classmethod
+    def of_file(cls, file: IO[bytes], shape: Sequence[int], dtype: torch.dtype) -> MemoryMappedTensor:
+        """Map the values that a file holds. Raises: OSError if the system does not map it."""
+        mapped = cls.__new__(cls)
+        mapped._map_file(file, shape, dtype)
+        return mapped
+
+    def _map_file(self, file: IO[bytes], shape: Sequence[int], dtype: torch.dtype) -> None:
+        self._map: mmap.mmap | None = mmap.mmap(file.fileno(), math.prod(shape) * dtype.itemsize)
         self.tensor = torch.frombuffer(self._map, dtype=dtype).view(*shape)
 
     def release(self) -> None:
@@ -45,3 +58,63 @@ class MemoryMappedTensor:
     def __getstate__(self) -> dict[str, Any]:
         """Send only the tensor to another process, through shared memory."""
         return {"_map": None, "tensor": self.tensor}
+
+
+class PeriodicRelease:
+    """Give back the memory of memory-mapped tensors after every `RELEASE_AFTER_SAMPLES` samples.
+
+    Args: release: gives it back.
+    """
+
+    def __init__(self, release: Callable[[], None]) -> None:
+        self._release, self._samples_left = release, RELEASE_AFTER_SAMPLES
+
+    def count(self, sample_count: int) -> None:
+        """Count samples that were read from the tensors, or written to them."""
+        self._samples_left -= sample_count
+        if self._samples_left <= 0:
+            self._samples_left = RELEASE_AFTER_SAMPLES
+            self._release()
+
+
+class RowWriter:
+    """Collect the rows of a tensor in a file, and memory-map them when all are there: their number need not be known.
+
+    Args: folder: see `MemoryMappedTensor`, as is the file.
+    Raises: see `MemoryMappedTensor`, here and in each method.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.count = folder, 0
+        with disk_errors_naming(folder):
+            self._file = open_nameless(folder)
+
+    def write(self, rows: torch.Tensor) -> None:
+        """Append rows, (row, ...), all of one shape and number format, on the CPU."""
+        self._row_shape, self._dtype = rows.shape[1:], rows.dtype
+        self.count += len(rows)
+        with disk_errors_naming(self.folder):
+            self._file.write(rows.contiguous().numpy().data)
+
+    def map(self) -> MemoryMappedTensor:
+        """Map the rows, at least one, as (row, ...); no more can be written."""
+        with disk_errors_naming(self.folder), self._file as file:
+            file.flush()
+            return MemoryMappedTensor.of_file(file, (self.count, *self._row_shape), self._dtype)
+
+
+def open_nameless(folder: Path) -> IO[bytes]:
+    """Open a file that is removed with its last reader, even if the process is killed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return tempfile.TemporaryFile(dir=folder)
+
+
+@contextmanager
+def disk_errors_naming(folder: Path) -> Iterator[None]:
+    """Turn errors of the disk into an InputError that names the folder."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        message = f"no place for memory-mapped values ({reason}); make room there, or use another folder"
+        raise InputError(message, path=folder) from None

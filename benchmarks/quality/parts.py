@@ -23,7 +23,7 @@ from benchmarks.quality.scores import (
     measure_sensitivity,
     select_nodules,
 )
-from p2ch13.evaluation.calibration import measure_calibration
+from p2ch13.evaluation.calibration import CALIBRATIONS, measure_calibration
 from p2ch13.evaluation.scoring import ScanScores
 from p2ch13.evaluation.summary import summarize
 from p2ch13.network.checkpoint import build_finding_scorer, load_checkpoint
@@ -168,7 +168,7 @@ def score_calibration(scans: QualityScans) -> Part | None:
     after = together["after"]
     return Part(
         [
-            Figure(on, "findings with a probability", together["findings"], 100),
+            Figure(on, "findings with a probability", after["findings"], 100),
             Figure(on, "ECE of probabilities", after["ece"], 0.05, False, [after["ece_low"], after["ece_high"]]),
         ],
         {"calibration": [row for title, values in measured.items() if values for row in as_rows(title, values)]},
@@ -177,17 +177,17 @@ def score_calibration(scans: QualityScans) -> Part | None:
 
 
 def as_rows(title: str, values: dict[str, Any]) -> Rows:
-    """Make the rows of a set's ECE, before and after calibration."""
+    """Make the rows of a set's ECE, before and after calibration. Args: values: of `measure_calibration`."""
     return [
         {
             "test": title,
-            "findings": values["findings"],
-            "nodules": values["nodules"],
+            "findings": values[key]["findings"],
+            "nodules": values[key]["nodules"],
             "calibration": name,
-            "ECE": values[name]["ece"],
-            "95% CI": [values[name]["ece_low"], values[name]["ece_high"]] if values["scans"] > 1 else None,
+            "ECE": values[key]["ece"],
+            "95% CI": [values[key]["ece_low"], values[key]["ece_high"]] if values["scans"] > 1 else None,
         }
-        for name in ("before", "after")
+        for name, key in CALIBRATIONS.items()
     ]
 
 

@@ -18,14 +18,13 @@ from p2ch13.data.cache import CtCache
 from p2ch13.labels.candidates import CandidateInfoTuple
 from p2ch13.util.coordinates import XyzTuple
 from p2ch13.util.errors import InputError
-from p2ch13.util.memory import MemoryMappedTensor
+from p2ch13.util.memory import MemoryMappedTensor, PeriodicRelease
 from p2ch13.util.progress import progress_bar
 
 log = logging.getLogger(__name__)
 
 CROPS_IN_MEMORY_BYTES = 2**29  # three times what LUNA16's nodules need; a larger set is memory-mapped
 GPU_MEMORY_SHARE = 0.5  # of a GPU's free memory, for crops; the network needs the rest
-RELEASE_AFTER_SAMPLES = 64  # each may have mapped a huge page of 2 MB
 BAR_DELAY_S = 1.0  # cached values are read before a bar would be seen
 
 # HU, float32 (batch, 7, row, col), clipped to -1000..1000; masks, bool (batch, 1, row, col); UIDs; slices, (batch,).
@@ -74,7 +73,7 @@ class CropStore:
         if choice.negatives and crop_count == sum(self.nodule_crop_counts):
             raise InputError("no training series has a place without a nodule; use 0", option="--negatives")
         self.mapped_tensors: list[MemoryMappedTensor] = []
-        self._samples_until_release = RELEASE_AFTER_SAMPLES
+        self._releasing = PeriodicRelease(self._release_memory)
         width_irc = (2 * context_slices_count + 1, *CROP_WIDTH_IRC[1:])
         shape, mask_shape = (crop_count, *width_irc), (crop_count, 1, *CROP_WIDTH_IRC[1:])
         hu_bytes = 2 * math.prod(shape)
@@ -90,7 +89,7 @@ class CropStore:
                 hu.numpy()[ndx] = ct_chunk
                 masks.numpy()[ndx, 0] = pos_chunk[context_slices_count]
                 self.slice_ndxs[ndx] = center_irc.index
-                self._release_memory(1)
+                self._releasing.count(1)
                 bar.update()
         size = TRAINING_CROP_SIZE
         self.windows = hu.to(kept_on).unfold(2, size, 1).unfold(3, size, 1)
@@ -106,7 +105,7 @@ class CropStore:
         """Cut a batch at places, see `cut_windows`; `crop_ndxs` are the places' crops, known on the CPU."""
         series_uids = [self.crop_list[ndx].series_uid for ndx in crop_ndxs]
         batch = (*self.cut_windows(places), series_uids, self.slice_ndxs[crop_ndxs])
-        self._release_memory(len(crop_ndxs))
+        self._releasing.count(len(crop_ndxs))
         return batch
 
     def cut_windows(self, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -121,13 +120,9 @@ class CropStore:
         )
         return hu.float(), masks
 
-    def _release_memory(self, sample_count: int) -> None:
-        """Count samples and unmap the pages of the memory-mapped tensors every `RELEASE_AFTER_SAMPLES`."""
-        self._samples_until_release -= sample_count
-        if self._samples_until_release <= 0:
-            self._samples_until_release = RELEASE_AFTER_SAMPLES
-            for mapped_tensor in self.mapped_tensors:
-                mapped_tensor.release()
+    def _release_memory(self) -> None:
+        for mapped_tensor in self.mapped_tensors:
+            mapped_tensor.release()
 
 
 def list_crops(

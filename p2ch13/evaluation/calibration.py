@@ -14,6 +14,8 @@ from p2ch13.evaluation.scoring import ScanScores
 from p2ch13.network.calibration import expected_calibration_error, reliability_curve, sigmoid
 
 BIN_COUNT = 10
+# What is measured, as tables name it -> its key in the result of `measure_calibration`.
+CALIBRATIONS = {"before": "before", "after": "after", "after, of findings shown": "after_shown"}
 
 
 def measure_calibration(scans: Sequence[ScanScores], seed: int = 0) -> dict[str, Any] | None:

@@ -10,6 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from p2ch13.evaluation.calibration import CALIBRATIONS
 from p2ch13.evaluation.froc import BAND_POINTS, BOOTSTRAP_COUNT, CONFIDENCE, FINDINGS_PER_SCAN, OPERATING_POINTS, Froc
 from p2ch13.evaluation.scoring import NoduleScore, ScanScores
 from p2ch13.evaluation.summary import Summary, only_finite
@@ -110,7 +111,7 @@ def operating_point_table(point: dict[str, Any]) -> list[list[str]]:
 
 def calibration_table(calibration: dict[str, Any]) -> list[list[str]]:
     rows = [["calibration", "findings", "nodules", "ECE", f"{CONFIDENCE:.0%} CI, lower", "upper"]]
-    for name, key in (("before", "before"), ("after", "after"), ("after, of findings shown", "after_shown")):
+    for name, key in CALIBRATIONS.items():
         part = calibration[key]
         scores = (show(part[score]) for score in ("ece", "ece_low", "ece_high"))
         rows.append([name, show(part["findings"], "d"), show(part["nodules"], "d"), *scores])

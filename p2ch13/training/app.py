@@ -6,7 +6,6 @@ import logging
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import cached_property, partial
 
 import torch
@@ -24,15 +23,15 @@ from p2ch13.training.graphs import enable_determinism, is_recorded, seed_epoch
 from p2ch13.training.learner import Learner
 from p2ch13.training.loop import train_one_epoch, validate
 from p2ch13.training.losses import segmentation_loss
-from p2ch13.training.messages import log_end, log_metrics, log_start, stopped
+from p2ch13.training.messages import log_end, log_images, log_metrics, log_start, stopped
 from p2ch13.training.non_finite import NonFiniteLossMonitor
 from p2ch13.training.optimizers import build_optimizer, set_learning_rate
-from p2ch13.training.provenance import fingerprint_data
 from p2ch13.training.resume import load_init_weights, read_settings, resume_run
 from p2ch13.training.run import RunState, model_args_of
-from p2ch13.training.run_files import RunFiles, models_dir_of, runs_dir_of
+from p2ch13.training.run_files import RunFiles, make_folders, models_dir_of
 from p2ch13.training.samples import (
     RunData,
+    name_data,
     open_backgrounds,
     open_data,
     open_mining,
@@ -40,8 +39,7 @@ from p2ch13.training.samples import (
     open_val_ds,
 )
 from p2ch13.training.tensorboard import open_report
-from p2ch13.training.totals import EpochTotals, StepResult
-from p2ch13.util.files import make_writable_folder
+from p2ch13.training.totals import EpochTotals, StepResult, reduce_validation
 from p2ch13.util.interruption import Interruption
 from p2ch13.util.process_rank import ProcessRank
 from p2ch13.util.progress import progress_bar
@@ -108,15 +106,11 @@ class SegmentationTrainingApp:
         keep_freed_memory()
         with self.learner.training_together() as self.run.launch_id:
             train_ds, val_ds = self.init_train_ds(), self.init_val_ds()
-            if self.process.is_first:
-                make_writable_folder(models_dir_of(self.config), "--models-dir")
-                make_writable_folder(runs_dir_of(self.config), "--runs-dir")
             datasets = {"trn": train_ds, "val": val_ds}
-            self.run.splits = self.data.splits
-            self.run.series = {mode: dataset.series_list for mode, dataset in datasets.items()}
-            self.backgrounds = open_backgrounds(self.config, self.learner, self.run)
-            all_series = train_ds.series_list + val_ds.series_list
-            self.run.data_fingerprint = fingerprint_data(train_ds.index, all_series, self.config.crop_choice)
+            if self.process.is_first:
+                make_folders(self.config)
+            self.backgrounds = open_backgrounds(self.config, self.learner)
+            name_data(self.run, self.data, datasets, self.backgrounds)
             resume_run(self.run, self.settings, self.learner, train_ds.index)
             log_start(self.run, train_ds, val_ds, self.compute)
             signals = Interruption() if self.process.is_alone else nullcontext()
@@ -125,15 +119,12 @@ class SegmentationTrainingApp:
                     if self.run.should_stop():
                         log.info(f"No better model in {self.config.early_stop} validations; --early-stop ends the run.")
                         break
-                    scores = self.do_training(epoch_ndx, train_ds)
-                    log_metrics(report, self.run, "trn", scores, self.learner)
+                    log_metrics(report, self.run, "trn", self.do_training(epoch_ndx, train_ds), self.learner)
                     val_scores = None
                     if self.run.is_validation_epoch(epoch_ndx):
                         val_scores = self.do_validation(epoch_ndx, val_ds)
                         log_metrics(report, self.run, "val", val_scores, self.learner)
-                        if report:
-                            samples_count = self.run.count_samples(epoch_ndx)
-                            report.log_images(datasets, self.learner.predict, samples_count, with_labels=epoch_ndx == 1)
+                        log_images(report, self.run, datasets, self.learner)
                     self.run.end_epoch(self.totals.skipped_count)
                     self.save_model(val_scores, is_best=val_scores is not None and self.run.update_best(val_scores))
             if self.process.is_first:
@@ -186,9 +177,7 @@ class SegmentationTrainingApp:
             loss = partial(segmentation_loss, options=self.config)
             totals = validate(model, loader, loss, self.compute, after_step, self.learner.val_threads)
         self.non_finite.check()
-        scores, scores_of_all = (each.reduce(self.config, f"epoch {epoch_ndx} (val)") for each in totals)
-        has_others = totals[1].sample_count > totals[0].sample_count
-        return replace(scores, of_all=scores_of_all) if has_others else scores
+        return reduce_validation(totals, self.config, f"epoch {epoch_ndx} (val)")
 
     def pause(self, where: str) -> None:
         """Between two batches: write the last state if it is due, and stop the run on a signal.

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from p2ch13.config import TrainingConfig
-from p2ch13.data.crop_store import RELEASE_AFTER_SAMPLES, Batch
+from p2ch13.data.crop_store import Batch
 from p2ch13.training.backgrounds import Background
 from p2ch13.training.learner import Learner
 from p2ch13.training.painter import MAX_SHIFT, TRIES, Painter, Window, cut_window
+from p2ch13.util.memory import PeriodicRelease
 
 HARD_SHARE = 0.75  # of negatives without a painted twin, once there are hard places
 PEAKS_PER_SLICE = 4
@@ -51,7 +52,7 @@ class BackgroundSamples:
         self.slices = np.array(slices)[order]
         self.hard_places = np.empty((0, 5), np.float32)
         self.scored_count = 0
-        self._samples_until_release = RELEASE_AFTER_SAMPLES
+        self._releasing = PeriodicRelease(self._release_memory)
 
     def mix_in(self, batches: Iterator[Batch], epoch_ndx: int, first_step: int = 0) -> Iterator[Batch]:
         """Replace the first samples of each batch: as many painted nodules as negatives, of odd numbers on average.
@@ -61,7 +62,7 @@ class BackgroundSamples:
         for step, (ct_slices, masks, series_uids, slice_ndxs) in enumerate(batches, first_step):
             rng = np.random.default_rng([self.seed, epoch_ndx, step, self.learner.process.rank])
             windows = self._draw(rng, round_at_random(rng, self.share * len(ct_slices)))
-            self._release_memory(len(windows))
+            self._releasing.count(len(windows))
             for ndx, window in enumerate(windows):
                 ct_slices[ndx] = torch.from_numpy(window.hu.astype(np.float32))
                 masks[ndx, 0] = torch.from_numpy(window.mask)
@@ -100,13 +101,9 @@ class BackgroundSamples:
                 return window
         return None
 
-    def _release_memory(self, sample_count: int) -> None:
-        """Count samples, and give back the memory of the voxels they were cut from now and then."""
-        self._samples_until_release -= sample_count
-        if self._samples_until_release <= 0:
-            self._samples_until_release = RELEASE_AFTER_SAMPLES
-            for background in self.backgrounds:
-                background.release()
+    def _release_memory(self) -> None:
+        for background in self.backgrounds:
+            background.release()
 
     def _due(self, sample_count: int) -> int:
         return max(0, sample_count - FIRST_SCORED) // SLICE_SAMPLES

@@ -66,7 +66,7 @@ class Background:
         self.vx_size_irc = np.asarray(volume.vx_size_xyz[::-1], dtype=float)
         pixel_mm = float(self.vx_size_irc[2])
         self.look = ScannerLook(estimate_point_spread(volume.hu, lungs, pixel_mm), estimate_noise(volume.hu))
-        self._maps = [map_voxels(folder, volume.shape_irc, dtype) for dtype in (torch.int16, torch.bool)]
+        self._maps = [MemoryMappedTensor(folder, volume.shape_irc, dtype) for dtype in (torch.int16, torch.bool)]
         self.hu, self.wall = (each.tensor.numpy() for each in self._maps)
         np.clip(volume.hu, HU_MIN, HU_MAX, out=self.hu)
         known = [[*one.center_xyz, one.diameter_mm] for one in lesions]
@@ -161,17 +161,6 @@ class Background:
 
 def no_lungs(path: Path) -> InputError:
     return InputError("no lungs found in this background; is it a chest CT in HU? Leave it out", path=path)
-
-
-def map_voxels(folder: Path, shape_irc: Sequence[int], dtype: torch.dtype) -> MemoryMappedTensor:
-    """Raises: InputError, naming the folder, without permission or space."""
-    try:
-        return MemoryMappedTensor(folder, shape_irc, dtype)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(
-            f"no place for the voxels of backgrounds ({reason}); make room there, or use another folder", path=folder
-        ) from None
 
 
 def find_wall(hu: NDArray[np.int16], lungs: NDArray[np.bool_], pixel_mm: float) -> NDArray[np.bool_]:

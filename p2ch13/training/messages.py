@@ -6,7 +6,7 @@ import logging
 import math
 import shlex
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,15 @@ def log_metrics(report: TensorBoardReport | None, run: RunState, mode: str, scor
     if report:
         learning_rate = float(learner.optimizer.param_groups[0]["lr"]) if mode == "trn" else None
         report.log_scores(mode, scores, run.count_samples(epoch_ndx), learning_rate)
+
+
+def log_images(
+    report: TensorBoardReport | None, run: RunState, datasets: Mapping[str, Luna2dSegmentationDataset], learner: Learner
+) -> None:
+    """Log overlays after the validation of the current epoch, the labels with the first epoch's."""
+    epoch_ndx = run.epoch + 1
+    if report:
+        report.log_images(datasets, learner.predict, run.count_samples(epoch_ndx), with_labels=epoch_ndx == 1)
 
 
 def stopped(run: RunState, signal_number: int, where: str) -> Stopped:

@@ -14,6 +14,7 @@ from typing import Any
 from p2ch13.config import BEST_STATE, TrainingConfig
 from p2ch13.network.checkpoint import load_checkpoint
 from p2ch13.util.errors import InputError
+from p2ch13.util.files import make_writable_folder
 
 LAST = "last.state"
 LAUNCH = "launch"  # ending of the file that names the torchrun which started a run
@@ -100,6 +101,12 @@ def models_dir_of(config: TrainingConfig) -> Path:
 
 def runs_dir_of(config: TrainingConfig) -> Path:
     return Path(config.runs_dir) / config.tb_prefix
+
+
+def make_folders(config: TrainingConfig) -> None:
+    """Create a run's folders before hours of work depend on them. Raises: InputError for one that is not writable."""
+    make_writable_folder(models_dir_of(config), "--models-dir")
+    make_writable_folder(runs_dir_of(config), "--runs-dir")
 
 
 def find_latest(folder: Path, comment: str | None) -> Path:

@@ -18,8 +18,9 @@ from p2ch13.training.backgrounds import read_backgrounds
 from p2ch13.training.learner import Learner
 from p2ch13.training.mining import HardNegatives, Mining
 from p2ch13.training.painter import Painter
+from p2ch13.training.provenance import fingerprint_data
 from p2ch13.training.run import RunState
-from p2ch13.training.shapes import SYNTHETIC, find_shapes
+from p2ch13.training.shapes import find_donors, find_shapes
 from p2ch13.util.errors import InputError, one_line
 
 
@@ -65,19 +66,32 @@ def open_train_ds(
     )
 
 
-def open_backgrounds(config: TrainingConfig, learner: Learner, run: RunState) -> BackgroundSamples | None:
-    """Read the lungs of `--backgrounds` and the shapes to paint, and name both in the run; None without.
+def open_backgrounds(config: TrainingConfig, learner: Learner) -> BackgroundSamples | None:
+    """Read the lungs of `--backgrounds` and the shapes to paint; None without.
 
     Raises: InputError for a folder or scan that cannot be used.
     """
     if config.backgrounds is None:
         return None
     backgrounds = read_backgrounds(config.backgrounds, config.cache_dir, config.slice_spacing_mm)
-    shapes = find_shapes(config.nodule_shapes)
-    run.series["backgrounds"] = [each.series_uid for each in backgrounds]
-    run.background_checksums = [each.checksum for each in backgrounds]
-    run.shape_donors = sorted({shape.series_uid for shape in shapes} - {SYNTHETIC})
-    return BackgroundSamples(backgrounds, Painter(shapes), config, learner)
+    return BackgroundSamples(backgrounds, Painter(find_shapes(config.nodule_shapes)), config, learner)
+
+
+def name_data(
+    run: RunState,
+    data: RunData,
+    datasets: Mapping[str, Luna2dSegmentationDataset],
+    backgrounds: BackgroundSamples | None,
+) -> None:
+    """Name all that a run is trained on in it. Args: datasets: "trn" and "val". Raises: see `fingerprint_data`."""
+    run.splits = data.splits
+    run.series = {mode: dataset.series_list for mode, dataset in datasets.items()}
+    all_series = [series_uid for dataset in datasets.values() for series_uid in dataset.series_list]
+    run.data_fingerprint = fingerprint_data(data.ct_cache.index, all_series, run.config.crop_choice)
+    if backgrounds is not None:
+        run.series["backgrounds"] = [each.series_uid for each in backgrounds.backgrounds]
+        run.background_checksums = [each.checksum for each in backgrounds.backgrounds]
+        run.shape_donors = find_donors(backgrounds.painter.shapes)
 
 
 def open_mining(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,11 +11,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from p2ch13.config import SENSITIVE
-from p2ch13.network.calibration import choose_threshold, fit_calibration
+from p2ch13.network.calibration import choose_threshold, fit_calibration, sigmoid
 from p2ch13.network.compute import Compute
 from p2ch13.network.finding_scorer import DEFAULT, FindingScorer, Validation
 from p2ch13.network.second_stage import SecondStage
-from p2ch13.training.finding_examples import FindingExamples
+from p2ch13.training.finding_examples import Examples, FindingExamples
 from p2ch13.util.errors import InputError
 from p2ch13.util.progress import progress_bar
 from p2ch13.util.threads import ThreadTuner
@@ -30,25 +29,8 @@ LABEL_SMOOTHING = 0.02
 NOISE, HU_SCALE, HU_LEVEL = 0.04, 0.1, 0.05  # deviations, of HU scaled to -1..1
 LOGITS_HIDDEN = 0.2  # share of examples without the first stage's logits
 FOLDS = 2
+SCORED_AT_ONCE = 64  # examples: more fill the memory
 FALSE_POSITIVES = {DEFAULT: 1.0, SENSITIVE: 8.0}  # per scan, at the operating points
-
-
-class Examples(NamedTuple):
-    """Examples of all scans."""
-
-    cubes: torch.Tensor  # float16 (example, view, scale, channel, 32, 32, 32)
-    features: NDArray[np.float64]  # (example, 2), see `FindingExamples`
-    is_nodule: NDArray[np.bool_]  # (example,)
-    groups: NDArray[np.int64]  # (example,), of its scan: scans of one patient or lung share one
-
-    @classmethod
-    def join(cls, scans: Sequence[FindingExamples], groups: Sequence[int]) -> Examples:
-        return cls(
-            torch.from_numpy(np.concatenate([scan.cubes for scan in scans])),
-            np.concatenate([scan.features for scan in scans]),
-            np.concatenate([scan.is_nodule for scan in scans]),
-            np.repeat(groups, [len(scan) for scan in scans]),
-        )
 
 
 def train_second_stage(
@@ -67,14 +49,13 @@ def train_second_stage(
     if not all(map(len, kinds)):
         counts = " and ".join(f"{len(kind)} {name}" for kind, name in zip(kinds, ("nodules", "others"), strict=True))
         raise InputError(f"{counts} among the candidates that a network is trained on; it needs both: give more scans")
-    views = examples.cubes.shape[1]
     labels = torch.arange(BATCH_SIZE, device=compute.device) < BATCH_SIZE // 2
     targets = labels.float() * (1 - 2 * LABEL_SMOOTHING) + LABEL_SMOOTHING
     with progress_bar(steps, "Second stage", "step") as bar:
         for _ in range(steps):
             ndxs = np.concatenate([draw_even(rng, kind, examples.groups, BATCH_SIZE // 2) for kind in kinds])
-            cubes = examples.cubes[torch.from_numpy(ndxs), torch.from_numpy(rng.integers(0, views, len(ndxs)))]
-            cubes = augment(cubes.to(compute.device).float())
+            cubes = examples.take(ndxs, rng.integers(0, examples.view_count, len(ndxs)))
+            cubes = augment(cubes.to(compute.device))
             with threads.measuring():
                 with compute.autocast():
                     logits = model(cubes)
@@ -116,35 +97,16 @@ def augment(cubes: torch.Tensor) -> torch.Tensor:
 
 
 def build_scorer(
-    scans: Sequence[FindingExamples],
-    groups: Sequence[int],
-    candidate_threshold: float,
-    steps: int,
-    seed: int,
-    compute: Compute,
-    threads: ThreadTuner,
+    examples: Examples, candidate_threshold: float, steps: int, seed: int, compute: Compute, threads: ThreadTuner
 ) -> FindingScorer:
-    """Train a second stage on all scans, and calibrate it by the scores that each scan gets without it.
+    """Train a second stage on all scans, and calibrate it by the scores that each scan gets from one without it.
 
-    For these, the groups are split into folds, and each fold's scans are scored by a network that is trained on the
-    others'.
-
-    Args: groups: of the scans; scans of one lung are in one.
+    Raises: see `train_second_stage`.
     """
-    examples = Examples.join(scans, groups)
-    fold_of = {
-        group: ndx % FOLDS for ndx, group in enumerate(np.random.default_rng(seed).permutation(np.unique(groups)))
-    }
-    folds = np.array([fold_of[group] for group in examples.groups])
-    logits = np.empty(len(folds))
-    for fold in range(FOLDS):
-        model = train_second_stage(examples, folds != fold, steps // 2, seed + 1 + fold, compute, threads)
-        for some in np.array_split(np.flatnonzero(folds == fold), max(1, (folds == fold).sum() // 64)):
-            logits[some] = model.score(examples.cubes[torch.from_numpy(some), 0].float()).numpy()
+    logits = cross_score(examples, steps // 2, seed, compute, threads)
     features = np.column_stack([logits, examples.features])
     calibration = fit_calibration(features, examples.is_nodule)
-    probabilities = 1 / (1 + np.exp(-calibration.apply(features)))
-    validation = validate(scans, probabilities, examples.is_nodule)
+    validation = validate(examples.scans, sigmoid(calibration.apply(features)), examples.is_nodule)
     points = {
         name: choose_threshold(validation.false_positives, validation.scan_count, count)
         for name, count in FALSE_POSITIVES.items()
@@ -154,15 +116,29 @@ def build_scorer(
             f"Operating point {name}: probability {point:.3f}; {validation.sensitivity_at(point):.3f} of "
             f"{len(validation.nodules)} nodules, {validation.false_positives_at(point):.2f} false positives per scan"
         )
-    network = train_second_stage(examples, np.ones(len(folds), dtype=bool), steps, seed, compute, threads)
+    network = train_second_stage(examples, np.ones(len(examples), dtype=bool), steps, seed, compute, threads)
     return FindingScorer(network, calibration, candidate_threshold, points, validation)
 
 
-def split_groups(groups: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """Return the fold of each example: (example,). Folds get as many groups, give or take one."""
+def cross_score(
+    examples: Examples, steps: int, seed: int, compute: Compute, threads: ThreadTuner
+) -> NDArray[np.float64]:
+    """Score each fold's examples by a second stage that is trained on the others': logits, (example,)."""
+    folds = examples.spread(split_groups(examples.scan_groups, seed))
+    logits = np.empty(len(folds))
+    for fold in range(FOLDS):
+        model = train_second_stage(examples, folds != fold, steps, seed + 1 + fold, compute, threads)
+        for some in np.array_split(np.flatnonzero(folds == fold), max(1, (folds == fold).sum() // SCORED_AT_ONCE)):
+            logits[some] = model.score(examples.take(some)).numpy()
+    return logits
+
+
+def split_groups(groups: Sequence[int], seed: int) -> NDArray[np.int64]:
+    """Return the fold of each scan, by its group: (scan,). Folds get as many groups, give or take one."""
     names, ndxs = np.unique(groups, return_inverse=True)
-    folds: NDArray[np.int64] = np.random.default_rng(seed).permutation(len(names))[ndxs] % FOLDS
-    return folds
+    fold_of = np.empty(len(names), np.int64)
+    fold_of[np.random.default_rng(seed).permutation(len(names))] = np.arange(len(names)) % FOLDS
+    return fold_of[ndxs]
 
 
 def validate(

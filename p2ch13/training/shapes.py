@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,11 @@ def find_shapes(kind: str, held_out: bool = False) -> list[NoduleShape]:
     if kind != "synthetic":
         shapes += [shape for shape in read_shapes(find_outlines()) if is_held_out(shape.series_uid) == held_out]
     return shapes
+
+
+def find_donors(shapes: Iterable[NoduleShape]) -> list[str]:
+    """List the series whose readers' outlines are among the shapes, sorted."""
+    return sorted({shape.series_uid for shape in shapes} - {SYNTHETIC})
 
 
 def find_outlines() -> Path:

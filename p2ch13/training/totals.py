@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -101,3 +102,14 @@ class EpochTotals:
             *(int(tp), int(fn), int(fp)),
             find_slice_f1(dice_sum - clear_count, nodule_count, false_positive_count),
         )
+
+
+def reduce_validation(totals: tuple[EpochTotals, EpochTotals], options: LossOptions, name: str) -> Scores:
+    """Compute a validation's scores, see `EpochTotals.reduce`.
+
+    Args: totals: of the slices that hold nodule, and of all slices. Returns: the scores of the first, with those of all
+        slices in `of_all` if there are others.
+    """
+    scores, scores_of_all = (each.reduce(options, name) for each in totals)
+    has_others = totals[1].sample_count > totals[0].sample_count
+    return replace(scores, of_all=scores_of_all) if has_others else scores

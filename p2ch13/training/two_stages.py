@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from p2ch13.config import SecondStageOptions, TrainingConfig
+from p2ch13.config import SecondStageOptions
 from p2ch13.data.ct import Ct
 from p2ch13.data.index import ScanIndex
 from p2ch13.detection.segment import LOWEST_THRESHOLD, load_segmenter, segment
@@ -19,15 +19,16 @@ from p2ch13.network.compute import Compute, choose_threads, get_device, get_dtyp
 from p2ch13.network.finding_scorer import DEFAULT, SECOND_STAGE, FindingScorer
 from p2ch13.network.model import SegmentationNetwork
 from p2ch13.training.backgrounds import Background, read_backgrounds
-from p2ch13.training.finding_examples import FindingExamples, collect_examples
+from p2ch13.training.finding_examples import Examples, collect_examples
 from p2ch13.training.painted_scans import count_nodules, draw_sizes, paint_scan
 from p2ch13.training.painter import Painter
+from p2ch13.training.resume import read_saved_config
 from p2ch13.training.second_stage import build_scorer
-from p2ch13.training.shapes import SYNTHETIC, find_shapes
+from p2ch13.training.shapes import find_donors, find_shapes
 from p2ch13.util.errors import InputError
+from p2ch13.util.files import make_writable_folder
 from p2ch13.util.process_rank import ProcessRank
 from p2ch13.util.progress import progress_bar
-from p2ch13.util.threads import ThreadTuner
 
 log = logging.getLogger(__name__)
 
@@ -47,76 +48,88 @@ class LabeledScan(NamedTuple):
     nodules: list[CandidateInfoTuple]
     mask: np.ndarray[Any, np.dtype[np.bool_]]  # (index, row, col)
     ignored: list[CandidateInfoTuple]  # neither nodules nor false positives
-    group: int  # the same for all scans of a lung
+    group: int  # the same for all scans of a patient or lung
 
 
 def add_second_stage(options: SecondStageOptions) -> None:
     """Train, calibrate and write. Raises: InputError for files or folders that cannot be used."""
     keep_freed_memory()
     state = load_checkpoint(options.checkpoint)
-    if options.output.exists() and options.output.samefile(options.checkpoint):
-        raise InputError("also the --checkpoint; choose another", path=options.output, option="--output")
-    config = TrainingConfig.from_dict(state.get("config", {}))
     model = load_segmenter(options.checkpoint)
-    index = ScanIndex(options.data_dir, config.label_options)
+    check_output(options)
+    index = ScanIndex(options.data_dir, read_saved_config(options.checkpoint, state).label_options)
     backgrounds: list[Background] = []
     if options.backgrounds is not None:
         backgrounds = read_backgrounds(options.backgrounds, options.cache_dir, model.slice_spacing_mm)
     shapes = find_shapes(options.nodule_shapes) if backgrounds else []
-    threads = choose_threads(options.threads)
-    rng = np.random.default_rng(options.seed)
-    scans, groups = [], []
-    count = len(index.series_list) + options.copies * len(backgrounds)
-    with progress_bar(count, "Finding candidates", "scan") as bar:
-        for scan in list_scans(index, backgrounds, Painter(shapes), options, rng):
-            scans.append(find_examples(scan, model, options, threads, rng))
-            groups.append(scan.group)
-            bar.update()
-    log.info(
-        f"{len(scans)} scans: {sum(map(len, scans))} candidates, {sum(int(scan.is_nodule.sum()) for scan in scans)} of "
-        f"them nodules; {sum(scan.missed_count for scan in scans)} nodules without a candidate"
-    )
+    examples = find_examples(index, backgrounds, Painter(shapes), model, options)
     device = get_device(ProcessRank())
     compute = Compute(device, get_dtype(options.precision, device))
-    threads = choose_threads(options.threads)  # steps of another size
-    training = (options.candidate_threshold, options.steps, options.seed, compute, threads)
-    scorer = build_scorer(scans, groups, *training)
-    donors = sorted({shape.series_uid for shape in shapes} - {SYNTHETIC})
+    threads = choose_threads(options.threads)
+    scorer = build_scorer(examples, options.candidate_threshold, options.steps, options.seed, compute, threads)
     names = [background.series_uid for background in backgrounds]
-    save_checkpoint(options.output, as_state(state, scorer, index.series_list, names, donors))
+    save_checkpoint(options.output, as_state(state, scorer, index.series_list, names, find_donors(shapes)))
     log.info(f"Both stages: {options.output}")
+
+
+def check_output(options: SecondStageOptions) -> None:
+    """Check where the file will be written, before hours of work depend on it. Raises: InputError."""
+    output = options.output
+    if output.is_dir() or (output.exists() and output.samefile(options.checkpoint)):
+        what = "a folder" if output.is_dir() else "also the --checkpoint"
+        raise InputError(f"{what}; name another file", path=output, option="--output")
+    make_writable_folder(output.parent, "--output")
+
+
+def find_examples(
+    index: ScanIndex,
+    backgrounds: list[Background],
+    painter: Painter,
+    model: SegmentationNetwork,
+    options: SecondStageOptions,
+) -> Examples:
+    """Search all scans for candidates. Raises: InputError if there are none, and see `Examples`."""
+    rng = np.random.default_rng(options.seed)
+    threads = choose_threads(options.threads)
+    threshold = options.candidate_threshold
+    lowest = min(threshold, LOWEST_THRESHOLD)
+    examples = Examples(options.cache_dir)
+    count = len(index.series_list) + options.copies * len(backgrounds)
+    with progress_bar(count, "Finding candidates", "scan") as bar:
+        for scan in list_scans(index, backgrounds, painter, options.copies, rng):
+            logits = segment(scan.ct, model, precision=options.precision, lowest_threshold=lowest, threads=threads)
+            found = (scan.ct, logits, scan.nodules, scan.mask, scan.ignored)
+            examples.add(*collect_examples(*found, threshold, VIEWS, rng), scan.group)
+            bar.update()
+    if not len(examples):
+        message = f"the first stage finds no candidate in {count} scans; lower it, or train the first stage longer"
+        raise InputError(message, option="--candidate-threshold")
+    log.info(
+        f"{count} scans: {len(examples)} candidates, {np.count_nonzero(examples.is_nodule)} of them nodules; "
+        f"{sum(scan.missed_count for scan in examples.scans)} nodules without a candidate"
+    )
+    return examples
 
 
 def list_scans(
     index: ScanIndex,
     backgrounds: list[Background],
     painter: Painter,
-    options: SecondStageOptions,
+    copies: int,
     rng: np.random.Generator,
 ) -> Iterator[LabeledScan]:
-    """Yield the scans of the data folder, then the backgrounds with new nodules each time."""
-    for ndx, series_uid in enumerate(index.series_list):
-        ct = index.get_ct(series_uid)
-        yield LabeledScan(ct, index.nodules[series_uid], ct.positive_mask, index.excluded[series_uid], ndx)
-    first = len(index.series_list)
+    """Yield the scans of the data folder, then so many copies of each background, with new nodules each time."""
+    patients = list(dict.fromkeys(index.patients[series_uid] for series_uid in index.series_list))
+    group_of = {patient: ndx for ndx, patient in enumerate(patients)}
+    for series_uid in index.series_list:
+        ct, group = index.get_ct(series_uid), group_of[index.patients[series_uid]]
+        yield LabeledScan(ct, index.nodules[series_uid], ct.positive_mask, index.excluded[series_uid], group)
+    first = len(patients)
     for ndx, background in enumerate(backgrounds):
-        for _ in range(options.copies):
+        for _ in range(copies):
             painted = paint_scan(background, painter, rng, draw_sizes(rng, SIZES_MM, count_nodules(background)))
             ct = Ct(background.path, series_uid=background.series_uid).with_hu(painted.hu)
             yield LabeledScan(ct, painted.nodules, painted.mask, background.lesions, first + ndx)
-
-
-def find_examples(
-    scan: LabeledScan,
-    model: SegmentationNetwork,
-    options: SecondStageOptions,
-    threads: ThreadTuner,
-    rng: np.random.Generator,
-) -> FindingExamples:
-    lowest = min(options.candidate_threshold, LOWEST_THRESHOLD)
-    logits = segment(scan.ct, model, precision=options.precision, lowest_threshold=lowest, threads=threads)
-    found = (scan.ct, logits, scan.nodules, scan.mask, scan.ignored)
-    return collect_examples(*found, options.candidate_threshold, VIEWS, rng)
 
 
 def as_state(

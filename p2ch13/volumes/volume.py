@@ -6,7 +6,7 @@ import copy
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,8 @@ from p2ch13.util.boxes import BoxMask, make_box, starts_of, stops_of
 from p2ch13.util.coordinates import AxialOrder, IrcTuple, Scalar, XyzTuple, irc2xyz, xyz2irc
 from p2ch13.util.errors import InputError
 from p2ch13.volumes.files import read_ahead, read_header, read_voxels
+
+Scan = TypeVar("Scan", bound="Volume")
 
 
 class Volume:
@@ -53,7 +55,7 @@ class Volume:
         # Each axial slice of a sagittal or coronal file would be read from all of its pages.
         return voxels if self._has_stored_slices else np.ascontiguousarray(voxels)
 
-    def with_hu(self, hu: NDArray[np.int16]) -> Self:
+    def with_hu(self: Scan, hu: NDArray[np.int16]) -> Scan:
         """Return this scan with other voxels, (index, row, col), axial, in the same geometry."""
         other = copy.copy(self)
         other.hu = hu

@@ -12,6 +12,7 @@ from p2ch13.config import Folders, LabelOptions, SamplingOptions
 from p2ch13.data import crop_store
 from p2ch13.data.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
 from p2ch13.data.sampling import EpochSampler
+from p2ch13.util import memory
 from p2ch13.util.process_rank import ProcessRank
 from tests.support.checks import refused
 from tests.support.lidc_files import block, write_readings
@@ -286,7 +287,7 @@ def test_samples_of_an_epoch_do_not_depend_on_those_before(train_ds):
 
 
 def test_crops_on_disk_are_the_same(folders, train_ds, monkeypatch):
-    monkeypatch.setattr(crop_store, "RELEASE_AFTER_SAMPLES", 2)
+    monkeypatch.setattr(memory, "RELEASE_AFTER_SAMPLES", 2)
     choices = {"samples_per_epoch": len(train_ds), "seed": 1, "crops_in_memory_bytes": 0}
     on_disk = TrainingLuna2dSegmentationDataset(2, False, folders=folders, **choices)
     assert len(on_disk.store.mapped_tensors) == 2

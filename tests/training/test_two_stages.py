@@ -4,14 +4,18 @@ import torch
 
 from p2ch13.config import SecondStageOptions
 from p2ch13.data.ct import Ct
+from p2ch13.data.index import ScanIndex
 from p2ch13.detection.detector import detect, load_detector
 from p2ch13.network.checkpoint import load_checkpoint, save_checkpoint
 from p2ch13.second_stage import main
-from p2ch13.training.two_stages import add_second_stage
+from p2ch13.training.backgrounds import read_backgrounds
+from p2ch13.training.painter import Painter
+from p2ch13.training.shapes import make_shapes
+from p2ch13.training.two_stages import add_second_stage, list_scans
 from tests.support.checks import assert_one_line, refused
 from tests.support.commands import exit_status
 from tests.support.networks import write_pixel_network
-from tests.support.scan_files import Ball, make_chest, make_hu, write_luna, write_scan
+from tests.support.scan_files import Ball, make_chest, make_hu, write_csv, write_luna, write_scan
 
 FALSE_POSITIVE = Ball((5, 20, 90), 3)
 SCANS = {"1.2.3": [Ball((8, 30, 30), 4), Ball((8, 70, 60), 5)], "1.2.4": [Ball((7, 50, 40), 6)]}
@@ -74,10 +78,29 @@ def test_output_may_not_be_the_checkpoint(options):
     assert options["checkpoint"].read_bytes() == before
 
 
+def test_output_is_checked_before_the_work(options, tmp_path):
+    """A folder, and a file in place of the folder."""
+    (tmp_path / "file").write_text("")
+    for output in (tmp_path, tmp_path / "file" / "both.state"):
+        with refused(option="--output"):
+            add_second_stage(SecondStageOptions(**{**options, "output": output}))
+    assert not options["cache_dir"].exists()
+
+
+def test_scans_of_a_patient_share_a_group(options):
+    write_csv(options["data_dir"] / "patients.csv", ["seriesuid", "patient"], [("1.2.3", 1), ("1.2.4", 1)])
+    index = ScanIndex(options["data_dir"])
+    assert [scan.group for scan in list_scans(index, [], None, 1, None)] == [0, 0]
+    backgrounds = read_backgrounds(options["backgrounds"], options["cache_dir"], 0)
+    painter = Painter(make_shapes(20, seed=0))
+    scans = list_scans(index, backgrounds, painter, 2, np.random.default_rng(0))
+    assert [scan.group for scan in scans] == [0, 0, 1, 1, 2, 2]
+
+
 def test_without_a_nodule_there_is_nothing_to_learn(options, tmp_path):
     """The first stage marks nothing."""
     blind = write_pixel_network(tmp_path / "blind.state", -700, weight=0.0, bias=-9.0)
-    with refused():
+    with refused(option="--candidate-threshold"):
         add_second_stage(SecondStageOptions(**{**options, "checkpoint": blind}))
     assert not options["output"].exists()
 

@@ -4,7 +4,8 @@ import os
 import pytest
 import torch
 
-from p2ch13.util.memory import MemoryMappedTensor
+from p2ch13.util.memory import MemoryMappedTensor, RowWriter
+from tests.support.checks import refused
 
 
 @pytest.mark.parametrize("is_windows", [False, True])
@@ -26,6 +27,26 @@ def test_its_file_has_no_name(tmp_path):
 
 
 def test_a_disk_without_room_is_an_error_at_once(tmp_path):
-    with pytest.raises(OSError, match=r"."):
+    with refused(path=tmp_path):
         MemoryMappedTensor(tmp_path, (2**50,), torch.int16)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_of_unknown_number(tmp_path):
+    """Written in parts, one of them empty and one not contiguous."""
+    writer = RowWriter(tmp_path / "new")
+    rows = torch.arange(24, dtype=torch.float16).view(4, 3, 2)
+    for part in (rows[:1], rows[:0], rows.flip(0)[1:2], rows.transpose(1, 2)[3:].transpose(1, 2)):
+        writer.write(part)
+    mapped = writer.map()
+    assert mapped.tensor.dtype == torch.float16
+    assert torch.equal(mapped.tensor, rows[[0, 2, 3]])
+    mapped.release()
+    assert torch.equal(mapped.tensor, rows[[0, 2, 3]])
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_rows_need_a_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    with refused(path=tmp_path / "file"):
+        RowWriter(tmp_path / "file")
