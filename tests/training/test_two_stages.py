@@ -1,3 +1,7 @@
+import signal
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +17,7 @@ from p2ch13.training.painter import Painter
 from p2ch13.training.shapes import make_shapes
 from p2ch13.training.two_stages import add_second_stage, list_scans
 from tests.support.checks import assert_one_line, refused
-from tests.support.commands import exit_status
+from tests.support.commands import REPOSITORY, exit_status
 from tests.support.networks import write_pixel_network
 from tests.support.scan_files import Ball, make_chest, make_hu, write_csv, write_luna, write_scan
 
@@ -105,10 +109,31 @@ def test_without_a_nodule_there_is_nothing_to_learn(options, tmp_path):
     assert not options["output"].exists()
 
 
+def as_arguments(options):
+    return [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+
+
 def test_command(options, capsys):
-    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    arguments = as_arguments(options)
     assert exit_status(lambda: main(arguments)) in (0, None)
     assert options["output"].is_file()
     save_checkpoint(options["checkpoint"], {"no": "model"})
     assert exit_status(lambda: main(arguments)) == 2
     assert_one_line(capsys, str(options["checkpoint"]))
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_nothing_behind(options):
+    """While the second stage is trained, with its examples on disk."""
+    command = [sys.executable, "-m", "p2ch13.second_stage", *as_arguments({**options, "steps": 100_000})]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=REPOSITORY, **pipes) as process:
+        for line in process.stdout:
+            if "candidates" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate()
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == "Stopped by Ctrl-C."
+    assert not options["output"].exists()
+    assert list(options["cache_dir"].iterdir()) == []
