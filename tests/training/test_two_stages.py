@@ -67,6 +67,17 @@ def test_both_stages_in_one_file(options):
     assert np.isfinite([finding.logit for finding in found]).all()
 
 
+def test_scans_of_an_earlier_second_stage_stay_listed(options):
+    """A file of both stages gets another second stage, from other scans."""
+    series = {"trn": ["1.2.5"], "val": ["1.2.9"]}
+    write_pixel_network(options["checkpoint"], -700, series=series, trained_series=["1.2.7"], shape_donors=["1.2.8"])
+    add_second_stage(SecondStageOptions(**options))
+    state = load_checkpoint(options["output"])
+    names = ["1.2.3", "1.2.4", "1.2.5", "1.2.7", "1.2.8", "1.2.9", "lung0", "lung1"]
+    assert state["trained_series"] == names
+    assert state["shape_donors"] == ["1.2.8"]
+
+
 def test_again_the_same(options, tmp_path):
     add_second_stage(SecondStageOptions(**options))
     add_second_stage(SecondStageOptions(**{**options, "output": tmp_path / "again.state"}))
