@@ -1,4 +1,4 @@
-# make demo: see it work on invented scans. make test: run the tests, those that are quick. make test-slow: the others.
+# make demo: see it work on synthetic scans. make test: run the tests, those that are quick. make test-slow: the others.
 # make check: style and types. make bench: measure speed and memory. make stress: kill it, fill its disk, damage its
 # files. make weights BACKGROUNDS=DIR: train the network in the package again, from CT of lungs. All install into .venv
 # first.

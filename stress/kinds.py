@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from p2ch13.config import LabelOptions
 from p2ch13.data.ct import Ct
 from p2ch13.data.index import ScanIndex
 from p2ch13.data.splits import read_splits
-from p2ch13.detection.detector import load_detector
-from p2ch13.evaluation.checkpoints import Checkpoint
 from p2ch13.evaluation.external import read_findings, read_series_file
 from p2ch13.labels.candidates import get_candidate_info_list, read_annotations, read_excluded
 from p2ch13.labels.lidc import mark_consensus
@@ -24,18 +20,18 @@ from p2ch13.labels.lidc_database import list_series
 from p2ch13.labels.lidc_xml import find_readings
 from p2ch13.labels.luna25 import read_luna25, read_luna25_patients
 from p2ch13.labels.mask import read_labels
-from p2ch13.network.card import log_card, read_card
-from p2ch13.network.checkpoint import load_checkpoint, save_checkpoint
-from p2ch13.network.finding_scorer import SECOND_STAGE
-from p2ch13.network.model import BOOK_MODEL, UNetWrapper
-from p2ch13.network.second_stage import CHANNEL_COUNT, CUBE_SIZE, CUBE_SPACINGS_MM
 from p2ch13.training.backgrounds import read_backgrounds
-from p2ch13.util.logits import to_probability
 from p2ch13.volumes.files import find_scans, read_header, scan_signature
+from stress.checkpoints import (
+    read_state,
+    read_unpacked_state,
+    write_both_stages,
+    write_state,
+    write_unpacked_state,
+)
 from tests.support.background_files import LUNG_IRC, write_backgrounds, write_lesions
 from tests.support.dicom_files import write_series
 from tests.support.lidc_files import Roi, ring, write_database, write_readings
-from tests.support.networks import CARD, make_finding_scorer
 from tests.support.scan_files import ORIGIN_XYZ, Ball, ball_mask, make_hu, to_xyz, write_csv, write_luna, write_scan
 
 SHAPE_IRC = (5, 12, 14)
@@ -170,64 +166,6 @@ def read_known_lesions(folder: Path) -> None:
     for background in read_backgrounds(folder, folder, 2.0):
         background.draw_center(np.random.default_rng(0), 6.0)
         background.shows_lesion(*LUNG_IRC, size=64)
-
-
-def write_state(folder: Path, **more: Any) -> list[Path]:
-    """Args: more: further keys of the file."""
-    path = folder / "seg.state"
-    arguments = {**BOOK_MODEL, "depth": 2, "wf": 1}
-    torch.manual_seed(0)
-    model = UNetWrapper(**arguments)
-    save_checkpoint(
-        path,
-        {
-            "model_state": model.state_dict(),
-            "model_args": arguments,
-            "config": {"slice_spacing_mm": 2.0, "labels": "refined", "val_stride": 10, "threshold_hu": -600},
-            "series": {"trn": ["1.2.0"], "val": ["1.2.1"]},
-            "epoch": 3,
-            **more,
-        },
-    )
-    return [path]
-
-
-def write_both_stages(folder: Path) -> list[Path]:
-    second_stage = make_finding_scorer().as_state()
-    return write_state(folder, **{SECOND_STAGE: second_stage, "card": CARD, "trained_series": ["1.2.0", "1.2.3"]})
-
-
-def read_state(folder: Path) -> None:
-    """Load all stages that a file has, as prediction and evaluation do, and run them."""
-    path = folder / "seg.state"
-    detector = load_detector(path)
-    Checkpoint.read(path)
-    log_card(path, read_card(path, load_checkpoint(path)))
-    detector.describe(detector.choose_threshold())
-    with torch.inference_mode():
-        detector.network(torch.zeros(1, 7, 16, 16))
-    for scorer in detector.scorers:
-        cubes = torch.zeros(1, len(CUBE_SPACINGS_MM), CHANNEL_COUNT, *[CUBE_SIZE] * 3)
-        _, calibrated = scorer.score(cubes, [0.0], [5.0])
-        to_probability(float(calibrated[0]))
-        detector.choose_threshold(sensitivity=0.5)
-
-
-def write_unpacked_state(folder: Path, write: Callable[[Path], Sequence[Path]] = write_state) -> list[Path]:
-    """Unpack the files of a checkpoint, so that a mutated one is packed again with a valid checksum."""
-    (path,) = write(folder)
-    with zipfile.ZipFile(path) as archive:
-        archive.extractall(folder)
-    path.unlink()
-    return sorted(folder.rglob("*.pkl"))
-
-
-def read_unpacked_state(folder: Path) -> None:
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    with zipfile.ZipFile(folder / "seg.state", "w") as archive:
-        for path in files:
-            archive.write(path, path.relative_to(folder))
-    read_state(folder)
 
 
 def scan_kind(name: str, compress: bool = False) -> Kind:

@@ -15,7 +15,8 @@ from scipy import ndimage
 from p2ch13.config import CONTEXT_SLICES_COUNT, HU_MAX, HU_MIN, TRAINING_CROP_SIZE
 from p2ch13.data.layouts import MASK_FOLDERS, has_images
 from p2ch13.detection.pipeline import ScanInput, find_inputs
-from p2ch13.labels.candidates import CandidateInfoTuple, group_by_series, read_known_lesions
+from p2ch13.labels.candidates import CandidateInfoTuple, group_by_series
+from p2ch13.labels.known_lesions import LESIONS_FILE, read_known_lesions
 from p2ch13.training.painting import ScannerLook
 from p2ch13.util.boxes import Box
 from p2ch13.util.errors import InputError
@@ -27,7 +28,6 @@ from p2ch13.volumes.lungs import dilate, downsample, erode, find_lungs
 from p2ch13.volumes.point_spread import estimate_noise, estimate_point_spread
 from p2ch13.volumes.volume import Volume
 
-LESIONS_FILE = "known_lesions.csv"
 LESION_MARGIN_MM = 4.0  # around a known lesion, whose size is rounded or by eye
 WALL_HU = -450  # border between lung and chest wall
 THICK_MM = 4.0  # radius that vessels in the lung do not have, and mediastinum, hilum and collapsed lung do
@@ -37,8 +37,6 @@ VESSEL_HU = -500
 SITES, SITE_ODDS = ("anywhere", "wall", "vessel"), (0.35, 0.4, 0.25)
 WALL_DIAMETERS = (0.1, 0.55)  # distance of a juxtapleural nodule's center from the wall
 PATIENCE = 40  # places drawn until one is clear of known lesions
-
-Voxel = tuple[int, int, int]
 
 
 class Background:

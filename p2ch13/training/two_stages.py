@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from p2ch13.data.ct import Ct
 from p2ch13.data.index import ScanIndex
 from p2ch13.detection.segment import LOWEST_THRESHOLD, load_segmenter, segment
 from p2ch13.labels.candidates import CandidateInfoTuple
-from p2ch13.network.card import TRAINED_SERIES
+from p2ch13.network.card import TRAINED_SERIES, read_trained_series
 from p2ch13.network.checkpoint import load_checkpoint, save_checkpoint
 from p2ch13.network.compute import Compute, choose_threads, get_device, get_dtype, keep_freed_memory
 from p2ch13.network.finding_scorer import DEFAULT, SECOND_STAGE, FindingScorer
@@ -56,6 +56,7 @@ def add_second_stage(options: SecondStageOptions) -> None:
     keep_freed_memory()
     state = load_checkpoint(options.checkpoint)
     model = load_segmenter(options.checkpoint)
+    earlier = read_trained_series(options.checkpoint, state)
     check_output(options)
     index = ScanIndex(options.data_dir, read_saved_config(options.checkpoint, state).label_options)
     backgrounds: list[Background] = []
@@ -68,7 +69,7 @@ def add_second_stage(options: SecondStageOptions) -> None:
     threads = choose_threads(options.threads)
     scorer = build_scorer(examples, options.candidate_threshold, options.steps, options.seed, compute, threads)
     names = [background.series_uid for background in backgrounds]
-    save_checkpoint(options.output, as_state(state, scorer, index.series_list, names, find_donors(shapes)))
+    save_checkpoint(options.output, as_state(state, earlier, scorer, index.series_list, names, find_donors(shapes)))
     log.info(f"Both stages: {options.output}")
 
 
@@ -134,14 +135,17 @@ def list_scans(
 
 def as_state(
     first_stage: Mapping[str, Any],
+    earlier: Collection[str],
     scorer: FindingScorer,
     series_list: list[str],
     backgrounds: list[str],
     donors: list[str],
 ) -> dict[str, Any]:
-    """Return the content of the file of both stages: of the first one's what prediction and evaluation read."""
-    series = first_stage.get("series", {})
-    trained = {uid for uids in series.values() for uid in uids} | {*series_list, *backgrounds, *donors}
+    """Return the content of the file of both stages: of the first one's what prediction and evaluation read.
+
+    Args: earlier: series that the first stage was trained on; those that chose its best model count, too.
+    """
+    trained = {*earlier, *first_stage.get("series", {}).get("val", []), *series_list, *backgrounds, *donors}
     shape_donors = sorted({*first_stage.get("shape_donors", []), *donors})
     point = scorer.operating_points[DEFAULT]
     return {

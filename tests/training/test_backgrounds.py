@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from p2ch13.labels.candidates import read_known_lesions
+from p2ch13.labels.known_lesions import read_known_lesions
 from p2ch13.training.backgrounds import LESION_MARGIN_MM, find_scans, find_wall, read_backgrounds
 from tests.support.background_files import LESION_COLUMNS, LUNG_IRC, VX_SIZE_XYZ, read_one, write_backgrounds
 from tests.support.checks import refused

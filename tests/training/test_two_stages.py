@@ -1,3 +1,7 @@
+import signal
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +17,7 @@ from p2ch13.training.painter import Painter
 from p2ch13.training.shapes import make_shapes
 from p2ch13.training.two_stages import add_second_stage, list_scans
 from tests.support.checks import assert_one_line, refused
-from tests.support.commands import exit_status
+from tests.support.commands import REPOSITORY, exit_status
 from tests.support.networks import write_pixel_network
 from tests.support.scan_files import Ball, make_chest, make_hu, write_csv, write_luna, write_scan
 
@@ -63,6 +67,17 @@ def test_both_stages_in_one_file(options):
     assert np.isfinite([finding.logit for finding in found]).all()
 
 
+def test_scans_of_an_earlier_second_stage_stay_listed(options):
+    """A file of both stages gets another second stage, from other scans."""
+    series = {"trn": ["1.2.5"], "val": ["1.2.9"]}
+    write_pixel_network(options["checkpoint"], -700, series=series, trained_series=["1.2.7"], shape_donors=["1.2.8"])
+    add_second_stage(SecondStageOptions(**options))
+    state = load_checkpoint(options["output"])
+    names = ["1.2.3", "1.2.4", "1.2.5", "1.2.7", "1.2.8", "1.2.9", "lung0", "lung1"]
+    assert state["trained_series"] == names
+    assert state["shape_donors"] == ["1.2.8"]
+
+
 def test_again_the_same(options, tmp_path):
     add_second_stage(SecondStageOptions(**options))
     add_second_stage(SecondStageOptions(**{**options, "output": tmp_path / "again.state"}))
@@ -105,10 +120,31 @@ def test_without_a_nodule_there_is_nothing_to_learn(options, tmp_path):
     assert not options["output"].exists()
 
 
+def as_arguments(options):
+    return [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+
+
 def test_command(options, capsys):
-    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    arguments = as_arguments(options)
     assert exit_status(lambda: main(arguments)) in (0, None)
     assert options["output"].is_file()
     save_checkpoint(options["checkpoint"], {"no": "model"})
     assert exit_status(lambda: main(arguments)) == 2
     assert_one_line(capsys, str(options["checkpoint"]))
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_nothing_behind(options):
+    """While the second stage is trained, with its examples on disk."""
+    command = [sys.executable, "-m", "p2ch13.second_stage", *as_arguments({**options, "steps": 100_000})]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=REPOSITORY, **pipes) as process:
+        for line in process.stdout:
+            if "candidates" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate()
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == "Stopped by Ctrl-C."
+    assert not options["output"].exists()
+    assert list(options["cache_dir"].iterdir()) == []
