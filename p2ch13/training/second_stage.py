@@ -97,10 +97,18 @@ def augment(cubes: torch.Tensor) -> torch.Tensor:
 
 
 def build_scorer(
-    examples: Examples, candidate_threshold: float, steps: int, seed: int, compute: Compute, threads: ThreadTuner
+    examples: Examples,
+    candidate_threshold: float,
+    steps: int,
+    seed: int,
+    compute: Compute,
+    threads: ThreadTuner,
+    real_count: int = 0,
 ) -> FindingScorer:
     """Train a second stage on all scans, and calibrate it by the scores that each scan gets from one without it.
 
+    Args: real_count: scans of real lungs among others that are smaller and simpler. All false positives are counted
+        against them, where the operating points are chosen; 0: against all scans.
     Raises: see `train_second_stage`.
     """
     logits = cross_score(examples, steps // 2, seed, compute, threads)
@@ -108,7 +116,7 @@ def build_scorer(
     calibration = fit_calibration(features, examples.is_nodule)
     validation = validate(examples.scans, sigmoid(calibration.apply(features)), examples.is_nodule)
     points = {
-        name: choose_threshold(validation.false_positives, validation.scan_count, count)
+        name: choose_threshold(validation.false_positives, real_count or validation.scan_count, count)
         for name, count in FALSE_POSITIVES.items()
     }
     for name, point in points.items():

@@ -67,7 +67,8 @@ def add_second_stage(options: SecondStageOptions) -> None:
     device = get_device(ProcessRank())
     compute = Compute(device, get_dtype(options.precision, device))
     threads = choose_threads(options.threads)
-    scorer = build_scorer(examples, options.candidate_threshold, options.steps, options.seed, compute, threads)
+    training = (options.candidate_threshold, options.steps, options.seed, compute, threads)
+    scorer = build_scorer(examples, *training, real_count=options.copies * len(backgrounds))
     names = [background.series_uid for background in backgrounds]
     save_checkpoint(options.output, as_state(state, earlier, scorer, index.series_list, names, find_donors(shapes)))
     log.info(f"Both stages: {options.output}")

@@ -61,6 +61,9 @@ def test_scores_of_calibration_come_from_networks_without_the_scan(tmp_path):
     assert scorer.validation.nodules[:5] == (0, 0, 0, 0, 0)
     assert len(scorer.validation.false_positives) == 2 * 6
     assert scorer.validation.false_positives_at(scorer.operating_points["default"]) <= 1
+    of_one = build_scorer(examples, 0.1, 30, seed=0, compute=COMPUTE, threads=make_threads(), real_count=1)
+    assert of_one.validation.false_positives_at(of_one.operating_points["default"]) <= 0.5
+    assert of_one.operating_points["default"] > scorer.operating_points["default"]
 
 
 def test_folds_keep_groups_together():
