@@ -12,8 +12,12 @@ from p2ch13.weights import WEIGHTS, find_weights
 pytestmark = pytest.mark.skipif(not WEIGHTS.is_file(), reason="make weights has not been run here")
 
 ROWS = (8, 24, 40)
-LOGITS = [[0.0]]
-CENTERS_XYZ = [(0.0, 0.0, 0.0)]  # mm, of the findings at the default threshold, most probable first
+LOGITS = [
+    [-9.5669, -11.4074, -11.7985, -10.9094, -11.8413, -9.3339],
+    [-12.4441, -6.2309, 9.0539, -6.6959, -12.1608, -9.1127],
+    [-12.128, -12.145, -12.3327, -12.6158, -10.9399, -8.392],
+]  # of every eighth column from the fifth on
+CENTERS_XYZ = [(113.5, -91.8, -45.1)]  # mm, of the findings at the default threshold, most probable first
 
 
 def make_input():
