@@ -115,10 +115,7 @@ def build_scorer(
     features = np.column_stack([logits, examples.features])
     calibration = fit_calibration(features, examples.is_nodule)
     validation = validate(examples.scans, sigmoid(calibration.apply(features)), examples.is_nodule)
-    points = {
-        name: choose_threshold(validation.false_positives, real_count or validation.scan_count, count)
-        for name, count in FALSE_POSITIVES.items()
-    }
+    points = choose_operating_points(validation, real_count or validation.scan_count)
     for name, point in points.items():
         log.info(
             f"Operating point {name}: probability {point:.3f}; {validation.sensitivity_at(point):.3f} of "
@@ -126,6 +123,16 @@ def build_scorer(
         )
     network = train_second_stage(examples, np.ones(len(examples), dtype=bool), steps, seed, compute, threads)
     return FindingScorer(network, calibration, candidate_threshold, points, validation)
+
+
+def choose_operating_points(validation: Validation, scan_count: int) -> dict[str, float]:
+    """Choose the thresholds of `FALSE_POSITIVES`.
+
+    Args: scan_count: scans that all false positives are counted against.
+    """
+    return {
+        name: choose_threshold(validation.false_positives, scan_count, count) for name, count in FALSE_POSITIVES.items()
+    }
 
 
 def cross_score(

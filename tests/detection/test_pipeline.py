@@ -315,12 +315,23 @@ def test_options_reach_the_search(tmp_path, predict, monkeypatch):
     monkeypatch.setattr(app, "detect", detect)
     path = write_scan(tmp_path / "a.mha", make_hu(BALLS, SHAPE_IRC))
     assert predict(path) == 0
-    options = ("--tta", "--no-lung-mask", "--precision", "bf16", "--threshold", "0.9999", "--threads", "2")
+    options = (
+        "--tta",
+        "--no-lung-mask",
+        "--precision",
+        "bf16",
+        "--threshold",
+        "0.9999",
+        "--threads",
+        "2",
+        "--min-diameter",
+        "5",
+    )
     assert predict(path, *options) == 0
     assert [call[2].pop("threads").counts for call in calls] == [(1,), (2,)]  # OMP_NUM_THREADS limits `auto` here
     assert calls == [
-        (0.5, 3.0, {"lung_mask": True, "tta": False, "precision": "auto", "show_progress": True}),
-        (0.9999, 3.0, {"lung_mask": False, "tta": True, "precision": "bf16", "show_progress": True}),
+        (0.5, None, {"lung_mask": True, "tta": False, "precision": "auto", "show_progress": True}),
+        (0.9999, 5.0, {"lung_mask": False, "tta": True, "precision": "bf16", "show_progress": True}),
     ]
 
 
