@@ -57,7 +57,7 @@ def test_scores_of_calibration_come_from_networks_without_the_scan(tmp_path):
     wrong, cubes = make_scan(9)
     flipped = FindingExamples(wrong.features, ~wrong.is_nodule, [[6]], 5)
     examples = join(tmp_path, [make_scan(0), (flipped, cubes)])
-    scorer = build_scorer(examples, 0.1, 30, seed=0, compute=COMPUTE, threads=make_threads())
+    scorer = build_scorer(examples, 0.1, 16, seed=0, compute=COMPUTE, threads=make_threads())
     assert scorer.calibration.weights[0] < 0
     assert scorer.validation.scan_count == 2
     assert len(scorer.validation.nodules) == 6 + 1 + 5
