@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 
 from p2ch13.config import LabelOptions
+from p2ch13.data.layouts import find_layout
 from p2ch13.evaluate import main
-from p2ch13.evaluation.checkpoints import Checkpoint, choose_labels, choose_unseen
+from p2ch13.evaluation.checkpoints import Checkpoint, choose_labels, choose_unseen, fit_labels
 from p2ch13.network.checkpoint import load_checkpoint, save_checkpoint
 from tests.support.checks import assert_one_line, refused
 from tests.support.commands import exit_status
 from tests.support.networks import CARD, write_pixel_network, write_released_network
-from tests.support.scan_files import TINY_SCANS
+from tests.support.scan_files import TINY_SCANS, Ball, write_luna
 
 ALL, NOTHING_HU = list(TINY_SCANS), 3000  # no voxel is denser: such a network marks nothing
 NODULE_COUNTS = {series_uid: len(balls) for series_uid, balls in TINY_SCANS.items()}
@@ -181,3 +182,19 @@ def test_all_networks_score_a_scan_that_all_have_seen():
     assert choose_unseen([one, other], "x") == [one, other]
     assert choose_unseen([one, other], "y") == [other]
     assert choose_unseen([one, other], "z") == [one, other]
+
+
+def test_labels_of_a_folder_without_masks(tmp_path):
+    """Annotations take the place of masks that nobody asked for; without either, masks are asked for."""
+    data_dir = write_luna(tmp_path / "luna", {"1.2.3": [Ball((8, 50, 52), 5)]})
+    masks = LabelOptions(labels="mask")
+    layout = find_layout(data_dir)
+    assert fit_labels(masks, {}, layout) == LabelOptions(labels="refined")
+    assert fit_labels(masks, {"labels": "mask"}, layout) == masks
+    assert fit_labels(LabelOptions(), {}, layout) == LabelOptions()
+    (data_dir / "masks").mkdir()
+    assert fit_labels(masks, {}, find_layout(data_dir)) == masks
+    (data_dir / "masks").rmdir()
+    (data_dir / "annotations.csv").unlink()
+    (data_dir / "annotations_with_malignancy.csv").unlink()
+    assert fit_labels(masks, {}, find_layout(data_dir)) == masks
