@@ -10,7 +10,7 @@ from typing import Any
 
 from p2ch13.config import BEST_STATE, EvaluationOptions, LabelOptions, TrainingConfig
 from p2ch13.data.index import ScanIndex
-from p2ch13.data.layouts import Layout, has_luna16_annotations
+from p2ch13.data.layouts import find_layout, has_luna16_annotations
 from p2ch13.data.splits import read_splits, split_series
 from p2ch13.evaluation.external import read_series_file
 from p2ch13.network.card import TRAINED_SERIES, Card, read_card, read_trained_series
@@ -71,13 +71,14 @@ def choose_labels(checkpoints: Sequence[Checkpoint], changes: Mapping[str, Any])
     return chosen[0]
 
 
-def fit_labels(labels: LabelOptions, changes: Mapping[str, Any], layout: Layout) -> LabelOptions:
+def fit_labels(labels: LabelOptions, changes: Mapping[str, Any], data_dir: Path) -> LabelOptions:
     """Return labels that a data folder has: refined ones, if nobody asks for the masks that it lacks.
 
     Args: labels: of the checkpoints; changes: those of the command line.
     """
-    has_masks = layout.masks.path.is_dir()
-    if labels.labels != "mask" or "labels" in changes or has_masks or not has_luna16_annotations(layout.data_dir):
+    if labels.labels != "mask" or "labels" in changes or not has_luna16_annotations(data_dir):
+        return labels
+    if find_layout(data_dir).masks.path.is_dir():
         return labels
     log.info(
         "Labels: annotations, as --labels refined marks them; the network was trained with masks, and here are none."

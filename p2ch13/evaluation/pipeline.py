@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 from p2ch13.config import MIN_CANDIDATE_MM, MIN_DIAMETER_MM, EvaluationOptions, LabelOptions
 from p2ch13.data.ct import Ct
 from p2ch13.data.index import ScanIndex
-from p2ch13.data.layouts import find_layout
 from p2ch13.detection.detector import Detector, average, detect, load_detector
 from p2ch13.detection.findings import Finding, find_marked
 from p2ch13.evaluation.checkpoints import (
@@ -96,7 +95,7 @@ def evaluate_scans(options: EvaluationOptions) -> Results:
         log_card(each.path, each.card)
     nodules = sort_candidates(read_annotations(options.annotations)) if options.annotations else None
     labels = choose_labels(checkpoints, options.label_changes)
-    labels = fit_labels(labels, options.label_changes, find_layout(options.data_dir))
+    labels = fit_labels(labels, options.label_changes, options.data_dir)
     index = ScanIndex(options.data_dir, labels, nodules)
     for note in index.labels.notes:
         log.info(note)

@@ -18,7 +18,7 @@ from p2ch13.detection.outputs import write_image
 from p2ch13.labels.candidates import ANNOTATIONS_FILE, EXCLUDED_FILE, POSITION_COLUMNS, CandidateInfoTuple
 from p2ch13.labels.patients import PATIENT_COLUMNS, PATIENTS_FILE
 from p2ch13.training.backgrounds import Background, read_backgrounds
-from p2ch13.training.painter import Painter, is_visible
+from p2ch13.training.painter import Painter, is_visible, measure_axes
 from p2ch13.training.painting import draw_nodule, paint_nodule
 from p2ch13.training.shapes import find_shapes
 from p2ch13.util.boxes import box_of, pad_box, starts_of
@@ -73,10 +73,8 @@ def paint_scan(
             nodule = draw_nodule(rng, painter.choose_shape(rng, diameter_mm), diameter_mm)
             reach = np.ceil(nodule.reach_mm / background.vx_size_irc).astype(int) + 1
             box = pad_box(box_of(center.round().astype(int).tolist()), reach, hu.shape)
-            axes_mm = [
-                (np.arange(part.start, part.stop) - middle) * size
-                for part, middle, size in zip(box, center, background.vx_size_irc, strict=True)
-            ]
+            voxels = [np.arange(part.start, part.stop) for part in box]
+            axes_mm = measure_axes(voxels, center, background.vx_size_irc)
             before = hu[box].copy()
             marked = paint_nodule(
                 hu[box], axes_mm, nodule, background.look, background.wall[box], background.vx_size_irc, rng

@@ -69,10 +69,7 @@ class Painter:
             if background.shows_lesion(index, row, col, size):
                 continue
             slices, rows, cols = background.context(index), row + np.arange(size), col + np.arange(size)
-            axes_mm = [
-                (ndxs - middle) * step
-                for ndxs, middle, step in zip((slices, rows, cols), center, background.vx_size_irc, strict=True)
-            ]
+            axes_mm = measure_axes((slices, rows, cols), center, background.vx_size_irc)
             wall = background.wall[slices, row : row + size, col : col + size]
             hu = without.hu.copy()
             nodule = draw_nodule(rng, self.choose_shape(rng, diameter_mm), diameter_mm)
@@ -80,6 +77,13 @@ class Painter:
             if is_visible(without.hu, hu, mask, diameter_mm, background.look.noise_hu):
                 return Window(background, index, hu, mask[len(mask) // 2]), without
         return None
+
+
+def measure_axes(
+    ndxs: Sequence[NDArray[np.int64]], center_irc: NDArray[np.float64], vx_size_irc: NDArray[np.float64]
+) -> list[NDArray[np.float64]]:
+    """Return the positions of slices, rows and cols in mm, relative to a center in voxels."""
+    return [(axis - middle) * size for axis, middle, size in zip(ndxs, center_irc, vx_size_irc, strict=True)]
 
 
 def draw_size(rng: np.random.Generator) -> float:

@@ -20,7 +20,7 @@ from tests.support.networks import (
     write_pixel_network,
     write_two_stages,
 )
-from tests.support.scan_files import IDENTITY, Ball, make_chest, make_hu, write_scan
+from tests.support.scan_files import IDENTITY, Ball, make_hu, write_scan
 
 VX_SIZE_XYZ = (3.0, 3.0, 3.0)
 
@@ -44,15 +44,6 @@ def hu():
 
 def open_scan(tmp_path, hu, direction=IDENTITY, vx_size_xyz=VX_SIZE_XYZ):
     return Ct(write_scan(tmp_path / "1.2.3.mha", hu, direction, vx_size_xyz=vx_size_xyz))
-
-
-@pytest.fixture
-def chest():
-    """A nodule in a lung and one at its surface."""
-    hu = make_chest()
-    hu[3:5, 40:43, 40:43] = 0
-    hu[2:4, 38:41, 50:54] = 0
-    return hu
 
 
 def load(paths):

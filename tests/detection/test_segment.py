@@ -45,15 +45,6 @@ class Position(FakeNetwork):
         return (input_batch * weights).sum(dim=1, keepdim=True) / 2**16
 
 
-@pytest.fixture
-def chest():
-    """A nodule in a lung and one at its surface."""
-    hu = make_chest()
-    hu[3:5, 40:43, 40:43] = 0
-    hu[2:4, 38:41, 50:54] = 0
-    return hu
-
-
 def open_scan(tmp_path, hu, direction=TURNS["as LUNA16 has it"], vx_size_xyz=VX_SIZE_XYZ):
     return Ct(write_scan(tmp_path / "1.2.3.mha", hu, direction, vx_size_xyz=vx_size_xyz))
 

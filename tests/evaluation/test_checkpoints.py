@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from p2ch13.config import LabelOptions
-from p2ch13.data.layouts import find_layout
 from p2ch13.evaluate import main
 from p2ch13.evaluation.checkpoints import Checkpoint, choose_labels, choose_unseen, fit_labels
 from p2ch13.network.checkpoint import load_checkpoint, save_checkpoint
@@ -188,13 +187,12 @@ def test_labels_of_a_folder_without_masks(tmp_path):
     """Annotations take the place of masks that nobody asked for; without either, masks are asked for."""
     data_dir = write_luna(tmp_path / "luna", {"1.2.3": [Ball((8, 50, 52), 5)]})
     masks = LabelOptions(labels="mask")
-    layout = find_layout(data_dir)
-    assert fit_labels(masks, {}, layout) == LabelOptions(labels="refined")
-    assert fit_labels(masks, {"labels": "mask"}, layout) == masks
-    assert fit_labels(LabelOptions(), {}, layout) == LabelOptions()
+    assert fit_labels(masks, {}, data_dir) == LabelOptions(labels="refined")
+    assert fit_labels(masks, {"labels": "mask"}, data_dir) == masks
+    assert fit_labels(LabelOptions(), {}, data_dir) == LabelOptions()
     (data_dir / "masks").mkdir()
-    assert fit_labels(masks, {}, find_layout(data_dir)) == masks
+    assert fit_labels(masks, {}, data_dir) == masks
     (data_dir / "masks").rmdir()
     (data_dir / "annotations.csv").unlink()
     (data_dir / "annotations_with_malignancy.csv").unlink()
-    assert fit_labels(masks, {}, find_layout(data_dir)) == masks
+    assert fit_labels(masks, {}, data_dir) == masks
