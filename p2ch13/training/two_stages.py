@@ -61,7 +61,7 @@ def add_second_stage(options: SecondStageOptions) -> None:
     index = ScanIndex(options.data_dir, read_saved_config(options.checkpoint, state).label_options)
     backgrounds: list[Background] = []
     if options.backgrounds is not None:
-        backgrounds = read_backgrounds(options.backgrounds, options.cache_dir, model.slice_spacing_mm)
+        backgrounds = read_backgrounds(options.backgrounds, options.cache_dir, model.slice_spacing_mm, thickened=True)
     shapes = find_shapes(options.nodule_shapes) if backgrounds else []
     examples = find_examples(index, backgrounds, Painter(shapes), model, options)
     device = get_device(ProcessRank())
@@ -69,7 +69,7 @@ def add_second_stage(options: SecondStageOptions) -> None:
     threads = choose_threads(options.threads)
     training = (options.candidate_threshold, options.steps, options.seed, compute, threads)
     scorer = build_scorer(examples, *training, real_count=options.copies * len(backgrounds))
-    names = [background.series_uid for background in backgrounds]
+    names = list(dict.fromkeys(background.series_uid for background in backgrounds))
     save_checkpoint(options.output, as_state(state, earlier, scorer, index.series_list, names, find_donors(shapes)))
     log.info(f"Both stages: {options.output}")
 
@@ -126,12 +126,13 @@ def list_scans(
     for series_uid in index.series_list:
         ct, group = index.get_ct(series_uid), group_of[index.patients[series_uid]]
         yield LabeledScan(ct, index.nodules[series_uid], ct.positive_mask, index.excluded[series_uid], group)
-    first = len(patients)
-    for ndx, background in enumerate(backgrounds):
+    lungs = list(dict.fromkeys(background.series_uid for background in backgrounds))
+    for background in backgrounds:
+        group = len(patients) + lungs.index(background.series_uid)
         for _ in range(copies):
             painted = paint_scan(background, painter, rng, draw_sizes(rng, SIZES_MM, count_nodules(background)))
-            ct = Ct(background.path, series_uid=background.series_uid).with_hu(painted.hu)
-            yield LabeledScan(ct, painted.nodules, painted.mask, background.lesions, first + ndx)
+            ct = background.volume.with_hu(painted.hu)
+            yield LabeledScan(ct, painted.nodules, painted.mask, background.lesions, group)
 
 
 def as_state(
