@@ -330,6 +330,9 @@ class LossOptions(Options):
     fn_weight: float = option(8.0, "weight of the Dice loss over nodule pixels alone, 8 in the book", low=0)
     batch_dice: bool = option(False, "Dice loss of the whole batch, over all processes, instead of each crop's")
     cross_entropy: float = option(0.0, "weight of the pixel-wise cross-entropy", low=0)
+    nodule_entropy: float = option(
+        0.0, "weight of the cross-entropy per pixel of nodule: small ones count as large", low=0
+    )
 
 
 @dataclass(frozen=True)
