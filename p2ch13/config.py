@@ -301,6 +301,9 @@ class BackgroundOptions(ShapeOptions):
         metavar="DIR",
         on_resume=True,
     )
+    left_out_background: str | None = option(
+        None, "name of one of these scans, which is left out to measure on it", metavar="NAME"
+    )
     background_share: float = option(0.5, "share of each batch that comes from them", low=0, high=1)
 
 
@@ -582,6 +585,9 @@ class SecondStageOptions(ShapeOptions, Folders, ComputeOptions):
     output: Path = option(REQUIRED, ".state file to write, of both stages", metavar="STATE")
     backgrounds: Path | None = option(
         None, "CT scans, as for --backgrounds of training, to paint nodules into", metavar="DIR", shown="none"
+    )
+    left_out_background: str | None = option(
+        None, "name of one of these scans, which is left out to measure on it", metavar="NAME"
     )
     copies: int = option(8, "painted scans of each background", low=1)
     steps: int = option(1000, "steps of training", low=2)

@@ -171,13 +171,14 @@ def find_wall(hu: NDArray[np.int16], lungs: NDArray[np.bool_], pixel_mm: float) 
 
 
 def read_backgrounds(
-    folder: Path, cache_dir: Path, slice_spacing_mm: float, thickened: bool = False
+    folder: Path, cache_dir: Path, slice_spacing_mm: float, left_out: str | None = None, thickened: bool = False
 ) -> list[Background]:
     """Read all scans of a folder, and the lesions that its known_lesions.csv lists.
 
-    Args: cache_dir: where their voxels are memory-mapped; thickened: after each scan of thin slices the same in thicker
-        ones, see `find_thicker`.
-    Raises: InputError for a folder without scans, a scan that cannot be used, or a list of lesions of other scans.
+    Args: cache_dir: where their voxels are memory-mapped; left_out: the name of one that is not read; thickened: after
+        each scan of thin slices the same in thicker ones, see `find_thicker`.
+    Raises: InputError for a folder without scans, a scan that cannot be used, a list of lesions of other scans, or a
+        scan to leave out that is not there or the only one.
     """
     inputs = find_scans(folder)
     lesions_file = folder / LESIONS_FILE
@@ -187,6 +188,10 @@ def read_backgrounds(
         raise InputError(
             f"lesions of {sorted(unknown)[0]}, which is no scan of its folder; correct it", path=lesions_file
         )
+    if left_out is not None and (left_out not in inputs or len(inputs) == 1):
+        message = f"{left_out!r} is no scan, or the only one, of {', '.join(inputs)}"
+        raise InputError(f"{message}; correct it", path=folder, option="--left-out-background")
+    inputs.pop(left_out or "", None)
     backgrounds = []
     with progress_bar(len(inputs), "Reading backgrounds", "scan") as bar:
         for series_uid, each in inputs.items():

@@ -73,7 +73,9 @@ def open_backgrounds(config: TrainingConfig, learner: Learner) -> BackgroundSamp
     """
     if config.backgrounds is None:
         return None
-    backgrounds = read_backgrounds(config.backgrounds, config.cache_dir, config.slice_spacing_mm, thickened=True)
+    backgrounds = read_backgrounds(
+        config.backgrounds, config.cache_dir, config.slice_spacing_mm, config.left_out_background, thickened=True
+    )
     return BackgroundSamples(backgrounds, Painter(find_shapes(config.nodule_shapes)), config, learner)
 
 

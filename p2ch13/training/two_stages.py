@@ -61,7 +61,9 @@ def add_second_stage(options: SecondStageOptions) -> None:
     index = ScanIndex(options.data_dir, read_saved_config(options.checkpoint, state).label_options)
     backgrounds: list[Background] = []
     if options.backgrounds is not None:
-        backgrounds = read_backgrounds(options.backgrounds, options.cache_dir, model.slice_spacing_mm, thickened=True)
+        backgrounds = read_backgrounds(
+            options.backgrounds, options.cache_dir, model.slice_spacing_mm, options.left_out_background, thickened=True
+        )
     shapes = find_shapes(options.nodule_shapes) if backgrounds else []
     examples = find_examples(index, backgrounds, Painter(shapes), model, options)
     device = get_device(ProcessRank())

@@ -295,3 +295,16 @@ def test_thickened_backgrounds(folder):
     assert thick.volume.to_xyz((1, 0, 0)) == pytest.approx(thin.volume.to_xyz((2.5, 0, 0)))
     assert thick.lesion_irc.tolist() == [[2, *LUNG_IRC[1:]]]  # index 4 of the thin ones
     assert thick.look.noise_hu == pytest.approx(thin.look.noise_hu / 2**0.5, rel=0.1)
+
+
+def test_a_scan_can_be_left_out(folder):
+    """Its lesions may stay in the list."""
+    write_lesions(folder, [("a", LUNG_IRC, 20.0), ("b", LUNG_IRC, 20.0)])
+    (background,) = read_backgrounds(folder, folder.parent / "maps", 0.0, left_out="a")
+    assert background.series_uid == "b"
+    with refused(path=folder, option="--left-out-background"):
+        read_backgrounds(folder, folder.parent / "maps", 0.0, left_out="c")
+    (folder / "b.nii.gz").unlink()
+    write_lesions(folder, [("a", LUNG_IRC, 20.0)])
+    with refused(path=folder, option="--left-out-background"):
+        read_backgrounds(folder, folder.parent / "maps", 0.0, left_out="a")
