@@ -24,8 +24,8 @@ class PixelSums(NamedTuple):
     labeled: torch.Tensor
     entropy: torch.Tensor  # cross-entropy
     pixels: torch.Tensor  # their number
-    nodule_entropy: torch.Tensor  # cross-entropy for each pixel of the sample's nodule, of at least a small one
-    samples: torch.Tensor  # their number
+    nodule_entropy: torch.Tensor  # cross-entropy of a sample with nodule for each pixel of its nodule, else 0
+    with_nodule: torch.Tensor  # 1 for a sample with nodule pixels, else 0
 
 
 def dice_of_sums(
@@ -42,9 +42,9 @@ TERMS: dict[str, Callable[[PixelSums, float], torch.Tensor]] = {
     "fn_weight": lambda sums, weight: weight * dice_of_sums(sums.correct, sums.correct, sums.labeled),
     # Mean over pixels. Dice hardly moves a pixel with a confident false positive; cross-entropy moves it most.
     "cross_entropy": lambda sums, weight: weight * sums.entropy / sums.pixels,
-    # Mean over samples. In sums over pixels a nodule of 30 mm counts as much as 50 of 4 mm, and here as much as one; a
-    # false positive of a small nodule's size counts as much as a missed one.
-    "nodule_entropy": lambda sums, weight: weight * sums.nodule_entropy / sums.samples,
+    # Mean over samples with nodule. In sums over pixels a nodule of 30 mm counts as much as 50 of 4 mm. With samples
+    # without nodule in it, it costs sensitivity: CPM 0.56 for 0.62 with painted nodules in slices of 5 mm.
+    "nodule_entropy": lambda sums, weight: weight * sums.nodule_entropy / sums.with_nodule.clamp(min=1),
 }
 
 
@@ -83,9 +83,9 @@ def sum_pixels(logits: torch.Tensor, label: torch.Tensor, with_entropy: bool = T
     correct, predicted, labeled = sum_dice(logits.float().sigmoid(), label)
     pixels = torch.full_like(correct, label[0].numel())
     entropy = sum_cross_entropy(logits, label) if with_entropy else torch.zeros_like(correct)
-    nodule_entropy = entropy / labeled.clamp(min=SMALL_NODULE_PIXELS)
-    one = torch.ones_like(correct)
-    return torch.stack(PixelSums(correct, predicted, labeled, entropy, pixels, nodule_entropy, one), dim=1)
+    with_nodule = (labeled > 0).float()
+    nodule_entropy = with_nodule * entropy / labeled.clamp(min=SMALL_NODULE_PIXELS)
+    return torch.stack(PixelSums(correct, predicted, labeled, entropy, pixels, nodule_entropy, with_nodule), dim=1)
 
 
 def dice_loss(prediction: torch.Tensor, label: torch.Tensor, epsilon: float = EPSILON) -> torch.Tensor:
