@@ -147,7 +147,7 @@ def test_sums_of_parts_are_the_batch():
 
 
 def test_small_nodules_count_as_large_ones():
-    """By hand: ln 2 for each of 64 pixels, over the pixels of a nodule of 60, of one of 1, and of none, at least 20."""
+    """By hand: ln 2 for each of 64 pixels; for each pixel of a nodule of 60, and of one of 1, which counts as 20."""
     label = torch.zeros(3, 1, 8, 8, dtype=torch.bool)
     label[0, 0, 3, 3] = True
     label[1].flatten()[:60] = True
@@ -155,9 +155,11 @@ def test_small_nodules_count_as_large_ones():
     base, loss = (
         segmentation_loss(logits, label, over_batch=True, fn_weight=0.0, nodule_entropy=weight) for weight in (0.0, 0.5)
     )
-    entropy = 64 * math.log(2)
-    assert (loss - base).tolist() == pytest.approx([0.5 * (entropy / 20 + entropy / 60 + entropy / 20) / 3] * 3)
+    expected = 0.5 * (64 * math.log(2) / 20 + 64 * math.log(2) / 60) / 2
+    assert (loss - base).tolist() == pytest.approx([expected] * 3)
     (loss - base).mean().backward()
     slopes = logits.grad.flatten(1).abs().max(dim=1).values
     assert slopes[0] == pytest.approx(3 * slopes[1])
-    assert slopes[2] == pytest.approx(3 * slopes[1])
+    assert slopes[2] == 0  # a sample without nodule has no part in it
+    alone = [segmentation_loss(logits[2:], label[2:], fn_weight=0.0, nodule_entropy=weight) for weight in (0.0, 0.5)]
+    assert alone[0].item() == alone[1].item()
