@@ -486,6 +486,9 @@ class DetectionOptions(ComputeOptions):
     )
     lung_mask: bool = option(True, "search the lungs only, and keep findings that touch them")
     tta: bool = option(False, "average over flipped slices; takes four times as long", const=True)
+    pixel_mm: float | None = option(
+        None, "enlarge slices of larger pixels to this size for the network; 0: none", low=0, shown="the checkpoint's"
+    )
     network: str | None = option(
         None, "the checkpoint's network, if not the package's own; its code is imported only then", pattern=NETWORK_NAME
     )
@@ -493,7 +496,7 @@ class DetectionOptions(ComputeOptions):
     @property
     def detection(self) -> dict[str, Any]:
         """Keyword arguments of `p2ch13.detection.detector.detect`, without the threshold, which depends on networks."""
-        names = ("lung_mask", "tta", "precision")
+        names = ("lung_mask", "tta", "pixel_mm", "precision")
         return {"min_diameter_mm": self.min_diameter, **{name: getattr(self, name) for name in names}}
 
 
@@ -591,6 +594,7 @@ class SecondStageOptions(ShapeOptions, Folders, ComputeOptions):
     )
     copies: int = option(8, "painted scans of each background", low=1)
     steps: int = option(1000, "steps of training", low=2)
+    pixel_mm: float = option(0.5, "enlarge slices of larger pixels to this size for the first stage; 0: none", low=0)
     candidate_threshold: float = option(
         0.1, "lowest probability of a candidate's voxels, by the first stage", above=0, below=1
     )

@@ -14,7 +14,7 @@ from p2ch13.data.index import ScanIndex
 from p2ch13.detection.segment import LOWEST_THRESHOLD, load_segmenter, segment
 from p2ch13.labels.candidates import CandidateInfoTuple
 from p2ch13.network.card import TRAINED_SERIES, read_trained_series
-from p2ch13.network.checkpoint import load_checkpoint, save_checkpoint
+from p2ch13.network.checkpoint import PIXEL_MM, load_checkpoint, save_checkpoint
 from p2ch13.network.compute import Compute, choose_threads, get_device, get_dtype, keep_freed_memory
 from p2ch13.network.finding_scorer import DEFAULT, SECOND_STAGE, FindingScorer
 from p2ch13.network.model import SegmentationNetwork
@@ -72,7 +72,8 @@ def add_second_stage(options: SecondStageOptions) -> None:
     training = (options.candidate_threshold, options.steps, options.seed, compute, threads)
     scorer = build_scorer(examples, *training, real_count=options.copies * len(backgrounds))
     names = list(dict.fromkeys(background.series_uid for background in backgrounds))
-    save_checkpoint(options.output, as_state(state, earlier, scorer, index.series_list, names, find_donors(shapes)))
+    content = as_state(state, earlier, scorer, index.series_list, names, find_donors(shapes))
+    save_checkpoint(options.output, {**content, PIXEL_MM: options.pixel_mm})
     log.info(f"Both stages: {options.output}")
 
 
@@ -101,7 +102,14 @@ def find_examples(
     count = len(index.series_list) + options.copies * len(backgrounds)
     with progress_bar(count, "Finding candidates", "scan") as bar:
         for scan in list_scans(index, backgrounds, painter, options.copies, rng):
-            logits = segment(scan.ct, model, precision=options.precision, lowest_threshold=lowest, threads=threads)
+            logits = segment(
+                scan.ct,
+                model,
+                pixel_mm=options.pixel_mm,
+                precision=options.precision,
+                lowest_threshold=lowest,
+                threads=threads,
+            )
             found = (scan.ct, logits, scan.nodules, scan.mask, scan.ignored)
             examples.add(*collect_examples(*found, threshold, VIEWS, rng), scan.group)
             bar.update()
