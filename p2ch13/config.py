@@ -592,6 +592,7 @@ class SecondStageOptions(ShapeOptions, Folders, ComputeOptions):
     left_out_background: str | None = option(
         None, "name of one of these scans, which is left out to measure on it", metavar="NAME"
     )
+    scans: int | None = option(None, "so many scans of the data folder, spread over all", low=1, shown="all")
     copies: int = option(8, "painted scans of each background", low=1)
     steps: int = option(1000, "steps of training", low=2)
     pixel_mm: float = option(0.5, "enlarge slices of larger pixels to this size for the first stage; 0: none", low=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,20 +59,21 @@ def add_second_stage(options: SecondStageOptions) -> None:
     earlier = read_trained_series(options.checkpoint, state)
     check_output(options)
     index = ScanIndex(options.data_dir, read_saved_config(options.checkpoint, state).label_options)
+    series_list = spread_over(index.series_list, options.scans)
     backgrounds: list[Background] = []
     if options.backgrounds is not None:
         backgrounds = read_backgrounds(
             options.backgrounds, options.cache_dir, model.slice_spacing_mm, options.left_out_background, thickened=True
         )
     shapes = find_shapes(options.nodule_shapes) if backgrounds else []
-    examples = find_examples(index, backgrounds, Painter(shapes), model, options)
+    examples = find_examples(index, series_list, backgrounds, Painter(shapes), model, options)
     device = get_device(ProcessRank())
     compute = Compute(device, get_dtype(options.precision, device))
     threads = choose_threads(options.threads)
     training = (options.candidate_threshold, options.steps, options.seed, compute, threads)
     scorer = build_scorer(examples, *training, real_count=options.copies * len(backgrounds))
     names = list(dict.fromkeys(background.series_uid for background in backgrounds))
-    content = as_state(state, earlier, scorer, index.series_list, names, find_donors(shapes))
+    content = as_state(state, earlier, scorer, series_list, names, find_donors(shapes))
     save_checkpoint(options.output, {**content, PIXEL_MM: options.pixel_mm})
     log.info(f"Both stages: {options.output}")
 
@@ -86,8 +87,16 @@ def check_output(options: SecondStageOptions) -> None:
     make_writable_folder(output.parent, "--output")
 
 
+def spread_over(series_list: Sequence[str], count: int | None) -> list[str]:
+    """Choose so many series, evenly spread; all, if there are not more or the count is None."""
+    if count is None or count >= len(series_list):
+        return list(series_list)
+    return [series_list[ndx * len(series_list) // count] for ndx in range(count)]
+
+
 def find_examples(
     index: ScanIndex,
+    series_list: Sequence[str],
     backgrounds: list[Background],
     painter: Painter,
     model: SegmentationNetwork,
@@ -99,9 +108,9 @@ def find_examples(
     threshold = options.candidate_threshold
     lowest = min(threshold, LOWEST_THRESHOLD)
     examples = Examples(options.cache_dir)
-    count = len(index.series_list) + options.copies * len(backgrounds)
+    count = len(series_list) + options.copies * len(backgrounds)
     with progress_bar(count, "Finding candidates", "scan") as bar:
-        for scan in list_scans(index, backgrounds, painter, options.copies, rng):
+        for scan in list_scans(index, series_list, backgrounds, painter, options.copies, rng):
             logits = segment(
                 scan.ct,
                 model,
@@ -125,15 +134,16 @@ def find_examples(
 
 def list_scans(
     index: ScanIndex,
+    series_list: Sequence[str],
     backgrounds: list[Background],
     painter: Painter,
     copies: int,
     rng: np.random.Generator,
 ) -> Iterator[LabeledScan]:
-    """Yield the scans of the data folder, then so many copies of each background, with new nodules each time."""
-    patients = list(dict.fromkeys(index.patients[series_uid] for series_uid in index.series_list))
+    """Yield the chosen scans of the data folder, then so many copies of each background, with new nodules each time."""
+    patients = list(dict.fromkeys(index.patients[series_uid] for series_uid in series_list))
     group_of = {patient: ndx for ndx, patient in enumerate(patients)}
-    for series_uid in index.series_list:
+    for series_uid in series_list:
         ct, group = index.get_ct(series_uid), group_of[index.patients[series_uid]]
         yield LabeledScan(ct, index.nodules[series_uid], ct.positive_mask, index.excluded[series_uid], group)
     lungs = list(dict.fromkeys(background.series_uid for background in backgrounds))
