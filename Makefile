@@ -47,7 +47,8 @@ weights: $(VENV)/installed-dev backgrounds $(WEIGHTS_DIR)/candidates.csv
 		--samples-per-epoch $(WEIGHTS_SAMPLES) --compile yes --seed 1
 	first_stage=$$(ls -t data/models/weights/*.best.state | head -n 1); \
 	$(VENV)/bin/python -m p2ch13.second_stage $(WEIGHTS_OPTIONS) --checkpoint $$first_stage \
-		$(WEIGHTS_PAINTING) --steps $(WEIGHTS_STEPS) --output $(WEIGHTS_STATE)
+		$(WEIGHTS_PAINTING) --scans 40 --copies 5 --steps $(WEIGHTS_STEPS) --candidate-threshold 0.3 \
+		--output $(WEIGHTS_STATE)
 	$(VENV)/bin/python -m benchmarks.model_card
 
 backgrounds: $(VENV)/installed-dev
