@@ -106,10 +106,10 @@ def read_mask(path: Path, scan: Volume, values: Sequence[int] = ()) -> NDArray[n
     mask = Volume(path)
     check_geometry(mask, scan)
     if not values:
-        return np.asarray(mask.hu > 0)
-    if mask.hu.max() >= LARGEST_VALUE:
+        return np.asarray(mask.voxels > 0)
+    if mask.voxels.max() >= LARGEST_VALUE:
         raise InputError(f"it has values of {LARGEST_VALUE} or more; save it with smaller ones", path=path)
-    return np.isin(mask.hu, values)
+    return np.isin(mask.voxels, values)
 
 
 def check_geometry(mask: Volume, scan: Volume) -> None:

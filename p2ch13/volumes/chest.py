@@ -1,0 +1,49 @@
+"""Check that a scan's voxels can be HU of a chest, whatever its format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from p2ch13.util.errors import InputError
+
+SLICES_LOOKED_AT = 5  # spread over the scan; if they do not suffice, all of it
+LOWEST_HU, AIR_HU = -1400, -500  # air, with noise, and lung lie between
+LEAST_AIR = 1e-3  # of the voxels in the scanned field of view
+LEAST_SCANNED = 0.1  # of all voxels, for their share of air to tell anything
+MOST_BELOW = 0.05  # of all voxels: below the lowest, and of other values than the two most frequent ones there
+PICTURE_VALUES = 255
+MASK_VALUES = 20  # a mask has few, and small ones
+
+
+def check_chest(path: Path, voxels: NDArray[np.int16]) -> None:
+    """Refuse voxels that are no HU of a chest.
+
+    Each slice of a chest shows air or lung, and nothing is less dense than air but padding outside of the field of
+    view, of one value or two. Voxels, of any order of axes, are read on until they are found right.
+    Raises: InputError, which says what the values look like.
+    """
+    step = max(1, len(voxels) // SLICES_LOOKED_AT)
+    if find_fault(voxels[step // 2 :: step]) and (fault := find_fault(voxels)):
+        raise InputError(f"{fault}; convert it again, to HU", path=path)
+
+
+def find_fault(voxels: NDArray[np.int16]) -> str | None:
+    """Args: voxels: at least one."""
+    counts = np.bincount(voxels.ravel().astype(np.int32) + 2**15, minlength=2**16)  # of -32768, -32767, ...
+    below, scanned = counts[: LOWEST_HU + 2**15], counts[LOWEST_HU + 2**15 :]
+    if below.sum() - np.sort(below)[-2:].sum() > MOST_BELOW * voxels.size:
+        return f"{below.sum() / voxels.size:.0%} of its voxels are below {LOWEST_HU} HU: no CT scan, or rescaled twice"
+    air_count = scanned[: AIR_HU - LOWEST_HU].sum()
+    if scanned.sum() < LEAST_SCANNED * voxels.size or air_count >= LEAST_AIR * scanned.sum():
+        return None
+    values = np.flatnonzero(scanned) + LOWEST_HU
+    low, high = int(values[0]), int(values[-1])
+    if low >= 0 and len(values) <= MASK_VALUES and high <= PICTURE_VALUES:
+        return f"its values are {', '.join(map(str, values))}, so it is a mask or a label map, no CT scan"
+    if low >= 0 and high <= PICTURE_VALUES:
+        return f"values of {low} to {high}, a windowed picture's: no CT scan in HU"
+    more = ", as of HU + 1024 or another unit" if low >= -AIR_HU - 1024 else ""
+    return f"values of {low} to {high}, none of them air or lung (below {AIR_HU} HU){more}: no chest in HU"
