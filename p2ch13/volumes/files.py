@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
 from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -14,11 +15,14 @@ from numpy.typing import NDArray
 
 from p2ch13.util.errors import InputError, errors_naming
 from p2ch13.util.files import advise
+from p2ch13.volumes.chest import check_chest
 from p2ch13.volumes.dicom import choose_series, read_series, read_slice
 from p2ch13.volumes.formats import FORMATS, find_format, find_suffix, find_voxel_file
-from p2ch13.volumes.headers import ScanHeader
+from p2ch13.volumes.headers import ScanHeader, warn_once
 
 SCAN_SUFFIXES = tuple(FORMATS)
+# Of a mask beside its scan, as predict, 3D Slicer and others name it.
+MASK_NAME = re.compile("(.+)[-_.](mask|seg|segmentation|label|labels|labelmap|probability)", re.IGNORECASE)
 INT16 = np.iinfo(np.int16)
 READ_AHEAD_BYTES = 2**17  # the most that Linux fetches per call
 
@@ -44,9 +48,13 @@ def find_scans(data_dir: Path) -> dict[str, Path]:
 
 
 def list_scan_files(folder: Path) -> list[Path]:
-    """List files with a scan's suffix in a folder and its subset*/, sorted; not DICOM."""
+    """List files with a scan's suffix in a folder and its subset*/, sorted; not DICOM, nor masks beside their scans."""
     paths = sorted([*folder.glob("*"), *folder.glob("subset*/*")], key=str)
-    return [path for path in paths if find_suffix(path) and not path.name.startswith(".")]
+    scans = {scan_name(path): path for path in paths if find_suffix(path) and not path.name.startswith(".")}
+    masks = [path for name, path in scans.items() if (of := MASK_NAME.fullmatch(name)) and of[1] in scans]
+    if masks:
+        warn_once(f"{folder}: masks by their names are no scans and left out, {len(masks)} like {masks[0].name}.")
+    return [path for path in paths if find_suffix(path) and not path.name.startswith(".") and path not in masks]
 
 
 def name_files(paths: Iterable[Path], name_of: Callable[[Path], str] | None = None) -> dict[str, Path]:
@@ -87,8 +95,15 @@ def read_header(path: Path, series_uid: str | None = None) -> ScanHeader:
     return find_format(path).read_header(path, series_uid or scan_name(path))
 
 
+def read_hu(header: ScanHeader) -> NDArray[np.int16]:
+    """Read the voxels (index, row, col) of a scan, as `read_voxels`, and check them. Raises: InputError if not HU."""
+    voxels = read_voxels(header)
+    check_chest(header.path, voxels)
+    return voxels
+
+
 def read_voxels(header: ScanHeader) -> NDArray[np.int16]:
-    """Read the voxels (index, row, col) in HU: a read-only memory map if the file allows it, else decoded at once.
+    """Read the voxels (index, row, col) of a scan or a mask: a read-only memory map if the file allows it.
 
     Raises: InputError if the voxels cannot be decoded or hold NaN.
     """

@@ -19,7 +19,7 @@ from p2ch13.volumes.voxels import VoxelFile
 log = logging.getLogger(__name__)
 
 SPACING_LIMITS_MM = (0.01, 100.0)  # of a human's scan
-EXTENT_LIMIT_MM = 3000.0
+EXTENT_LIMIT_MM = 5000.0
 ORIGIN_LIMIT_MM = 1e5
 SMALLEST_EXTENT_MM = 50.0  # of a slice of a chest; less is legal, but rather a length in another unit
 LENGTH_TOLERANCE = 1e-2  # of direction vectors, which some programs round to two digits
