@@ -195,15 +195,7 @@ def describe_voxels(fields: Fields, shape_irc: tuple[int, int, int]) -> VoxelFil
     if len(is_big) > 1:
         raise InputError(f"{' and '.join(BYTE_ORDER)} contradict each other; remove the wrong one", path=path)
     dtype = (">" if True in is_big and encoding != TEXT else "<") + kind
-    start = fields.end if is_own else 0
-    header_size = fields.get("HeaderSize", "0")
-    if header_size == "-1" and encoding == RAW:  # the voxels are at the end
-        with errors_naming(data_file):
-            start = data_file.stat().st_size - math.prod(shape_irc) * np.dtype(dtype).itemsize
-    elif re.fullmatch("[0-9]{1,9}", header_size):
-        start = int(header_size) or start
-    if header_size != "0" and start < (fields.end if is_own else 1):
-        raise fields.invalid("HeaderSize", "the file has no such place for its voxels")
+    start = find_start(fields, data_file, math.prod(shape_irc) * np.dtype(dtype).itemsize if encoding == RAW else None)
     slope, intercept = (fields.numbers(f"ElementToIntensityFunction{name}", 1) for name in ("Slope", "Offset"))
     return VoxelFile(
         data_file,
@@ -214,6 +206,23 @@ def describe_voxels(fields: Fields, shape_irc: tuple[int, int, int]) -> VoxelFil
         intercept=0.0 if intercept is None else float(intercept[0]),
         is_alone=not is_own,
     )
+
+
+def find_start(fields: Fields, data_file: Path, byte_count: int | None) -> int:
+    """Find the byte with which the voxels begin: after the header, or after HeaderSize bytes of their file.
+
+    Args: byte_count: of all voxels, which are at the file's end if HeaderSize is -1; None if they are encoded.
+    """
+    first = fields.end if data_file == fields.path else 0
+    header_size, start = fields.get("HeaderSize", "0"), -1
+    if re.fullmatch("[0-9]{1,9}", header_size):
+        start = int(header_size) or first
+    elif header_size == "-1" and byte_count is not None:
+        with errors_naming(data_file):
+            start = data_file.stat().st_size - byte_count
+    if start < first:
+        raise fields.invalid("HeaderSize", "the file has no such place for its voxels")
+    return start
 
 
 def find_data_file(path: Path, name: str) -> Path:

@@ -58,9 +58,9 @@ def read_nifti(path: Path, series_uid: str) -> ScanHeader:
     affine = sform if sform is not None else qform if qform is not None else assume_affine(path, header)
     steps = (RAS_TO_LPS * affine.T).T * scale
     scan = ScanHeader.of_matrix(path, series_uid, shape_irc, steps[:, :3], steps[:, 3], voxel_file)
-    if qform is not None and sform is not None:  # of shear, which a qform cannot hold, the lines above tell
-        corners = np.array([*product(*((0, size - 1) for size in reversed(shape_irc)), [1])])
-        shift_mm = np.linalg.norm(corners @ (sform - qform).T, axis=1).max() * scale
+    if sform is not None:  # after shear has been refused: it lengthens an axis, and a qform cannot hold it
+        check_pixdim(path, header, sform)
+        shift_mm = 0.0 if qform is None else scale * largest_shift(sform - qform, shape_irc)
         if shift_mm > scan.vx_size_xyz.min() / 2:
             message = f"qform and sform contradict each other, by {shift_mm:.1f} mm; set the code of the wrong one to 0"
             raise InputError(message, path=path)
@@ -156,15 +156,24 @@ def read_sform(path: Path, header: Any) -> NDArray[np.float64] | None:
     if not is_given(path, header, "sform_code"):
         return None
     sform: NDArray[np.float64] = header["srow"].astype(np.float64)
-    sizes = np.linalg.norm(sform[:, :3], axis=0)
-    if not np.isfinite(sform).all() or not (sizes > 0).all():
+    if not np.isfinite(sform).all():
         raise invalid(path, "srow", sform.tolist())
-    pixdim = header["pixdim"][1:4].astype(np.float64)
-    is_set = not (np.isnan(pixdim) | (pixdim == 0) | (pixdim == 1)).all()  # the sform alone may have the size
+    return sform
+
+
+def check_pixdim(path: Path, header: Any, sform: NDArray[np.float64]) -> None:
+    """Raises: InputError if `pixdim` contradicts the sform; 1, 0 and NaN are what stands there if nobody sets it."""
+    pixdim, sizes = header["pixdim"][1:4].astype(np.float64), np.linalg.norm(sform[:, :3], axis=0)
+    is_set = not (np.isnan(pixdim) | (pixdim == 0) | (pixdim == 1)).all()
     if is_set and not np.allclose(pixdim, sizes, rtol=SIZE_TOLERANCE, atol=0):
         message = f"voxels of {format_mm(pixdim)} in pixdim, of {format_mm(sizes)} in the sform; repair the header"
         raise InputError(message, path=path)
-    return sform
+
+
+def largest_shift(difference: NDArray[np.float64], shape_irc: tuple[int, int, int]) -> float:
+    """Find how far two affines, (3, 4), are apart at a corner of the scan, from their difference."""
+    corners = np.array([*product(*((0, size - 1) for size in reversed(shape_irc)), [1])])
+    return float(np.linalg.norm(corners @ difference.T, axis=1).max())
 
 
 def is_given(path: Path, header: Any, field: str) -> bool:

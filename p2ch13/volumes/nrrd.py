@@ -97,7 +97,7 @@ def read_nrrd(path: Path, series_uid: str) -> ScanHeader:
     to_lps = np.array(TO_LPS.get(space, (1.0, 1.0, 1.0))) * fields.units("spaceunits", 3)
     first = to_lps * (np.zeros(3) if origin is None else origin)
     matrix = to_lps[:, None] * steps
-    return ScanHeader.of_matrix(path, series_uid, (slices, rows, cols), matrix, first, describe_voxels(fields))
+    return ScanHeader.of_matrix(path, series_uid, (slices, rows, cols), matrix, first, describe_voxels(fields, sizes))
 
 
 def read_fields(path: Path) -> Fields:
@@ -189,7 +189,7 @@ def read_spacings(fields: Fields, count: int) -> NDArray[np.float64] | None:
     return spacings * fields.units("units", count)
 
 
-def describe_voxels(fields: Fields) -> VoxelFile:
+def describe_voxels(fields: Fields, sizes: list[int]) -> VoxelFile:
     kind, encoding = fields.get("type").lower(), fields.get("encoding").lower()
     if kind not in TYPES:
         raise fields.invalid("type", "a CT scan has integers or floats")
@@ -200,15 +200,22 @@ def describe_voxels(fields: Fields) -> VoxelFile:
         dtype, order = "f8", "<"
     elif order is None and (fields.get("endian") or dtype[1] != "1"):
         raise fields.invalid("endian", "it has to be little or big")
-    skips = []
-    for key in ("lineskip", "byteskip"):
-        if not re.fullmatch("[0-9]{0,9}", fields.get(key)):
-            raise fields.invalid(key, "save it again, with SimpleITK")
-        skips.append(int(fields.get(key) or 0))
-    start = fields.end
+    start, skip = find_start(fields), fields.get("byteskip") or "0"
+    if skip == "-1" and ENCODINGS[encoding] == RAW:  # the voxels are at the end
+        with errors_naming(fields.path):
+            start, skip = fields.path.stat().st_size - math.prod(sizes) * np.dtype(dtype).itemsize, "0"
+    if not re.fullmatch("[0-9]{1,9}", skip) or start < fields.end:
+        raise fields.invalid("byteskip", "the file has no such place for its voxels")
+    if ENCODINGS[encoding] == DEFLATED:  # bytes are skipped once decoded
+        return VoxelFile(fields.path, (order or "<") + dtype, DEFLATED, start, int(skip))
+    return VoxelFile(fields.path, (order or "<") + dtype, ENCODINGS[encoding], start + int(skip))
+
+
+def find_start(fields: Fields) -> int:
+    """Find the byte after the header and the lines to be skipped."""
+    count = fields.get("lineskip") or "0"
+    if not re.fullmatch("[0-9]{1,4}", count):
+        raise fields.invalid("lineskip")
     with errors_naming(fields.path), fields.path.open("rb") as file:
-        file.seek(start)
-        start += sum(len(file.readline()) for _ in range(skips[0]))
-    if ENCODINGS[encoding] == DEFLATED:  # there bytes are skipped once decoded
-        return VoxelFile(fields.path, (order or "<") + dtype, DEFLATED, start, skips[1])
-    return VoxelFile(fields.path, (order or "<") + dtype, ENCODINGS[encoding], start + skips[1])
+        file.seek(fields.end)
+        return fields.end + sum(len(file.readline()) for _ in range(int(count)))
