@@ -116,7 +116,7 @@ def read_mask(path: Path, scan: Volume, values: Sequence[int] = ()) -> NDArray[n
         message = f"it marks every voxel (values {present}): choose the nodules' value, or save others as 0"
         raise InputError(message, path=path, option="--mask-label")
     if share > MOST_MARKED:
-        warn_once(f"{path}: it marks {share:.0%} of the voxels as nodule. Is it inverted?")
+        warn_once(f"{path}: it marks {share:.1%} of the voxels as nodule. Is it inverted?")
     return marked
 
 
