@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from p2ch13.util.errors import InputError
+from p2ch13.util.errors import InputError, errors_naming
 from p2ch13.volumes.voxels import VoxelFile
 
 log = logging.getLogger(__name__)
 
+HEADER_BYTES = 2**20  # no header of text is longer
 SPACING_LIMITS_MM = (0.01, 100.0)  # of a human's scan
 EXTENT_LIMIT_MM = 5000.0
 ORIGIN_LIMIT_MM = 1e5
@@ -105,6 +106,15 @@ class ScanHeader:
             message = f"its axes are {angle:.1f} degrees off a right angle, as of a tilted gantry; correct the tilt"
             raise InputError(f"{message}, with dcm2niix", path=self.path)
         return straight
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, bytes, int]]:
+    """Yield the lines at the start of a file: number, line without its end, and the byte after it."""
+    with errors_naming(path), path.open("rb") as file:
+        number = 0
+        while file.tell() < HEADER_BYTES and (line := file.readline(HEADER_BYTES)):
+            number += 1
+            yield number, line.removesuffix(b"\n").removesuffix(b"\r"), file.tell()
 
 
 def decode_text(line: bytes) -> str:

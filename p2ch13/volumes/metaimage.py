@@ -16,10 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from p2ch13.util.errors import InputError, errors_naming
-from p2ch13.volumes.headers import MM_OF_UNITS, ScanHeader, decode_text, parse_numbers, warn_once
+from p2ch13.volumes.headers import MM_OF_UNITS, ScanHeader, decode_text, parse_numbers, read_lines, warn_once
 from p2ch13.volumes.voxels import DEFLATED, RAW, TEXT, VoxelFile
 
-HEADER_BYTES = 2**20  # no header is longer
 TYPES = {
     "MET_CHAR": "i1",
     "MET_UCHAR": "u1",
@@ -124,13 +123,10 @@ def read_fields(path: Path) -> Fields:
     Values of these may go on in further lines.
     Raises: InputError for an invalid line, or two with one key.
     """
-    with errors_naming(path), path.open("rb") as file:
-        data = file.read(HEADER_BYTES)
     values: dict[str, str] = {}
     end, is_ignored = 0, False
-    for number, line in enumerate(data.split(b"\n"), start=1):
-        end += len(line) + 1
-        text = decode_text(line).removesuffix("\r").strip(" \t")
+    for number, line, end in read_lines(path):  # noqa: B007  # `end` is used after the last line
+        text = decode_text(line).strip(" \t")
         name, separator, value = split_line(text)
         key = BY_LOWER_CASE.get(name.lower())
         if is_ignored and not separator and BY_LOWER_CASE.get(name.partition(" ")[0].lower()) is None:

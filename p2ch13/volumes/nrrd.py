@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from p2ch13.util.errors import InputError, errors_naming
-from p2ch13.volumes.headers import MM_OF_UNITS, ScanHeader, decode_text, parse_numbers, warn_once
+from p2ch13.volumes.headers import MM_OF_UNITS, ScanHeader, decode_text, parse_numbers, read_lines, warn_once
 from p2ch13.volumes.voxels import DEFLATED, HEX, RAW, TEXT, VoxelFile
 
-HEADER_BYTES = 2**20  # no header is longer
 TYPES = {
     **dict.fromkeys(("signed char", "int8", "int8_t"), "i1"),
     **dict.fromkeys(("uchar", "unsigned char", "uint8", "uint8_t"), "u1"),
@@ -37,7 +36,7 @@ TO_LPS = {
     **dict.fromkeys(("left-anterior-superior", "las"), (1.0, -1.0, 1.0)),
 }
 USED = (
-    *("dimension", "sizes", "type", "encoding", "endian", "datafile", "lineskip", "byteskip"),
+    *("dimension", "sizes", "type", "encoding", "endian", "lineskip", "byteskip"),
     *("space", "spacedimension", "spacedirections", "spaceorigin", "spaceunits", "spacings", "units"),
 )
 SIZE_TOLERANCE = 1e-2  # relative, of the voxel size in two fields
@@ -94,10 +93,10 @@ def read_nrrd(path: Path, series_uid: str) -> ScanHeader:
     if missing:
         message = f"{path}: no {' and '.join(missing)} that tells where the patient is; taken as"
         warn_once(f"{message} left-posterior-superior from 0 on. Left and right are a guess.")
-    to_lps = np.array(TO_LPS.get(space, (1.0, 1.0, 1.0))) * fields.units("spaceunits", 3)
-    first = to_lps * (np.zeros(3) if origin is None else origin)
-    matrix = to_lps[:, None] * steps
-    return ScanHeader.of_matrix(path, series_uid, (slices, rows, cols), matrix, first, describe_voxels(fields, sizes))
+    to_lps = np.array(TO_LPS.get(space, (1.0, 1.0, 1.0)))
+    first = np.zeros(3) if origin is None else to_lps * fields.units("spaceunits", 3) * origin
+    voxel_file = describe_voxels(fields, sizes)
+    return ScanHeader.of_matrix(path, series_uid, (slices, rows, cols), to_lps[:, None] * steps, first, voxel_file)
 
 
 def read_fields(path: Path) -> Fields:
@@ -105,30 +104,26 @@ def read_fields(path: Path) -> Fields:
 
     Raises: InputError for an invalid line, or two with one key.
     """
-    with errors_naming(path), path.open("rb") as file:
-        data = file.read(HEADER_BYTES)
-    if not data.startswith(b"NRRD000"):
-        raise InputError("no NRRD header; is it another format's? Convert or download it again", path=path)
     values: dict[str, str] = {}
-    end = 0
-    for number, line in enumerate(data.split(b"\n"), start=1):
-        end += len(line) + 1
+    for number, line, end in read_lines(path):
         text = decode_text(line).strip()
-        if not text:
+        if number == 1 and not text.startswith("NRRD000"):
             break
+        if not text:
+            return Fields(path, values, end)
         if number == 1 or text.startswith("#"):
             continue
         match = re.fullmatch("([^:]+):(=?)(.*)", text)
+        if match is not None and match[2]:
+            continue
         key = "" if match is None else re.sub(r"[\s_-]", "", match[1]).lower()
         if match is None or key in values:
             raise InputError(f"no NRRD field, or a second one ({text[:40]!r}); repair it", path=path, line=number)
-        if key in USED and not match[2]:
+        if key == "datafile":
+            raise InputError("its voxels are in another file; save it as one file, with SimpleITK", path=path)
+        if key in USED:
             values[key] = match[3].strip()
-    if end > len(data):
-        raise InputError("no complete NRRD header; download it again", path=path)
-    if "datafile" in values:
-        raise InputError("its voxels are in another file; save it as one file, with SimpleITK", path=path)
-    return Fields(path, values, end)
+    raise InputError("no complete NRRD header; is it another format's, or cut short? Download it again", path=path)
 
 
 def read_sizes(fields: Fields) -> list[int]:
@@ -143,7 +138,7 @@ def read_sizes(fields: Fields) -> list[int]:
 def read_steps(fields: Fields, sizes: list[int]) -> tuple[list[int], NDArray[np.float64]]:
     """Read the steps to the next voxel along each spatial axis.
 
-    Returns: the three spatial axes, and (3, 3), their steps as columns, in the units of the file's space.
+    Returns: the three spatial axes, and (3, 3), their steps as columns, in mm, along the axes of the file's space.
     Raises: InputError if there are more, or the size of a voxel is unknown.
     """
     spacings = read_spacings(fields, len(sizes))
@@ -167,11 +162,10 @@ def read_steps(fields: Fields, sizes: list[int]) -> tuple[list[int], NDArray[np.
             raise fields.invalid("spacings")
         return axes, np.diag(lengths)
     steps = np.column_stack([vector for vector in vectors if vector is not None])
-    if spacings is not None:
-        sizes_mm = np.linalg.norm(steps * fields.units("spaceunits", 3)[:, None], axis=0)
-        if not np.allclose(spacings[axes], sizes_mm, rtol=SIZE_TOLERANCE):
-            message = "spacings and space directions contradict each other; remove the wrong one"
-            raise InputError(message, path=fields.path)
+    steps = steps * fields.units("spaceunits", 3)[:, None]
+    if spacings is not None and not np.allclose(spacings[axes], np.linalg.norm(steps, axis=0), rtol=SIZE_TOLERANCE):
+        message = "spacings and space directions contradict each other; remove the wrong one"
+        raise InputError(message, path=fields.path)
     return axes, steps
 
 
@@ -186,7 +180,8 @@ def read_spacings(fields: Fields, count: int) -> NDArray[np.float64] | None:
         raise fields.invalid("spacings") from None
     if len(spacings) != count:
         raise fields.invalid("spacings")
-    return spacings * fields.units("units", count)
+    key = "spaceunits" if fields.get("spaceunits") and not fields.get("units") and count == 3 else "units"
+    return spacings * fields.units(key, count)
 
 
 def describe_voxels(fields: Fields, sizes: list[int]) -> VoxelFile:

@@ -73,7 +73,7 @@ def write_nrrd(path: Path, fields: dict[str, Any] | None = None, data: bytes | N
 
 
 # Format and first byte of each field, in versions 1 and 2; see nifti1.h and nifti2.h.
-NIFTI_FIELDS = {
+NIFTI_FIELDS: dict[str, tuple[str, int, str, int]] = {
     "sizeof_hdr": ("i", 0, "i", 0),
     "dim_info": ("B", 39, "B", 524),
     "dim": ("8h", 40, "8q", 16),
@@ -126,7 +126,7 @@ def write_nifti(
     }
     content = bytearray(size + 4)
     for name, value in values.items():
-        kind, start = NIFTI_FIELDS[name][2 * version - 2 : 2 * version]
+        kind, start = NIFTI_FIELDS[name][:2] if version == 1 else NIFTI_FIELDS[name][2:]
         struct.pack_into(order + kind, content, start, *(value if isinstance(value, list) else [value]))
     content += CHEST.astype(order + "i2").tobytes() if data is None else data
     path.write_bytes(gzip.compress(bytes(content)) if path.name.endswith(".gz") else bytes(content))

@@ -58,7 +58,7 @@ READ = {
         {"sizes": GAP, "SIZES": "24 20 6", "space origin": GAP, "spaceorigin": "(-36,-40,100)"},
         HU,
     ),
-    "comments and keys": ({"# comment": "x", "Modality:": "=CT", "key with blanks:": "= a: b = c"}, HU),
+    "comments and keys": ({"# comment": "x", "Modality:": "=CT", "data file:": "=x", "sizes:": "=1"}, HU),
     "letters beyond ASCII": ({"content": "Thorax, \xfcberlagert"}, HU),
     "type: int16": ({"type": "int16"}, HU),
     "type: signed short int": ({"type": "signed short int"}, HU),
@@ -168,6 +168,13 @@ GUESSED = {
     "spacings in cm, and a fourth axis": (
         {**NO_SPACE, "dimension": 4, "sizes": "24 20 6 1", "spacings": ".3 .4 .5 nan", "units": '"cm" "cm" "cm" ""'}
     ),
+    "spacings in the units of space": {**NO_SPACE, "spacings": ".3 .4 .5", "space units": '"cm" "cm" "cm"'},
+    "spacings, with units twice": {
+        **NO_SPACE,
+        "spacings": ".3 .4 .5",
+        "units": '"cm" "cm" "cm"',
+        "space units": '"mm" "mm" "mm"',
+    },
     "no space": {"space": GAP, "space dimension": 3},
     "a space of the scanner": {"space": "scanner-xyz"},
     "no origin": {"space origin": GAP},
