@@ -58,7 +58,7 @@ READ = {
         {"sizes": GAP, "SIZES": "24 20 6", "space origin": GAP, "spaceorigin": "(-36,-40,100)"},
         HU,
     ),
-    "comments and keys": ({"# comment": "x", "Modality:": "=CT", "data file:": "=x", "sizes:": "=1"}, HU),
+    "comments and keys": ({"# comment": "x", "content": "a: b = c\ndata file:=x\nsizes:=1\nModality:=CT"}, HU),
     "letters beyond ASCII": ({"content": "Thorax, \xfcberlagert"}, HU),
     "type: int16": ({"type": "int16"}, HU),
     "type: signed short int": ({"type": "signed short int"}, HU),
