@@ -27,23 +27,24 @@ def check_chest(path: Path, voxels: NDArray[np.int16]) -> None:
     """
     step = max(1, len(voxels) // SLICES_LOOKED_AT)
     if find_fault(voxels[step // 2 :: step]) and (fault := find_fault(voxels)):
-        raise InputError(f"{fault}; convert it again, to HU", path=path)
+        raise InputError(fault, path=path)
 
 
 def find_fault(voxels: NDArray[np.int16]) -> str | None:
-    """Args: voxels: at least one."""
+    """Say what is wrong with voxels, at least one, and what helps; None if they can be HU of a chest."""
     counts = np.bincount(voxels.ravel().astype(np.int32) + 2**15, minlength=2**16)  # of -32768, -32767, ...
     below, scanned = counts[: LOWEST_HU + 2**15], counts[LOWEST_HU + 2**15 :]
     if below.sum() - np.sort(below)[-2:].sum() > MOST_BELOW * voxels.size:
-        return f"{below.sum() / voxels.size:.0%} of its voxels are below {LOWEST_HU} HU: no CT scan, or rescaled twice"
+        share = f"{below.sum() / voxels.size:.0%} of its voxels are below {LOWEST_HU} HU"
+        return f"{share}, so it is no CT scan, or was rescaled twice; convert it again, from its source"
     air_count = scanned[: AIR_HU - LOWEST_HU].sum()
     if scanned.sum() < LEAST_SCANNED * voxels.size or air_count >= LEAST_AIR * scanned.sum():
         return None
     values = np.flatnonzero(scanned) + LOWEST_HU
     low, high = int(values[0]), int(values[-1])
     if low >= 0 and len(values) <= MASK_VALUES and high <= PICTURE_VALUES:
-        return f"its values are {', '.join(map(str, values))}, so it is a mask or a label map, no CT scan"
+        return f"its values are {', '.join(map(str, values))}, so it is a mask or a label map; give the scan itself"
     if low >= 0 and high <= PICTURE_VALUES:
-        return f"values of {low} to {high}, a windowed picture's: no CT scan in HU"
+        return f"values of {low} to {high}, as of a picture that was windowed; convert the scan again, to HU"
     more = ", as of HU + 1024 or another unit" if low >= -AIR_HU - 1024 else ""
-    return f"values of {low} to {high}, none of them air or lung (below {AIR_HU} HU){more}: no chest in HU"
+    return f"values of {low} to {high}, none of air or lung (below {AIR_HU} HU){more}; convert it again, to HU"
