@@ -1,4 +1,4 @@
-"""Check that a scan's voxels can be HU of a chest, whatever its format."""
+"""The check that each scan passes before anything is made of it: can its voxels be HU of a chest?"""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from p2ch13.util.errors import InputError
+from p2ch13.volumes.headers import ScanHeader, format_mm, warn_once
 
+SMALLEST_EXTENT_MM = 50.0  # of a slice; less is legal, but rather a length in another unit
 SLICES_LOOKED_AT = 5  # spread over the scan; if they do not suffice, all of it
 LOWEST_HU, AIR_HU = -1400, -500  # air, with noise, and lung lie between
 LEAST_AIR = 1e-3  # of the voxels in the scanned field of view
@@ -16,6 +18,18 @@ LEAST_SCANNED = 0.1  # of all voxels, for their share of air to tell anything
 MOST_BELOW = 0.05  # of all voxels: below the lowest, and of other values than the two most frequent ones there
 PICTURE_VALUES = 255
 MASK_VALUES = 20  # a mask has few, and small ones
+
+
+def check_scan(header: ScanHeader, voxels: NDArray[np.int16]) -> None:
+    """Check what a scan's header cannot tell by itself, once its voxels are used.
+
+    Args: voxels: (index, row, col), of any order of axes.
+    Raises: InputError, see `check_chest`.
+    """
+    check_chest(header.path, voxels)
+    extent = header.vx_size_xyz * header.shape_irc[::-1]
+    if np.sort(extent)[1] < SMALLEST_EXTENT_MM:
+        warn_once(f"{header.path}: only {format_mm(extent)} mm, less than a chest. Is its voxel size in mm?")
 
 
 def check_chest(path: Path, voxels: NDArray[np.int16]) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from p2ch13.util.errors import InputError, errors_naming
 from p2ch13.util.files import advise
-from p2ch13.volumes.chest import check_chest
+from p2ch13.volumes.chest import check_scan
 from p2ch13.volumes.dicom import choose_series, read_series, read_slice
 from p2ch13.volumes.formats import FORMATS, find_format, find_suffix, find_voxel_file
 from p2ch13.volumes.headers import ScanHeader, warn_once
@@ -98,7 +98,7 @@ def read_header(path: Path, series_uid: str | None = None) -> ScanHeader:
 def read_hu(header: ScanHeader) -> NDArray[np.int16]:
     """Read the voxels (index, row, col) of a scan, as `read_voxels`, and check them. Raises: InputError if not HU."""
     voxels = read_voxels(header)
-    check_chest(header.path, voxels)
+    check_scan(header, voxels)
     return voxels
 
 

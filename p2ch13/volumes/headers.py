@@ -22,7 +22,6 @@ HEADER_BYTES = 2**20  # no header of text is longer
 SPACING_LIMITS_MM = (0.01, 100.0)  # of a human's scan
 EXTENT_LIMIT_MM = 5000.0
 ORIGIN_LIMIT_MM = 1e5
-SMALLEST_EXTENT_MM = 50.0  # of a slice of a chest; less is legal, but rather a length in another unit
 LENGTH_TOLERANCE = 1e-2  # of direction vectors, which some programs round to two digits
 SHIFT_TOLERANCE = 0.5  # of a pixel, of any voxel, by straightening axes that are not at right angles
 MM_OF_UNITS = {
@@ -62,8 +61,6 @@ class ScanHeader:
         if not (extent <= EXTENT_LIMIT_MM).all():
             raise InputError(f"a scan of {format_mm(extent)} mm; repair the voxel size", path=self.path)
         object.__setattr__(self, "direction", self._straighten())
-        if np.sort(extent)[1] < SMALLEST_EXTENT_MM:
-            warn_once(f"{self.path}: only {format_mm(extent)} mm, less than a chest. Is its voxel size in mm?")
 
     @classmethod
     def of_matrix(

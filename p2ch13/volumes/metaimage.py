@@ -132,7 +132,7 @@ def read_fields(path: Path) -> Fields:
         if is_ignored and not separator and BY_LOWER_CASE.get(name.partition(" ")[0].lower()) is None:
             continue
         if text and (not name or not separator or not is_text(text) or key in values):
-            raise InputError(f"no MetaImage header ({text[:40]!r}); unpack it again", path=path, line=number)
+            raise InputError(f"no MetaImage header ({text[:40]!r}); repair it, or unpack it again", path=path, line=number)
         is_ignored = bool(text) and key is None
         if key is not None:
             values[key] = value

@@ -73,7 +73,7 @@ class VoxelFile:
     def wrong_size(self, present: int, needed: int, header_path: Path) -> InputError:
         claims = "its header claims" if header_path == self.path else f"{header_path.name} claims"
         cure = "unpack or download it again" if present < needed else "correct the header"
-        return InputError(f"{present:,} bytes of voxels, but {claims} {needed:,}; {cure}", path=self.path)
+        return InputError(f"{present:,} bytes, but {claims} {needed:,}; {cure}", path=self.path)
 
     def view(self, file_map: mmap.mmap, shape_irc: tuple[int, int, int]) -> NDArray[np.int16]:
         """View the voxels (index, row, col) in a memory map of the file."""
