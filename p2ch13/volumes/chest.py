@@ -16,6 +16,7 @@ LOWEST_HU, AIR_HU = -1400, -500  # air, with noise, and lung lie between
 LEAST_AIR = 1e-3  # of the voxels in the scanned field of view
 LEAST_SCANNED = 0.1  # of all voxels, for their share of air to tell anything
 MOST_BELOW = 0.05  # of all voxels: below the lowest, and of other values than the two most frequent ones there
+LEAST_SHIFTED_HU = -100  # with noise
 PICTURE_VALUES = 255
 MASK_VALUES = 20  # a mask has few, and small ones
 
@@ -46,7 +47,9 @@ def check_chest(path: Path, voxels: NDArray[np.int16]) -> None:
 
 def find_fault(voxels: NDArray[np.int16]) -> str | None:
     """Say what is wrong with voxels, at least one, and what helps; None if they can be HU of a chest."""
-    counts = np.bincount(voxels.ravel().astype(np.int32) + 2**15, minlength=2**16)  # of -32768, -32767, ...
+    counts = np.zeros(2**16, dtype=np.int64)  # of -32768, -32767, ...
+    for plane in voxels:  # a scan is never copied to a larger type
+        counts += np.bincount(plane.ravel().astype(np.int32) + 2**15, minlength=2**16)
     below, scanned = counts[: LOWEST_HU + 2**15], counts[LOWEST_HU + 2**15 :]
     if below.sum() - np.sort(below)[-2:].sum() > MOST_BELOW * voxels.size:
         share = f"{below.sum() / voxels.size:.0%} of its voxels are below {LOWEST_HU} HU"
@@ -60,5 +63,5 @@ def find_fault(voxels: NDArray[np.int16]) -> str | None:
         return f"its values are {', '.join(map(str, values))}, so it is a mask or a label map; give the scan itself"
     if low >= 0 and high <= PICTURE_VALUES:
         return f"values of {low} to {high}, as of a picture that was windowed; convert the scan again, to HU"
-    more = ", as of HU + 1024 or another unit" if low >= -AIR_HU - 1024 else ""
+    more = ", as of HU + 1024 or another unit" if low >= LEAST_SHIFTED_HU else ""
     return f"values of {low} to {high}, none of air or lung (below {AIR_HU} HU){more}; convert it again, to HU"

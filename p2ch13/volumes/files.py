@@ -50,11 +50,12 @@ def find_scans(data_dir: Path) -> dict[str, Path]:
 def list_scan_files(folder: Path) -> list[Path]:
     """List files with a scan's suffix in a folder and its subset*/, sorted; not DICOM, nor masks beside their scans."""
     paths = sorted([*folder.glob("*"), *folder.glob("subset*/*")], key=str)
-    scans = {scan_name(path): path for path in paths if find_suffix(path) and not path.name.startswith(".")}
-    masks = [path for name, path in scans.items() if (of := MASK_NAME.fullmatch(name)) and of[1] in scans]
-    if masks:
-        warn_once(f"{folder}: masks by their names are no scans and left out, {len(masks)} like {masks[0].name}.")
-    return [path for path in paths if find_suffix(path) and not path.name.startswith(".") and path not in masks]
+    named = {path: scan_name(path) for path in paths if find_suffix(path) and not path.name.startswith(".")}
+    names = set(named.values())
+    is_mask = {path: (of := MASK_NAME.fullmatch(name)) is not None and of[1] in names for path, name in named.items()}
+    if masks := [path.name for path in named if is_mask[path]]:
+        warn_once(f"{folder}: masks by their names are no scans and left out, {len(masks)} like {masks[0]}.")
+    return [path for path in named if not is_mask[path]]
 
 
 def name_files(paths: Iterable[Path], name_of: Callable[[Path], str] | None = None) -> dict[str, Path]:

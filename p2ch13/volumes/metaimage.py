@@ -124,23 +124,22 @@ def read_fields(path: Path) -> Fields:
     Raises: InputError for an invalid line, or two with one key.
     """
     values: dict[str, str] = {}
-    end, is_ignored = 0, False
-    for number, line, end in read_lines(path):  # noqa: B007  # `end` is used after the last line
+    is_ignored = False
+    for number, line, end in read_lines(path):
         text = decode_text(line).strip(" \t")
         name, separator, value = split_line(text)
         key = BY_LOWER_CASE.get(name.lower())
         if is_ignored and not separator and BY_LOWER_CASE.get(name.partition(" ")[0].lower()) is None:
             continue
         if text and (not name or not separator or not is_text(text) or key in values):
-            raise InputError(f"no MetaImage header ({text[:40]!r}); repair it, or unpack it again", path=path, line=number)
+            message = f"no MetaImage header ({text[:40]!r}); repair it, or unpack it again"
+            raise InputError(message, path=path, line=number)
         is_ignored = bool(text) and key is None
         if key is not None:
             values[key] = value
-        if key == "ElementDataFile":
-            break
-    if not values.get("ElementDataFile"):
-        raise InputError("incomplete header, without ElementDataFile; unpack it again", path=path)
-    return Fields(path, values, end)
+        if key == "ElementDataFile" and value:
+            return Fields(path, values, end)
+    raise InputError("incomplete header, without ElementDataFile; unpack it again", path=path)
 
 
 def is_text(line: str) -> bool:

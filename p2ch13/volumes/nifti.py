@@ -56,7 +56,7 @@ def read_nifti(path: Path, series_uid: str) -> ScanHeader:
     voxel_file = VoxelFile(path, dtype, encoding, start, skip, *read_scaling(path, header))
     scale, qform, sform = read_unit(path, header), read_qform(path, header), read_sform(path, header)
     affine = sform if sform is not None else qform if qform is not None else assume_affine(path, header)
-    steps = (RAS_TO_LPS * affine.T).T * scale
+    steps = RAS_TO_LPS[:, None] * affine * scale
     scan = ScanHeader.of_matrix(path, series_uid, shape_irc, steps[:, :3], steps[:, 3], voxel_file)
     if sform is not None:  # after shear has been refused: it lengthens an axis, and a qform cannot hold it
         check_pixdim(path, header, sform)
