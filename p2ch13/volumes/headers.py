@@ -22,7 +22,7 @@ HEADER_BYTES = 2**20  # no header of text is longer
 SPACING_LIMITS_MM = (0.01, 100.0)  # of a human's scan
 EXTENT_LIMIT_MM = 5000.0
 ORIGIN_LIMIT_MM = 1e5
-LENGTH_TOLERANCE = 1e-2  # of direction vectors, which some programs round to two digits
+ANGLE_TOLERANCE = 1e-2  # of direction vectors, which some programs round to two digits
 SHIFT_TOLERANCE = 0.5  # of a pixel, of any voxel, by straightening axes that are not at right angles
 MM_OF_UNITS = {
     **dict.fromkeys(("mm", "millimeter", "millimetre"), 1.0),
@@ -87,7 +87,7 @@ class ScanHeader:
     def _straighten(self) -> NDArray[np.float64]:
         """Find the nearest axes at right angles. Raises: InputError if a voxel would move by half a pixel."""
         lengths = np.linalg.norm(self.direction, axis=0)
-        if not np.allclose(lengths, 1, rtol=0, atol=LENGTH_TOLERANCE):
+        if not np.allclose(lengths, 1, rtol=0, atol=ANGLE_TOLERANCE):
             message = f"its direction matrix {self.direction.tolist()} is no rotation; repair the header"
             raise InputError(message, path=self.path)
         if np.allclose(self.direction.T @ self.direction, np.eye(3), rtol=0, atol=1e-9):

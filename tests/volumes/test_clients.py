@@ -1,7 +1,6 @@
 """Files of nibabel and dcm2niix are read as they read them; they and SimpleITK read what predict writes."""
 
 import re
-import subprocess
 
 import nibabel as nib
 import numpy as np
@@ -16,7 +15,7 @@ from tests.support import dicom_files
 from tests.support.checks import refused
 from tests.support.networks import write_pixel_network
 from tests.support.scan_files import make_chest
-from tests.support.tools import find_tool
+from tests.support.tools import run_tool
 
 HU = np.random.default_rng(3).integers(-1000, 400, (5, 30, 40)).astype(np.int16)
 RAS_TO_LPS = np.diag([-1.0, -1, 1, 1])
@@ -100,8 +99,7 @@ def test_nibabel_with_one_form_or_a_fourth_axis(tmp_path):
 def test_dcm2niix(tmp_path, cosines, is_compressed):
     """The same volume, to the voxel, as the DICOM series has that it was made of."""
     dicom_files.write_series(tmp_path / "ct", HU, cosines=cosines)
-    command = [find_tool("dcm2niix"), "-z", is_compressed, "-f", "scan", "-o", str(tmp_path), str(tmp_path / "ct")]
-    subprocess.run(command, check=True, capture_output=True)
+    run_tool("dcm2niix", "-z", is_compressed, "-f", "scan", "-o", tmp_path, tmp_path / "ct")
     (path,) = tmp_path.glob("scan*.nii*")
     volume, source = Volume(path), Volume(tmp_path / "ct")
     np.testing.assert_array_equal(volume.hu, source.hu)
@@ -115,8 +113,7 @@ def test_dcm2niix_of_a_tilted_gantry(tmp_path):
     step = (0, np.tan(np.radians(12)) * dicom_files.SLICE_SPACING, dicom_files.SLICE_SPACING)
     tags = {"GantryDetectorTilt": "12", "PixelRepresentation": 1}
     dicom_files.write_series(tmp_path / "ct", make_chest(), step_xyz=step, **tags)
-    command = [find_tool("dcm2niix"), "-f", "scan", "-o", str(tmp_path), str(tmp_path / "ct")]
-    subprocess.run(command, check=True, capture_output=True)
+    run_tool("dcm2niix", "-f", "scan", "-o", tmp_path, tmp_path / "ct")
     with refused(tmp_path / "scan.nii") as caught:
         Volume(tmp_path / "scan.nii")
     assert "12.0 degrees" in str(caught.value)
