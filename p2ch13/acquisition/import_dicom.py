@@ -23,7 +23,7 @@ from p2ch13.util.files import atomic_write, check_free_disk, make_writable_folde
 from p2ch13.util.processes import map_in_processes
 from p2ch13.util.progress import progress_bar
 from p2ch13.volumes.dicom import check_no_damage, has_dicom_magic, list_series, read_series
-from p2ch13.volumes.files import file_signature, list_scan_files, read_header, read_voxels, scan_name
+from p2ch13.volumes.files import file_signature, list_scan_files, read_header, read_hu, scan_name
 from p2ch13.volumes.headers import ScanHeader
 
 log = logging.getLogger(__name__)
@@ -215,7 +215,7 @@ def import_all(to_do: Sequence[SeriesImport], worker_count: int) -> list[InputEr
 def import_series(series: SeriesImport) -> None:
     """Write a series as .mhd and .raw. Raises: InputError if its slices do not make up a scan."""
     header = read_series(series.folder, series.series_uid, series.files)
-    voxels = read_voxels(header)
+    voxels = read_hu(header)
     series.target.unlink(missing_ok=True)  # no old header may exist beside new voxels
     data_file = series.target.with_name(f"{series.series_uid}.raw")
     with atomic_write(data_file) as file:

@@ -14,7 +14,8 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from p2ch13.util.errors import InputError, errors_naming
-from p2ch13.volumes.headers import ScanHeader, VoxelFile
+from p2ch13.volumes.headers import ScanHeader
+from p2ch13.volumes.voxels import DEFLATE_RATIO
 
 IMAGE_IO = "GDCMImageIO"  # ITK's reader of DICOM
 GAP_TOLERANCE = 0.1  # of a slice spacing, relative to the median
@@ -125,7 +126,8 @@ def read_slice_header(file: Path) -> DicomSlice:
     if get("0028|0008", "NumberOfFrames", lambda text: int(text or 1)) > 1:
         raise InputError("several frames in one file; convert it to NIfTI, with dcm2niix", path=file)
     shape = get("0028|0010", "Rows", int), get("0028|0011", "Columns", int)
-    VoxelFile(file, is_encoded=True).check_size(math.prod(shape), file)  # at least a byte per pixel
+    if math.prod(shape) > file.stat().st_size * DEFLATE_RATIO:  # at least a byte per pixel
+        raise InputError(f"{shape} pixels are more than the file can hold; export it again", path=file)
     return DicomSlice(
         file=file,
         shape=shape,
