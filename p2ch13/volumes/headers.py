@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from p2ch13.util.errors import InputError
+
+if TYPE_CHECKING:
+    from p2ch13.volumes.dicom.slices import DicomSlice
 
 SPACING_LIMITS_MM = (1e-3, 1e3)  # of a human's scan
 ORIGIN_LIMIT_MM = 1e5
@@ -29,7 +33,7 @@ class ScanHeader:
     mapped_file: Path | None = None  # holds nothing but voxels, of `mapped_dtype`
     mapped_dtype: str | None = None
     byte_count: int = 0  # of all voxels, in the file's own type
-    dicom_files: tuple[Path, ...] = ()  # one for each slice
+    dicom_slices: tuple[DicomSlice, ...] = ()  # in order
 
     def __post_init__(self) -> None:
         """Raises: InputError for an implausible spacing, origin or direction."""
@@ -43,6 +47,11 @@ class ScanHeader:
             raise InputError(
                 f"its direction matrix {self.direction.tolist()} is no rotation; repair the header", path=self.path
             )
+
+    @property
+    def dicom_files(self) -> tuple[Path, ...]:
+        """The files of a DICOM series, in order; none for other formats."""
+        return tuple(dict.fromkeys(one.file for one in self.dicom_slices))
 
 
 @dataclass(frozen=True)
