@@ -41,7 +41,7 @@ class ScanInput:
 
     path: Path  # its file, or the folder of its DICOM series
     name: str  # the stem of its output files: the file's name without suffix, or the series UID
-    series_uid: str | None = None  # a data folder's name of the scan; None: by the file's name
+    series_uid: str | None = None  # of a DICOM series, or a data folder's name of the scan; None: by the file's name
     series: Series | None = None  # its DICOM series
 
     @property
@@ -159,7 +159,7 @@ def choose_dicom(found: Search, series_uid: str | None = None) -> list[ScanInput
         chosen = [choose_largest(group) for group in found.alternatives()]
     else:
         chosen = [each for each in found.series if each.name == series_uid]
-    return [ScanInput(each.folder, each.name, series=each) for each in chosen]
+    return [ScanInput(each.folder, each.name, each.name, each) for each in chosen]
 
 
 def predict_scan(

@@ -37,8 +37,7 @@ class Kind(NamedTuple):
 def name_object(tags: Tags) -> str:
     """Name what a file holds in place of CT slices; "" if it holds these.
 
-    A CT image is told by its SOP class, and without one by its modality. Both are looked at where both are there, see
-    `is_contradicted`.
+    A CT image is told by its SOP class, and without one by its modality.
     """
     modality = tags.text("Modality").upper()
     if tags.sop_class in CT_CLASSES:
@@ -48,11 +47,6 @@ def name_object(tags: Tags) -> str:
     if tags.sop_class:
         return modality if modality not in ("", "CT") else UID(tags.sop_class).name
     return "" if modality == "CT" else modality or UNNAMED
-
-
-def is_contradicted(tags: Tags) -> bool:
-    """Tell whether a CT image claims another modality."""
-    return tags.text("Modality").upper() not in ("", "CT")
 
 
 def is_colored(tags: Tags) -> bool:

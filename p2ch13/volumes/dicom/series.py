@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from p2ch13.util.errors import InputError
-from p2ch13.volumes.dicom.kinds import UNNAMED, is_contradicted, name_object
+from p2ch13.volumes.dicom.kinds import UNNAMED, name_object
 from p2ch13.volumes.dicom.slices import DicomSlice, read_slices
 from p2ch13.volumes.dicom.tags import Tags, damaged, is_dicom, read_tags
 
@@ -67,6 +67,7 @@ class Group:
     origins: dict[Path, Origin] = field(default_factory=dict)  # of the files with its slices
     slices: list[DicomSlice] = field(default_factory=list)
     faults: list[InputError] = field(default_factory=list)
+    others: dict[Path, str] = field(default_factory=dict)  # files of its CT class that claim another modality
     original_count: int = 0
 
 
@@ -98,25 +99,30 @@ class Collection:
         uid = tags.text("SeriesInstanceUID")
         origin = Origin(*map(tags.text, ORIGIN_KEYWORDS))
         key = (uid,) if uid else ("", *origin, str(tags.file.parent))
+        group = self._groups[key]
+        modality = tags.text("Modality").upper()
+        if modality not in ("", "CT"):
+            group.others[tags.file] = modality
+            return
         for slice_kind, one in read_slices(tags):
             if slice_kind.left_out:
                 self.left_out[slice_kind.left_out] += 1
                 continue
-            group = self._groups[key]
             group.origins[tags.file] = origin
             if isinstance(one, DicomSlice):
                 group.slices.append(one)
                 group.original_count += slice_kind.is_original
             else:
                 group.faults.append(one)
-        if key in self._groups and is_contradicted(tags):
-            fault = tags.fault(f"Modality {tags.text('Modality')} of a CT image; export the series again")
-            self._groups[key].faults.append(fault)
 
     def list_series(self, root: Path) -> list[Series]:
-        """Return the series found so far, sorted by name. Args: root: the folder that was searched."""
-        names = choose_names(root, self._groups)
-        series = [make_series(names[key], bool(key[0]), group) for key, group in self._groups.items()]
+        """Return the series of all files, sorted by name. Args: root: the folder that was searched."""
+        groups = {key: group for key, group in self._groups.items() if group.origins}
+        self.left_out.update(
+            one for group in self._groups.values() if not group.origins for one in group.others.values()
+        )
+        names = choose_names(root, groups)
+        series = [make_series(names[key], bool(key[0]), group) for key, group in groups.items()]
         for file, error in self._lost:
             could_be = [each for each in series if file.parent in each.folders]
             if not could_be:
@@ -128,7 +134,7 @@ class Collection:
 
 def make_series(name: str, has_uid: bool, group: Group) -> Series:
     """Make a series of its slices; an instance that is there twice is one slice."""
-    fault = next(iter(group.faults), None) or find_contradiction(group.origins)
+    fault = next(iter(group.faults), None) or find_contradiction(group)
     try:
         slices = drop_copies(group.slices)
         if has_uid and not is_safe(name):
@@ -150,10 +156,12 @@ def make_series(name: str, has_uid: bool, group: Group) -> Series:
     )
 
 
-def find_contradiction(origins: dict[Path, Origin]) -> InputError | None:
-    """Find a file of another patient, study or frame of reference than most; files that name none agree with all."""
+def find_contradiction(group: Group) -> InputError | None:
+    """Find a file of another modality, patient, study or frame of reference than most; one without agrees with all."""
+    for file, modality in group.others.items():
+        return InputError(f"Modality {modality} in a CT series; export the series again", path=file)
     for ndx, keyword in enumerate(ORIGIN_KEYWORDS):
-        values = {file: origin[ndx] for file, origin in origins.items()}
+        values = {file: origin[ndx] for file, origin in group.origins.items()}
         counts = Counter(value for value in values.values() if value)
         if len(counts) > 1:
             usual = counts.most_common(1)[0][0]

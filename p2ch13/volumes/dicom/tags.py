@@ -122,10 +122,11 @@ class Attributes:
 
 @dataclass(frozen=True)
 class PixelSpan:
-    """Where in the file the pixel data lie; None: in the deflated part."""
+    """Where in the file the pixel data lie."""
 
-    offset: int | None
+    offset: int | None  # None: in the deflated part
     length: int  # UNDEFINED if they are encapsulated
+    is_complete: bool = True  # the file does not end before they do
 
 
 class Tags(Attributes):
@@ -189,10 +190,7 @@ def is_bare(head: bytes) -> bool:
 
 
 def read_tags(file: Path) -> Tags:
-    """Read the tags of a DICOM file and find its pixel data.
-
-    Raises: InputError if it cannot be read, or ends before its pixel data do.
-    """
+    """Read the tags of a DICOM file and find its pixel data. Raises: InputError if it cannot be read."""
     lengths: list[int] = []
 
     def at_pixels(tag: int, vr: str | None, length: int) -> bool:
@@ -214,30 +212,28 @@ def read_tags(file: Path) -> Tags:
 
 
 def find_pixels(opened: BinaryIO, dataset: Dataset, length: int) -> PixelSpan:
-    """Find the pixel data of a file, read up to their tag. Raises: ValueError if the file ends before they do."""
+    """Find the pixel data of a file, which was read up to their tag."""
     if dataset.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
         return PixelSpan(None, length)
-    is_implicit, is_little_endian = dataset.original_encoding
+    is_implicit, _ = dataset.original_encoding
     start = opened.tell()
     has_long_vr = not is_implicit and opened.read(6)[4:] in (b"OB", b"OW", b"UN", b"OF", b"OD", b"OL", b"OV")
     offset = start + (12 if has_long_vr else 8)
-    end = offset + length if length != UNDEFINED else find_end(opened, offset, "<" if is_little_endian else ">")
-    if end > os.fstat(opened.fileno()).st_size:
-        raise damaged(Path(opened.name), "cut short")
-    return PixelSpan(offset, length)
+    if length == UNDEFINED:
+        return PixelSpan(offset, length, has_end(opened, offset))
+    return PixelSpan(offset, length, offset + length <= os.fstat(opened.fileno()).st_size)
 
 
-def find_end(opened: BinaryIO, offset: int, byte_order: str) -> int:
-    """Find where the fragments of encapsulated pixel data end. Raises: ValueError if they do not."""
+def has_end(opened: BinaryIO, offset: int) -> bool:
+    """Tell whether the fragments of encapsulated pixel data, always little-endian, are followed by their end's tag."""
     opened.seek(offset)
-    while True:
-        group, element, length = struct.unpack(f"{byte_order}HHL", opened.read(8))
+    while len(head := opened.read(8)) == 8:
+        group, element, length = struct.unpack("<HHL", head)
         tag = group << 16 | element
-        if tag == END_OF_ITEMS:
-            return opened.tell()
         if tag != ITEM or length == UNDEFINED:
-            raise ValueError("no fragment")
+            return bool(tag == END_OF_ITEMS)
         opened.seek(length, os.SEEK_CUR)
+    return False
 
 
 @contextmanager
