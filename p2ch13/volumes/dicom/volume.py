@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import linprog
 
 from p2ch13.util.errors import InputError
 from p2ch13.volumes.dicom.phases import places, split_phases
@@ -24,7 +25,7 @@ PIXEL_SIZE_TOLERANCE_MM = 1e-3
 SAME_PLACE = 0.1  # of the slice spacing
 MISSING = 1.5  # slice spacings: a gap where a slice is missing, rather than uneven spacing
 UNEVEN = 0.1  # slice spacings, from where a slice would lie if all were evenly spaced
-ROUNDED = 0.75  # units of the positions' last digit, the same; half of it by rounding, the line through them tilts too
+ROUNDED = 0.501  # units of the positions' last digit: how far rounding moves them
 DRIFT_PIXELS = 0.5  # within the plane of the slices
 THIN = 1.5  # slice spacing in slice thicknesses, from which on slices between seem to be missing
 TILT_DEGREES = 0.5
@@ -157,17 +158,31 @@ def are_neighbors(one: DicomSlice, other: DicomSlice) -> bool:
 
 
 def check_even(slices: Sequence[DicomSlice], along: Vector, last_digit: float) -> None:
-    """Raises: InputError if a slice does not lie on an even grid: on the line of least squares through all places."""
+    """Raises: InputError if a slice does not lie on an even grid, and none that was rounded explains it.
+
+    The grid is that of least squares.
+    """
     order = np.arange(len(slices))
     spacing_mm, start_mm = np.polyfit(order, along, 1)
     off_mm = abs(along - start_mm - spacing_mm * order)
     worst = int(off_mm.argmax())
-    if off_mm[worst] > max(UNEVEN * spacing_mm, ROUNDED * last_digit):
+    if off_mm[worst] > UNEVEN * spacing_mm and least_distance(along) > ROUNDED * last_digit:
         raise InputError(
             f"uneven slice spacing: {off_mm[worst]:.2f} mm from its place, if all slices were {spacing_mm:.2f} mm "
             "apart; export the series again",
             path=slices[worst].file,
         )
+
+
+def least_distance(along: Vector) -> float:
+    """Return how far the places lie from an even grid at most, for the grid where that is least."""
+    order, ones = np.arange(len(along)), np.ones(len(along))
+    # Variables: distance, start and spacing; each place is at most the distance above and below its grid point.
+    above, below = np.column_stack([-ones, -ones, -order]), np.column_stack([-ones, ones, order])
+    places_mm = along - along[0]  # small numbers: the solver's tolerance is absolute
+    limits = np.concatenate([-places_mm, places_mm])
+    found = linprog([1, 0, 0], np.vstack([above, below]), limits, bounds=[(0, None), (None, None), (None, None)])
+    return float(found.fun) if found.success else math.inf
 
 
 def check_drift(series: Series, slices: Sequence[DicomSlice], axes: Vector) -> None:
