@@ -105,9 +105,7 @@ def read_pixel_format(tags: Tags, frame_count: int) -> PixelFormat:
         )
     if high_bit != stored - 1:
         raise tags.fault(f"HighBit is {high_bit}, for {stored} bits {stored - 1} is right; export the series again")
-    if tags.pixels is None:
-        raise damaged(tags.file, "no pixel data")
-    if not tags.pixels.is_complete:
+    if tags.pixels is None or not tags.pixels.is_complete:
         raise damaged(tags.file, "cut short")
     syntax, is_big_endian = tags.transfer_syntax, tags.is_big_endian
     pixels = PixelFormat((rows, cols), frame_count, allocated, stored, bool(signed), syntax, is_big_endian, tags.pixels)

@@ -91,8 +91,8 @@ class Collection:
 
     def _add_tags(self, tags: Tags) -> None:
         kind = name_object(tags)
-        if kind == UNNAMED and tags.pixels is None:
-            raise damaged(tags.file)
+        if kind in ("", UNNAMED) and tags.pixels is None:  # cut short, whatever of its tags is there
+            raise damaged(tags.file, "no pixel data")
         if kind:
             self.left_out[kind] += 1
             return
