@@ -137,7 +137,8 @@ def search_folders(path: Path, folders: Sequence[Path]) -> Search:
     collection = Collection()
     with progress_bar(len(folders), "Searching", "folder", delay_s=SEARCH_SHOWN_AFTER_S) as bar:
         for folder in folders:
-            for file in sorted(each for each in folder.iterdir() if each.is_file() or each.is_symlink()):
-                collection.add(file)
+            for file in sorted(folder.iterdir()):
+                if file.is_file() or (file.is_symlink() and not file.exists()):  # a link to nowhere may be a slice
+                    collection.add(file)
             bar.update()
     return Search(path, collection.list_series(path), collection.left_out)
