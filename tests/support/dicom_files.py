@@ -65,7 +65,7 @@ def rewrite(file: Path, **attributes: Any) -> None:
             data.pop(name, None)
         elif isinstance(value, bytes):
             tag = Tag(name)
-            vr = dictionary_VR(tag).partition(" or ")[0]
+            vr = dictionary_VR(tag).rpartition(" or ")[2]
             data[tag] = RawDataElement(tag, vr, len(value), value, 0, False, True)
         else:
             setattr(data, name, value)

@@ -130,8 +130,11 @@ def check_span(tags: Tags, pixels: PixelFormat) -> None:
         raise tags.fault(f"{kind} pixels of transfer syntax {name}; convert it, with dcmdjpeg or gdcmconv --raw")
     if is_encapsulated:
         return
-    if pixels.is_big_endian and pixels.bits_allocated == 8:
-        raise tags.fault("8 bit pixels in big-endian words; convert it, with dcmconv +te")
+    if pixels.is_big_endian and (pixels.bits_allocated, pixels.span.vr) != (
+        16,
+        "OW",
+    ):  # in which order is anyone's guess
+        raise tags.fault("big-endian pixels that are not words of 16 bits; convert it, with dcmconv +te")
     expected = pixels.frame_bytes * pixels.frame_count
     # Padding behind the pixels is harmless; another frame's worth of it is none.
     if not expected <= pixels.span.length < expected + pixels.frame_bytes:

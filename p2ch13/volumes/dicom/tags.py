@@ -24,6 +24,7 @@ from p2ch13.util.errors import InputError, errors_naming
 PIXEL_DATA, END_OF_ITEMS, ITEM = 0x7FE00010, 0xFFFEE0DD, 0xFFFEE000
 UNDEFINED = 0xFFFFFFFF  # length of what ends with a tag
 BINARY_VRS = {"US": False, "SS": True, "US or SS": False}  # whether they are signed
+LONG_VRS = {"OB", "OW", "UN", "OF", "OD", "OL", "OV"}  # of pixel data, with lengths of four bytes
 PADDING = " \0\t\r\n\v\f"  # around values: blanks by the standard, the others by its users
 FUNCTIONAL_GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 KEYWORDS = (
@@ -127,6 +128,7 @@ class PixelSpan:
     offset: int | None  # None: in the deflated part
     length: int  # UNDEFINED if they are encapsulated
     is_complete: bool = True  # the file does not end before they do
+    vr: str = ""  # OB has no byte order, OW that of its file; "" in files without
 
 
 class Tags(Attributes):
@@ -217,11 +219,11 @@ def find_pixels(opened: BinaryIO, dataset: Dataset, length: int) -> PixelSpan:
         return PixelSpan(None, length)
     is_implicit, _ = dataset.original_encoding
     start = opened.tell()
-    has_long_vr = not is_implicit and opened.read(6)[4:] in (b"OB", b"OW", b"UN", b"OF", b"OD", b"OL", b"OV")
-    offset = start + (12 if has_long_vr else 8)
+    vr = "" if is_implicit else opened.read(6)[4:].decode("latin-1")
+    offset = start + (12 if vr in LONG_VRS else 8)
     if length == UNDEFINED:
-        return PixelSpan(offset, length, has_end(opened, offset))
-    return PixelSpan(offset, length, offset + length <= os.fstat(opened.fileno()).st_size)
+        return PixelSpan(offset, length, has_end(opened, offset), vr)
+    return PixelSpan(offset, length, offset + length <= os.fstat(opened.fileno()).st_size, vr)
 
 
 def has_end(opened: BinaryIO, offset: int) -> bool:

@@ -138,6 +138,20 @@ def test_transfer_syntaxes(tmp_path, hu, syntax):
     np.testing.assert_array_equal(Ct(tmp_path).hu, hu)
 
 
+def test_big_endian_bytes(tmp_path, hu):
+    """Pixels of 16 bits in OB: nobody knows whether they were swapped."""
+    files = write_series(tmp_path, hu)
+    for file in files:
+        old, data = dcmread(file), Dataset()
+        data.update({element.tag: element for element in old})
+        data.file_meta = old.file_meta
+        data.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+        data["PixelData"].VR = "OB"
+        data.save_as(file, enforce_file_format=True)
+    with refused(path=files[0]):
+        Ct(tmp_path)
+
+
 @pytest.mark.parametrize("signed", [0, 1])
 @pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless])
 def test_compressed_pixels(tmp_path, hu, syntax, signed):
