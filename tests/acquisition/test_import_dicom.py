@@ -1,3 +1,4 @@
+import os
 import shutil
 
 import numpy as np
@@ -15,7 +16,15 @@ from p2ch13.volumes.dicom.search import find_series
 from p2ch13.volumes.files import find_scans, read_header
 from tests.support.checks import assert_one_line
 from tests.support.commands import exit_status, run_python
-from tests.support.dicom_files import ORIGIN_XYZ, SERIES_UID, SLICE_SPACING, rewrite, write_series
+from tests.support.dicom_files import (
+    ABSENT,
+    ORIGIN_XYZ,
+    SERIES_UID,
+    SLICE_SPACING,
+    rewrite,
+    write_enhanced,
+    write_series,
+)
 from tests.support.scan_files import POSITION, write_csv, write_scan
 
 OTHER_UID, CR_UID, REPORT_UID = (f"{SERIES_UID}.{ndx}" for ndx in range(3))
@@ -210,6 +219,67 @@ def test_one_series_in_two_folders(tmp_path, data_dir, hu):
         file.rename(tmp_path / "dicom" / "part2" / file.name)
     for file in files[:2]:
         shutil.copy(file, tmp_path / "dicom" / "part2")
+    assert run(tmp_path / "dicom", data_dir, "--num-workers", "1") == 0
+    np.testing.assert_array_equal(Ct(imported(data_dir)).hu, hu)
+
+
+def test_series_without_uid_are_named_after_their_folders(tmp_path, data_dir, hu):
+    """Another scan of such a name is not replaced."""
+    for ndx, name in enumerate(("patient1", "patient2")):
+        write_series(tmp_path / "dicom" / name, hu + ndx, SeriesInstanceUID=ABSENT, PatientID=f"P{ndx}")
+    for _ in range(2):
+        assert run(tmp_path / "dicom", data_dir, "--num-workers", "1") == 0
+        for ndx, name in enumerate(("patient1", "patient2")):
+            np.testing.assert_array_equal(Ct(imported(data_dir, name)).hu, hu + ndx)
+    write_series(tmp_path / "other" / "patient1", hu + 9, SeriesInstanceUID=ABSENT)
+    assert run(tmp_path / "other", data_dir, "--num-workers", "1") == 2
+    np.testing.assert_array_equal(Ct(imported(data_dir, "patient1")).hu, hu)
+
+
+def test_what_was_computed_of_a_scan_is_not_imported(tmp_path, data_dir, hu, capsys):
+    """Projections never; reformats only if their study has no original series."""
+    derived = ["DERIVED", "SECONDARY", "MPR"]
+    write_series(tmp_path / "dicom" / "a", hu[:3])
+    write_series(tmp_path / "dicom" / "b", hu, series_uid=OTHER_UID, ImageType=derived)
+    write_series(tmp_path / "dicom" / "c", hu, series_uid="1.2.3.4", ImageType=[*derived, "MIP"])
+    write_series(tmp_path / "dicom" / "d", hu, series_uid="1.2.3.5", ImageType=derived, StudyInstanceUID="1.2.3.6")
+    write_series(tmp_path / "dicom" / "e", hu[:1], series_uid="1.2.3.7", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    assert run(tmp_path / "dicom", data_dir, "--num-workers", "1") == 0
+    assert set(find_scans(data_dir)) == {SERIES_UID, "1.2.3.5"}
+    output = capsys.readouterr().out
+    assert "localizer (1), projection (6)" in output
+    assert f"{OTHER_UID} (6 slices, derived)" in output
+
+
+def test_enhanced_files_and_a_single_file(tmp_path, data_dir, hu):
+    write_enhanced(tmp_path / "dicom" / "ct.dcm", hu, order=[3, 0, 5, 1, 4, 2])
+    assert run(tmp_path / "dicom" / "ct.dcm", data_dir, "--num-workers", "1") == 0
+    np.testing.assert_array_equal(Ct(imported(data_dir)).hu, hu)
+
+
+@pytest.mark.parametrize("place", [0, 3, 5])
+def test_values_without_a_scale_are_not_imported(tmp_path, data_dir, hu, place, capsys):
+    files = write_series(tmp_path / "dicom", hu)
+    rewrite(files[place], RescaleSlope=ABSENT, RescaleIntercept=ABSENT)
+    assert run(tmp_path / "dicom", data_dir, "--num-workers", "1") == 2
+    assert_one_line(capsys, f"{files[place]}: ", "RescaleSlope")
+    assert not list(data_dir.rglob("*.mhd"))
+
+
+def test_two_acquisitions_of_one_place(tmp_path, data_dir, hu, capsys):
+    """The larger one is imported, and that is said."""
+    write_series(tmp_path / "dicom", hu, AcquisitionNumber=1)
+    later = write_series(tmp_path / "dicom", hu[:4] + 9, names=list("abcd"), AcquisitionNumber=2)
+    for ndx, file in enumerate(later):
+        rewrite(file, SOPInstanceUID=f"1.2.{ndx}", InstanceNumber=100 + ndx)
+    assert run(tmp_path / "dicom", data_dir, "--num-workers", "1") == 0
+    np.testing.assert_array_equal(Ct(imported(data_dir)).hu, hu)
+    assert "2 acquisitions or phases" in capsys.readouterr().out
+
+
+def test_a_name_that_is_no_utf8(tmp_path, data_dir, hu):
+    write_series(tmp_path / "dicom" / "slices", hu)
+    (tmp_path / "dicom" / "slices").rename(tmp_path / "dicom" / os.fsdecode(b"M\xfcller"))
     assert run(tmp_path / "dicom", data_dir, "--num-workers", "1") == 0
     np.testing.assert_array_equal(Ct(imported(data_dir)).hu, hu)
 
