@@ -18,7 +18,7 @@ from p2ch13.labels.patients import PATIENT_COLUMNS, PATIENTS_FILE, number_patien
 from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
 from p2ch13.util.files import atomic_write, check_free_disk, make_writable_folder, write_csv
 from p2ch13.util.processes import map_in_processes
-from p2ch13.volumes.dicom.search import Search, find_series, holds_series, shorten
+from p2ch13.volumes.dicom.search import find_series, holds_series
 from p2ch13.volumes.dicom.series import Series
 from p2ch13.volumes.dicom.volume import read_series
 from p2ch13.volumes.files import file_signature, list_scan_files, read_header, read_voxels, scan_name
@@ -63,7 +63,9 @@ def import_folder(options: ImportOptions) -> int:
     make_writable_folder(data_dir, "--data-dir")
     target_folder = data_dir / options.subset_folder
     search = find_series(folder)
-    found = [SeriesImport(each, target_folder / f"{each.name}.mhd") for each in keep_originals(search)]
+    search.choose()  # refuses where there is no series
+    search.report_left_out()
+    found = [SeriesImport(each, target_folder / f"{each.name}.mhd") for each in search.originals()]
     total = len(found)
     scans = {scan_name(path): path for path in list_scan_files(data_dir)}
     to_do = [each for each in found if not is_imported(each, scans)]
@@ -81,21 +83,6 @@ def import_folder(options: ImportOptions) -> int:
     log.info(f"Imported {len(to_do) - len(errors)} scans, skipped {len(errors)}: {target_folder}")
     report_annotations(data_dir)
     return EXIT_SKIPPED if errors else EXIT_DONE
-
-
-def keep_originals(search: Search) -> list[Series]:
-    """Return the series to import: derived ones only of studies that have no other. Tell what is passed over.
-
-    Raises: InputError if there is none.
-    """
-    search.choose()  # refuses where there is none
-    search.report_left_out()
-    scanned = {(each.patient_id, each.study) for each in search.series if each.is_original}
-    kept = [each for each in search.series if each.is_original or (each.patient_id, each.study) not in scanned]
-    derived = [each.describe() for each in search.series if each not in kept]
-    if derived:
-        log.info(f"{search.path}: passing over what was computed of other series: {shorten(derived)}.")
-    return kept
 
 
 def write_patients(path: Path, imported: Sequence[SeriesImport]) -> None:

@@ -36,6 +36,7 @@ from scipy import ndimage
 
 from p2ch13.util.errors import InputError, errors_naming
 from p2ch13.volumes.dicom.tags import UNDEFINED, Attributes, PixelSpan, Tags, damaged, quiet_pydicom
+from p2ch13.volumes.headers import DEFLATE_RATIO
 
 IMAGE_IO = "GDCMImageIO"  # ITK's reader of DICOM
 NATIVE = {ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian, ""}
@@ -128,6 +129,10 @@ def check_span(tags: Tags, pixels: PixelFormat) -> None:
         name = UID(syntax).name or "none"
         kind = "encapsulated" if is_encapsulated else "plain"
         raise tags.fault(f"{kind} pixels of transfer syntax {name}; convert it, with dcmdjpeg or gdcmconv --raw")
+    expected = pixels.frame_bytes * pixels.frame_count
+    # Compression has limits as well, and memory is allocated before anything is decoded.
+    if (is_encapsulated or pixels.span.offset is None) and expected > tags.file.stat().st_size * DEFLATE_RATIO:
+        raise tags.fault(f"{expected:,} bytes of pixels cannot be in a file of its size; export the series again")
     if is_encapsulated:
         return
     if pixels.is_big_endian and (pixels.bits_allocated, pixels.span.vr) != (
@@ -135,7 +140,6 @@ def check_span(tags: Tags, pixels: PixelFormat) -> None:
         "OW",
     ):  # in which order is anyone's guess
         raise tags.fault("big-endian pixels that are not words of 16 bits; convert it, with dcmconv +te")
-    expected = pixels.frame_bytes * pixels.frame_count
     # Padding behind the pixels is harmless; another frame's worth of it is none.
     if not expected <= pixels.span.length < expected + pixels.frame_bytes:
         size = " x ".join(map(str, (pixels.frame_count, *pixels.shape)))

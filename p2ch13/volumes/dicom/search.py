@@ -6,7 +6,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from p2ch13.util.errors import InputError
@@ -14,7 +14,7 @@ from p2ch13.util.progress import progress_bar
 from p2ch13.volumes.dicom.archive import is_archive, open_archive
 from p2ch13.volumes.dicom.kinds import name_object
 from p2ch13.volumes.dicom.series import Collection, Series
-from p2ch13.volumes.dicom.tags import is_dicom, read_tags
+from p2ch13.volumes.dicom.tags import read_tags, seems_dicom
 
 log = logging.getLogger(__name__)
 
@@ -58,10 +58,19 @@ class Search:
         there += f"; it holds DICOM objects that are none: {self.describe_left_out()}" if self.left_out else ""
         return InputError(f"no {wanted} here{there or '; choose another folder'}", path=self.path)
 
+    def originals(self) -> list[Series]:
+        """Return the series without those that were computed of others here, and name these."""
+        originals = [each for each in self.series if each.is_original]
+        kept = [each for each in self.series if each.is_original or not any(is_made_of(each, one) for one in originals)]
+        made = [each.describe() for each in self.series if each not in kept]
+        if made:
+            log.info(f"{self.path}: passing over what was computed of other series: {shorten(made)}.")
+        return kept
+
     def alternatives(self) -> list[list[Series]]:
-        """Group the series that are alternatives: of one study, and in the same folder, by one of their files."""
+        """Group the original series that are alternatives: of one study, and in the same folder."""
         groups: list[list[Series]] = []
-        for each in self.series:
+        for each in self.originals():
             like = [group for group in groups if any(are_alternatives(each, other) for other in group)]
             groups = [group for group in groups if group not in like]
             groups.append([*(one for group in like for one in group), each])
@@ -69,7 +78,16 @@ class Search:
 
 
 def are_alternatives(one: Series, other: Series) -> bool:
-    return (one.patient_id, one.study) == (other.patient_id, other.study) and bool(one.folders & other.folders)
+    return is_same_study(one, other) and bool(one.folders & other.folders)
+
+
+def is_made_of(derived: Series, other: Series) -> bool:
+    """Tell whether a derived series may be computed of another one; without a study, of one in its folder."""
+    return is_same_study(derived, other) and (bool(derived.study) or bool(derived.folders & other.folders))
+
+
+def is_same_study(one: Series, other: Series) -> bool:
+    return (one.patient_id, one.study) == (other.patient_id, other.study)
 
 
 def choose_largest(series: Sequence[Series]) -> Series:
@@ -92,7 +110,7 @@ def shorten(names: Sequence[str]) -> str:
 
 def holds_series(path: Path) -> bool:
     """Tell whether a path can be searched: a folder, a zip archive or a DICOM file."""
-    return path.is_dir() or is_archive(path) or (path.is_file() and is_dicom(path))
+    return path.is_dir() or is_archive(path) or (path.is_file() and seems_dicom(path))
 
 
 def find_series(path: Path) -> Search:
@@ -103,7 +121,7 @@ def find_series(path: Path) -> Search:
     folder = open_archive(path)
     if folder.is_file():
         return find_series_of(folder)
-    return search_folders(folder, list_folders(folder))
+    return replace(search_folders(folder, list_folders(folder)), path=path)
 
 
 def find_series_of(file: Path) -> Search:

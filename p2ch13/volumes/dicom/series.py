@@ -14,9 +14,8 @@ import numpy as np
 from p2ch13.util.errors import InputError
 from p2ch13.volumes.dicom.kinds import UNNAMED, name_object
 from p2ch13.volumes.dicom.slices import DicomSlice, read_slices
-from p2ch13.volumes.dicom.tags import Tags, damaged, is_dicom, read_tags
+from p2ch13.volumes.dicom.tags import Tags, damaged, read_tags, seems_dicom
 
-DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
 FORBIDDEN = frozenset('/\\<>:"|?*')  # in a file's name, on one system or another
 NAME_LENGTH = 128
 Key = tuple[str, ...]  # the series UID, or "", the origin and the folder
@@ -82,10 +81,8 @@ class Collection:
     def add(self, file: Path) -> None:
         """Put the slices of a file to their series, or count it; keep the error of a damaged one."""
         try:
-            if is_dicom(file):
+            if seems_dicom(file):
                 self._add_tags(read_tags(file))
-            elif file.suffix.lower() in DICOM_SUFFIXES and not file.name.startswith("."):
-                raise InputError("no DICOM file; copy or export it again", path=file)
         except InputError as error:
             self._lost.append((file, error))
 

@@ -21,6 +21,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from p2ch13.util.errors import InputError, errors_naming
 
+DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
 PIXEL_DATA, END_OF_ITEMS, ITEM = 0x7FE00010, 0xFFFEE0DD, 0xFFFEE000
 UNDEFINED = 0xFFFFFFFF  # length of what ends with a tag
 BINARY_VRS = {"US": False, "SS": True, "US or SS": False}  # whether they are signed
@@ -182,6 +183,11 @@ def is_dicom(file: Path) -> bool:
     return head[128:] == b"DICM" or is_bare(head)
 
 
+def seems_dicom(file: Path) -> bool:
+    """Tell whether a file is one of DICOM, or is called like one: it may have been, before it was damaged."""
+    return (file.suffix.lower() in DICOM_SUFFIXES and not file.name.startswith(".")) or is_dicom(file)
+
+
 def is_bare(head: bytes) -> bool:
     """Tell whether a file begins with the tags of group 2 or 8, as files without preamble do."""
     if len(head) < 132:
@@ -192,7 +198,9 @@ def is_bare(head: bytes) -> bool:
 
 
 def read_tags(file: Path) -> Tags:
-    """Read the tags of a DICOM file and find its pixel data. Raises: InputError if it cannot be read."""
+    """Read the tags of a DICOM file and find its pixel data. Raises: InputError if it cannot be read, or is none."""
+    if not is_dicom(file):
+        raise InputError("no DICOM file; copy or export it again", path=file)
     lengths: list[int] = []
 
     def at_pixels(tag: int, vr: str | None, length: int) -> bool:
@@ -205,12 +213,11 @@ def read_tags(file: Path) -> Tags:
             is_without_preamble = opened.read(132)[128:] != b"DICM"
             opened.seek(0)
             dataset = read_partial(opened, at_pixels, force=is_without_preamble, specific_tags=list(TAGS.values()))
-            pixels = find_pixels(opened, dataset, lengths[0]) if lengths else None
+            return Tags(file, dataset, find_pixels(opened, dataset, lengths[0]) if lengths else None)
     except InputError:
         raise
     except Exception:  # pydicom raises nearly anything for a damaged file
         raise damaged(file) from None
-    return Tags(file, dataset, pixels)
 
 
 def find_pixels(opened: BinaryIO, dataset: Dataset, length: int) -> PixelSpan:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import linprog
 
 from p2ch13.util.errors import InputError
 from p2ch13.volumes.dicom.phases import places, split_phases
@@ -176,6 +175,8 @@ def check_even(slices: Sequence[DicomSlice], along: Vector, last_digit: float) -
 
 def least_distance(along: Vector) -> float:
     """Return how far the places lie from an even grid at most, for the grid where that is least."""
+    from scipy.optimize import linprog  # takes longer to import than most series to read, and is rarely needed
+
     order, ones = np.arange(len(along)), np.ones(len(along))
     # Variables: distance, start and spacing; each place is at most the distance above and below its grid point.
     above, below = np.column_stack([-ones, -ones, -order]), np.column_stack([-ones, ones, order])

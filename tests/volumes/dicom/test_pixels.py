@@ -215,8 +215,9 @@ def test_what_is_no_dicom_under_its_name(tmp_path, hu):
     files = write_series(tmp_path, hu)
     for content in (b"", b"<html>404</html>", b"version https://git-lfs.github.com/spec/v1\n"):
         files[5].write_bytes(content)
-        with refused(path=files[5]):
-            Ct(tmp_path)
+        for path in (tmp_path, files[0], files[5]):
+            with refused(path=files[5]):
+                Ct(path)
 
 
 @pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.4.100", "1.2.840.10008.1.2.4.202", "1.2.3"])
@@ -236,6 +237,21 @@ def test_pixels_that_contradict_their_transfer_syntax(tmp_path, hu):
     """Said to be RLE, but plain."""
     files = write_series(tmp_path, hu)
     files[2].write_bytes(files[2].read_bytes().replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.5\0"))
+    with refused(path=files[2]):
+        Ct(tmp_path)
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, DeflatedExplicitVRLittleEndian])
+def test_more_pixels_than_a_file_can_hold(tmp_path, hu, syntax):
+    """No memory is taken for them: 4 GiB."""
+    files = write_series(tmp_path, hu)
+    data = dcmread(files[2])
+    data.file_meta.TransferSyntaxUID = syntax
+    data.Rows = data.Columns = 46_000
+    if syntax == RLELossless:
+        data.PixelData = encapsulate([bytes(100)])
+        data["PixelData"].VR = "OB"
+    data.save_as(files[2], implicit_vr=False, little_endian=True)
     with refused(path=files[2]):
         Ct(tmp_path)
 

@@ -275,6 +275,23 @@ def test_alternatives_share_a_folder_and_a_study(tmp_path, hu):
     assert sorted(len(choose_largest(group).slices) for group in find_series(tmp_path).alternatives()) == [3, 4, 6]
 
 
+def test_what_was_computed_of_a_series_is_no_scan_of_its_own(tmp_path, hu):
+    """In whichever folder of its study; without a study, in its folder."""
+    derived = {"ImageType": ["DERIVED", "SECONDARY", "MPR"]}
+    write_series(tmp_path / "one" / "a", hu[:3])
+    write_series(tmp_path / "one" / "b", hu, series_uid=OTHER_UID, **derived)
+    assert [each.name for each in find_series(tmp_path / "one").originals()] == [SERIES_UID]
+    assert [each.name for each in find_series(tmp_path / "one" / "b").originals()] == [OTHER_UID]
+    for folder in ("a", "b", "c"):
+        write_series(tmp_path / "two" / folder, hu, series_uid=f"1.2.{folder}", StudyInstanceUID=ABSENT)
+    write_series(
+        tmp_path / "two" / "a", hu[:2], series_uid="1.2.3", names=["x", "y"], StudyInstanceUID=ABSENT, **derived
+    )
+    write_series(tmp_path / "two" / "d", hu, series_uid="1.2.4", StudyInstanceUID=ABSENT, **derived)
+    names = [each.name for each in find_series(tmp_path / "two").originals()]
+    assert names == ["1.2.4", "1.2.a", "1.2.b", "1.2.c"]
+
+
 def test_of_many_series_a_few_are_named(tmp_path, hu):
     for ndx in range(30):
         write_series(tmp_path / str(ndx), hu[:1], series_uid=f"1.2.{ndx}")
