@@ -139,7 +139,7 @@ def find_series_of(file: Path) -> Search:
 def list_folders(folder: Path) -> list[Path]:
     """List a folder and those in it, sorted, also behind links; hidden ones belong to programs."""
     folders, seen = [], set()
-    for name, below, _ in os.walk(folder, followlinks=True):
+    for name, below, _ in os.walk(folder, onerror=report_unreadable, followlinks=True):
         real = os.path.realpath(name)
         if real in seen:  # a link to a folder above
             below.clear()
@@ -148,6 +148,10 @@ def list_folders(folder: Path) -> list[Path]:
         folders.append(Path(name))
         below[:] = [each for each in below if not each.startswith(".")]
     return sorted(folders)
+
+
+def report_unreadable(error: OSError) -> None:
+    log.warning(f"{error.filename}: cannot be searched ({error.strerror}); a series may have files there.")
 
 
 def search_folders(path: Path, folders: Sequence[Path]) -> Search:

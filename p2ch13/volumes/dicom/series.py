@@ -6,6 +6,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,7 +41,7 @@ class Series:
     is_original: bool = True
     fault: InputError | None = None
 
-    @property
+    @cached_property
     def folders(self) -> frozenset[Path]:
         return frozenset(file.parent for file in self.files)
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from p2ch13.util.errors import InputError
+from p2ch13.volumes.dicom.decoding import read_hu
 from p2ch13.volumes.dicom.kinds import Kind, find_kind
-from p2ch13.volumes.dicom.pixels import PixelFormat, Scale, read_hu, read_pixel_format, read_scale
+from p2ch13.volumes.dicom.pixels import PixelFormat, Scale, read_pixel_format, read_scale
 from p2ch13.volumes.dicom.tags import Attributes, Tags
 from p2ch13.volumes.headers import ANGLE_TOLERANCE
 
+Value = TypeVar("Value")
 Numbers = tuple[float, ...]
 # What tells phases of a series apart, beside the acquisition: each has slices of its own at the same places.
 PHASE_KEYWORDS = (
@@ -25,7 +28,7 @@ PHASE_KEYWORDS = (
 FRAME_PHASE_KEYWORDS = ("TemporalPositionIndex", "StackID", "ConvolutionKernel", "FrameType")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class DicomSlice:
     """Where a slice lies, and how its pixels are read."""
 
@@ -52,7 +55,7 @@ class DicomSlice:
         return self.pixels.shape
 
     def read_hu(self) -> NDArray[Any]:
-        """Read its pixels (row, col) in HU, see `pixels.read_hu`."""
+        """Read its pixels (row, col) in HU, see `decoding.read_hu`."""
         return read_hu(self.pixels, self.scale, self.file, self.frame)
 
 
@@ -90,18 +93,24 @@ def read_slice(tags: Tags, frame: Attributes, ndx: int, frame_count: int) -> Dic
         instance=tags.text("SOPInstanceUID"),
         number=ndx + 1 if enhanced else tags.loose_integer("InstanceNumber"),
         acquisition=frame.loose_integer("FrameAcquisitionNumber" if enhanced else "AcquisitionNumber"),
-        phase=tuple(frame.text(keyword) for keyword in (FRAME_PHASE_KEYWORDS if enhanced else PHASE_KEYWORDS)),
+        phase=shared(tuple(map(frame.text, FRAME_PHASE_KEYWORDS if enhanced else PHASE_KEYWORDS))),
         expected_count=tags.loose_integer("ImagesInAcquisition") or 0,
         position_xyz=position_xyz,
-        position_digits=tuple(last_digit(text) for text in frame.texts("ImagePositionPatient")),
-        cosines=read_cosines(frame),
-        pixel_size_xy=(col_mm, row_mm),
+        position_digits=shared(tuple(map(last_digit, frame.texts("ImagePositionPatient")))),
+        cosines=shared(read_cosines(frame)),
+        pixel_size_xy=shared((col_mm, row_mm)),
         thickness_mm=frame.loose_length("SliceThickness"),
         spacing_mm=frame.loose_length("SpacingBetweenSlices") or tags.loose_length("SpacingBetweenSlices"),
         tilt_degrees=frame.loose_number("GantryDetectorTilt") or 0.0,
         pixels=read_pixel_format(tags, frame_count),
-        scale=read_scale(tags, frame),
+        scale=shared(read_scale(tags, frame)),
     )
+
+
+@lru_cache
+def shared(values: Value) -> Value:
+    """Return one object for equal values: a data set has some hundred thousand slices, most of them alike."""
+    return values
 
 
 def read_cosines(frame: Attributes) -> Numbers:

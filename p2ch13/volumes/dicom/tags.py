@@ -22,7 +22,8 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 from p2ch13.util.errors import InputError, errors_naming
 
 DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
-PIXEL_DATA, END_OF_ITEMS, ITEM = 0x7FE00010, 0xFFFEE0DD, 0xFFFEE000
+FLOAT_PIXEL_DATA, PIXEL_DATA = 0x7FE00008, 0x7FE00010
+END_OF_ITEMS, ITEM = 0xFFFEE0DD, 0xFFFEE000
 UNDEFINED = 0xFFFFFFFF  # length of what ends with a tag
 BINARY_VRS = {"US": False, "SS": True, "US or SS": False}  # whether they are signed
 LONG_VRS = {"OB", "OW", "UN", "OF", "OD", "OL", "OV"}  # of pixel data, with lengths of four bytes
@@ -122,7 +123,7 @@ class Attributes:
         return value if value is not None and value > 0 else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PixelSpan:
     """Where in the file the pixel data lie."""
 
@@ -206,7 +207,7 @@ def read_tags(file: Path) -> Tags:
     def at_pixels(tag: int, vr: str | None, length: int) -> bool:
         if tag == PIXEL_DATA:
             lengths.append(length)
-        return tag >= PIXEL_DATA & 0xFFFF0000
+        return tag >= FLOAT_PIXEL_DATA
 
     try:
         with errors_naming(file), file.open("rb") as opened, quiet_pydicom():

@@ -209,7 +209,13 @@ def check_drift(series: Series, slices: Sequence[DicomSlice], axes: Vector) -> N
 
 
 def warn_of_phases(series: Series, volumes: Sequence[Sequence[DicomSlice]]) -> None:
-    """Name the choice of a volume."""
+    """Name the choice of a volume, and what is joined."""
+    acquisitions, phases = {one.acquisition for one in volumes[0]}, {one.phase for one in volumes[0]}
+    if len(acquisitions) > 1:
+        log.log(
+            logging.WARNING if len(phases) > 1 else logging.INFO,
+            f"{series.folder}: series {series.name}: {len(acquisitions)} acquisitions end to end are read as one scan.",
+        )
     if len(volumes) > 1:
         counts = ", ".join(str(len(volume)) for volume in volumes)
         first, last = volumes[0][0].file.name, volumes[0][-1].file.name

@@ -23,7 +23,8 @@ ENCODERS = [
     ("dcmconv", "+ti"),
     ("dcmconv", "+tb"),
     ("dcmconv", "+td"),
-    ("dcmconv", "+te", "-g", "-e"),  # without group lengths, sequences of undefined length
+    ("dcmconv", "+te", "+g"),  # with group lengths
+    ("dcmconv", "+ti", "-g", "-e"),
 ]
 DECODERS = {"dcmcjpeg": "dcmdjpeg", "dcmcjpls": "dcmdjpls", "dcmcrle": "dcmdrle"}
 

@@ -206,14 +206,17 @@ def test_two_phases_of_a_scan_in_steps(tmp_path):
     assert ct.hu[:, 0, 0].tolist() == [-900] * 3 + [-800] * 3
 
 
+@pytest.mark.parametrize("agents", [("", ""), ("", "Iodine")])
 @pytest.mark.parametrize("count", [2, 6])
-def test_acquisitions_end_to_end_are_one_scan(tmp_path, count, caplog):
-    """As of scanners that move the table in steps."""
+def test_acquisitions_end_to_end_are_one_scan(tmp_path, count, agents, caplog):
+    """As of scanners that move the table in steps; that is said, and warned of if they differ otherwise."""
     steps = [[200 + 5 * ndx for ndx in range(at * 12 // count, (at + 1) * 12 // count)] for at in range(count)]
-    write_phases(tmp_path, [{"AcquisitionNumber": at + 1} for at in range(count)], steps, SliceThickness="5")
-    with caplog.at_level(logging.WARNING):
+    phases = [{"AcquisitionNumber": at + 1, "ContrastBolusAgent": agents[at % 2]} for at in range(count)]
+    write_phases(tmp_path, phases, steps, SliceThickness="5")
+    with caplog.at_level(logging.INFO):
         assert Ct(tmp_path).shape_irc[0] == 12
-    assert not caplog.messages
+    assert [record.levelname for record in caplog.records] == ["WARNING" if any(agents) else "INFO"]
+    assert f"{count} acquisitions" in caplog.text
 
 
 def test_the_count_is_of_each_acquisition(tmp_path, caplog):

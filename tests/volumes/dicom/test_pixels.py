@@ -4,6 +4,7 @@ import logging
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
@@ -12,14 +13,15 @@ from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEG2000Lossless,
     JPEGLSLossless,
     RLELossless,
 )
 
 from p2ch13.data.ct import Ct
-from p2ch13.volumes.dicom.pixels import find_padding
+from p2ch13.volumes.dicom.decoding import find_padding
 from tests.support.checks import refused
-from tests.support.dicom_files import ABSENT, INTERCEPT, rewrite, rewrite_all, write_series
+from tests.support.dicom_files import ABSENT, INTERCEPT, rewrite, rewrite_all, write_enhanced, write_series
 
 AIR = -1000
 
@@ -167,13 +169,46 @@ def test_compressed_pixels(tmp_path, hu, syntax, signed):
     np.testing.assert_array_equal(Ct(tmp_path).hu, hu)
 
 
-def test_files_without_preamble(tmp_path, hu):
+@pytest.mark.parametrize("signed", [0, 1])
+def test_jpeg_2000(tmp_path, hu, signed):
+    """Compressed by SimpleITK, in an image of its own kind."""
+    files = write_series(tmp_path / "ct", hu)
+    store(files, hu, "<i2" if signed else "<u2")
+    for file in files:
+        data = dcmread(file)
+        stored = np.frombuffer(data.PixelData, "<i2" if signed else "<u2").reshape(1, *hu.shape[1:])
+        sitk.WriteImage(sitk.GetImageFromArray(stored), str(tmp_path / "j2k.dcm"), useCompression=True)
+        compressed = dcmread(tmp_path / "j2k.dcm")
+        assert compressed.file_meta.TransferSyntaxUID == JPEG2000Lossless
+        data.file_meta.TransferSyntaxUID = JPEG2000Lossless
+        data.PixelData = compressed.PixelData
+        data["PixelData"].VR = "OB"
+        data.save_as(file)
+    np.testing.assert_array_equal(Ct(tmp_path / "ct").hu, hu)
+
+
+@pytest.mark.parametrize("extended", [False, True])
+def test_tables_of_offsets(tmp_path, hu, extended):
+    """Of frames in one file: in their first item, or in attributes before the pixel data."""
+    path = write_enhanced(tmp_path / "ct.dcm", hu)
+    data = dcmread(path)
+    data.compress(RLELossless, generate_instance_uid=False, encapsulate_ext=extended)
+    data.save_as(path)
+    assert ("ExtendedOffsetTable" in dcmread(path)) == extended
+    np.testing.assert_array_equal(Ct(path).hu, hu)
+
+
+@pytest.mark.parametrize("has_meta", [False, True])
+def test_files_without_preamble(tmp_path, hu, has_meta):
     """As from before DICOM had files."""
     for file in write_series(tmp_path, hu):
-        data = dcmread(file)
-        data.preamble, data.file_meta = None, FileMetaDataset()
-        data.save_as(file, implicit_vr=False, little_endian=True)
-        assert file.read_bytes()[:4] == b"\x08\0\x16\0"  # SOPClassUID
+        if has_meta:
+            file.write_bytes(file.read_bytes()[132:])
+        else:
+            data = dcmread(file)
+            data.preamble, data.file_meta = None, FileMetaDataset()
+            data.save_as(file, implicit_vr=False, little_endian=True)
+        assert file.read_bytes()[0] == (2 if has_meta else 8)  # the first group
     np.testing.assert_array_equal(Ct(tmp_path).hu, hu)
 
 
