@@ -220,6 +220,12 @@ def make_voxels_nan(path: Path, rng: np.random.Generator) -> None:
     set_field(path, rng, "ElementType", "MET_FLOAT")
 
 
+def shift_voxels(path: Path, rng: np.random.Generator) -> None:
+    """HU + 1024, as without RescaleIntercept."""
+    data_file = path.with_suffix(".raw")
+    data_file.write_bytes((np.frombuffer(data_file.read_bytes(), "<i2") + 1024).astype("<i2").tobytes())
+
+
 def scramble_header(path: Path, rng: np.random.Generator) -> None:
     path.write_bytes(rng.bytes(len(HEADER)))
 
@@ -236,6 +242,10 @@ def cut_header(path: Path, rng: np.random.Generator) -> None:
 def lose_header(path: Path, rng: np.random.Generator) -> None:
     path.unlink()
     path.symlink_to("gone")
+
+
+def remove_field(path: Path, rng: np.random.Generator, key: str) -> None:
+    path.write_text(re.sub(rf"^{key} = .*\n", "", path.read_text(), flags=re.MULTILINE))
 
 
 def set_field(path: Path, rng: np.random.Generator, key: str, value: str) -> None:
@@ -261,6 +271,11 @@ DAMAGES: dict[str, Damage] = {
     "spacing of atoms": partial(set_field, key="ElementSpacing", value="1e-7 1e-7 1e-7"),
     "spacing of mountains": partial(set_field, key="ElementSpacing", value="1e6 1e6 1e6"),
     "origin no number": partial(set_field, key="Offset", value="0 0 here"),
+    "no voxel size": partial(remove_field, key="ElementSpacing"),
+    "a unit of its own": partial(set_field, key="CompressedData", value="False\nDistanceUnits = in"),
+    "bytes swapped": partial(set_field, key="BinaryDataByteOrderMSB", value="True"),
+    "HU + 1024": shift_voxels,
+    "a tilted gantry": partial(set_field, key="TransformMatrix", value="1 0 0 0 1 0 0 0.258819 0.965926"),
     "axes in one plane": partial(set_field, key="TransformMatrix", value="1 0 0 0 1 0 0 1 0"),
     "two dimensions": partial(set_field, key="NDims", value="2"),
     "voxels of another type": partial(set_field, key="ElementType", value="MET_DOUBLE"),

@@ -17,13 +17,13 @@ from p2ch13.config import LabelOptions
 from p2ch13.data.ct import Ct
 from p2ch13.data.index import ScanIndex
 from p2ch13.data.splits import read_splits
-from p2ch13.evaluation.external import read_findings, read_series_file
+from p2ch13.evaluation.external import find_mask, read_findings, read_series_file
 from p2ch13.labels.candidates import get_candidate_info_list, read_annotations, read_excluded
 from p2ch13.labels.lidc import mark_consensus
 from p2ch13.labels.lidc_database import list_series
 from p2ch13.labels.lidc_xml import find_readings
 from p2ch13.labels.luna25 import read_luna25, read_luna25_patients
-from p2ch13.labels.mask import read_labels
+from p2ch13.labels.mask import find_nodules, list_values, read_labels, read_mask
 from p2ch13.training.backgrounds import read_backgrounds
 from p2ch13.util.errors import InputError
 from p2ch13.volumes.dicom.search import find_series
@@ -195,6 +195,25 @@ def read_masks(folder: Path) -> None:
         ct.get_raw_candidate(ct.to_xyz(BALL.center_irc), CROP_WIDTH_IRC)
 
 
+def write_mask_folder(folder: Path, mask: str) -> list[Path]:
+    """Write a scan, and a folder with its mask: that of a data folder, and of another program."""
+    write_scan(folder / "subset0" / "1.2.mha", make_hu([BALL], SHAPE_IRC))
+    path = write_scan(folder / "masks" / mask, ball_mask(BALL, SHAPE_IRC).astype(np.uint8))
+    return sorted(path.parent.iterdir())
+
+
+def read_mask_folder(folder: Path) -> None:
+    """Read a mask as training and as evaluation do."""
+    index = ScanIndex(folder, LabelOptions("mask"), ())
+    list_values(index.layout.masks.find()["1.2"])
+    read_mask(find_mask(folder / "masks", "1.2"), index.get_ct("1.2"))
+    find_nodules(index.get_ct("1.2"))
+
+
+def mask_kind(name: str) -> Kind:
+    return Kind(partial(write_mask_folder, mask=name), read_mask_folder)
+
+
 def write_known_lesions(folder: Path) -> list[Path]:
     write_backgrounds(folder, ["a"])
     return [write_lesions(folder, [("a", LUNG_IRC, 9.5), ("a", (5, 20, 20), 4)])]
@@ -229,6 +248,10 @@ KINDS: dict[str, Kind] = {
     "LIDC XML": Kind(write_xml, read_xml),
     "LIDC database": Kind(write_sqlite, read_sqlite),
     "masks, splits, LUNA25": Kind(write_masks, read_masks),
+    "masks, .mhd + .raw": mask_kind("1.2.mhd"),
+    "masks, .nii.gz": mask_kind("1.2.nii.gz"),
+    "masks, .nii": mask_kind("1.2.nii"),
+    "masks, .nrrd": mask_kind("1.2.nrrd"),
     "known lesions": Kind(write_known_lesions, read_known_lesions),
     ".state": Kind(write_state, read_state),
     ".state, its pickle": Kind(write_unpacked_state, read_unpacked_state),

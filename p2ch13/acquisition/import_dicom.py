@@ -21,7 +21,7 @@ from p2ch13.util.processes import map_in_processes
 from p2ch13.volumes.dicom.search import find_series, holds_series
 from p2ch13.volumes.dicom.series import Series
 from p2ch13.volumes.dicom.volume import read_series
-from p2ch13.volumes.files import file_signature, list_scan_files, read_header, read_voxels, scan_name
+from p2ch13.volumes.files import file_signature, list_scan_files, read_header, read_hu, scan_name
 from p2ch13.volumes.headers import ScanHeader
 
 log = logging.getLogger(__name__)
@@ -156,9 +156,9 @@ def prepare(one: SeriesImport) -> Conversion:
 
 
 def import_series(conversion: Conversion) -> None:
-    """Write a series as .mhd and .raw. Raises: InputError if its pixels cannot be read."""
+    """Write a series as .mhd and .raw. Raises: InputError if its pixels cannot be read, or are no HU of a chest."""
     header, target = conversion.header, conversion.target
-    voxels = read_voxels(header)
+    voxels = read_hu(header)
     target.unlink(missing_ok=True)  # no old header may exist beside new voxels
     data_file = target.with_name(f"{header.series_uid}.raw")
     with atomic_write(data_file) as file:

@@ -17,7 +17,7 @@ from p2ch13.detection.findings import Finding
 from p2ch13.labels.candidates import POSITION_COLUMNS
 from p2ch13.util.errors import InputError
 from p2ch13.util.files import atomic_path, write_csv
-from p2ch13.volumes.formats import check_nifti_length
+from p2ch13.volumes.files import check_whole
 
 if TYPE_CHECKING:
     from highdicom.seg import SegmentDescription
@@ -41,8 +41,7 @@ def write_image(path: Path, voxels: NDArray[Any], ct: Ct) -> None:
     with atomic_path(path) as unfinished:
         try:
             sitk.WriteImage(image, str(unfinished), useCompression=True)
-            if path.name.endswith((".nii", ".nii.gz")):
-                check_nifti_length(unfinished)  # SimpleITK silently truncates NIfTI on a full disk
+            check_whole(unfinished)  # SimpleITK silently truncates NIfTI on a full disk
         except (RuntimeError, InputError):
             raise InputError("cannot write all of it; is the disk full? Choose another --output", path=path) from None
 

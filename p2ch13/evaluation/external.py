@@ -20,7 +20,7 @@ from p2ch13.labels.candidates import (
 )
 from p2ch13.labels.mask import list_values
 from p2ch13.util.errors import InputError
-from p2ch13.volumes.files import SCAN_SUFFIXES
+from p2ch13.volumes.files import SCAN_SUFFIXES, list_scan_files, scan_name
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +33,9 @@ def find_mask(mask_dir: Path, series_uid: str) -> Path:
     """
     paths = [mask_dir / f"{series_uid}{ending}{suffix}" for ending in ("", "_mask") for suffix in SCAN_SUFFIXES]
     found = next((path for path in paths if path.is_file()), None)
+    if found is None and mask_dir.is_dir():  # a suffix in large letters
+        named = {scan_name(path): path for path in list_scan_files(mask_dir)}
+        found = named.get(series_uid, named.get(f"{series_uid}_mask"))
     if found is None:
         message = f"no such file, nor {series_uid}.nii.gz or another format's; --mask needs one for each scan"
         raise InputError(message, path=mask_dir / f"{series_uid}_mask.nii.gz")

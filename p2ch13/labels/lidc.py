@@ -31,7 +31,7 @@ from p2ch13.util.boxes import (
     widen,
 )
 from p2ch13.util.errors import InputError
-from p2ch13.volumes.formats import NIFTI_SUFFIXES
+from p2ch13.volumes.formats import NIFTI_SUFFIXES, find_suffix
 from p2ch13.volumes.headers import ORIGIN_LIMIT_MM, ScanHeader
 
 log = logging.getLogger(__name__)
@@ -170,7 +170,7 @@ def check_axes(header: ScanHeader) -> None:
     """
     across, along = np.sign(header.direction[0, 0]), np.sign(header.direction[2, 2])
     is_axial = np.allclose(header.direction, np.diag([across, across, along]), atol=COSINE_TOLERANCE)
-    if not is_axial or (across < 0 and header.path.name.endswith(NIFTI_SUFFIXES)):
+    if not is_axial or (across < 0 and find_suffix(header.path).lower() in NIFTI_SUFFIXES):
         raise InputError(
             f"its direction {header.direction.round(3).tolist()} shows that its rows and columns are not those of the "
             "readers' DICOM images; use LUNA16's scan, or --labels box",

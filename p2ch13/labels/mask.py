@@ -29,6 +29,7 @@ from p2ch13.labels.regions import (
 from p2ch13.util.boxes import BoxMask, box_of, intersect
 from p2ch13.util.errors import InputError, one_line
 from p2ch13.volumes.files import list_scan_files, name_files, read_header, read_voxels, scan_signature
+from p2ch13.volumes.headers import warn_once
 from p2ch13.volumes.volume import Volume
 
 TOLERANCES = {  # attribute of a volume, mm or 1; NIfTI keeps float32
@@ -37,6 +38,7 @@ TOLERANCES = {  # attribute of a volume, mm or 1; NIfTI keeps float32
     "origin": ("origin_xyz", 0.01),
 }
 LARGEST_VALUE = int(np.iinfo(np.int16).max)  # of a voxel in memory: larger ones become this one
+MOST_MARKED, MAX_LISTED = 0.5, 5  # of a scan's voxels, beyond which a warning; of the values in a message
 DATASET_FILE = "dataset.json"
 BACKGROUND, IGNORE = 0, "ignore"  # a value in every dataset.json; the name of nnU-Net's voxels that nobody labeled
 
@@ -100,16 +102,22 @@ def read_mask(path: Path, scan: Volume, values: Sequence[int] = ()) -> NDArray[n
     The file may be stored in another order of axes than the scan's.
 
     Args: values: those that are marked, after rounding; none: all above 0.
-    Raises: InputError, naming the file, if it cannot be read, its geometry is not the scan's, or values are to be told
-        apart that are not below `LARGEST_VALUE`.
+    Raises: InputError, naming the file, if it cannot be read, its geometry is not the scan's, it marks all voxels, or
+        values are to be told apart that are not below `LARGEST_VALUE`.
     """
     mask = Volume(path)
     check_geometry(mask, scan)
-    if not values:
-        return np.asarray(mask.hu > 0)
-    if mask.hu.max() >= LARGEST_VALUE:
+    if values and mask.voxels.max() >= LARGEST_VALUE:
         raise InputError(f"it has values of {LARGEST_VALUE} or more; save it with smaller ones", path=path)
-    return np.isin(mask.hu, values)
+    marked = np.isin(mask.voxels, values) if values else np.asarray(mask.voxels > 0)
+    share = np.count_nonzero(marked) / marked.size
+    if share == 1:
+        present = ", ".join(map(str, np.unique(mask.voxels)[:MAX_LISTED]))
+        message = f"it marks every voxel (values {present}): choose the nodules' value, or save others as 0"
+        raise InputError(message, path=path, option="--mask-label")
+    if share > MOST_MARKED:
+        warn_once(f"{path}: it marks {share:.1%} of the voxels as nodule. Is it inverted?")
+    return marked
 
 
 def check_geometry(mask: Volume, scan: Volume) -> None:

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
+from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from p2ch13.util.errors import InputError, errors_naming
 from p2ch13.util.files import advise
+from p2ch13.volumes.chest import check_scan
 from p2ch13.volumes.dicom.search import find_series, holds_series
 from p2ch13.volumes.dicom.series import Series
 from p2ch13.volumes.dicom.volume import read_series
-from p2ch13.volumes.formats import FORMATS, find_format, find_voxel_file
-from p2ch13.volumes.headers import ScanHeader
+from p2ch13.volumes.formats import FORMATS, find_format, find_suffix, find_voxel_file
+from p2ch13.volumes.headers import ScanHeader, warn_once
 
 SCAN_SUFFIXES = tuple(FORMATS)
-BYTES_OF_VALUES = {
-    **dict.fromkeys((sitk.sitkInt8, sitk.sitkUInt8), 1),
-    **dict.fromkeys((sitk.sitkInt16, sitk.sitkUInt16), 2),
-    **dict.fromkeys((sitk.sitkInt32, sitk.sitkUInt32, sitk.sitkFloat32), 4),
-    **dict.fromkeys((sitk.sitkInt64, sitk.sitkUInt64, sitk.sitkFloat64), 8),
-}
+# Of a mask beside its scan, as predict, 3D Slicer and others name it.
+MASK_NAME = re.compile("(.+)[-_.](mask|seg|segmentation|label|labels|labelmap|probability)", re.IGNORECASE)
 INT16 = np.iinfo(np.int16)
 READ_AHEAD_BYTES = 2**17  # the most that Linux fetches per call
 
@@ -52,9 +50,14 @@ def find_scans(data_dir: Path) -> dict[str, Path]:
 
 
 def list_scan_files(folder: Path) -> list[Path]:
-    """List files with a scan's suffix in a folder and its subset*/, sorted; not DICOM."""
+    """List files with a scan's suffix in a folder and its subset*/, sorted; not DICOM, nor masks beside their scans."""
     paths = sorted([*folder.glob("*"), *folder.glob("subset*/*")], key=str)
-    return [path for path in paths if path.name.endswith(SCAN_SUFFIXES) and not path.name.startswith(".")]
+    named = {path: scan_name(path) for path in paths if find_suffix(path) and not path.name.startswith(".")}
+    names = set(named.values())
+    is_mask = {path: (of := MASK_NAME.fullmatch(name)) is not None and of[1] in names for path, name in named.items()}
+    if masks := [path.name for path in named if is_mask[path]]:
+        warn_once(f"{folder}: masks by their names are no scans and left out, {len(masks)} like {masks[0]}.")
+    return [path for path in named if not is_mask[path]]
 
 
 def name_files(paths: Iterable[Path], name_of: Callable[[Path], str] | None = None) -> dict[str, Path]:
@@ -74,8 +77,7 @@ def name_files(paths: Iterable[Path], name_of: Callable[[Path], str] | None = No
 
 def scan_name(path: Path) -> str:
     """Return a file's name without a scan's suffix: the series UID in LUNA16."""
-    suffix = next((suffix for suffix in SCAN_SUFFIXES if path.name.endswith(suffix)), "")
-    return path.name.removesuffix(suffix)
+    return path.name.removesuffix(find_suffix(path))
 
 
 def no_such_series(series_uid: str) -> InputError:
@@ -95,53 +97,39 @@ def read_header(path: Path | Series, series_uid: str | None = None) -> ScanHeade
         return read_series(path)
     if holds_series(path):
         return read_series(find_series(path).choose(series_uid))
-    voxel_file = find_voxel_file(path)
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.SetImageIO(find_format(path).image_io)
-    with errors_naming(path):
-        reader.ReadImageInformation()
-    dimensions, channels, pixel_type = reader.GetDimension(), reader.GetNumberOfComponents(), reader.GetPixelID()
-    if (dimensions, channels) != (3, 1):
-        raise InputError(f"{dimensions} dimensions, {channels} values per voxel; a CT scan has 3 and 1", path=path)
-    if pixel_type not in BYTES_OF_VALUES:
-        raise InputError(f"voxels of type {sitk.GetPixelIDValueAsString(pixel_type)}; a CT scan has HU", path=path)
-    cols, rows, slices = reader.GetSize()
-    if 0 in (cols, rows, slices):
-        raise InputError(f"{slices} slices of {rows} x {cols} are empty; export the scan again", path=path)
-    byte_count = slices * rows * cols * BYTES_OF_VALUES[pixel_type]
-    voxel_file.check_size(byte_count, path)
-    return ScanHeader(
-        path,
-        series_uid or scan_name(path),
-        (slices, rows, cols),
-        np.array(reader.GetOrigin()),
-        np.array(reader.GetSpacing()),
-        np.array(reader.GetDirection()).reshape(3, 3),
-        mapped_file=voxel_file.path if voxel_file.mapped_dtype else None,
-        mapped_dtype=voxel_file.mapped_dtype,
-        byte_count=byte_count,
-    )
+    return find_format(path).read_header(path, series_uid or scan_name(path))
+
+
+def read_hu(header: ScanHeader) -> NDArray[np.int16]:
+    """Read the voxels (index, row, col) of a scan, as `read_voxels`, and check them. Raises: InputError if not HU."""
+    voxels = read_voxels(header)
+    check_scan(header, voxels)
+    return voxels
 
 
 def read_voxels(header: ScanHeader) -> NDArray[np.int16]:
-    """Read the voxels (index, row, col) in HU: a read-only memory map if the file allows it, else decoded at once.
+    """Read the voxels (index, row, col) of a scan or a mask: a read-only memory map if the file allows it.
 
     Raises: InputError if the voxels cannot be decoded or hold NaN.
     """
     if header.dicom_slices:
         return as_int16(header, (one.read_hu() for one in header.dicom_slices))
-    if header.mapped_file is not None:
-        with errors_naming(header.mapped_file), header.mapped_file.open("rb") as file:
+    voxel_file = header.voxel_file
+    assert voxel_file is not None
+    if voxel_file.is_mappable:
+        with errors_naming(voxel_file.path), voxel_file.path.open("rb") as file:
             file_map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         # A crop needs a few pages of each slice; reading ahead of them would read a fifth of the scan.
         advise(file_map, "MADV_RANDOM")
-        return np.frombuffer(file_map, np.dtype(header.mapped_dtype)).reshape(header.shape_irc)
-    file_format = find_format(header.path)
-    file_format.check_voxels(header.path, header.byte_count)
-    with errors_naming(header.path):
-        image = sitk.ReadImage(str(header.path), imageIO=file_format.image_io)
-    return as_int16(header, sitk.GetArrayViewFromImage(image))
+        return voxel_file.view(file_map, header.shape_irc)
+    return as_int16(header, voxel_file.read_slices(header.shape_irc, header.path))
+
+
+def check_whole(path: Path) -> None:
+    """Read all voxels of a file. Raises: InputError if some are missing or damaged."""
+    header = read_header(path)
+    if header.voxel_file is not None:
+        deque(header.voxel_file.read_slices(header.shape_irc, path), maxlen=0)
 
 
 def as_int16(header: ScanHeader, slices: Iterable[NDArray[Any]]) -> NDArray[np.int16]:
@@ -162,10 +150,12 @@ def as_int16(header: ScanHeader, slices: Iterable[NDArray[Any]]) -> NDArray[np.i
 
 def read_ahead(header: ScanHeader, first: int, last: int) -> None:
     """Have the system read slices `first` to `last` of a memory map before they are used page by page."""
-    if header.mapped_file is not None and hasattr(os, "posix_fadvise"):
+    voxel_file = header.voxel_file
+    if voxel_file is not None and voxel_file.is_mappable and hasattr(os, "posix_fadvise"):
         slice_bytes = header.shape_irc[1] * header.shape_irc[2] * INT16.dtype.itemsize
-        with errors_naming(header.mapped_file), header.mapped_file.open("rb") as file:
-            for start in range(first * slice_bytes, (last + 1) * slice_bytes, READ_AHEAD_BYTES):
+        begin, end = (voxel_file.start + ndx * slice_bytes for ndx in (first, last + 1))
+        with errors_naming(voxel_file.path), voxel_file.path.open("rb") as file:
+            for start in range(begin, end, READ_AHEAD_BYTES):
                 os.posix_fadvise(file.fileno(), start, READ_AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
 
 

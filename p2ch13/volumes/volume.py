@@ -15,6 +15,7 @@ from p2ch13.config import HU_MAX, HU_MIN
 from p2ch13.util.boxes import BoxMask, make_box, starts_of, stops_of
 from p2ch13.util.coordinates import AxialOrder, IrcTuple, Scalar, XyzTuple, irc2xyz, xyz2irc
 from p2ch13.util.errors import InputError
+from p2ch13.volumes.chest import check_scan
 from p2ch13.volumes.dicom.series import Series
 from p2ch13.volumes.files import read_ahead, read_header, read_voxels
 
@@ -51,7 +52,13 @@ class Volume:
 
     @cached_property
     def hu(self) -> NDArray[np.int16]:
-        """(index, row, col) in HU, not clipped: a view of the stored voxels, or a copy if their axes are others."""
+        """(index, row, col) in HU, not clipped. Raises: InputError if these values are no HU of a chest."""
+        check_scan(self.header, self.voxels)
+        return self.voxels
+
+    @cached_property
+    def voxels(self) -> NDArray[np.int16]:
+        """(index, row, col), of any meaning: a view of the stored voxels, or a copy if their axes are others."""
         voxels = self._order.to_axial(read_voxels(self.header))
         # Each axial slice of a sagittal or coronal file would be read from all of its pages.
         return voxels if self._has_stored_slices else np.ascontiguousarray(voxels)

@@ -278,7 +278,7 @@ def test_two_acquisitions_of_one_place(tmp_path, data_dir, hu, capsys):
 
 
 def test_a_name_that_is_no_utf8(tmp_path, data_dir, hu):
-    write_series(tmp_path / "dicom" / "slices", hu)
+    write_series(tmp_path / "dicom" / "slices", hu, PixelSpacing=[5, 5])
     (tmp_path / "dicom" / "slices").rename(tmp_path / "dicom" / os.fsdecode(b"M\xfcller"))
     assert run(tmp_path / "dicom", data_dir, "--num-workers", "1") == 0
     np.testing.assert_array_equal(Ct(imported(data_dir)).hu, hu)

@@ -29,6 +29,24 @@ def test_luna16(tmp_path):
     assert layout.is_luna16
 
 
+LARGE_LETTERS = [("subset0/{}.MHD", "masks/{}.NII.GZ"), ("images/{}.NRRD", "masks/{}.Mha")]
+LARGE_LETTERS += [("imagesTr/{}_0000.NII.GZ", "labelsTr/{}.Nii.Gz")]
+
+
+@pytest.mark.parametrize(("image", "mask"), LARGE_LETTERS)
+def test_suffixes_in_large_letters(tmp_path, image, mask):
+    layout = find_layout(fill(tmp_path, *(name.format(case) for name in (image, mask) for case in "ab")))
+    assert list(layout.scans) == list(layout.masks.find()) == ["a", "b"]
+
+
+@pytest.mark.parametrize("image", ["1.1.mhd", "subset3/1.1.mhd", "images/1.1.nrrd"])
+@pytest.mark.parametrize("mask", ["1.1_mask.nii.gz", "1.1_SEG.nii", "1.1-label.nrrd"])
+def test_a_mask_beside_its_scan_is_none(tmp_path, image, mask):
+    data_dir = fill(tmp_path, image)
+    fill((tmp_path / image).parent, mask)
+    assert list(find_layout(data_dir).scans) == ["1.1"]
+
+
 @pytest.mark.parametrize("images", ["images", "luna25_images"])
 def test_images_and_masks(tmp_path, images):
     data_dir = fill(tmp_path, f"{images}/b.mha", f"{images}/a_0000.nii.gz", f"{images}/._a.mha", "masks/b.nrrd")

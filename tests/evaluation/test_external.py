@@ -38,6 +38,14 @@ def test_masks_are_found_and_read(tmp_path, ct, name):
     np.testing.assert_array_equal(ct.as_stored(read_mask(path, ct)), ball_mask(BALL, SHAPE))
 
 
+@pytest.mark.parametrize("name", ["1.2.NII.GZ", "1.2_mask.Mha"])
+def test_a_mask_whose_suffix_is_in_large_letters(tmp_path, ct, name):
+    mask = write_mask(tmp_path / "masks" / name.lower())
+    mask.rename(tmp_path / "masks" / name)
+    assert find_mask(tmp_path / "masks", "1.2").name == name
+    np.testing.assert_array_equal(ct.as_stored(read_mask(tmp_path / "masks" / name, ct)), ball_mask(BALL, SHAPE))
+
+
 def test_a_missing_mask_is_named(tmp_path):
     with refused(path=tmp_path / "1.2_mask.nii.gz"):
         find_mask(tmp_path, "1.2")

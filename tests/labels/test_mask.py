@@ -1,6 +1,7 @@
 import json
 import math
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -65,6 +66,54 @@ def test_large_values_are_refused_where_they_matter(tmp_path):
         ct = open_ct(tmp_path, mask, values=(value,))
         with refused(path=ct.rule.mask_path):
             ct.positive_mask  # noqa: B018  # computed at its first use
+
+
+@pytest.mark.parametrize("values", [(1, 2), (255, 255), (3, 1)])
+def test_a_mask_without_a_background_is_refused(tmp_path, values):
+    """Such as background 1 and nodule 2, unless the nodule's value is chosen."""
+    background, nodule = values
+    mask = np.where(label_balls([LARGE]) > 0, nodule, background).astype(np.uint8)
+    ct = open_ct(tmp_path, mask)
+    with refused(path=ct.rule.mask_path, option="--mask-label"):
+        ct.positive_mask  # noqa: B018  # computed at its first use
+    if nodule != background:
+        np.testing.assert_array_equal(open_ct(tmp_path, mask, values=(nodule,)).positive_mask, ball_mask(LARGE))
+
+
+def test_an_inverted_mask_is_warned_of(tmp_path, caplog):
+    mask = np.where(label_balls([LARGE]) > 0, 0, 255).astype(np.uint8)
+    ct = open_ct(tmp_path, mask)
+    np.testing.assert_array_equal(ct.positive_mask, ~ball_mask(LARGE))
+    (line,) = caplog.messages
+    assert str(ct.rule.mask_path) in line
+    assert "99.7%" in line
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.int64, np.float32, np.float64])
+@pytest.mark.parametrize("name", ["1.2.nii.gz", "1.2.nii", "1.2.mha", "1.2.mhd", "1.2.NRRD"])
+def test_masks_of_every_type_and_format(tmp_path, dtype, name):
+    """They are no HU of a chest, and no check of scans is made of them."""
+    mask = write_scan(tmp_path / "masks" / name.lower(), label_balls([LARGE, SMALL]).astype(dtype))
+    mask = mask.rename(mask.with_name(name))
+    ct = Ct(write_scan(tmp_path / "1.2.mha", make_hu([LARGE, SMALL])), (), MaskRule(mask))
+    np.testing.assert_array_equal(ct.positive_mask, label_balls([LARGE, SMALL]) > 0)
+
+
+def test_a_mask_with_nan_is_refused(tmp_path):
+    mask = label_balls([LARGE]).astype(np.float32)
+    mask[-1, -1, -1] = np.nan
+    ct = open_ct(tmp_path, mask)
+    with refused(path=ct.rule.mask_path):
+        ct.positive_mask  # noqa: B018  # computed at its first use
+
+
+def test_a_mask_that_nibabel_has_turned(tmp_path):
+    """As `ToCanonical` and `Orientationd` do, too: the same voxels at the same places, in RAS order."""
+    ct = open_ct(tmp_path, label_balls([LARGE, SMALL]))
+    path = ct.rule.mask_path
+    nib.save(nib.as_closest_canonical(nib.load(path)), path)
+    assert nib.aff2axcodes(nib.load(path).affine) == ("R", "A", "S")
+    np.testing.assert_array_equal(ct.positive_mask, label_balls([LARGE, SMALL]) > 0)
 
 
 def test_components_touch_by_corners(tmp_path):

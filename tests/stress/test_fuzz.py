@@ -13,7 +13,6 @@ from p2ch13.labels.candidates import get_candidate_info_list
 from p2ch13.labels.lidc_xml import read_readings, read_series_uid
 from p2ch13.util.errors import InputError
 from p2ch13.volumes.files import read_header
-from p2ch13.volumes.formats import find_nrrd_voxels, read_metaimage_fields
 from stress import fuzz
 from stress.fuzz import Tally, format_table, read_files
 from stress.kinds import KINDS, Kind
@@ -132,9 +131,8 @@ def test_numbers_of_a_metaimage(tmp_path, key, numbers):
 def test_a_header_of_anything(tmp_path, data):
     for name, start in (("a.mhd", b"NDims = 3\n"), ("a.nrrd", b"NRRD0004\n")):
         (tmp_path / name).write_bytes(start + data)
-        for read in (read_metaimage_fields, find_nrrd_voxels, read_header):
-            with suppress(InputError):
-                read(tmp_path / name)
+        with suppress(InputError):
+            read_header(tmp_path / name)
 
 
 @SHORT

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from p2ch13.volumes.files import find_scans, read_ahead, read_header, read_voxels, scan_signature
+from p2ch13.volumes.files import find_scans, list_scan_files, read_ahead, read_header, read_voxels, scan_signature
 from tests.support.checks import refused
 from tests.support.scan_files import ORIGIN_XYZ, VX_SIZE_XYZ, write_scan
 
@@ -103,6 +103,38 @@ def test_find_scans(tmp_path, hu):
     }
 
 
+@pytest.mark.parametrize("name", ["X.MHD", "x.Mha", "X.NII.GZ", "x.Nii", "X.NRRD"])
+def test_suffixes_in_large_letters(tmp_path, hu, name):
+    """Also with a data file in large letters, as it stands in no header."""
+    write_scan(tmp_path / "subset0" / "first.mhd", hu)
+    write_scan(tmp_path / "other" / name.lower(), hu).rename(tmp_path / "subset0" / name)
+    for data_file in (tmp_path / "other").glob("*.raw"):
+        data_file.rename(tmp_path / "subset0" / "X.RAW")
+    scans = find_scans(tmp_path)
+    assert set(scans) == {"first", name[0]}
+    assert [path.name for path in list_scan_files(tmp_path)] == sorted([name, "first.mhd"])
+    header = read_header(scans[name[0]])
+    assert header.series_uid == name[0]
+    np.testing.assert_array_equal(read_voxels(header), hu)
+    assert len(scan_signature(scans[name[0]])) == (2 if name == "X.MHD" else 1)
+
+
+MASK_NAMES = ("1.2_mask.nii.gz", "1.2_MASK.NRRD", "1.2-label.nrrd", "1.2.seg.nrrd", "1.2_probability.mha")
+
+
+@pytest.mark.parametrize("folder", ["", "subset0", "subset7"])
+@pytest.mark.parametrize("name", MASK_NAMES)
+def test_a_mask_beside_its_scan_is_none(tmp_path, hu, name, folder, caplog):
+    """By its name, and if there is a scan of this name."""
+    write_scan(tmp_path / "subset0" / "1.2.mhd", hu)
+    mask = write_scan(tmp_path / folder / name.lower(), (hu > 0).astype(np.uint8))
+    mask = mask.rename(mask.with_name(name))
+    assert list(find_scans(tmp_path)) == ["1.2"]
+    assert name in caplog.text
+    (tmp_path / "subset0" / "1.2.mhd").unlink()
+    assert list(find_scans(tmp_path).values()) == [mask]
+
+
 def test_find_scans_refuses(tmp_path, hu):
     with refused(tmp_path / "nowhere", "--data-dir"):
         find_scans(tmp_path / "nowhere")
@@ -124,12 +156,26 @@ def test_signature_changes_with_header_and_voxels(tmp_path, hu):
     assert scan_signature(path) == signatures[-1]
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.float32, np.float64])
-def test_every_type_of_voxel(tmp_path, dtype):
+TYPES = [np.uint8, np.int8, np.uint16, np.int32, np.uint32, np.int64, np.uint64, np.float32, np.float64]
+
+
+@pytest.mark.parametrize("suffix", ["mhd", "mha", "nii", "nii.gz", "nrrd"])
+@pytest.mark.parametrize("dtype", TYPES)
+def test_every_type_of_voxel(tmp_path, dtype, suffix):
     values = np.arange(24).reshape(2, 3, 4).astype(dtype)
-    voxels = read(write_scan(tmp_path / "a.nii.gz", values))
+    voxels = read(write_scan(tmp_path / f"a.{suffix}", values))
     assert voxels.dtype == np.int16
     np.testing.assert_array_equal(voxels, values)
+
+
+@pytest.mark.parametrize("name", ["a.mhd", "a.mha", "a.nii", "a.nrrd"])
+def test_uncompressed_hu_is_mapped_wherever_it_begins(tmp_path, hu, name):
+    header = read_header(write_scan(tmp_path / name, hu))
+    assert header.mapped_file == (tmp_path / "a.raw" if name == "a.mhd" else tmp_path / name)
+    voxels = read_voxels(header)
+    assert not voxels.flags.owndata
+    read_ahead(header, 1, 4)
+    np.testing.assert_array_equal(voxels, hu)
 
 
 def test_a_memory_map_on_a_system_that_takes_no_advice(tmp_path, hu, monkeypatch):

@@ -24,7 +24,7 @@ from pydicom.uid import (
 )
 
 from p2ch13.volumes.dicom.tags import UNDEFINED, Attributes, PixelSpan, Tags, damaged
-from p2ch13.volumes.headers import DEFLATE_RATIO
+from p2ch13.volumes.voxels import DEFLATE_RATIO
 
 NATIVE = {ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian, ""}
 DECODED = {  # by GDCM, as it comes with SimpleITK

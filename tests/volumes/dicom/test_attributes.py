@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from p2ch13.data.ct import Ct
-from tests.support.checks import refused
+from tests.support.checks import messages_of_reader, refused
 from tests.support.dicom_files import ABSENT, ORIGIN_XYZ, rewrite, rewrite_all, write_series
 
 PLACES = {"first": 0, "middle": 3, "last": 5}
@@ -126,8 +126,9 @@ def test_what_is_unlikely_is_warned_of(tmp_path, hu, attributes, is_warned, capl
     write_series(tmp_path, hu, **attributes)
     with caplog.at_level(logging.WARNING):
         np.testing.assert_array_equal(Ct(tmp_path).hu, hu)
-    assert len(caplog.messages) == is_warned
-    assert all(str(tmp_path) in message for message in caplog.messages)
+    messages = messages_of_reader(caplog)
+    assert len(messages) == is_warned
+    assert all(str(tmp_path) in message for message in messages)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pydicom.uid import RLELossless
 from p2ch13.data.ct import Ct
 from p2ch13.detection.outputs import write_dicom_segmentation
 from p2ch13.volumes.dicom.search import find_series
-from tests.support.checks import refused
+from tests.support.checks import messages_of_reader, refused
 from tests.support.dicom_files import ABSENT, GROUPS, ORIGIN_XYZ, SERIES_UID, write_enhanced
 
 ORDERS = [[0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0], [3, 0, 5, 1, 4, 2]]
@@ -131,7 +131,7 @@ def test_stacks_of_frames(tmp_path, hu, keyword, caplog):
     edit(path, change)
     with caplog.at_level(logging.WARNING):
         np.testing.assert_array_equal(Ct(tmp_path).hu, hu[:3])
-    assert len(caplog.messages) == 1
+    assert len(messages_of_reader(caplog)) == 1
 
 
 # The group, its attribute and a value that it cannot have.
