@@ -506,7 +506,7 @@ class PredictOptions(DetectionOptions):
 
     scans: tuple[Path, ...] = option(
         REQUIRED,
-        ".mhd, .mha, .nii(.gz) or .nrrd; a folder of these or of DICOM series",
+        ".mhd, .mha, .nii(.gz) or .nrrd; a file of a DICOM series; a folder or .zip of any of these",
         positional=True,
         metavar="SCAN",
     )
@@ -522,7 +522,9 @@ class PredictOptions(DetectionOptions):
     format: str = option("nii.gz", "format of masks and probability maps", choices=IMAGE_FORMATS)
     probability: bool = option(False, "also write a map of each voxel's probability", const=True)
     dicom_seg: bool = option(False, "also write a DICOM Segmentation object for each DICOM series", const=True)
-    series_uid: str | None = option(None, "DICOM series, if a folder has several", shown="the largest")
+    series_uid: str | None = option(
+        None, "DICOM series, if a folder has several of a study", shown="the largest original one"
+    )
 
 
 @dataclass(frozen=True)
@@ -635,7 +637,7 @@ class DownloadOptions(DataFolder):
 class ImportOptions(DataFolder, Workers):
     """Import."""
 
-    folder: Path = option(REQUIRED, "folder of DICOM files, at any depth", positional=True, metavar="DIR")
+    folder: Path = option(REQUIRED, "folder or .zip of DICOM files, at any depth", positional=True, metavar="DIR")
     subset_folder: str = option(
         "subset_dicom",  # found like subset0 to subset9, and apart from LUNA16's
         "subfolder of --data-dir for the scans",

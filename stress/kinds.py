@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from pydicom import dcmread
+from pydicom.uid import RLELossless
 
 from p2ch13.config import LabelOptions
 from p2ch13.data.ct import Ct
@@ -21,6 +25,8 @@ from p2ch13.labels.lidc_xml import find_readings
 from p2ch13.labels.luna25 import read_luna25, read_luna25_patients
 from p2ch13.labels.mask import find_nodules, list_values, read_labels, read_mask
 from p2ch13.training.backgrounds import read_backgrounds
+from p2ch13.util.errors import InputError
+from p2ch13.volumes.dicom.search import find_series
 from p2ch13.volumes.files import find_scans, read_header, scan_signature
 from stress.checkpoints import (
     read_state,
@@ -30,7 +36,7 @@ from stress.checkpoints import (
     write_unpacked_state,
 )
 from tests.support.background_files import LUNG_IRC, write_backgrounds, write_lesions
-from tests.support.dicom_files import write_series
+from tests.support.dicom_files import write_enhanced, write_series
 from tests.support.lidc_files import Roi, ring, write_database, write_readings
 from tests.support.scan_files import ORIGIN_XYZ, Ball, ball_mask, make_hu, to_xyz, write_csv, write_luna, write_scan
 
@@ -104,6 +110,39 @@ def read_one_scan(folder: Path) -> None:
 
 def write_dicom(folder: Path) -> list[Path]:
     return write_series(folder, make_hu([BALL], SHAPE_IRC))
+
+
+def write_enhanced_dicom(folder: Path) -> list[Path]:
+    return [write_enhanced(folder / "ct.dcm", make_hu([BALL], SHAPE_IRC), order=(3, 0, 4, 1, 2))]
+
+
+def write_compressed_dicom(folder: Path) -> list[Path]:
+    files = write_dicom(folder)
+    for file in files:
+        data = dcmread(file)
+        data.compress(RLELossless, generate_instance_uid=False)
+        data.save_as(file)
+    return files
+
+
+def write_zip(folder: Path) -> list[Path]:
+    files = write_dicom(folder / "plain")
+    with zipfile.ZipFile(folder / "ct.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in files:
+            archive.write(file, f"study/{file.name}")
+    return [folder / "ct.zip"]
+
+
+def read_zip(folder: Path) -> None:
+    read_scan(folder / "ct.zip")
+
+
+def read_dicom(folder: Path) -> None:
+    """Read the chosen series, and whatever else the files are said to be."""
+    for series in find_series(folder).series:
+        with suppress(InputError):
+            _ = Ct(series).hu
+    read_scan(folder)
 
 
 def write_xml(folder: Path) -> list[Path]:
@@ -202,7 +241,10 @@ KINDS: dict[str, Kind] = {
     ".nrrd, compressed": scan_kind("1.2.nrrd", compress=True),
     ".nii": scan_kind("1.2.nii"),
     ".nii.gz": scan_kind("1.2.nii.gz", compress=True),
-    "DICOM series": Kind(write_dicom, read_scan),
+    "DICOM series": Kind(write_dicom, read_dicom),
+    "DICOM, compressed": Kind(write_compressed_dicom, read_dicom),
+    "DICOM, multi-frame": Kind(write_enhanced_dicom, read_dicom),
+    "DICOM, zip": Kind(write_zip, read_zip),
     "LIDC XML": Kind(write_xml, read_xml),
     "LIDC database": Kind(write_sqlite, read_sqlite),
     "masks, splits, LUNA25": Kind(write_masks, read_masks),

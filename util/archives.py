@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import struct
+import time
 import zipfile
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 from p2ch13.util.errors import InputError
@@ -16,6 +19,7 @@ from p2ch13.util.progress import byte_progress_bar
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EIO)
 # `zipfile` raises nearly anything when it reads a damaged archive.
 DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, IndexError, OSError)
+ENCRYPTED = 1  # of a member's flags
 
 
 class ArchiveError(InputError):
@@ -39,7 +43,11 @@ def unpack(archive: Path, folder: Path, option: str) -> list[Path]:
             check_free_disk(folder, total, f"unpacking {archive.name}", option)
             with byte_progress_bar(total, f"Unpacking {archive.name}") as bar:
                 for member in opened.infolist():
-                    sync(Path(opened.extract(member, folder)))
+                    if member.flag_bits & ENCRYPTED:
+                        raise ArchiveError("encrypted; unpack it with its password, and give the folder", path=archive)
+                    path = Path(opened.extract(member, folder))
+                    sync(path)
+                    keep_time(path, member)
                     bar.update(member.file_size)
     except InputError:
         raise
@@ -51,3 +59,10 @@ def unpack(archive: Path, folder: Path, option: str) -> list[Path]:
         shutil.rmtree(folder, ignore_errors=True)
         raise ArchiveError(f"damaged ({' '.join(str(error).split())}); download it again", path=archive) from None
     return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def keep_time(path: Path, member: zipfile.ZipInfo) -> None:
+    """Give a file the time that it had, by which others notice a change of it."""
+    with suppress(ValueError, OverflowError):  # the archive may hold any numbers
+        seconds = time.mktime((*member.date_time, 0, 0, -1))
+        os.utime(path, (seconds, seconds))

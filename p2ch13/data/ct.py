@@ -14,13 +14,14 @@ from p2ch13.labels.candidates import CandidateInfoTuple
 from p2ch13.labels.regions import LabelRule, MaskRegion, Scan
 from p2ch13.util.boxes import Box, inside, intersect, make_box, shape_of
 from p2ch13.util.coordinates import IrcTuple
+from p2ch13.volumes.dicom.series import Series
 
 
 class Ct(Scan):
     """One CT scan in axial order, and its annotated nodules; see `Volume` for its geometry.
 
     Args:
-        path: the scan's header file, or a folder with a DICOM series.
+        path: the scan's header file or DICOM series, see `Volume`.
         nodules: the scan's annotated nodules.
         rule: marks the nodules; the book's box by default.
         series_uid: see `Volume`.
@@ -29,7 +30,7 @@ class Ct(Scan):
 
     def __init__(
         self,
-        path: Path,
+        path: Path | Series,
         nodules: Sequence[CandidateInfoTuple] = (),
         rule: LabelRule = BOOK_RULE,
         series_uid: str | None = None,

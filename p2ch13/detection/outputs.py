@@ -85,7 +85,7 @@ def write_dicom_segmentation(path: Path, mask: NDArray[np.bool_], ct: Ct) -> Non
             warnings.simplefilter("ignore", UserWarning)
             segmentation = Segmentation(
                 source_images=slices,
-                pixel_array=ct.as_stored(mask).astype(np.uint8),
+                pixel_array=in_order_of_frames(ct.as_stored(mask), ct).astype(np.uint8),
                 segmentation_type=SegmentationTypeValues.BINARY,
                 segment_descriptions=[describe_segment()],
                 series_instance_uid=UID(),
@@ -103,6 +103,20 @@ def write_dicom_segmentation(path: Path, mask: NDArray[np.bool_], ct: Ct) -> Non
         raise InputError(f"--dicom-seg cannot refer to it ({error}); omit it", path=ct.header.path) from None
     with atomic_path(path) as unfinished:
         segmentation.save_as(unfinished)
+
+
+def in_order_of_frames(mask: NDArray[np.bool_], ct: Ct) -> NDArray[np.bool_]:
+    """Order the slices of a mask, (index, row, col) as stored, as those of the scan's files.
+
+    Raises: InputError if one of several files has several frames, or not all of them are of the scan.
+    """
+    slices = ct.header.dicom_slices
+    counts = {one.pixels.frame_count for one in slices}
+    if counts == {1}:
+        return mask
+    if len(ct.header.dicom_files) > 1 or counts != {len(slices)}:
+        raise ValueError("frames of several files, or a part of one's")
+    return mask[np.argsort([one.frame for one in slices])]
 
 
 def describe_segment() -> SegmentDescription:

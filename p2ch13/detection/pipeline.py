@@ -26,7 +26,8 @@ from p2ch13.network.compute import choose_threads
 from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
 from p2ch13.util.files import make_writable_folder, written_together
 from p2ch13.util.threads import ThreadTuner
-from p2ch13.volumes.dicom import choose_series, has_dicom_magic, list_series
+from p2ch13.volumes.dicom.search import Search, choose_largest, find_series, holds_series
+from p2ch13.volumes.dicom.series import Series
 from p2ch13.volumes.files import SCAN_SUFFIXES, list_scan_files, scan_name
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,12 @@ class ScanInput:
     path: Path  # its file, or the folder of its DICOM series
     name: str  # the stem of its output files: the file's name without suffix, or the series UID
     series_uid: str | None = None  # of a DICOM series, or a data folder's name of the scan; None: by the file's name
+    series: Series | None = None  # its DICOM series
+
+    @property
+    def source(self) -> Path | Series:
+        """What to read it from."""
+        return self.series or self.path
 
 
 def predict(options: PredictOptions) -> int:
@@ -116,39 +123,43 @@ def collect_inputs(options: PredictOptions) -> tuple[list[ScanInput], list[Input
 
 
 def find_inputs(path: Path, series_uid: str | None = None) -> list[ScanInput]:
-    """Find the scan of a file, or all scans of a folder: those of a data folder, else DICOM series at any depth.
+    """Find the scan of a file, or all scans of a folder: those of a data folder, and DICOM series at any depth.
 
-    Args: series_uid: selects the series of DICOM folders; None: each folder's largest.
+    Args: path: a file, one of a DICOM series for all of it, a folder or a zip archive; series_uid: see `choose_dicom`.
     Raises: InputError if there is no scan.
     """
     if not path.exists():
         raise InputError("no such file or folder", path=path)
-    if path.is_file():
-        if has_dicom_magic(path):
-            raise InputError("a single file of a DICOM series; give its folder", path=path)
+    if path.is_file() and not holds_series(path):
         return [ScanInput(path, scan_name(path))]
-    files = list_scan_files(path)
-    if files:
-        return [ScanInput(file, scan_name(file)) for file in files]
-    if has_images(path):
-        return [ScanInput(file, case, case) for case, file in find_layout(path).scans.items()]
-    below = [folder for folder in sorted(path.rglob("*/")) if folder.is_dir() and not folder.name.startswith(".")]
-    inputs = []
-    for folder in (path, *below):
-        series = list_series(folder)
-        if not series or (series_uid is not None and series_uid not in series):
-            continue
-        chosen, slices = choose_series(folder, series_uid)
-        if series_uid is None and len(series) > 1:
-            log.info(
-                f"{folder}: {len(series)} DICOM series; using the largest, {chosen} with {len(slices)} slices. "
-                "--series-uid selects another."
-            )
-        inputs.append(ScanInput(folder, chosen, chosen))
+    found = find_series(path)
+    inputs = [*find_files(path), *choose_dicom(found, series_uid)]
     if not inputs:
-        what = f"series {series_uid}" if series_uid else f"scan ({', '.join(SCAN_SUFFIXES)}, DICOM)"
-        raise InputError(f"no {what} in this folder", path=path)
+        raise found.nothing(f"series {series_uid}" if series_uid else f"scan ({', '.join(SCAN_SUFFIXES)}, DICOM)")
     return inputs
+
+
+def find_files(folder: Path) -> list[ScanInput]:
+    """List the scans of a folder that are files, of a data folder those without its masks."""
+    if not folder.is_dir():
+        return []
+    files = list_scan_files(folder)
+    if not files and has_images(folder):
+        return [ScanInput(file, case, case) for case, file in find_layout(folder).scans.items()]
+    return [ScanInput(file, scan_name(file)) for file in files]
+
+
+def choose_dicom(found: Search, series_uid: str | None = None) -> list[ScanInput]:
+    """Choose the DICOM series to search.
+
+    Args: series_uid: this one; None: of each study the largest original series of those that share a folder.
+    """
+    found.report_left_out()
+    if series_uid is None:
+        chosen = [choose_largest(group) for group in found.alternatives()]
+    else:
+        chosen = [each for each in found.series if each.name == series_uid]
+    return [ScanInput(each.folder, each.name, each.name, each) for each in chosen]
 
 
 def predict_scan(
@@ -166,8 +177,8 @@ def predict_scan(
     """
     start = time.monotonic()
     mask_name = f"{scan.name}_mask.{options.format}"
-    ct = Ct(scan.path, series_uid=scan.series_uid)
-    if options.dicom_seg and not ct.header.dicom_files:
+    ct = Ct(scan.source, series_uid=scan.series_uid)
+    if options.dicom_seg and not ct.header.dicom_slices:
         raise InputError("--dicom-seg is for DICOM series, and this is none; omit it", path=scan.path)
     output = options.output or choose_folder(scan.name, ct)
     logits, labels, findings = detect(ct, detector, threshold, **options.detection, show_progress=True, threads=threads)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from p2ch13.labels.candidates import CandidateInfoTuple
 from p2ch13.util.boxes import Box, BoxMask, box_of, inside, make_box, pad_box, split_components, starts_of
 from p2ch13.util.coordinates import IrcTuple, XyzTuple
+from p2ch13.volumes.dicom.series import Series
 from p2ch13.volumes.volume import Volume
 
 
@@ -55,7 +56,7 @@ class Scan(Volume):
     """A volume with its annotated nodules and their regions; `p2ch13.data.ct.Ct` adds masks and crops."""
 
     def __init__(
-        self, path: Path, nodules: Sequence[CandidateInfoTuple], rule: LabelRule, series_uid: str | None
+        self, path: Path | Series, nodules: Sequence[CandidateInfoTuple], rule: LabelRule, series_uid: str | None
     ) -> None:
         super().__init__(path, series_uid)
         self.nodules = tuple(nodules)

@@ -15,7 +15,7 @@ from scipy import ndimage
 from p2ch13.config import CONTEXT_SLICES_COUNT, HU_MAX, HU_MIN, TRAINING_CROP_SIZE
 from p2ch13.data.ct import Ct
 from p2ch13.data.layouts import MASK_FOLDERS, has_images
-from p2ch13.detection.pipeline import ScanInput, find_inputs
+from p2ch13.detection.pipeline import ScanInput, choose_dicom, find_files
 from p2ch13.labels.candidates import CandidateInfoTuple, group_by_series
 from p2ch13.labels.known_lesions import LESIONS_FILE, read_known_lesions
 from p2ch13.training.painting import ScannerLook
@@ -23,7 +23,8 @@ from p2ch13.util.boxes import Box
 from p2ch13.util.errors import InputError
 from p2ch13.util.memory import MemoryMappedTensor
 from p2ch13.util.progress import progress_bar
-from p2ch13.volumes.dicom import choose_series, list_series
+from p2ch13.volumes.dicom.archive import open_archive
+from p2ch13.volumes.dicom.search import find_series
 from p2ch13.volumes.files import SCAN_SUFFIXES, list_scan_files
 from p2ch13.volumes.lungs import dilate, downsample, erode, find_lungs
 from p2ch13.volumes.point_spread import estimate_noise, estimate_point_spread
@@ -211,15 +212,16 @@ def find_thicker(slice_mm: float) -> list[int]:
 
 
 def find_scans(folder: Path) -> dict[str, ScanInput]:
-    """Find the scans of a folder and of all folders in it: files, and each DICOM folder's largest series.
+    """Find the scans of a folder and of all folders in it: files and DICOM series, see `choose_dicom`.
 
     Returns: series UID or file name -> scan, sorted.
     Raises: InputError without the folder or any scan, or for two of one name.
     """
-    if not folder.is_dir():
+    root = open_archive(folder)
+    if not root.is_dir():
         raise InputError("no such folder; give one with CT scans", path=folder, option="--backgrounds")
     scans: dict[str, ScanInput] = {}
-    for scan in sorted(list_inputs(folder), key=lambda each: each.name):
+    for scan in sorted([*list_files(root), *choose_dicom(find_series(root))], key=lambda each: each.name):
         if scan.name in scans:
             raise InputError(f"the same name as {scans[scan.name].path}; rename one of the two", path=scan.path)
         scans[scan.name] = scan
@@ -228,15 +230,11 @@ def find_scans(folder: Path) -> dict[str, ScanInput]:
     return scans
 
 
-def list_inputs(folder: Path) -> Iterator[ScanInput]:
-    """List the scans of a folder and of those in it; of a data folder its scans, not its masks."""
+def list_files(folder: Path) -> Iterator[ScanInput]:
+    """List the scans of a folder and of those in it that are files; of a data folder its scans, not its masks."""
     is_data_folder = bool(list_scan_files(folder)) or has_images(folder)
-    if is_data_folder:
-        yield from find_inputs(folder)
-    elif list_series(folder):
-        series_uid, _ = choose_series(folder, None)
-        yield ScanInput(folder, series_uid, series_uid)
+    yield from find_files(folder)
     for below in sorted(folder.iterdir()):
         is_listed = below.name.startswith("subset") or below.name in {*MASK_FOLDERS, *MASK_FOLDERS.values()}
         if below.is_dir() and not below.name.startswith(".") and not (is_data_folder and is_listed):
-            yield from list_inputs(below)
+            yield from list_files(below)

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from p2ch13.util.errors import InputError, errors_naming
 from p2ch13.util.files import advise
 from p2ch13.volumes.chest import check_scan
-from p2ch13.volumes.dicom import choose_series, read_series, read_slice
+from p2ch13.volumes.dicom.search import find_series, holds_series
+from p2ch13.volumes.dicom.series import Series
+from p2ch13.volumes.dicom.volume import read_series
 from p2ch13.volumes.formats import FORMATS, find_format, find_suffix, find_voxel_file
 from p2ch13.volumes.headers import ScanHeader, warn_once
 
@@ -82,17 +84,19 @@ def no_such_series(series_uid: str) -> InputError:
     return InputError(f"{series_uid}: no scan of this series is on disk; is its subset unpacked?")
 
 
-def read_header(path: Path, series_uid: str | None = None) -> ScanHeader:
+def read_header(path: Path | Series, series_uid: str | None = None) -> ScanHeader:
     """Read a scan's geometry without its voxels.
 
     Args:
-        path: the scan's file, or a folder with a DICOM series.
+        path: the scan's file; a folder or zip archive with a DICOM series, one of its files, or the series.
         series_uid: of the series in the folder, None takes the largest; of a file, its UID in place of its name.
     Raises: InputError if this is no 3-D scan, its geometry is implausible, its data file is missing or has the wrong
         length, or DICOM slices do not make up a scan.
     """
-    if path.is_dir():
-        return read_series(path, *choose_series(path, series_uid))
+    if isinstance(path, Series):
+        return read_series(path)
+    if holds_series(path):
+        return read_series(find_series(path).choose(series_uid))
     return find_format(path).read_header(path, series_uid or scan_name(path))
 
 
@@ -108,8 +112,8 @@ def read_voxels(header: ScanHeader) -> NDArray[np.int16]:
 
     Raises: InputError if the voxels cannot be decoded or hold NaN.
     """
-    if header.dicom_files:
-        return as_int16(header, map(read_slice, header.dicom_files))
+    if header.dicom_slices:
+        return as_int16(header, (one.read_hu() for one in header.dicom_slices))
     voxel_file = header.voxel_file
     assert voxel_file is not None
     if voxel_file.is_mappable:

@@ -9,12 +9,16 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from p2ch13.util.errors import InputError, errors_naming
 from p2ch13.volumes.voxels import VoxelFile
+
+if TYPE_CHECKING:
+    from p2ch13.volumes.dicom.slices import DicomSlice
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +53,7 @@ class ScanHeader:
     vx_size_xyz: NDArray[np.float64]  # (3,) mm
     direction: NDArray[np.float64]  # (3, 3)
     voxel_file: VoxelFile | None = None
-    dicom_files: tuple[Path, ...] = ()  # one for each slice
+    dicom_slices: tuple[DicomSlice, ...] = ()  # in order
 
     def __post_init__(self) -> None:
         """Raises: InputError for a spacing, size, origin or direction that no scan has."""
@@ -103,6 +107,11 @@ class ScanHeader:
             message = f"its axes are {angle:.1f} degrees off a right angle, as of a tilted gantry; correct the tilt"
             raise InputError(f"{message}, with dcm2niix", path=self.path)
         return straight
+
+    @property
+    def dicom_files(self) -> tuple[Path, ...]:
+        """The files of a DICOM series, in order; none for other formats."""
+        return tuple(dict.fromkeys(one.file for one in self.dicom_slices))
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, bytes, int]]:

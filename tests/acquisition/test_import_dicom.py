@@ -1,3 +1,6 @@
+import os
+import shutil
+
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -9,10 +12,19 @@ from p2ch13.data.cache import CtCache
 from p2ch13.data.ct import Ct
 from p2ch13.import_dicom import main
 from p2ch13.labels.patients import find_patients
+from p2ch13.volumes.dicom.search import find_series
 from p2ch13.volumes.files import find_scans, read_header
 from tests.support.checks import assert_one_line
 from tests.support.commands import exit_status, run_python
-from tests.support.dicom_files import ORIGIN_XYZ, SERIES_UID, SLICE_SPACING, rewrite, write_series
+from tests.support.dicom_files import (
+    ABSENT,
+    ORIGIN_XYZ,
+    SERIES_UID,
+    SLICE_SPACING,
+    rewrite,
+    write_enhanced,
+    write_series,
+)
 from tests.support.scan_files import POSITION, write_csv, write_scan
 
 OTHER_UID, CR_UID, REPORT_UID = (f"{SERIES_UID}.{ndx}" for ndx in range(3))
@@ -55,7 +67,7 @@ def test_a_folder_of_patients(source, data_dir, hu):
     done = run_python("-m", "p2ch13.import_dicom", source, "--data-dir", data_dir, status=None)
     assert done.returncode == 0, done.stderr
     assert "2 CT series, 0 of them in" in done.stdout
-    assert "1 series of other kinds are ignored" in done.stdout
+    assert "CR (1)" in done.stdout
     assert "Imported 2 scans, skipped 0" in done.stdout
     assert "has no annotations.csv: training and evaluation need it" in done.stdout
     assert find_scans(data_dir) == {uid: imported(data_dir, uid) for uid in (SERIES_UID, OTHER_UID)}
@@ -119,7 +131,7 @@ def test_broken_series_are_named_and_the_others_imported(source, data_dir, hu, c
     assert run(source, data_dir) == 1
     skipped = [line.split("Skipped: ")[1] for line in capsys.readouterr().out.splitlines() if "Skipped: " in line]
     assert len(skipped) == 3
-    assert [line.partition(": ")[0] for line in skipped] == [str(damaged), str(source / "0003" / "004.dcm"), str(mixed)]
+    assert [line.partition(": ")[0] for line in skipped] == [str(source / "0003" / "004.dcm"), str(damaged), str(mixed)]
     assert set(find_scans(data_dir)) == {SERIES_UID, OTHER_UID}
 
 
@@ -154,11 +166,12 @@ def test_a_partial_import_is_no_scan(source, data_dir, monkeypatch):
     def stop(*args):
         raise KeyboardInterrupt
 
-    series = import_dicom.search_folders(source, data_dir / "subset_dicom").series[SERIES_UID]
-    import_dicom.import_series(series)
+    series = find_series(source).choose(SERIES_UID)
+    conversion = import_dicom.prepare(import_dicom.SeriesImport(series, imported(data_dir)))
+    import_dicom.import_series(conversion)
     monkeypatch.setattr(import_dicom, "metaimage_header", stop)
     with pytest.raises(KeyboardInterrupt):
-        import_dicom.import_series(series)
+        import_dicom.import_series(conversion)
     assert [path.name for path in (data_dir / "subset_dicom").iterdir()] == [f"{SERIES_UID}.raw"]
     monkeypatch.undo()
     assert run(source, data_dir) == 0
@@ -166,15 +179,23 @@ def test_a_partial_import_is_no_scan(source, data_dir, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR UI", "ignore:The value length")
-@pytest.mark.parametrize("series_uid", ["../../1.2.5", "/1.2.5", "1.2..5", "1" * 70])
-def test_a_series_uid_that_is_a_path(tmp_path, data_dir, hu, series_uid, capsys):
+@pytest.mark.parametrize("series_uid", ["../../1.2.5", "/1.2.5", ".1.2", "1.2/", "C:1.2", "1.2\\n3", "1" * 200])
+def test_a_series_uid_that_is_no_name(tmp_path, data_dir, hu, series_uid, capsys):
     write_series(tmp_path / "dicom" / "bad", hu, series_uid=series_uid)
     write_series(tmp_path / "dicom" / "good", hu)
-    status = run(tmp_path / "dicom", data_dir)
-    found = set(find_scans(data_dir)) - {SERIES_UID}
-    assert (status, found) in [(1, set()), (0, {"1.2.5"})]  # GDCM itself drops a slash
-    assert ("Skipped: " in capsys.readouterr().out) == (status == 1)
+    assert run(tmp_path / "dicom", data_dir, "--num-workers", "1") == 1
+    assert set(find_scans(data_dir)) == {SERIES_UID}
+    assert f"Skipped: {tmp_path / 'dicom' / 'bad' / '000.dcm'}: " in capsys.readouterr().out
     assert {path.parent for path in tmp_path.rglob("*.mhd")} == {data_dir / "subset_dicom"}
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI", "ignore:The value length")
+@pytest.mark.parametrize("series_uid", ["ANON0001", "1.2..5", "patient-1_b", "1" * 70])
+def test_a_series_uid_that_is_a_name(tmp_path, data_dir, hu, series_uid):
+    """Pseudonyms, and what breaks the rules of UIDs otherwise."""
+    write_series(tmp_path / "dicom", hu, series_uid=series_uid)
+    assert run(tmp_path / "dicom", data_dir, "--num-workers", "1") == 0
+    np.testing.assert_array_equal(Ct(imported(data_dir, series_uid)).hu, hu)
 
 
 def test_reports_without_pixels_are_ignored(source, data_dir, capsys):
@@ -186,15 +207,81 @@ def test_reports_without_pixels_are_ignored(source, data_dir, capsys):
     report.SeriesInstanceUID, report.Modality = REPORT_UID, "SR"
     report.save_as(source / "LIDC-IDRI-0002" / "study-c" / "CT" / "report.dcm", enforce_file_format=True)
     assert run(source, data_dir) == 0
-    assert "2 series of other kinds are ignored" in capsys.readouterr().out
+    assert "CR (1), SR (1)" in capsys.readouterr().out
     assert len(find_scans(data_dir)) == 2
 
 
-def test_one_series_in_two_folders(source, data_dir, hu, capsys):
-    write_series(source / "copy", hu)
-    assert run(source, data_dir) == 1
-    assert "Skipped: " in capsys.readouterr().out
-    assert len(find_scans(data_dir)) == 2
+def test_one_series_in_two_folders(tmp_path, data_dir, hu):
+    """Half of the files in each, and some of them in both."""
+    files = write_series(tmp_path / "dicom" / "part1", hu)
+    (tmp_path / "dicom" / "part2").mkdir()
+    for file in files[3:]:
+        file.rename(tmp_path / "dicom" / "part2" / file.name)
+    for file in files[:2]:
+        shutil.copy(file, tmp_path / "dicom" / "part2")
+    assert run(tmp_path / "dicom", data_dir, "--num-workers", "1") == 0
+    np.testing.assert_array_equal(Ct(imported(data_dir)).hu, hu)
+
+
+def test_series_without_uid_are_named_after_their_folders(tmp_path, data_dir, hu):
+    """Another scan of such a name is not replaced."""
+    for ndx, name in enumerate(("patient1", "patient2")):
+        write_series(tmp_path / "dicom" / name, hu + ndx, SeriesInstanceUID=ABSENT, PatientID=f"P{ndx}")
+    for _ in range(2):
+        assert run(tmp_path / "dicom", data_dir, "--num-workers", "1") == 0
+        for ndx, name in enumerate(("patient1", "patient2")):
+            np.testing.assert_array_equal(Ct(imported(data_dir, name)).hu, hu + ndx)
+    write_series(tmp_path / "other" / "patient1", hu + 9, SeriesInstanceUID=ABSENT)
+    assert run(tmp_path / "other", data_dir, "--num-workers", "1") == 2
+    np.testing.assert_array_equal(Ct(imported(data_dir, "patient1")).hu, hu)
+
+
+def test_what_was_computed_of_a_scan_is_not_imported(tmp_path, data_dir, hu, capsys):
+    """Projections never; reformats only if their study has no original series."""
+    derived = ["DERIVED", "SECONDARY", "MPR"]
+    write_series(tmp_path / "dicom" / "a", hu[:3])
+    write_series(tmp_path / "dicom" / "b", hu, series_uid=OTHER_UID, ImageType=derived)
+    write_series(tmp_path / "dicom" / "c", hu, series_uid="1.2.3.4", ImageType=[*derived, "MIP"])
+    write_series(tmp_path / "dicom" / "d", hu, series_uid="1.2.3.5", ImageType=derived, StudyInstanceUID="1.2.3.6")
+    write_series(tmp_path / "dicom" / "e", hu[:1], series_uid="1.2.3.7", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    assert run(tmp_path / "dicom", data_dir, "--num-workers", "1") == 0
+    assert set(find_scans(data_dir)) == {SERIES_UID, "1.2.3.5"}
+    output = capsys.readouterr().out
+    assert "localizer (1), projection (6)" in output
+    assert f"{OTHER_UID} (6 slices, derived)" in output
+
+
+def test_enhanced_files_and_a_single_file(tmp_path, data_dir, hu):
+    write_enhanced(tmp_path / "dicom" / "ct.dcm", hu, order=[3, 0, 5, 1, 4, 2])
+    assert run(tmp_path / "dicom" / "ct.dcm", data_dir, "--num-workers", "1") == 0
+    np.testing.assert_array_equal(Ct(imported(data_dir)).hu, hu)
+
+
+@pytest.mark.parametrize("place", [0, 3, 5])
+def test_values_without_a_scale_are_not_imported(tmp_path, data_dir, hu, place, capsys):
+    files = write_series(tmp_path / "dicom", hu)
+    rewrite(files[place], RescaleSlope=ABSENT, RescaleIntercept=ABSENT)
+    assert run(tmp_path / "dicom", data_dir, "--num-workers", "1") == 2
+    assert_one_line(capsys, f"{files[place]}: ", "RescaleSlope")
+    assert not list(data_dir.rglob("*.mhd"))
+
+
+def test_two_acquisitions_of_one_place(tmp_path, data_dir, hu, capsys):
+    """The larger one is imported, and that is said."""
+    write_series(tmp_path / "dicom", hu, AcquisitionNumber=1)
+    later = write_series(tmp_path / "dicom", hu[:4] + 9, names=list("abcd"), AcquisitionNumber=2)
+    for ndx, file in enumerate(later):
+        rewrite(file, SOPInstanceUID=f"1.2.{ndx}", InstanceNumber=100 + ndx)
+    assert run(tmp_path / "dicom", data_dir, "--num-workers", "1") == 0
+    np.testing.assert_array_equal(Ct(imported(data_dir)).hu, hu)
+    assert "2 acquisitions or phases" in capsys.readouterr().out
+
+
+def test_a_name_that_is_no_utf8(tmp_path, data_dir, hu):
+    write_series(tmp_path / "dicom" / "slices", hu, PixelSpacing=[5, 5])
+    (tmp_path / "dicom" / "slices").rename(tmp_path / "dicom" / os.fsdecode(b"M\xfcller"))
+    assert run(tmp_path / "dicom", data_dir, "--num-workers", "1") == 0
+    np.testing.assert_array_equal(Ct(imported(data_dir)).hu, hu)
 
 
 def test_mistakes_end_in_one_line(tmp_path, data_dir, hu, capsys):

@@ -1,5 +1,6 @@
 import csv
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from p2ch13.predict import main
 from p2ch13.util.errors import InputError
 from tests.support.checks import Intruder, assert_one_line, refused
 from tests.support.commands import exit_status
-from tests.support.dicom_files import SERIES_UID, write_series
+from tests.support.dicom_files import ABSENT, SERIES_UID, rewrite, write_series
 from tests.support.hold import start_held
 from tests.support.networks import (
     PIXEL_MODEL,
@@ -189,8 +190,9 @@ def test_dicom(tmp_path, predict, out, capsys):
 
     assert predict(tmp_path / "patient" / "study" / "ct", "--no-lung-mask", "--series-uid", "1.2.9") == 0
     assert [row["seriesuid"] for row in read_rows(out)] == ["1.2.9"]
-    assert predict(tmp_path / "patient" / "study" / "ct" / "003.dcm") == 2
-    assert_one_line(capsys, "003.dcm: ")
+    assert predict(tmp_path / "patient" / "study" / "ct" / "y", "--no-lung-mask") == 0  # one of its files
+    assert [row["seriesuid"] for row in read_rows(out)] == ["1.2.9"]
+    capsys.readouterr()
     assert predict(tmp_path / "patient", "--series-uid", "1.2.8") == 2
     assert_one_line(capsys, "patient: ", "1.2.8")
 
@@ -447,6 +449,64 @@ def test_find_inputs(tmp_path):
     assert [scan.path.name for scan in find_inputs(tmp_path / "dicom", "1.2.9")] == ["c"]
     with refused(path=tmp_path / "nowhere"):
         find_inputs(tmp_path / "nowhere")
+
+
+def test_inputs_of_dicom(tmp_path, caplog):
+    """An archive or a file of a series where a folder can be, and files of other formats beside DICOM's."""
+    hu = make_hu([], (4, 20, 22))
+    files = write_series(tmp_path / "ct", hu)
+    write_series(tmp_path / "ct", hu[:2], series_uid="1.2.9", names=["x", "y"])
+    archive = shutil.make_archive(str(tmp_path / "scan"), "zip", tmp_path / "ct")
+    for path, names in ((tmp_path / "ct", [SERIES_UID]), (files[1], [SERIES_UID]), (Path(archive), [SERIES_UID])):
+        assert [scan.name for scan in find_inputs(path)] == names
+    assert [scan.name for scan in find_inputs(tmp_path / "ct" / "y")] == ["1.2.9"]
+    assert [scan.name for scan in find_inputs(Path(archive), "1.2.9")] == ["1.2.9"]
+    write_scan(tmp_path / "ct" / "other.nrrd", hu)
+    assert [scan.name for scan in find_inputs(tmp_path / "ct")] == ["other", SERIES_UID]
+
+
+def test_each_patient_and_study_of_a_folder(tmp_path):
+    """Series of one study in one folder are alternatives; of another patient or study, they are not."""
+    hu = make_hu([], (4, 20, 22))
+    for ndx, (patient, study, count) in enumerate((("1", "1.1", 3), ("1", "1.1", 4), ("1", "1.2", 2), ("2", "1.3", 1))):
+        names = [f"{ndx}{number}" for number in range(count)]
+        uids = {"series_uid": f"1.2.{ndx}", "PatientID": patient, "StudyInstanceUID": study}
+        write_series(tmp_path, hu[:count], names=names, **uids)
+    assert [scan.name for scan in find_inputs(tmp_path)] == ["1.2.1", "1.2.2", "1.2.3"]
+
+
+def test_scans_without_series_uid(tmp_path, predict, out):
+    """Two patients in two folders, and two in one."""
+    hu = make_hu(BALLS, SHAPE_IRC)
+    for folder, ndx in (("a", 0), ("b", 1), ("both", 2), ("both", 3)):
+        names = [f"{ndx}-{number}" for number in range(len(hu))]
+        write_series(tmp_path / "in" / folder, hu, names=names, SeriesInstanceUID=ABSENT, PatientID=f"P{ndx}")
+    assert predict(tmp_path / "in", "--no-lung-mask") == 0
+    assert {row["seriesuid"] for row in read_rows(out)} == {"a", "b", "both-1", "both-2"}
+
+
+def test_a_broken_series_beside_a_good_one(tmp_path, predict, out, capsys):
+    hu = make_hu(BALLS, SHAPE_IRC)
+    write_series(tmp_path / "in" / "good", hu)
+    broken = write_series(tmp_path / "in" / "broken", hu, series_uid="1.2.9")
+    rewrite(broken[3], RescaleSlope=ABSENT)
+    assert predict(tmp_path / "in", "--no-lung-mask") == 1
+    assert f"Skipped: {broken[3]}: " in capsys.readouterr().out
+    assert {row["seriesuid"] for row in read_rows(out)} == {SERIES_UID}
+
+
+@pytest.mark.parametrize(
+    ("attributes", "kind"),
+    [
+        ({"ImageType": ["DERIVED", "PRIMARY", "AXIAL", "MAT_SPECIFIC"]}, "material map"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localizer"),
+        ({"Modality": "MR"}, "MR"),
+    ],
+)
+def test_nothing_but_other_images(tmp_path, predict, attributes, kind, capsys):
+    write_series(tmp_path / "in", make_hu(BALLS, SHAPE_IRC), **attributes)
+    assert predict(tmp_path / "in") == 2
+    assert_one_line(capsys, "in: ", kind)
 
 
 def test_the_books_checkpoint_finds_the_real_nodule(tmp_path, luna_sample, book_checkpoint, predict, out):

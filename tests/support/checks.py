@@ -45,3 +45,8 @@ def refused(
     error = caught.value
     assert len(str(error).splitlines()) == 1
     assert (path, line, option) == (error.path, error.line, error.option)
+
+
+def messages_of_reader(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what the reader of DICOM has logged: tiny scans are also said to be small."""
+    return [record.getMessage() for record in caplog.records if record.name.startswith("p2ch13.volumes.dicom")]

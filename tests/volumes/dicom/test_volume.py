@@ -4,7 +4,7 @@ import SimpleITK as sitk
 
 from p2ch13.data.ct import Ct
 from p2ch13.util.coordinates import irc2xyz
-from p2ch13.volumes.dicom import list_series
+from p2ch13.volumes.dicom.search import find_series
 from p2ch13.volumes.files import read_header, read_voxels
 from tests.support.checks import refused
 from tests.support.dicom_files import ORIGIN_XYZ, SERIES_UID, SLICE_SPACING, rewrite, write_series
@@ -61,7 +61,7 @@ def test_of_several_series_one_is_asked_for(tmp_path, hu):
     write_series(tmp_path, hu)
     write_series(tmp_path, hu[:3] + 7, series_uid=OTHER_UID, names=["x", "y", "z"])
     (tmp_path / "readme.txt").write_text("not DICOM")
-    assert {uid: len(files) for uid, files in list_series(tmp_path).items()} == {SERIES_UID: 6, OTHER_UID: 3}
+    assert {each.name: len(each.slices) for each in find_series(tmp_path).series} == {SERIES_UID: 6, OTHER_UID: 3}
     assert Ct(tmp_path).series_uid == SERIES_UID  # the largest
     ct = Ct(tmp_path, series_uid=OTHER_UID)
     np.testing.assert_array_equal(ct.hu, hu[:3] + 7)
