@@ -57,8 +57,14 @@ class CtCache:
 
     @classmethod
     def open(cls, folders: Folders, labels: LabelOptions | None = None) -> CtCache:
-        """Index a data folder and use its cache. Raises: InputError, see `ScanIndex`."""
-        return cls(ScanIndex(folders.data_dir, labels), folders.cache_dir)
+        """Index a data folder and use its cache.
+
+        Raises: InputError, see `ScanIndex`, and if all annotations are of other scans: nothing would be learned.
+        """
+        index = ScanIndex(folders.data_dir, labels)
+        if index.lack_of_nodules is not None:
+            raise index.lack_of_nodules
+        return cls(index, folders.cache_dir)
 
     @cached_property
     def _disk(self) -> diskcache.Cache:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from p2ch13 import __version__
 from p2ch13.data.ct import Ct
 from p2ch13.detection.findings import Finding
-from p2ch13.labels.candidates import POSITION_COLUMNS
+from p2ch13.labels.tables import POSITION_COLUMNS
 from p2ch13.util.errors import InputError
 from p2ch13.util.files import atomic_path, write_csv
 from p2ch13.volumes.formats import check_nifti_length

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from p2ch13.config import PaintOptions
 from p2ch13.data.ct import Ct
 from p2ch13.detection.outputs import write_image
-from p2ch13.labels.candidates import ANNOTATIONS_FILE, EXCLUDED_FILE, POSITION_COLUMNS, CandidateInfoTuple
+from p2ch13.labels.candidates import ANNOTATIONS_FILE, EXCLUDED_FILE, CandidateInfoTuple
 from p2ch13.labels.patients import PATIENT_COLUMNS, PATIENTS_FILE
+from p2ch13.labels.tables import POSITION_COLUMNS
 from p2ch13.training.backgrounds import Background, read_backgrounds
 from p2ch13.training.painter import Painter, is_visible, measure_axes
 from p2ch13.training.painting import draw_nodule, paint_nodule
