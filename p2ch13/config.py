@@ -5,7 +5,6 @@ A command's options are a dataclass, made of groups that commands share. `python
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
@@ -17,6 +16,7 @@ from p2ch13.util.logits import to_logit
 from p2ch13.util.options import (
     NAME_PART,
     REQUIRED,
+    CommandParser,
     Group,
     Options,
     add_old_names,
@@ -665,9 +665,9 @@ OF_CHECKPOINT, OF_PRESET = "as the checkpoint was trained", "the preset's"
 LABEL_DEFAULTS = {"evaluate": OF_CHECKPOINT, "ablation": OF_PRESET}  # of commands that read LabelOptions as well
 
 
-def make_parser(options: type[Options], prog: str, description: str | None) -> ArgumentParser:
+def make_parser(options: type[Options], prog: str, description: str | None) -> CommandParser:
     """Make a command's parser, which reads earlier names of options too."""
-    parser = ArgumentParser(prog=prog, description=description)
+    parser = CommandParser(prog=prog, description=description)
     add_options(parser, options)
     add_old_names(parser, options, RENAMED, RENAMED_VALUES)
     return parser

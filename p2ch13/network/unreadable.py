@@ -87,7 +87,7 @@ def list_types(file: IO[bytes]) -> Iterator[str]:
                     yield ".".join(map(str, last_two))
                 if opcode.name == "MEMOIZE":
                     memo.append(last_two[-1])
-                elif opcode.name in ("BINGET", "LONG_BINGET") and argument < len(memo):
+                elif opcode.name in ("BINGET", "LONG_BINGET") and isinstance(argument, int) and argument < len(memo):
                     last_two = [*last_two[-1:], memo[argument]]
                 else:
                     last_two = [*last_two[-1:], argument]

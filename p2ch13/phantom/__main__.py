@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from p2ch13.util.errors import run_command
-from p2ch13.util.options import REQUIRED, Options, add_options, merge, option
+from p2ch13.util.options import REQUIRED, CommandParser, Options, add_options, merge, option
 from p2ch13.util.threads import available_cores
 
 
@@ -24,7 +23,7 @@ class PhantomOptions(Options):
 
 def main(sys_argv: Sequence[str] | None = None) -> None:
     """Write the data set and say what to do with it."""
-    parser = ArgumentParser(prog="python -m p2ch13.phantom", description=__doc__)
+    parser = CommandParser(prog="python -m p2ch13.phantom", description=__doc__)
     add_options(parser, PhantomOptions)
     options = merge(PhantomOptions, vars(parser.parse_args(sys_argv)))
     from p2ch13.phantom.dataset import write_phantoms  # imports NumPy
