@@ -165,6 +165,31 @@ def as_text(name: Path | str) -> str:
     return SURROGATE.sub(lambda match: chr(ord(match[0]) - 0xDC00), str(name))
 
 
+@contextmanager
+def utf8_path(path: Path) -> Iterator[str]:
+    """Yield a path to a file, whose folder exists, for libraries that take text in UTF-8 alone, such as SimpleITK.
+
+    It is the path itself, or a link to it in a temporary folder, if its bytes are no UTF-8: SimpleITK would end the
+    process.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        name = os.fsencode(path)
+        if is_utf8(name):
+            yield name.decode()
+        else:
+            link = Path(folder) / as_text(f"file{''.join(path.suffixes[-2:])}")
+            link.symlink_to(path.absolute())
+            yield str(link)
+
+
+def is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a CSV file atomically. NaN becomes an empty field."""
     with atomic_write(path) as file:

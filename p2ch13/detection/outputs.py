@@ -16,7 +16,7 @@ from p2ch13.data.ct import Ct
 from p2ch13.detection.findings import Finding
 from p2ch13.labels.tables import POSITION_COLUMNS
 from p2ch13.util.errors import InputError
-from p2ch13.util.files import atomic_path, write_csv
+from p2ch13.util.files import atomic_path, utf8_path, write_csv
 from p2ch13.volumes.formats import check_nifti_length
 
 if TYPE_CHECKING:
@@ -38,9 +38,9 @@ def write_image(path: Path, voxels: NDArray[Any], ct: Ct) -> None:
     image.SetOrigin(header.origin_xyz.tolist())
     image.SetSpacing(header.vx_size_xyz.tolist())
     image.SetDirection(header.direction.ravel().tolist())
-    with atomic_path(path) as unfinished:
+    with atomic_path(path) as unfinished, utf8_path(unfinished) as name:
         try:
-            sitk.WriteImage(image, str(unfinished), useCompression=True)
+            sitk.WriteImage(image, name, useCompression=True)
             if path.name.endswith((".nii", ".nii.gz")):
                 check_nifti_length(unfinished)  # SimpleITK silently truncates NIfTI on a full disk
         except (RuntimeError, InputError):
