@@ -200,7 +200,7 @@ CENTERS_ALONE = CropChoice()
 class CropOptions(Options):
     """Crops."""
 
-    slice_spacing_mm: float = option(0.0, "spacing of the context slices in mm; 0: adjacent slices", low=0)
+    slice_spacing_mm: float = option(0.0, "spacing of the context slices in mm; 0: adjacent slices", low=0, high=1000)
     negatives: float = option(0.0, "share of negative crops in each batch", low=0, high=1)
     all_nodule_slices: bool = option(False, "crops at all slices of a nodule, not at its center alone")
 

@@ -17,7 +17,8 @@ from p2ch13.data.prepare import precache_command
 from p2ch13.data.sampling import EpochSampler, EpochSamples, choose_negative_slices, find_steps, share_steps
 from p2ch13.data.splits import split_series
 from p2ch13.labels.candidates import sort_candidates
-from p2ch13.util.errors import InputError
+from p2ch13.util.disk import CacheError
+from p2ch13.util.errors import InputError, one_line
 from p2ch13.util.process_rank import ProcessRank
 from p2ch13.util.progress import progress_bar
 
@@ -75,10 +76,38 @@ class Luna2dSegmentationDataset(Dataset[Sample]):
         # Split first: labels that skip scans must not change which scans are for validation.
         if series_list is None:
             series_list = split_series(self.index.all_series, self.index.patients, val_stride, is_val_set, series_uid)
-        self.series_list = self.index.keep_labeled(series_list)
+        self.series_list = self._keep_readable(self.index.keep_labeled(series_list))
         self.pos_list = sort_candidates([n for uid in self.series_list for n in self.index.nodules[uid]])
         self.nodule_slice_count = 0
         self.sample_list = self._find_samples()
+
+    def _keep_readable(self, series_list: Sequence[str]) -> list[str]:
+        """Keep the series whose scans can be read, and name the others, as `precache.py` does.
+
+        Raises: CacheError; the InputError of the first scan, if none can be read.
+        """
+        kept: list[str] = []
+        errors: list[InputError] = []
+        with progress_bar(len(series_list), "Reading scans", "scan", delay_s=BAR_DELAY_S) as bar:
+            for series_uid in series_list:
+                try:
+                    self._read_series(series_uid)
+                    kept.append(series_uid)
+                except CacheError:
+                    raise
+                except InputError as error:
+                    errors.append(error)
+                bar.update()
+        if not kept:
+            raise errors[0]
+        for reason in map(one_line, errors):
+            log.warning(f"Skipped: {reason}")
+        return kept
+
+    def _read_series(self, series_uid: str) -> None:
+        """Read what samples of a series are found by, from the cache if it is there."""
+        self.ct_cache.get_ct_sample_size(series_uid)
+        self.ct_cache.find_centers(series_uid)
 
     def _find_samples(self) -> list[tuple[str, int]]:
         samples: list[tuple[str, int]] = []
@@ -159,6 +188,7 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
         crops_in_memory_bytes: int = CROPS_IN_MEMORY_BYTES,
     ) -> None:
         sampling = sampling or SamplingOptions()
+        self.crop_choice, self.negatives = sampling.crop_choice, sampling.negatives
         super().__init__(
             val_stride,
             is_val_set,
@@ -176,8 +206,7 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
             raise reason or InputError("no training series has a nodule; choose another split")
         self.samples_per_epoch = samples_per_epoch
         self.epoch_ndx = 0
-        self._warn_if_not_cached(sampling)
-        crops = (self.series_list, self.pos_list, sampling.crop_choice, context_slices_count)
+        crops = (self.series_list, self.pos_list, self.crop_choice, context_slices_count)
         self.store = CropStore(self.ct_cache, *crops, torch.device(device), crops_in_memory_bytes)
         self.crop_list = self.store.crop_list
         self.sampler = EpochSampler(
@@ -195,16 +224,22 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
     def _find_samples(self) -> list[tuple[str, int]]:
         return []  # samples are cut around nodules: they have no slice of their own
 
-    def _warn_if_not_cached(self, sampling: SamplingOptions) -> None:
-        choice = sampling.crop_choice
-        missing = [uid for uid in self.series_list if not self.ct_cache.is_complete(uid, choice)]
+    def _keep_readable(self, series_list: Sequence[str]) -> list[str]:
+        """Keep the series whose scans can be read; say how to cache those faster that are not cached yet."""
+        missing = [uid for uid in series_list if not self.ct_cache.is_complete(uid, self.crop_choice)]
         if missing:
             folders = Folders(self.index.data_dir, self.ct_cache.folder)
-            command = precache_command(folders, self.labels, choice, sampling.negatives)
+            command = precache_command(folders, self.labels, self.crop_choice, self.negatives)
             log.warning(
-                f"{len(missing)} of {len(self.series_list)} training scans are not cached for these options; reading "
-                f"them now, one at a time. To cache them in several processes: {command}"
+                f"{len(missing)} of {len(series_list)} training scans are not cached for these options; reading them "
+                f"now, one at a time. To cache them in several processes: {command}"
             )
+        self._missing = set(missing)
+        return super()._keep_readable(series_list)
+
+    def _read_series(self, series_uid: str) -> None:
+        if series_uid in self._missing:
+            self.ct_cache.fill(series_uid, self.crop_choice)
 
     def shuffle_samples(self, epoch_ndx: int | None = None) -> None:
         """Begin an epoch, by default the next one: draw other crops and positions."""

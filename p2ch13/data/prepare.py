@@ -48,7 +48,7 @@ def prepare(options: PrecacheOptions, process: ProcessRank) -> int:
         )
     worker_count = max(1, min(options.num_workers // process.local_world_size, len(series_list)))
     try:
-        rebuilt_count, unmarked, errors = fill(ct_cache, choice, series_list, worker_count)
+        rebuilt_count, filled, unmarked, errors = fill(ct_cache, choice, series_list, worker_count)
     except KeyboardInterrupt:
         log.info("Cached entries are kept; start again to continue.")
         raise
@@ -60,7 +60,7 @@ def prepare(options: PrecacheOptions, process: ProcessRank) -> int:
         log.warning(f"Skipped: {one_line(error)}")
     if unmarked and options.labels == "mask":
         log.warning(f"{prefix}{describe_unmarked(unmarked)}")
-    nodule_count = count_nodules(ct_cache, series_list)
+    nodule_count = sum(len(ct_cache.index.nodules[series_uid]) for series_uid in filled)
     if not nodule_count and (reason := ct_cache.index.no_nodules(series_list)):
         log.warning(f"{prefix}No nodule: {one_line(reason)}.")
     is_done = not to_do_count and not rebuilt_count
@@ -89,14 +89,16 @@ def count_nodules(ct_cache: CtCache, series_list: Sequence[str]) -> int:
 
 def fill(
     ct_cache: CtCache, choice: CropChoice, series_list: Sequence[str], worker_count: int
-) -> tuple[int, list[CandidateInfoTuple], list[InputError]]:
+) -> tuple[int, list[str], list[CandidateInfoTuple], list[InputError]]:
     """Cache the series in worker processes.
 
     Returns: the number of corrupt entries that were recomputed, including those that `ct_cache` found before; the
-        nodules that the labels do not mark; an error for each series that cannot be read, sorted by file.
+        series whose scan can be read; the nodules that the labels do not mark; an error for each other series, sorted
+        by file.
     Raises: CacheError.
     """
     rebuilt_count = ct_cache.rebuilt_count
+    filled: list[str] = []
     unmarked: list[CandidateInfoTuple] = []
     errors: list[InputError] = []
     arguments = (ct_cache, choice)
@@ -104,7 +106,8 @@ def fill(
     with closing(calls) as futures:  # a full disk ends it early
         for future in futures:
             try:
-                rebuilt_of_series, unmarked_of_series = future.result()
+                series_uid, rebuilt_of_series, unmarked_of_series = future.result()
+                filled.append(series_uid)
                 rebuilt_count += rebuilt_of_series
                 unmarked += unmarked_of_series
             except CacheError:
@@ -112,7 +115,8 @@ def fill(
             except InputError as error:
                 errors.append(error)
     # Whichever process was first.
-    return rebuilt_count, sorted(unmarked, key=lambda nodule: nodule.series_uid), sorted(errors, key=str)
+    unmarked.sort(key=lambda nodule: nodule.series_uid)
+    return rebuilt_count, filled, unmarked, sorted(errors, key=str)
 
 
 def describe_unmarked(nodules: Sequence[CandidateInfoTuple]) -> str:
@@ -129,11 +133,11 @@ def start_worker(ct_cache: CtCache, choice: CropChoice) -> None:
     worker_cache, worker_choice = ct_cache, choice
 
 
-def fill_series(series_uid: str) -> tuple[int, list[CandidateInfoTuple]]:
-    """Return the number of the series' entries that were corrupt, and its nodules that the labels do not mark."""
+def fill_series(series_uid: str) -> tuple[str, int, list[CandidateInfoTuple]]:
+    """Cache a series. Returns: it, the number of its entries that were corrupt, the nodules that labels do not mark."""
     before = worker_cache.rebuilt_count
     unmarked = worker_cache.fill(series_uid, worker_choice)
-    return worker_cache.rebuilt_count - before, unmarked
+    return series_uid, worker_cache.rebuilt_count - before, unmarked
 
 
 worker_cache: CtCache  # of a worker process: opened once, not for each scan

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from p2ch13.labels.series_names import say_once
-from p2ch13.labels.tables import POSITION, SERIES, parse_center, read_table
+from p2ch13.labels.tables import POSITION, SERIES, parse_center, parse_rows, read_table
 from p2ch13.util.coordinates import XyzTuple
 from p2ch13.util.tables import Column, Row
 from p2ch13.volumes.files import find_scans
@@ -175,7 +175,8 @@ def find_excluded_file(data_dir: Path, named: Path | None = None) -> Path | None
 def read_excluded(csv_path: Path, present_on_disk: Collection[str] | None = None) -> list[CandidateInfoTuple]:
     """Read the excluded findings, which single readers marked and which count neither as nodules nor as non-nodules.
 
-    A missing or non-positive diameter becomes 10 mm.
+    A missing or non-positive diameter becomes 10 mm. Repeated rows stay: LUNA16's file has 11,105 of them, which change
+    no score.
 
     Args: present_on_disk: skip other series; None reads all.
     """
@@ -188,4 +189,5 @@ def read_excluded(csv_path: Path, present_on_disk: Collection[str] | None = None
             diameter_mm = EXCLUDED_DIAMETER_MM
         return CandidateInfoTuple(False, True, None, diameter_mm, row[SERIES.name], parse_center(row))
 
-    return read_table(csv_path, (*POSITION, SIZE._replace(is_optional=True)), parse, present_on_disk)
+    rows = parse_rows(csv_path, (*POSITION, SIZE._replace(is_optional=True)), parse, present_on_disk)
+    return [finding for _, finding in rows]

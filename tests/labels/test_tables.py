@@ -93,7 +93,7 @@ def test_each_file_with_numbers_that_lost_their_zeros(tmp_path, name, spelled):
     assert series_and_center(read(path, {"0007", "0008"})) == [("0007", 1, 2, 3)]
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", sorted({*FILES} - {"annotations_excluded.csv"}))
 def test_each_file_with_a_row_that_is_there_twice(tmp_path, name, caplog):
     path, read = write(tmp_path, name, ["1.2.0,1,2,3", "1.2.1,4,5,6", "1.2.0,1.0,2,3.00", "1.2.0,1,2,4"])
     found = sorted(series_and_center(read(path, SCANS)))
