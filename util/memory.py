@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import mmap
 import os
@@ -104,9 +105,17 @@ class RowWriter:
 
 
 def open_nameless(folder: Path) -> IO[bytes]:
-    """Open a file that is removed with its last reader, even if the process is killed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    return tempfile.TemporaryFile(dir=folder)
+    """Open a file that is removed with its last reader, even if the process is killed.
+
+    A folder that may not be written, as that of a cache which many read, is replaced by the system's for such files.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryFile(dir=folder)
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        return tempfile.TemporaryFile()
 
 
 @contextmanager

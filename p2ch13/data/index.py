@@ -140,6 +140,12 @@ class ScanIndex:
             self._latest_ct = Ct(path, nodules, rule, series_uid)
         return self._latest_ct
 
+    def is_readable(self, series_uid: str) -> bool:
+        """Whether a scan's header can be read."""
+        with suppress(InputError):
+            return self.get_ct(series_uid).header is not None
+        return False
+
     def get_annotations(self, series_uid: str) -> list[CandidateInfoTuple]:
         """Return the annotated nodules of a scan; none where nodules are the components of its mask."""
         return self.nodules[series_uid] if self.has_annotations else []

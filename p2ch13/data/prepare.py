@@ -31,11 +31,14 @@ def prepare(options: PrecacheOptions, process: ProcessRank) -> int:
     start = time.monotonic()
     ct_cache, choice = CtCache.open(options.part(Folders), options.part(LabelOptions)), options.crop_choice
     series_list = process.share(ct_cache.index.series_list)
-    to_do_count = sum(not ct_cache.is_complete(series_uid, choice) for series_uid in series_list)
+    to_do = [series_uid for series_uid in series_list if not ct_cache.is_complete(series_uid, choice)]
+    to_do_count = len(to_do)
     prefix = "" if process.is_alone else f"Process {process.rank + 1} of {process.world_size}: "
     if process.is_first:
         for note in ct_cache.index.labels.notes:
             log.info(note)
+    if ct_cache.is_read_only and any(map(ct_cache.index.is_readable, to_do)):
+        raise cannot_write(options, f"entries of {to_do_count} of {len(series_list)} scans are missing")
     if to_do_count:
         nodules = candidates = ""
         if ct_cache.index.has_annotations:  # masks are yet to be read
@@ -52,6 +55,8 @@ def prepare(options: PrecacheOptions, process: ProcessRank) -> int:
     except KeyboardInterrupt:
         log.info("Cached entries are kept; start again to continue.")
         raise
+    if rebuilt_count and ct_cache.is_read_only:
+        raise cannot_write(options, f"{rebuilt_count} entries are corrupt")
     if rebuilt_count:
         log.warning(f"{prefix}{describe_rebuilt(rebuilt_count)}")
     if len(errors) == len(series_list) and process.is_alone:
@@ -85,6 +90,11 @@ def count_nodules(ct_cache: CtCache, series_list: Sequence[str]) -> int:
         except InputError:  # `fill` reports it
             continue
     return count
+
+
+def cannot_write(options: PrecacheOptions, reason: str) -> CacheError:
+    message = f"{reason}, and the folder cannot be written; copy it elsewhere, and name the copy with --cache-dir"
+    return CacheError(message, path=options.cache_dir, option="--cache-dir")
 
 
 def fill(
