@@ -12,15 +12,22 @@ from torch.utils.data import Dataset
 
 from p2ch13.config import CONTEXT_SLICES_COUNT, Folders, LabelOptions, SamplingOptions
 from p2ch13.data.cache import CtCache
-from p2ch13.data.crop_store import BAR_DELAY_S, CROPS_IN_MEMORY_BYTES, Batch, CropStore
-from p2ch13.data.prepare import precache_command
-from p2ch13.data.sampling import EpochSampler, EpochSamples, choose_negative_slices, find_steps, share_steps
+from p2ch13.data.crop_store import CROPS_IN_MEMORY_BYTES, Batch, CropStore
+from p2ch13.data.prepare import keep_readable, precache_command
+from p2ch13.data.sampling import (
+    EpochSampler,
+    EpochSamples,
+    check_memory,
+    choose_negative_slices,
+    find_steps,
+    share_steps,
+)
 from p2ch13.data.splits import split_series
 from p2ch13.labels.candidates import sort_candidates
-from p2ch13.util.disk import CacheError
-from p2ch13.util.errors import InputError, one_line
+from p2ch13.util.errors import InputError
+from p2ch13.util.memory import available_memory
 from p2ch13.util.process_rank import ProcessRank
-from p2ch13.util.progress import progress_bar
+from p2ch13.util.progress import BAR_DELAY_S, progress_bar
 
 log = logging.getLogger(__name__)
 
@@ -76,33 +83,15 @@ class Luna2dSegmentationDataset(Dataset[Sample]):
         # Split first: labels that skip scans must not change which scans are for validation.
         if series_list is None:
             series_list = split_series(self.index.all_series, self.index.patients, val_stride, is_val_set, series_uid)
-        self.series_list = self._keep_readable(self.index.keep_labeled(series_list))
+        labeled = self.index.keep_labeled(series_list)
+        self._prepare(labeled)
+        self.series_list = keep_readable(labeled, self._read_series)
         self.pos_list = sort_candidates([n for uid in self.series_list for n in self.index.nodules[uid]])
         self.nodule_slice_count = 0
         self.sample_list = self._find_samples()
 
-    def _keep_readable(self, series_list: Sequence[str]) -> list[str]:
-        """Keep the series whose scans can be read, and name the others, as `precache.py` does.
-
-        Raises: CacheError; the InputError of the first scan, if none can be read.
-        """
-        kept: list[str] = []
-        errors: list[InputError] = []
-        with progress_bar(len(series_list), "Reading scans", "scan", delay_s=BAR_DELAY_S) as bar:
-            for series_uid in series_list:
-                try:
-                    self._read_series(series_uid)
-                    kept.append(series_uid)
-                except CacheError:
-                    raise
-                except InputError as error:
-                    errors.append(error)
-                bar.update()
-        if not kept:
-            raise errors[0]
-        for reason in map(one_line, errors):
-            log.warning(f"Skipped: {reason}")
-        return kept
+    def _prepare(self, series_list: Sequence[str]) -> None:
+        """Do what comes before series are read."""
 
     def _read_series(self, series_uid: str) -> None:
         """Read what samples of a series are found by, from the cache if it is there."""
@@ -188,6 +177,7 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
         crops_in_memory_bytes: int = CROPS_IN_MEMORY_BYTES,
     ) -> None:
         sampling = sampling or SamplingOptions()
+        check_memory(samples_per_epoch, sampling, available_memory())
         self.crop_choice, self.negatives = sampling.crop_choice, sampling.negatives
         super().__init__(
             val_stride,
@@ -224,18 +214,16 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
     def _find_samples(self) -> list[tuple[str, int]]:
         return []  # samples are cut around nodules: they have no slice of their own
 
-    def _keep_readable(self, series_list: Sequence[str]) -> list[str]:
-        """Keep the series whose scans can be read; say how to cache those faster that are not cached yet."""
-        missing = [uid for uid in series_list if not self.ct_cache.is_complete(uid, self.crop_choice)]
-        if missing:
+    def _prepare(self, series_list: Sequence[str]) -> None:
+        """Find the series that are not cached for these options, and say how to cache them faster."""
+        self._missing = {uid for uid in series_list if not self.ct_cache.is_complete(uid, self.crop_choice)}
+        if self._missing:
             folders = Folders(self.index.data_dir, self.ct_cache.folder)
             command = precache_command(folders, self.labels, self.crop_choice, self.negatives)
             log.warning(
-                f"{len(missing)} of {len(series_list)} training scans are not cached for these options; reading them "
-                f"now, one at a time. To cache them in several processes: {command}"
+                f"{len(self._missing)} of {len(series_list)} training scans are not cached for these options; reading "
+                f"them now, one at a time. To cache them in several processes: {command}"
             )
-        self._missing = set(missing)
-        return super()._keep_readable(series_list)
 
     def _read_series(self, series_uid: str) -> None:
         if series_uid in self._missing:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 
 from p2ch13.config import CropChoice, Folders, LabelOptions, PrecacheOptions
@@ -16,6 +16,7 @@ from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
 from p2ch13.util.options import as_arguments
 from p2ch13.util.process_rank import ProcessRank
 from p2ch13.util.processes import map_in_processes
+from p2ch13.util.progress import BAR_DELAY_S, progress_bar
 
 log = logging.getLogger(__name__)
 
@@ -127,6 +128,30 @@ def fill(
     # Whichever process was first.
     unmarked.sort(key=lambda nodule: nodule.series_uid)
     return rebuilt_count, filled, unmarked, sorted(errors, key=str)
+
+
+def keep_readable(series_list: Sequence[str], read_series: Callable[[str], None]) -> list[str]:
+    """Keep the series that can be read, and name the others.
+
+    Raises: CacheError; the InputError of the first series, if none can be read.
+    """
+    kept: list[str] = []
+    errors: list[InputError] = []
+    with progress_bar(len(series_list), "Reading scans", "scan", delay_s=BAR_DELAY_S) as bar:
+        for series_uid in series_list:
+            try:
+                read_series(series_uid)
+                kept.append(series_uid)
+            except CacheError:
+                raise
+            except InputError as error:
+                errors.append(error)
+            bar.update()
+    if not kept:
+        raise errors[0]
+    for reason in map(one_line, errors):
+        log.warning(f"Skipped: {reason}")
+    return kept
 
 
 def describe_unmarked(nodules: Sequence[CandidateInfoTuple]) -> str:

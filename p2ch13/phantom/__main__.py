@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ def main(sys_argv: Sequence[str] | None = None) -> None:
 
     done = write_phantoms(options.out_dir, options.scans, options.seed, options.num_workers)
     print(f"{done.scans} scans with {done.nodules} nodules, {done.megabytes:.0f} MB, in {done.seconds:.0f} s")
-    print(f"Next: python precache.py --data-dir {options.out_dir}")
+    print(f"Next: {shlex.join(['python', 'precache.py', '--data-dir', str(options.out_dir)])}")
 
 
 if __name__ == "__main__":
