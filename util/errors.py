@@ -80,7 +80,8 @@ def make_streams_take_any_text() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115 (open for as long as the process runs)
+            nowhere = open(os.devnull, "w", errors="backslashreplace")  # noqa: PTH123, SIM115 (open as long as the process)
+            setattr(sys, name, nowhere)
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 

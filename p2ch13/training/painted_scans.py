@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -47,7 +48,8 @@ def paint(options: PaintOptions) -> None:
     range_mm = options.smallest, options.largest
     count = write_painted_scans(backgrounds, painter, options.output, options.copies, range_mm, options.seed)
     log.info(f"{len(backgrounds) * options.copies} scans with {count} nodules: {options.output}")
-    log.info(f"Next: python -m p2ch13.evaluate --data-dir {options.output} --labels mask --all --checkpoint ...")
+    data_dir = shlex.quote(str(options.output))
+    log.info(f"Next: python -m p2ch13.evaluate --data-dir {data_dir} --labels mask --all --checkpoint ...")
 
 
 class PaintedScan(NamedTuple):
