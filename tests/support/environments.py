@@ -15,9 +15,9 @@ UTF_8 = {"LC_ALL": "C.UTF-8", "PYTHONUTF8": "1"}
 
 def run_in(environment: dict[str, str], *arguments: object, closed: str = "") -> subprocess.CompletedProcess[bytes]:
     """Run Python in the checkout. Args: closed: redirections of a shell that close streams, such as `>&-`."""
-    command = [sys.executable, *(os.fsencode(str(argument)) for argument in arguments)]
+    shell = ("sh", "-c", f'exec "$@" {closed}', "sh", sys.executable)
     return subprocess.run(
-        ["sh", "-c", f'exec "$@" {closed}', "sh", *command],
+        [os.fsencode(str(part)) for part in (*shell, *arguments)],
         capture_output=True,
         stdin=subprocess.DEVNULL,
         env={**os.environ, **environment},
