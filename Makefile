@@ -12,9 +12,12 @@ DEMO_OPTIONS := --data-dir $(DEMO_DIR) --cache-dir data/demo-cache
 WEIGHTS_DIR := data/weights-phantoms
 WEIGHTS_OPTIONS := --data-dir $(WEIGHTS_DIR) --cache-dir data/weights-cache
 WEIGHTS_SCANS ?= 100
-WEIGHTS_SAMPLES ?= 115000
+WEIGHTS_SAMPLES ?= 150000
 WEIGHTS_STEPS ?= 700
 WEIGHTS_STATE ?= p2ch13/weights/nodules.state
+# Of the first and of both stages. WEIGHTS_LEFT_OUT=NAME trains without this scan of BACKGROUNDS, to measure on it.
+WEIGHTS_PAINTING := --backgrounds "$(BACKGROUNDS)" --nodule-shapes both \
+	$(if $(WEIGHTS_LEFT_OUT),--left-out-background "$(WEIGHTS_LEFT_OUT)")
 
 # Two tests at a time, a thread each: most of them wait for a process to start or do one thing after the other.
 PYTEST := $(VENV)/bin/python -m pytest -q -n 2
@@ -40,11 +43,12 @@ demo: $(VENV)/installed $(DEMO_DIR)/candidates.csv
 weights: $(VENV)/installed-dev backgrounds $(WEIGHTS_DIR)/candidates.csv
 	$(VENV)/bin/python precache.py $(WEIGHTS_OPTIONS) --preset strong --labels mask
 	$(VENV)/bin/python -m p2ch13.training $(WEIGHTS_OPTIONS) --tb-prefix weights --val-stride 12 --preset strong \
-		--labels mask --backgrounds "$(BACKGROUNDS)" --nodule-shapes both --samples-per-epoch $(WEIGHTS_SAMPLES) \
-		--compile yes --seed 1
+		--labels mask $(WEIGHTS_PAINTING) --background-share 0.75 --nodule-entropy 0.15 \
+		--samples-per-epoch $(WEIGHTS_SAMPLES) --compile yes --seed 1
 	first_stage=$$(ls -t data/models/weights/*.best.state | head -n 1); \
 	$(VENV)/bin/python -m p2ch13.second_stage $(WEIGHTS_OPTIONS) --checkpoint $$first_stage \
-		--backgrounds "$(BACKGROUNDS)" --nodule-shapes both --steps $(WEIGHTS_STEPS) --output $(WEIGHTS_STATE)
+		$(WEIGHTS_PAINTING) --scans 40 --copies 5 --steps $(WEIGHTS_STEPS) --candidate-threshold 0.3 \
+		--output $(WEIGHTS_STATE)
 	$(VENV)/bin/python -m benchmarks.model_card
 
 backgrounds: $(VENV)/installed-dev

@@ -301,6 +301,9 @@ class BackgroundOptions(ShapeOptions):
         metavar="DIR",
         on_resume=True,
     )
+    left_out_background: str | None = option(
+        None, "name of one of these scans, which is left out to measure on it", metavar="NAME"
+    )
     background_share: float = option(0.5, "share of each batch that comes from them", low=0, high=1)
 
 
@@ -330,6 +333,9 @@ class LossOptions(Options):
     fn_weight: float = option(8.0, "weight of the Dice loss over nodule pixels alone, 8 in the book", low=0)
     batch_dice: bool = option(False, "Dice loss of the whole batch, over all processes, instead of each crop's")
     cross_entropy: float = option(0.0, "weight of the pixel-wise cross-entropy", low=0)
+    nodule_entropy: float = option(
+        0.0, "weight of the cross-entropy per pixel of nodule: small ones count as large", low=0
+    )
 
 
 @dataclass(frozen=True)
@@ -480,6 +486,9 @@ class DetectionOptions(ComputeOptions):
     )
     lung_mask: bool = option(True, "search the lungs only, and keep findings that touch them")
     tta: bool = option(False, "average over flipped slices; takes four times as long", const=True)
+    pixel_mm: float | None = option(
+        None, "enlarge slices of larger pixels to this size for the network; 0: none", low=0, shown="the checkpoint's"
+    )
     network: str | None = option(
         None, "the checkpoint's network, if not the package's own; its code is imported only then", pattern=NETWORK_NAME
     )
@@ -487,7 +496,7 @@ class DetectionOptions(ComputeOptions):
     @property
     def detection(self) -> dict[str, Any]:
         """Keyword arguments of `p2ch13.detection.detector.detect`, without the threshold, which depends on networks."""
-        names = ("lung_mask", "tta", "precision")
+        names = ("lung_mask", "tta", "pixel_mm", "precision")
         return {"min_diameter_mm": self.min_diameter, **{name: getattr(self, name) for name in names}}
 
 
@@ -580,8 +589,13 @@ class SecondStageOptions(ShapeOptions, Folders, ComputeOptions):
     backgrounds: Path | None = option(
         None, "CT scans, as for --backgrounds of training, to paint nodules into", metavar="DIR", shown="none"
     )
+    left_out_background: str | None = option(
+        None, "name of one of these scans, which is left out to measure on it", metavar="NAME"
+    )
+    scans: int | None = option(None, "so many scans of the data folder, spread over all", low=1, shown="all")
     copies: int = option(8, "painted scans of each background", low=1)
     steps: int = option(1000, "steps of training", low=2)
+    pixel_mm: float = option(0.5, "enlarge slices of larger pixels to this size for the first stage; 0: none", low=0)
     candidate_threshold: float = option(
         0.1, "lowest probability of a candidate's voxels, by the first stage", above=0, below=1
     )

@@ -18,7 +18,7 @@ from p2ch13.detection.findings import Finding, find_nodules, number_findings
 from p2ch13.detection.segment import LOWEST_THRESHOLD, as_segmenter, segment
 from p2ch13.network.average import AveragedNetworks
 from p2ch13.network.calibration import control_sensitivity
-from p2ch13.network.checkpoint import build_finding_scorer, build_model, load_checkpoint
+from p2ch13.network.checkpoint import build_finding_scorer, build_model, load_checkpoint, read_pixel_mm
 from p2ch13.network.compute import get_device
 from p2ch13.network.finding_scorer import DEFAULT, FindingScorer
 from p2ch13.network.model import SegmentationNetwork
@@ -43,10 +43,12 @@ class Detector:
         network: the first stage, which maps slices to logits; of several checkpoints, their average.
         scorers: the second stages of all checkpoints, whose calibrated logits are averaged; none: findings are
             components of the first stage's map.
+        pixel_mm: of the pixels that the first stage sees, see `segment`.
     """
 
     network: SegmentationNetwork
     scorers: tuple[FindingScorer, ...] = ()
+    pixel_mm: float = 0.0
 
     @property
     def candidate_threshold(self) -> float:
@@ -104,7 +106,8 @@ def load_detector(checkpoint: Path, network: str | None = None, second_stage: bo
     state = load_checkpoint(checkpoint)
     model = as_segmenter(checkpoint, build_model(checkpoint, state, network))
     scorer = build_finding_scorer(checkpoint, state) if second_stage else None
-    return Detector(model, () if scorer is None else (scorer.to(get_device(ProcessRank())),))
+    scorers = () if scorer is None else (scorer.to(get_device(ProcessRank())),)
+    return Detector(model, scorers, read_pixel_mm(checkpoint, state))
 
 
 def average(detectors: Mapping[Path, Detector]) -> Detector:
@@ -122,6 +125,11 @@ def average(detectors: Mapping[Path, Detector]) -> Detector:
                 f"{detector.network.slice_spacing_mm} mm; only networks of the same --slice-spacing-mm can be averaged",
                 path=path,
             )
+        if other.pixel_mm != detector.pixel_mm:
+            raise InputError(
+                f"it sees pixels of {other.pixel_mm} mm, {first} of {detector.pixel_mm} mm; --pixel-mm sets both",
+                path=path,
+            )
         if bool(other.scorers) != bool(detector.scorers):
             raise InputError(
                 f"of this and {first}, one alone has a second stage; average the first stages by --no-second-stage",
@@ -131,7 +139,7 @@ def average(detectors: Mapping[Path, Detector]) -> Detector:
         return detector
     members = list(detectors.values())
     scorers = tuple(scorer for member in members for scorer in member.scorers)
-    return Detector(AveragedNetworks([member.network for member in members]), scorers)
+    return Detector(AveragedNetworks([member.network for member in members]), scorers, detector.pixel_mm)
 
 
 def detect(
@@ -139,6 +147,7 @@ def detect(
     detector: Detector,
     threshold: float | None = None,
     min_diameter_mm: float | None = None,
+    pixel_mm: float | None = None,
     **search: Any,
 ) -> Detection:
     """Find the nodules of a scan.
@@ -146,7 +155,7 @@ def detect(
     Args:
         threshold: probability, see `Detector.choose_threshold`; None: the detector's default. With a second stage, 0
             keeps all candidates.
-        min_diameter_mm: smaller findings are dropped; None: the detector's own limit.
+        min_diameter_mm: smaller findings are dropped; pixel_mm: see `segment`; None: the detector's own.
         search: keyword arguments of `segment`.
     Raises: see `segment`.
     """
@@ -154,7 +163,8 @@ def detect(
     if min_diameter_mm is None:
         min_diameter_mm = detector.min_diameter_mm
     lowest = min(detector.candidate_threshold if detector.scorers else cut, LOWEST_THRESHOLD)
-    logits = segment(ct, detector.network, lowest_threshold=lowest, **search)
+    pixels = detector.pixel_mm if pixel_mm is None else pixel_mm
+    logits = segment(ct, detector.network, pixel_mm=pixels, lowest_threshold=lowest, **search)
     if detector.scorers:
         candidates = find_candidates(ct, logits, detector.candidate_threshold, min_diameter_mm)
         scored = score_candidates(ct, logits, candidates, detector.scorers)

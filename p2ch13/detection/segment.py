@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from p2ch13.config import CONTEXT_SLICES_COUNT
@@ -59,6 +60,7 @@ def segment(
     *,
     lung_mask: bool = True,
     tta: bool = False,
+    pixel_mm: float = 0.0,
     precision: str = "auto",
     show_progress: bool = False,
     lowest_threshold: float = LOWEST_THRESHOLD,
@@ -74,6 +76,7 @@ def segment(
             the highest value at which it is connected to a voxel inside, so that at any threshold components that
             touch lung stay whole and others vanish. Without lungs, the whole scan is searched.
         tta: average the logits of the slices as they are, with rows flipped, cols flipped, and both.
+        pixel_mm: enlarge slices, so that the network sees pixels of at most this size, see `enlarge`; 0: as they are.
         precision: see `compute.get_dtype`.
         show_progress: show a progress bar.
         lowest_threshold: the lowest probability for which `lung_mask` holds.
@@ -95,7 +98,7 @@ def segment(
     model.eval()
     with progress_bar(len(in_box), f"Segmenting {ct.series_uid[-20:]}", "slice", show_progress) as bar:
         start = 0
-        for slice_logits in predict_slices(ct, box, model, tta, precision, threads):
+        for slice_logits in predict_slices(ct, box, model, tta, pixel_mm, precision, threads):
             if not np.isfinite(slice_logits).all():
                 raise InputError("the model gives NaN; try --precision fp32, or another model", path=ct.header.path)
             in_box[start : start + len(slice_logits)] = slice_logits
@@ -122,21 +125,52 @@ def find_lung_box(lungs: NDArray[np.bool_], margin: int, size_multiple: int) -> 
 
 @torch.inference_mode()
 def predict_slices(
-    ct: Ct, box: Box, model: SegmentationNetwork, tta: bool, precision: str, threads: ThreadTuner | None = None
+    ct: Ct,
+    box: Box,
+    model: SegmentationNetwork,
+    tta: bool,
+    pixel_mm: float,
+    precision: str,
+    threads: ThreadTuner | None = None,
 ) -> Iterator[NDArray[np.float32]]:
     """Yield the logits of the box's slices in batches, (slice, row, col)."""
     device = model.device
     compute = Compute(device, get_dtype(precision, device))
     index, rows, cols = box
     batch_size = get_slice_batch_size(device)
+    row_mm, col_mm = ct.vx_size_xyz[1::-1].tolist()
     for start in range(index.start, index.stop, batch_size):
         slices = range(start, min(start + batch_size, index.stop))
         context = ct.context_slices(slices, CONTEXT_SLICES_COUNT, model.slice_spacing_mm, rows, cols)
         # (slice, 7, row, col), in the memory format that convolutions are fastest in
-        ct_slices = torch.from_numpy(context).to(device).float().contiguous(memory_format=torch.channels_last)
+        ct_slices = enlarge(torch.from_numpy(context).to(device).float(), (row_mm, col_mm), pixel_mm)
+        ct_slices = ct_slices.contiguous(memory_format=torch.channels_last)
         with threads.measuring(ct_slices.numel()) if threads else nullcontext(), compute.autocast():
             logits = predict_flipped(model, ct_slices) if tta else model.logits(ct_slices)
-        yield logits[:, 0].float().cpu().numpy()
+        yield resize(logits.float(), context.shape[2:])[:, 0].cpu().numpy()
+
+
+def enlarge(slices: torch.Tensor, size_mm: tuple[float, float], pixel_mm: float) -> torch.Tensor:
+    """Interpolate slices (slice, channel, row, col) to pixels of `pixel_mm`, those that are larger.
+
+    A nodule of a few pixels is less than the blocks and filters of a network are made for, and coarse pixels are
+    fewer than most that it was trained on.
+
+    Args: size_mm: of the pixels, along rows and cols; pixel_mm: 0 leaves them as they are.
+    """
+    if not pixel_mm:
+        return slices
+    rows, cols = (
+        max(count, round(count * size / pixel_mm)) for count, size in zip(slices.shape[2:], size_mm, strict=True)
+    )
+    return resize(slices, (rows, cols))
+
+
+def resize(slices: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """Interpolate slices (slice, channel, row, col) linearly to so many rows and cols."""
+    if slices.shape[2:] == tuple(shape):
+        return slices
+    return F.interpolate(slices, size=tuple(shape), mode="bilinear", align_corners=False)
 
 
 def predict_flipped(model: SegmentationNetwork, ct_slices: torch.Tensor) -> torch.Tensor:

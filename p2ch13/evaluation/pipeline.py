@@ -231,7 +231,9 @@ def describe_settings(options: EvaluationOptions, results: Results) -> dict[str,
         settings["labels"] = {"kind": values.pop("labels"), **values}
     irrelevant = ("all", "val_stride", "split", "splits", "series_uid", "output", "label_changes", "threads", "network")
     if not results.thresholds:
-        settings |= dict.fromkeys(("threshold", "sensitivity", "second_stage", "tta", "lung_mask", "precision"))
+        settings |= dict.fromkeys(
+            ("threshold", "sensitivity", "second_stage", "tta", "pixel_mm", "lung_mask", "precision")
+        )
     elif len(results.thresholds) == 1:
         settings["threshold"] = results.thresholds[0]  # what the checkpoint makes of the option
     return {key: value for key, value in settings.items() if key not in irrelevant}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import pickle
 import re
 import struct
@@ -20,6 +21,7 @@ from p2ch13.network.unreadable import SAVE_ANEW, explain_unreadable
 from p2ch13.util.errors import InputError, one_line
 from p2ch13.util.files import atomic_write
 
+PIXEL_MM = "pixel_mm"  # key of the size of the pixels that a network searches
 WRAPPED_IN_PARALLEL = "module."
 WRAPPED_BY_COMPILE = re.compile(r"(?<![^.])_orig_mod\.")
 NAMES_SHOWN, REASON_LENGTH = 5, 200  # of names and characters in errors
@@ -120,6 +122,17 @@ def build_finding_scorer(path: Path, state: Mapping[str, Any]) -> FindingScorer 
         reason = str(error).splitlines()[-1].strip() if str(error) else type(error).__name__
         cure = "it is corrupt; --no-second-stage uses the first stage alone"
         raise InputError(f"its second stage cannot be used ({reason}); {cure}", path=path) from None
+
+
+def read_pixel_mm(path: Path, state: Mapping[str, Any]) -> float:
+    """Read the size of the pixels that a .state file's network searches, see `p2ch13.detection.segment`; 0 without.
+
+    Raises: InputError if it is none.
+    """
+    value = state.get(PIXEL_MM, 0.0)
+    if not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise InputError(f"corrupt: {PIXEL_MM} is {value!r}; train it again", path=path)
+    return float(value)
 
 
 def check_allowed(path: Path, name: Any, network: str | None) -> str:

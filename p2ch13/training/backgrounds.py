@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from p2ch13.config import CONTEXT_SLICES_COUNT, HU_MAX, HU_MIN, TRAINING_CROP_SIZE
+from p2ch13.data.ct import Ct
 from p2ch13.data.layouts import MASK_FOLDERS, has_images
 from p2ch13.detection.pipeline import ScanInput, find_inputs
 from p2ch13.labels.candidates import CandidateInfoTuple, group_by_series
@@ -26,12 +27,12 @@ from p2ch13.volumes.dicom import choose_series, list_series
 from p2ch13.volumes.files import SCAN_SUFFIXES, list_scan_files
 from p2ch13.volumes.lungs import dilate, downsample, erode, find_lungs
 from p2ch13.volumes.point_spread import estimate_noise, estimate_point_spread
-from p2ch13.volumes.volume import Volume
 
 LESION_MARGIN_MM = 4.0  # around a known lesion, whose size is rounded or by eye
 WALL_HU = -450  # border between lung and chest wall
 THICK_MM = 4.0  # radius that vessels in the lung do not have, and mediastinum, hilum and collapsed lung do
 WALL_MM = 2.0  # from the lung mask's border, whose steps are so wide, to the chest wall's surface
+THICK_SLICES_MM = (3.0, 5.0)  # that thin slices are averaged to
 PLACES_MM = 2.0  # spacing of the places in the lungs
 VESSEL_HU = -500
 SITES, SITE_ODDS = ("anywhere", "wall", "vessel"), (0.35, 0.4, 0.25)
@@ -46,14 +47,14 @@ class Background:
 
     Args: lesions: of this scan, which may hold others than these; folder: for the memory map.
     Attributes: `path`, `series_uid`; `hu`, int16 (index, row, col), clipped to -1000..1000; `wall`, bool, shaped alike:
-        what is neither lung nor lies in it; `checksum` of voxels and lesions; `vx_size_irc` (mm); `slice_step`, from a
-        context slice to the next; `look`.
+        what is neither lung nor lies in it; `volume`, of these voxels; `checksum` of voxels and lesions; `vx_size_irc`
+        (mm); `slice_step`, from a context slice to the next; `look`.
     Raises: InputError, naming the file, for a scan that cannot be read, is too small, or shows no lungs, a lesion
         outside of it, or a disk without space for the map.
     """
 
     def __init__(
-        self, volume: Volume, lesions: Sequence[CandidateInfoTuple], folder: Path, slice_spacing_mm: float
+        self, volume: Ct, lesions: Sequence[CandidateInfoTuple], folder: Path, slice_spacing_mm: float
     ) -> None:
         self.path, self.series_uid = volume.header.path, volume.series_uid
         if min(volume.shape_irc[1:]) < TRAINING_CROP_SIZE:
@@ -67,6 +68,7 @@ class Background:
         self._maps = [MemoryMappedTensor(folder, volume.shape_irc, dtype) for dtype in (torch.int16, torch.bool)]
         self.hu, self.wall = (each.tensor.numpy() for each in self._maps)
         np.clip(volume.hu, HU_MIN, HU_MAX, out=self.hu)
+        self.volume = volume.with_hu(self.hu)
         known = [[*one.center_xyz, one.diameter_mm] for one in lesions]
         self.checksum = zlib.crc32(self.hu.data, zlib.crc32(json.dumps(known).encode()))
         self.wall[:] = find_wall(self.hu, lungs, pixel_mm)
@@ -168,11 +170,15 @@ def find_wall(hu: NDArray[np.int16], lungs: NDArray[np.bool_], pixel_mm: float) 
     return ~lungs | (is_dense & (dilate(~lungs, reach) | dilate(erode(is_dense, thick), thick)))
 
 
-def read_backgrounds(folder: Path, cache_dir: Path, slice_spacing_mm: float) -> list[Background]:
+def read_backgrounds(
+    folder: Path, cache_dir: Path, slice_spacing_mm: float, left_out: str | None = None, thickened: bool = False
+) -> list[Background]:
     """Read all scans of a folder, and the lesions that its known_lesions.csv lists.
 
-    Args: cache_dir: where their voxels are memory-mapped.
-    Raises: InputError for a folder without scans, a scan that cannot be used, or a list of lesions of other scans.
+    Args: cache_dir: where their voxels are memory-mapped; left_out: the name of one that is not read; thickened: after
+        each scan of thin slices the same in thicker ones, see `find_thicker`.
+    Raises: InputError for a folder without scans, a scan that cannot be used, a list of lesions of other scans, or a
+        scan to leave out that is not there or the only one.
     """
     inputs = find_scans(folder)
     lesions_file = folder / LESIONS_FILE
@@ -182,14 +188,26 @@ def read_backgrounds(folder: Path, cache_dir: Path, slice_spacing_mm: float) -> 
         raise InputError(
             f"lesions of {sorted(unknown)[0]}, which is no scan of its folder; correct it", path=lesions_file
         )
+    if left_out is not None and (left_out not in inputs or len(inputs) == 1):
+        message = f"{left_out!r} is no scan, or the only one, of {', '.join(inputs)}"
+        raise InputError(f"{message}; correct it", path=folder, option="--left-out-background")
+    inputs.pop(left_out or "", None)
     backgrounds = []
     with progress_bar(len(inputs), "Reading backgrounds", "scan") as bar:
         for series_uid, each in inputs.items():
             # One volume at a time: each keeps its decoded voxels.
-            volume = Volume(each.path, each.series_uid)
-            backgrounds.append(Background(volume, lesions[series_uid], cache_dir, slice_spacing_mm))
+            volume = Ct(each.path, series_uid=each.series_uid)
+            counts = [1, *find_thicker(float(volume.vx_size_xyz[2]))] if thickened else [1]
+            for count in counts:
+                slices = volume if count == 1 else volume.thickened(count)
+                backgrounds.append(Background(slices, lesions[series_uid], cache_dir, slice_spacing_mm))
             bar.update()
     return backgrounds
+
+
+def find_thicker(slice_mm: float) -> list[int]:
+    """Find how many slices together are about as thick as those of `THICK_SLICES_MM`, as far as it is more than one."""
+    return sorted({round(thick_mm / slice_mm) for thick_mm in THICK_SLICES_MM} - {0, 1})
 
 
 def find_scans(folder: Path) -> dict[str, ScanInput]:

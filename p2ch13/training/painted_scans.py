@@ -57,7 +57,7 @@ class PaintedScan(NamedTuple):
 
     hu: NDArray[np.int16]  # (index, row, col)
     mask: NDArray[np.bool_]
-    nodules: list[CandidateInfoTuple]  # the mean of each one's voxels, and the diameter that was painted
+    nodules: list[CandidateInfoTuple]  # the mean of each one's voxels, and the diameter of what the wall does not hide
 
 
 def paint_scan(
@@ -65,7 +65,6 @@ def paint_scan(
 ) -> PaintedScan:
     """Paint a nodule of each size into a lung; those that find no place where they can be seen are left out."""
     hu, mask = background.hu.copy(), np.zeros(background.hu.shape, dtype=bool)
-    volume = Ct(background.path, series_uid=background.series_uid)
     places: list[tuple[NDArray[np.float64], float]] = []
     nodules = []
     for diameter_mm in sorted(sizes_mm, reverse=True):
@@ -79,17 +78,17 @@ def paint_scan(
             voxels = [np.arange(part.start, part.stop) for part in box]
             axes_mm = measure_axes(voxels, center, background.vx_size_irc)
             before = hu[box].copy()
-            marked = paint_nodule(
+            painted = paint_nodule(
                 hu[box], axes_mm, nodule, background.look, background.wall[box], background.vx_size_irc, rng
             )
-            if not is_visible(before, hu[box], marked, diameter_mm, background.look.noise_hu):
+            if not is_visible(before, hu[box], painted, background):
                 hu[box] = before
                 continue
-            mask[box] |= marked
+            mask[box] |= painted.mask
             places.append((center, diameter_mm))
-            middle = starts_of(box) + [ndxs.mean() for ndxs in np.nonzero(marked)]
-            center_xyz = volume.to_xyz(middle.tolist())
-            nodules.append(CandidateInfoTuple(True, True, None, diameter_mm, background.series_uid, center_xyz))
+            middle = starts_of(box) + [ndxs.mean() for ndxs in np.nonzero(painted.mask)]
+            center_xyz = background.volume.to_xyz(middle.tolist())
+            nodules.append(CandidateInfoTuple(True, True, None, painted.diameter_mm, background.series_uid, center_xyz))
             break
     return PaintedScan(hu, mask, nodules)
 

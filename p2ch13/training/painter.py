@@ -8,12 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from p2ch13.config import TRAINING_CROP_SIZE
 from p2ch13.labels.lidc_shapes import NoduleShape
 from p2ch13.phantom.nodules import draw_diameter
 from p2ch13.training.backgrounds import Background
-from p2ch13.training.painting import draw_nodule, paint_nodule
+from p2ch13.training.painting import PaintedVoxels, draw_nodule, paint_nodule
 
 SIZE_RANGE_MM = (3.0, 35.0)
 EVEN_SHARE = 0.5  # of diameters drawn evenly over their logarithm; the others are those of LUNA16's nodules
@@ -21,6 +22,7 @@ LIKE_SIZED = 1.3  # factor between the diameters of a shape's donor and of what 
 LEAST_LIKE_SIZED = 20
 LEAST_CONTRAST_DETAIL = 1200.0  # HU * mm, of contrast and diameter: small nodules are seen by a high contrast alone
 LEAST_CONTRAST_NOISE = 3.0  # deviations of the noise
+LEAST_WIDTH = 0.5  # of the diameter: a thin rim at the wall is taken for a part of it
 ACROSS_SLICES = 0.45  # of the diameter, from a nodule's center to the slice that is segmented
 TRIES = 20  # places, until one can be used
 MAX_SHIFT = 16  # pixels from a window's middle to what it shows
@@ -73,9 +75,9 @@ class Painter:
             wall = background.wall[slices, row : row + size, col : col + size]
             hu = without.hu.copy()
             nodule = draw_nodule(rng, self.choose_shape(rng, diameter_mm), diameter_mm)
-            mask = paint_nodule(hu, axes_mm, nodule, background.look, wall, background.vx_size_irc, rng)
-            if is_visible(without.hu, hu, mask, diameter_mm, background.look.noise_hu):
-                return Window(background, index, hu, mask[len(mask) // 2]), without
+            painted = paint_nodule(hu, axes_mm, nodule, background.look, wall, background.vx_size_irc, rng)
+            if is_visible(without.hu, hu, painted, background):
+                return Window(background, index, hu, painted.mask[len(hu) // 2]), without
         return None
 
 
@@ -94,20 +96,29 @@ def draw_size(rng: np.random.Generator) -> float:
 
 
 def is_visible(
-    before: NDArray[np.int16], after: NDArray[np.int16], mask: NDArray[np.bool_], diameter_mm: float, noise_hu: float
+    before: NDArray[np.int16], after: NDArray[np.int16], painted: PaintedVoxels, background: Background
 ) -> bool:
     """Whether a painted nodule stands out from what was there, so that a reader would see it.
 
-    Its contrast, on average over its mask, is compared with the noise of this average, and with what a nodule of its
-    size needs: the smaller a detail, the higher the contrast from which on it is seen.
+    It must be no rim of the wall, by its width in plane. Its contrast, on average over its mask, is compared with the
+    noise of this average, and with what a nodule of its size needs: the smaller a detail, the higher the contrast from
+    which on it is seen.
 
     Source: Rose (1948), The sensitivity performance of the human eye on an absolute scale.
     """
-    if not mask.any():
+    mask, diameter_mm = painted
+    if not mask.any() or find_width(mask, float(background.vx_size_irc[2])) < LEAST_WIDTH * diameter_mm:
         return False
     contrast_hu = float((after[mask].astype(np.float32) - before[mask]).mean())
-    noise_of_mean_hu = noise_hu / math.sqrt(np.count_nonzero(mask))
+    noise_of_mean_hu = background.look.noise_hu / math.sqrt(np.count_nonzero(mask))
     return contrast_hu * diameter_mm > LEAST_CONTRAST_DETAIL and contrast_hu > LEAST_CONTRAST_NOISE * noise_of_mean_hu
+
+
+def find_width(mask: NDArray[np.bool_], pixel_mm: float) -> float:
+    """Find the width of the broadest place of a mask (index, row, col) in a slice, in mm."""
+    padded = np.pad(mask, ((0, 0), (1, 1), (1, 1)))
+    depths = [ndimage.distance_transform_edt(each).max() for each in padded if each.any()]
+    return float(2 * max(depths) - 1) * pixel_mm
 
 
 def cut_window(background: Background, index: int, row: int, col: int) -> Window:

@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,9 @@ from p2ch13.config import HU_MAX, HU_MIN
 from p2ch13.labels.lidc_shapes import SHAPE_REACH, SHAPE_SIZE, UNITS_PER_RADIUS, NoduleShape
 from p2ch13.util.boxes import Box, make_box
 
-PLANES = 3  # at which a slice is sampled
+LEAST_PLANES, PLANE_MM = 3, 1.25  # at which a slice is sampled, and most that they are apart
 LEAST_IN_LUNG = 0.5  # of a nodule; of less the wall hides what it is
-LEAST_SHARE = 0.5  # of a voxel that a nodule fills, to be marked in the mask
+LEAST_SHARE = 0.5  # of what a nodule fills of its fullest voxel, to be marked in the mask
 GRAIN_MM = (0.8, 2.5)  # deviation of the Gaussians that make coarse and fine grain
 # Of LIDC's shapes few are not solid, and of screening's nodules about a fifth: each needs enough examples.
 TEXTURES, TEXTURE_ODDS = ("solid", "part-solid", "ground-glass"), (0.66, 0.17, 0.17)
@@ -68,6 +68,13 @@ class PaintedNodule:
         return corners
 
 
+class PaintedVoxels(NamedTuple):
+    """What was painted. Attributes: mask: (index, row, col); diameter_mm: of the nodule without what the wall hides."""
+
+    mask: NDArray[np.bool_]
+    diameter_mm: float
+
+
 def draw_nodule(rng: np.random.Generator, shape: NoduleShape, diameter_mm: float) -> PaintedNodule:
     """Draw how a shape is turned and stretched, and what it is filled with, by its texture's rating."""
     turn = Rotation.from_euler("zyx", [rng.uniform(0, 2 * math.pi), *rng.normal(0, TILT, 2)]).as_matrix()
@@ -99,39 +106,36 @@ def paint_nodule(
     wall: NDArray[np.bool_],
     vx_size_irc: NDArray[np.float64],
     rng: np.random.Generator,
-) -> NDArray[np.bool_]:
+) -> PaintedVoxels:
     """Paint a nodule into a window of a scan.
 
     Denser voxels, of vessels and chest wall, stay. The mask has the voxels that the nodule fills to at least a half,
-    before the scanner's blur, whatever its texture, with the vessels in it and without the chest wall; if it fills no
-    voxel so far, the fullest one.
+    before the scanner's blur, whatever its texture, with the vessels in it and without the chest wall. If its slices
+    are so thick that it fills none of their voxels, the mask has those that it fills at least half as much as any.
 
     Args:
         hu: (index, row, col), changed in place.
         axes_mm: positions of its slices, rows and cols, relative to the nodule's center.
         wall: the same shape: voxels of chest wall and mediastinum.
         vx_size_irc: mm; slices may be further apart than they are thick, or repeat at the scan's ends.
-    Returns: the mask, the same shape; empty, and nothing is painted, if the nodule lies outside the window or mostly in
-        the wall.
+    Returns: the mask, shaped as `hu`, and the nodule's size; the mask is empty, and nothing is painted, if it lies
+        outside the window or mostly in the wall.
     """
-    mask = np.zeros(hu.shape, dtype=bool)
+    nothing = PaintedVoxels(np.zeros(hu.shape, dtype=bool), 0.0)
     _, first, repeats = np.unique(axes_mm[0], return_index=True, return_inverse=True)
     if len(first) < len(hu):  # a slice that repeats is painted once: its noise repeats, too
         slices = hu[first]
         painted = paint_nodule(slices, (axes_mm[0][first], *axes_mm[1:]), nodule, look, wall[first], vx_size_irc, rng)
         hu[:] = slices[repeats]
-        return painted[repeats]
-    box = find_box(axes_mm, nodule.reach_mm)
+        return painted._replace(mask=painted.mask[repeats])
+    box = find_box(axes_mm, nodule.reach_mm + vx_size_irc / 2)  # of thick slices, a part is nearer than their middle
     if hu[box].size == 0:
-        return mask
+        return nothing
     near = [axis[part] for axis, part in zip(axes_mm, box, strict=True)]
     filled, density, core = fill_voxels(near, nodule, vx_size_irc, rng)
     filled_outside_wall = np.where(wall[box], 0, filled)
     if filled_outside_wall.sum() <= LEAST_IN_LUNG * filled.sum():
-        return mask
-    mask[box] = filled_outside_wall >= LEAST_SHARE
-    if not mask.any():
-        mask[box].flat[filled_outside_wall.argmax()] = True
+        return nothing
     tissue = nodule.glass_hu + core * (nodule.solid_hu - nodule.glass_hu)
     tissue += nodule.grain_hu * draw_grain(filled.shape, vx_size_irc, rng)
     blur = look.point_spread_mm / vx_size_irc[2]
@@ -141,7 +145,10 @@ def paint_nodule(
     before = hu[box].astype(np.float32)
     painted = before + seen * (content + noise - before)
     hu[box] = np.where(content > before, painted, before).round().clip(HU_MIN, HU_MAX)
-    return mask
+    mask = np.zeros(hu.shape, dtype=bool)
+    mask[box] = filled_outside_wall >= LEAST_SHARE * filled_outside_wall.max()
+    share = float(filled_outside_wall.sum() / filled.sum())
+    return PaintedVoxels(mask, nodule.diameter_mm * math.cbrt(share))
 
 
 def find_box(axes_mm: Sequence[Axis], reach_mm: NDArray[np.float64]) -> Box:
@@ -156,7 +163,8 @@ def fill_voxels(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     """Compute the share of each voxel within the outline, its density, and its solid share: (index, row, col), 0..1."""
     z, y, x = axes_mm
-    offsets = (np.arange(PLANES) - (PLANES - 1) / 2) * vx_size_irc[0] / PLANES
+    plane_count = max(LEAST_PLANES, math.ceil(vx_size_irc[0] / PLANE_MM))
+    offsets = (np.arange(plane_count) - (plane_count - 1) / 2) * vx_size_irc[0] / plane_count
     planes = (z[:, None] + offsets).ravel()
     points = np.stack(np.meshgrid(planes, y, x, indexing="ij"))
     radii = np.tensordot(nodule.transform, points, axes=1)
@@ -169,7 +177,7 @@ def fill_voxels(
     edge, margin = vx_size_irc[2] / radius_mm, nodule.margin_mm / radius_mm  # a voxel's, in radii
 
     def share(inside: NDArray[np.float64], width: float = edge) -> NDArray[np.float32]:
-        by_plane = np.clip(0.5 + inside / width, 0, 1).reshape(len(z), PLANES, len(y), len(x))
+        by_plane = np.clip(0.5 + inside / width, 0, 1).reshape(len(z), plane_count, len(y), len(x))
         return by_plane.mean(axis=1, dtype=np.float32)  # type: ignore[no-any-return]
 
     filled, density = share(-distance), share(-distance - margin / 2, max(margin, edge))

@@ -73,7 +73,9 @@ def open_backgrounds(config: TrainingConfig, learner: Learner) -> BackgroundSamp
     """
     if config.backgrounds is None:
         return None
-    backgrounds = read_backgrounds(config.backgrounds, config.cache_dir, config.slice_spacing_mm)
+    backgrounds = read_backgrounds(
+        config.backgrounds, config.cache_dir, config.slice_spacing_mm, config.left_out_background, thickened=True
+    )
     return BackgroundSamples(backgrounds, Painter(find_shapes(config.nodule_shapes)), config, learner)
 
 
@@ -89,7 +91,7 @@ def name_data(
     all_series = [series_uid for dataset in datasets.values() for series_uid in dataset.series_list]
     run.data_fingerprint = fingerprint_data(data.ct_cache.index, all_series, run.config.crop_choice)
     if backgrounds is not None:
-        run.series["backgrounds"] = [each.series_uid for each in backgrounds.backgrounds]
+        run.series["backgrounds"] = list(dict.fromkeys(each.series_uid for each in backgrounds.backgrounds))
         run.background_checksums = [each.checksum for each in backgrounds.backgrounds]
         run.shape_donors = find_donors(backgrounds.painter.shapes)
 

@@ -26,6 +26,7 @@ BATCH_SIZE = 48  # half nodules, half false positives
 LEARNING_RATE = 4e-3
 WEIGHT_DECAY = 0.01
 LABEL_SMOOTHING = 0.02
+FIRST_LOSS, MOST_LOSS = 0.7, 3.0  # of an example that was not seen yet: log 2; and most that counts
 NOISE, HU_SCALE, HU_LEVEL = 0.04, 0.1, 0.05  # deviations, of HU scaled to -1..1
 LOGITS_HIDDEN = 0.2  # share of examples without the first stage's logits
 FOLDS = 2
@@ -51,32 +52,54 @@ def train_second_stage(
         raise InputError(f"{counts} among the candidates that a network is trained on; it needs both: give more scans")
     labels = torch.arange(BATCH_SIZE, device=compute.device) < BATCH_SIZE // 2
     targets = labels.float() * (1 - 2 * LABEL_SMOOTHING) + LABEL_SMOOTHING
+    draws = [HardDraws(kind, examples.groups) for kind in kinds]
     with progress_bar(steps, "Second stage", "step") as bar:
         for _ in range(steps):
-            ndxs = np.concatenate([draw_even(rng, kind, examples.groups, BATCH_SIZE // 2) for kind in kinds])
+            ndxs = np.concatenate([each.draw(rng, BATCH_SIZE // 2) for each in draws])
             cubes = examples.take(ndxs, rng.integers(0, examples.view_count, len(ndxs)))
             cubes = augment(cubes.to(compute.device))
             with threads.measuring():
                 with compute.autocast():
                     logits = model(cubes)
-                loss = F.binary_cross_entropy_with_logits(logits.float(), targets)
+                losses = F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none")
+                loss = losses.mean()
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
             schedule.step()
+            for each, own in zip(draws, losses.detach().cpu().numpy().reshape(2, -1), strict=True):
+                each.learn(own)
             bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
             bar.update()
     return model.eval()
 
 
-def draw_even(
-    rng: np.random.Generator, ndxs: NDArray[np.int64], groups: NDArray[np.int64], count: int
-) -> NDArray[np.int64]:
-    """Draw examples: half evenly over all, half evenly over the groups, so that small ones are seen too."""
-    of_all = rng.choice(ndxs, count - count // 2)
-    members = {group: ndxs[groups[ndxs] == group] for group in np.unique(groups[ndxs])}
-    of_groups = [rng.choice(members[group]) for group in rng.choice(list(members), count // 2)]
-    return np.concatenate([of_all, np.array(of_groups, dtype=np.int64)])
+class HardDraws:
+    """Draws examples of a kind: half evenly over the groups, so that small ones are seen too, half the hard ones.
+
+    An example is the likelier drawn the larger its loss was when it was last seen. So the few false positives that look
+    like nodules are seen more often than vessels, of which there are many. Losses above `MOST_LOSS` count as this:
+    labels are wrong, too.
+
+    Args: ndxs: of the kind; groups: (example,).
+    """
+
+    def __init__(self, ndxs: NDArray[np.int64], groups: NDArray[np.int64]) -> None:
+        self.ndxs = ndxs
+        self.members = [np.flatnonzero(groups[ndxs] == group) for group in np.unique(groups[ndxs])]
+        self.losses = np.full(len(ndxs), FIRST_LOSS)
+        self.drawn = np.empty(0, np.int64)
+
+    def draw(self, rng: np.random.Generator, count: int) -> NDArray[np.int64]:
+        """Return examples."""
+        of_groups = [rng.choice(self.members[group]) for group in rng.integers(len(self.members), size=count // 2)]
+        hard = rng.choice(len(self.ndxs), count - count // 2, p=self.losses / self.losses.sum())
+        self.drawn = np.concatenate([np.array(of_groups, dtype=np.int64), hard])
+        return self.ndxs[self.drawn]
+
+    def learn(self, losses: NDArray[np.float32]) -> None:
+        """Take the losses of the examples that were drawn last."""
+        self.losses[self.drawn] = np.minimum(losses, MOST_LOSS)
 
 
 def augment(cubes: torch.Tensor) -> torch.Tensor:

@@ -28,14 +28,14 @@ class StepResult(NamedTuple):
 
     losses: torch.Tensor  # (batch,)
     counts: torch.Tensor  # (batch, 3), of `count_pixels`
-    sums: torch.Tensor  # (batch, 5), of `losses.sum_pixels`
+    sums: torch.Tensor  # (batch, 7), of `losses.sum_pixels`
     faults: torch.Tensor  # (3,) bool, of `find_faults`
 
 
 class EpochTotals:
     """Adds up an epoch's losses and counts on the device, and reads them once, at the end.
 
-    Attributes: `values`, (14,) float64: the number of skipped batches; of the others the sums of `TOTAL_NAMES`, the
+    Attributes: `values`, (16,) float64: the number of skipped batches; of the others the sums of `TOTAL_NAMES`, the
         counts of `COUNT_NAMES` and `PixelSums`. One tensor, which one call sums over the processes of a run; whole
         numbers are exact in it up to 2**53.
     Raises: ValueError for another number of values.
@@ -56,7 +56,7 @@ class EpochTotals:
         is_false_positive = ~is_with_nodule & (result.counts[:, 2] > 0)
         dice, one = sample_dice(result.counts), torch.ones_like(result.losses)
         totals = torch.stack([result.losses.double(), dice, one, is_with_nodule, is_false_positive], dim=1)
-        of_samples = torch.cat([totals, result.counts, result.sums], dim=1)  # (batch, 13) float64
+        of_samples = torch.cat([totals, result.counts, result.sums], dim=1)  # (batch, 15) float64
         zero = torch.zeros_like(of_samples)  # 0 times a loss that is NaN would be NaN
         if is_counted is None:
             self.values[0] += is_bad
@@ -72,7 +72,7 @@ class EpochTotals:
 
     @property
     def sums(self) -> torch.Tensor:
-        """(5,) float64, in the order of `PixelSums`: of all samples together."""
+        """(7,) float64, in the order of `PixelSums`: of all samples together."""
         return self.values[-SUM_COUNT:]
 
     def reduce(self, options: LossOptions, name: str) -> Scores:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from p2ch13.data.index import ScanIndex
 from p2ch13.detection.segment import LOWEST_THRESHOLD, load_segmenter, segment
 from p2ch13.labels.candidates import CandidateInfoTuple
 from p2ch13.network.card import TRAINED_SERIES, read_trained_series
-from p2ch13.network.checkpoint import load_checkpoint, save_checkpoint
+from p2ch13.network.checkpoint import PIXEL_MM, load_checkpoint, save_checkpoint
 from p2ch13.network.compute import Compute, choose_threads, get_device, get_dtype, keep_freed_memory
 from p2ch13.network.finding_scorer import DEFAULT, SECOND_STAGE, FindingScorer
 from p2ch13.network.model import SegmentationNetwork
@@ -59,18 +59,22 @@ def add_second_stage(options: SecondStageOptions) -> None:
     earlier = read_trained_series(options.checkpoint, state)
     check_output(options)
     index = ScanIndex(options.data_dir, read_saved_config(options.checkpoint, state).label_options)
+    series_list = spread_over(index.series_list, options.scans)
     backgrounds: list[Background] = []
     if options.backgrounds is not None:
-        backgrounds = read_backgrounds(options.backgrounds, options.cache_dir, model.slice_spacing_mm)
+        backgrounds = read_backgrounds(
+            options.backgrounds, options.cache_dir, model.slice_spacing_mm, options.left_out_background, thickened=True
+        )
     shapes = find_shapes(options.nodule_shapes) if backgrounds else []
-    examples = find_examples(index, backgrounds, Painter(shapes), model, options)
+    examples = find_examples(index, series_list, backgrounds, Painter(shapes), model, options)
     device = get_device(ProcessRank())
     compute = Compute(device, get_dtype(options.precision, device))
     threads = choose_threads(options.threads)
     training = (options.candidate_threshold, options.steps, options.seed, compute, threads)
     scorer = build_scorer(examples, *training, real_count=options.copies * len(backgrounds))
-    names = [background.series_uid for background in backgrounds]
-    save_checkpoint(options.output, as_state(state, earlier, scorer, index.series_list, names, find_donors(shapes)))
+    names = list(dict.fromkeys(background.series_uid for background in backgrounds))
+    content = as_state(state, earlier, scorer, series_list, names, find_donors(shapes))
+    save_checkpoint(options.output, {**content, PIXEL_MM: options.pixel_mm})
     log.info(f"Both stages: {options.output}")
 
 
@@ -83,8 +87,16 @@ def check_output(options: SecondStageOptions) -> None:
     make_writable_folder(output.parent, "--output")
 
 
+def spread_over(series_list: Sequence[str], count: int | None) -> list[str]:
+    """Choose so many series, evenly spread; all, if there are not more or the count is None."""
+    if count is None or count >= len(series_list):
+        return list(series_list)
+    return [series_list[ndx * len(series_list) // count] for ndx in range(count)]
+
+
 def find_examples(
     index: ScanIndex,
+    series_list: Sequence[str],
     backgrounds: list[Background],
     painter: Painter,
     model: SegmentationNetwork,
@@ -96,10 +108,17 @@ def find_examples(
     threshold = options.candidate_threshold
     lowest = min(threshold, LOWEST_THRESHOLD)
     examples = Examples(options.cache_dir)
-    count = len(index.series_list) + options.copies * len(backgrounds)
+    count = len(series_list) + options.copies * len(backgrounds)
     with progress_bar(count, "Finding candidates", "scan") as bar:
-        for scan in list_scans(index, backgrounds, painter, options.copies, rng):
-            logits = segment(scan.ct, model, precision=options.precision, lowest_threshold=lowest, threads=threads)
+        for scan in list_scans(index, series_list, backgrounds, painter, options.copies, rng):
+            logits = segment(
+                scan.ct,
+                model,
+                pixel_mm=options.pixel_mm,
+                precision=options.precision,
+                lowest_threshold=lowest,
+                threads=threads,
+            )
             found = (scan.ct, logits, scan.nodules, scan.mask, scan.ignored)
             examples.add(*collect_examples(*found, threshold, VIEWS, rng), scan.group)
             bar.update()
@@ -115,23 +134,25 @@ def find_examples(
 
 def list_scans(
     index: ScanIndex,
+    series_list: Sequence[str],
     backgrounds: list[Background],
     painter: Painter,
     copies: int,
     rng: np.random.Generator,
 ) -> Iterator[LabeledScan]:
-    """Yield the scans of the data folder, then so many copies of each background, with new nodules each time."""
-    patients = list(dict.fromkeys(index.patients[series_uid] for series_uid in index.series_list))
+    """Yield the chosen scans of the data folder, then so many copies of each background, with new nodules each time."""
+    patients = list(dict.fromkeys(index.patients[series_uid] for series_uid in series_list))
     group_of = {patient: ndx for ndx, patient in enumerate(patients)}
-    for series_uid in index.series_list:
+    for series_uid in series_list:
         ct, group = index.get_ct(series_uid), group_of[index.patients[series_uid]]
         yield LabeledScan(ct, index.nodules[series_uid], ct.positive_mask, index.excluded[series_uid], group)
-    first = len(patients)
-    for ndx, background in enumerate(backgrounds):
+    lungs = list(dict.fromkeys(background.series_uid for background in backgrounds))
+    for background in backgrounds:
+        group = len(patients) + lungs.index(background.series_uid)
         for _ in range(copies):
             painted = paint_scan(background, painter, rng, draw_sizes(rng, SIZES_MM, count_nodules(background)))
-            ct = Ct(background.path, series_uid=background.series_uid).with_hu(painted.hu)
-            yield LabeledScan(ct, painted.nodules, painted.mask, background.lesions, first + ndx)
+            ct = background.volume.with_hu(painted.hu)
+            yield LabeledScan(ct, painted.nodules, painted.mask, background.lesions, group)
 
 
 def as_state(

@@ -7,7 +7,7 @@ import torch
 from p2ch13.data.ct import Ct
 from p2ch13.detection.detector import Detector, average, detect, load_detector
 from p2ch13.detection.segment import segment
-from p2ch13.network.checkpoint import load_checkpoint, load_model, save_checkpoint
+from p2ch13.network.checkpoint import PIXEL_MM, load_checkpoint, load_model, save_checkpoint
 from p2ch13.network.finding_scorer import SECOND_STAGE
 from p2ch13.network.model import UNetWrapper
 from p2ch13.util.logits import to_logit, to_probability
@@ -205,6 +205,45 @@ def test_one_of_several_checkpoints_has_a_second_stage(tmp_path):
     assert "--no-second-stage" in str(caught.value)
     other = write_two_stages(tmp_path / "c.state", -700, make_finding_scorer())
     assert len(average(load([with_it, other])).scorers) == 2
+
+
+def write_with_pixels(path, pixel_mm):
+    write_pixel_network(path, -700)
+    save_checkpoint(path, {**load_checkpoint(path), PIXEL_MM: pixel_mm})
+    return path
+
+
+def test_the_size_of_pixels_is_the_checkpoints_or_the_users(tmp_path, hu):
+    """Pixels of 3 mm, enlarged to 1 mm: the border of a box lies between voxels then, and its voxels stay its own."""
+
+    class Seeing(Balls):
+        def logits(self, input_batch):
+            self.seen = tuple(input_batch.shape[2:])
+            return super().logits(input_batch)
+
+    assert load_detector(write_pixel_network(tmp_path / "none.state", -700)).pixel_mm == 0
+    assert load_detector(write_with_pixels(tmp_path / "one.state", 1.0)).pixel_mm == 1
+    ct, network = open_scan(tmp_path, hu), Seeing()
+    plain = detect(ct, Detector(network), lung_mask=False)
+    assert network.seen == (40, 44)
+    enlarged = detect(ct, Detector(network, pixel_mm=1.0), lung_mask=False)
+    assert network.seen == (120, 132)
+    np.testing.assert_array_equal(enlarged.labels > 0, plain.labels > 0)
+    detect(ct, Detector(network, pixel_mm=1.0), pixel_mm=2.0, lung_mask=False)
+    assert network.seen == (60, 66)
+
+
+@pytest.mark.parametrize("pixel_mm", [-1.0, math.nan, math.inf, "1"])
+def test_pixels_of_no_size(tmp_path, pixel_mm):
+    path = write_with_pixels(tmp_path / "a.state", pixel_mm)
+    with refused(path=path):
+        load_detector(path)
+
+
+def test_networks_that_see_other_pixels_are_not_averaged(tmp_path):
+    paths = [write_with_pixels(tmp_path / f"{size}.state", size) for size in (0.5, 0.7)]
+    with refused(path=paths[1]):
+        average(load(paths))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from p2ch13.config import HU_MAX, HU_MIN
 from p2ch13.data.ct import Ct
 from p2ch13.detection.segment import (
     LOWEST_THRESHOLD,
+    enlarge,
     find_lung_box,
     predict_slices,
     reconstruct_from_lungs,
@@ -216,8 +217,41 @@ def test_the_box_of_the_lungs_gives_the_logits_of_whole_slices(tmp_path, depth, 
     box = find_lung_box(lungs, margin, model.size_multiple)
     assert box[1].start > 0
     assert box[2].stop < size
-    (boxed,) = predict_slices(ct, box, model, tta=False, precision="fp32")
-    (whole,) = predict_slices(ct, make_box((0, 0, 0), hu.shape), model, tta=False, precision="fp32")
+    (boxed,) = predict_slices(ct, box, model, tta=False, pixel_mm=0.0, precision="fp32")
+    (whole,) = predict_slices(ct, make_box((0, 0, 0), hu.shape), model, tta=False, pixel_mm=0.0, precision="fp32")
     inside = lungs[box][0]
     assert np.abs(boxed[0][inside] - whole[0][box[1:]][inside]).max() < 1e-5 * max(1, np.abs(whole).max())
     assert whole[0][box[1:]][inside].std() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("size_mm", "pixel_mm", "shape"),
+    [
+        ((1.0, 1.0), 0.0, (20, 22)),
+        ((1.0, 1.0), 0.5, (40, 44)),
+        ((1.0, 0.75), 0.5, (40, 33)),
+        ((0.4, 0.5), 0.5, (20, 22)),
+        ((0.4, 0.6), 0.5, (20, 26)),
+    ],
+)
+def test_slices_of_large_pixels_are_enlarged(size_mm, pixel_mm, shape):
+    """A plane stays a plane between the outermost pixels' centers."""
+    rows, cols = torch.arange(20.0).view(-1, 1), torch.arange(22.0)
+    enlarged = enlarge((3 * rows - 2 * cols).expand(2, 7, 20, 22), size_mm, pixel_mm)
+    assert enlarged.shape == (2, 7, *shape)
+    at_row, at_col = ((np.arange(new) + 0.5) * old / new - 0.5 for new, old in zip(shape, (20, 22), strict=True))
+    expected = 3 * at_row.clip(0, 19)[:, None] - 2 * at_col.clip(0, 21)
+    np.testing.assert_allclose(enlarged[1, 3], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(("pixel_mm", "seen"), [(0.0, (20, 22)), (1.5, (40, 44)), (4.0, (20, 22))])
+def test_logits_of_enlarged_slices_have_the_scans_shape(tmp_path, pixel_mm, seen):
+    """The network of a weighted sum is linear: of a plane its logits are a plane, whatever the pixels' size."""
+    index, row, col = np.ogrid[:6, :20, :22]
+    ct = open_scan(tmp_path, (10 * index + 20 * row - 15 * col).astype(np.int16))
+    network = Position()
+    logits = segment(ct, network, pixel_mm=pixel_mm, lung_mask=False)
+    assert network.seen.shape[2:] == seen
+    plain = segment(ct, Position(), lung_mask=False)
+    assert logits.shape == ct.shape_irc
+    np.testing.assert_allclose(logits[:, 1:-1, 1:-1], plain[:, 1:-1, 1:-1], atol=1e-5)

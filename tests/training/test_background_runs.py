@@ -71,7 +71,7 @@ def test_a_state_names_what_it_was_trained_on(run_options, tmp_path):
     state = load_checkpoint(app.run.files.last)
     assert state["series"] == {"trn": ["1.2.1", "1.2.3"], "val": ["1.2.0", "1.2.2"], "backgrounds": ["a", "b"]}
     assert state["shape_donors"] == []  # synthetic ones
-    assert len(state["background_checksums"]) == 2
+    assert len(state["background_checksums"]) == 4  # of slices of 3 mm, and of 6 mm
     refined = SegmentationTrainingApp(
         [*run_options[:6], "--preset", "strong", "--init-from", str(app.run.files.last), *folders_of(tmp_path)]
     )

@@ -1,5 +1,6 @@
 """Samples of backgrounds in the batches of a training, and the hard places that a network finds."""
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,7 +19,8 @@ from p2ch13.training.background_samples import (
     find_peaks,
     round_at_random,
 )
-from p2ch13.training.painter import Painter, draw_size, is_visible
+from p2ch13.training.painter import Painter, draw_size, find_width, is_visible
+from p2ch13.training.painting import PaintedVoxels, ScannerLook
 from p2ch13.training.shapes import make_shapes
 from p2ch13.util.process_rank import ProcessRank
 from tests.support.background_files import read_one
@@ -244,5 +246,19 @@ def test_shapes_are_of_the_size_that_is_painted():
 def test_visible_nodules(rise_hu, voxels, noise_hu, diameter_mm, expected):
     """More than 1200 HU mm, and than 3 deviations of the mean over its voxels: 270 HU of one with a noise of 90 HU."""
     before = np.zeros((1, 20, 20), dtype=np.int16)
-    mask = np.arange(400).reshape(before.shape) < voxels
-    assert is_visible(before, before + rise_hu * mask, mask, diameter_mm, noise_hu) == expected
+    side = math.isqrt(voxels)
+    mask = np.zeros(before.shape, dtype=bool)
+    mask[0, :side, :side] = True
+    scanner = SimpleNamespace(look=ScannerLook(0.5, noise_hu), vx_size_irc=np.array([5.0, 4.0, 4.0]))
+    assert is_visible(before, before + rise_hu * mask, PaintedVoxels(mask, diameter_mm), scanner) == expected
+
+
+@pytest.mark.parametrize(("width", "expected"), [(9, True), (5, True), (3, False), (1, False)])
+def test_a_rim_of_the_wall_is_not_visible(width, expected):
+    """Of a nodule of 9 mm, the wall leaves so many pixels of 0.9 mm: at least half of its diameter must be left."""
+    before = np.zeros((2, 20, 20), dtype=np.int16)
+    mask = np.zeros(before.shape, dtype=bool)
+    mask[0, 2:11, :width] = True
+    assert find_width(mask, 0.9) == pytest.approx(width * 0.9)
+    scanner = SimpleNamespace(look=ScannerLook(0.5, 20.0), vx_size_irc=np.array([5.0, 0.9, 0.9]))
+    assert is_visible(before, before + 800 * mask, PaintedVoxels(mask, 9.0), scanner) == expected

@@ -6,8 +6,15 @@ import numpy as np
 import pytest
 
 from p2ch13.labels.known_lesions import read_known_lesions
-from p2ch13.training.backgrounds import LESION_MARGIN_MM, find_scans, find_wall, read_backgrounds
-from tests.support.background_files import LESION_COLUMNS, LUNG_IRC, VX_SIZE_XYZ, read_one, write_backgrounds
+from p2ch13.training.backgrounds import LESION_MARGIN_MM, find_scans, find_thicker, find_wall, read_backgrounds
+from tests.support.background_files import (
+    LESION_COLUMNS,
+    LUNG_IRC,
+    VX_SIZE_XYZ,
+    read_one,
+    write_backgrounds,
+    write_lesions,
+)
 from tests.support.checks import refused
 from tests.support.dicom_files import write_series
 from tests.support.scan_files import make_chest, write_csv, write_scan
@@ -263,3 +270,41 @@ def test_a_checksum_tells_voxels_and_lesions(tmp_path):
     chest = make_chest()
     write_scan(tmp_path / "4" / "a.nii.gz", chest, vx_size_xyz=VX_SIZE_XYZ)
     assert read(tmp_path / "4")[0].checksum != one.checksum
+
+
+@pytest.mark.parametrize(
+    ("slice_mm", "counts"),
+    [(0.625, [5, 8]), (1.0, [3, 5]), (1.25, [2, 4]), (2.0, [2]), (2.5, [2]), (3.0, [2]), (5, [])],
+)
+def test_how_many_slices_make_a_thick_one(slice_mm, counts):
+    """About 3 and 5 mm."""
+    assert find_thicker(slice_mm) == counts
+
+
+def test_thickened_backgrounds(folder):
+    """The means of two slices; what lies in the lung is where it was."""
+    write_lesions(folder, [("a", LUNG_IRC, 20.0)])
+    thin, thick = read_backgrounds(folder, folder.parent / "maps", 6.0, thickened=True)[:2]
+    assert [each.series_uid for each in (thin, thick)] == ["a", "a"]
+    assert thick.hu.shape == (4, *thin.hu.shape[1:])
+    pairs = thin.hu.astype(float).reshape(4, 2, *thin.hu.shape[1:])
+    is_tissue = pairs.min(axis=1) > -1000  # of air, the clipped values would be averaged here
+    assert np.abs(thick.hu - pairs.mean(axis=1))[is_tissue].max() <= 0.5
+    assert (thin.vx_size_irc.tolist(), thick.vx_size_irc.tolist()) == ([3, 3, 3], [6, 3, 3])
+    assert (thin.slice_step, thick.slice_step) == (2, 1)
+    assert thick.volume.to_xyz((1, 0, 0)) == pytest.approx(thin.volume.to_xyz((2.5, 0, 0)))
+    assert thick.lesion_irc.tolist() == [[2, *LUNG_IRC[1:]]]  # index 4 of the thin ones
+    assert thick.look.noise_hu == pytest.approx(thin.look.noise_hu / 2**0.5, rel=0.1)
+
+
+def test_a_scan_can_be_left_out(folder):
+    """Its lesions may stay in the list."""
+    write_lesions(folder, [("a", LUNG_IRC, 20.0), ("b", LUNG_IRC, 20.0)])
+    (background,) = read_backgrounds(folder, folder.parent / "maps", 0.0, left_out="a")
+    assert background.series_uid == "b"
+    with refused(path=folder, option="--left-out-background"):
+        read_backgrounds(folder, folder.parent / "maps", 0.0, left_out="c")
+    (folder / "b.nii.gz").unlink()
+    write_lesions(folder, [("a", LUNG_IRC, 20.0)])
+    with refused(path=folder, option="--left-out-background"):
+        read_backgrounds(folder, folder.parent / "maps", 0.0, left_out="a")

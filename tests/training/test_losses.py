@@ -6,7 +6,7 @@ import torch
 from p2ch13.config import LossOptions
 from p2ch13.training import losses
 from p2ch13.training.losses import (
-    FALSE_POSITIVE_PIXELS,
+    SMALL_NODULE_PIXELS,
     dice_loss,
     false_positive_score,
     loss_of_sums,
@@ -117,7 +117,7 @@ def test_false_positive_score():
     logits[2].flatten()[:5] = 40.0
     label = torch.zeros(3, 1, 5, 5, dtype=torch.bool)
     label[0].flatten()[:2] = True
-    assert FALSE_POSITIVE_PIXELS == 20
+    assert SMALL_NODULE_PIXELS == 20
     expected = [(3 * 3 - 17 * 2) / 20, (5 * 20 - 15 * 2) / 20, (5 * 40 - 15 * 2) / 20]
     assert false_positive_score(logits, label).tolist() == pytest.approx(expected)
     assert false_positive_score(logits[..., :2, :2], label[..., :2, :2]).shape == (3,)
@@ -127,7 +127,9 @@ def test_the_loss_is_made_of_sums_of_pixels():
     """By hand, sigmoids of 0.75 and 0.5: correct 0.75, predicted 2.25, labeled 1, cross-entropy ln 4/3 + 3 ln 2."""
     logits, label = as_logits([0.75, 0.5, 0.5, 0.5]), as_slice([1, 0, 0, 0], torch.bool)
     (sums,) = sum_pixels(logits, label)
-    assert sums.tolist() == pytest.approx([0.75, 2.25, 1, math.log(4 / 3) + 3 * math.log(2), 4])
+    assert sums.tolist() == pytest.approx(
+        [0.75, 2.25, 1, math.log(4 / 3) + 3 * math.log(2), 4, (math.log(4 / 3) + 3 * math.log(2)) / 20, 1]
+    )
     expected = 1 - 2.5 / 4.25 + 8 * (1 - 2.5 / 2.75) + 2 * sums[3].item() / 4
     assert loss_of_sums(sums, LossOptions(cross_entropy=2.0)).item() == pytest.approx(expected)
     assert segmentation_loss(logits, label, cross_entropy=2.0).item() == pytest.approx(expected)
@@ -138,6 +140,26 @@ def test_sums_of_parts_are_the_batch():
     torch.manual_seed(0)
     logits, label = torch.randn(6, 1, 8, 8), torch.rand(6, 1, 8, 8) > 0.8
     parts = [sum_pixels(part, truth) for part, truth in zip(logits.split(2), label.split(2), strict=True)]
-    of_parts = loss_of_sums(torch.cat(parts).sum(0), LossOptions(fn_weight=0.3, cross_entropy=10.0)).item()
-    of_batch = segmentation_loss(logits, label, over_batch=True, fn_weight=0.3, cross_entropy=10.0)
+    weights = {"fn_weight": 0.3, "cross_entropy": 10.0, "nodule_entropy": 0.5}
+    of_parts = loss_of_sums(torch.cat(parts).sum(0), LossOptions(**weights)).item()
+    of_batch = segmentation_loss(logits, label, over_batch=True, **weights)
     assert of_batch.tolist() == pytest.approx([of_parts] * 6)
+
+
+def test_small_nodules_count_as_large_ones():
+    """By hand: ln 2 for each of 64 pixels; for each pixel of a nodule of 60, and of one of 1, which counts as 20."""
+    label = torch.zeros(3, 1, 8, 8, dtype=torch.bool)
+    label[0, 0, 3, 3] = True
+    label[1].flatten()[:60] = True
+    logits = torch.zeros(3, 1, 8, 8, requires_grad=True)
+    base, loss = (
+        segmentation_loss(logits, label, over_batch=True, fn_weight=0.0, nodule_entropy=weight) for weight in (0.0, 0.5)
+    )
+    expected = 0.5 * (64 * math.log(2) / 20 + 64 * math.log(2) / 60) / 2
+    assert (loss - base).tolist() == pytest.approx([expected] * 3)
+    (loss - base).mean().backward()
+    slopes = logits.grad.flatten(1).abs().max(dim=1).values
+    assert slopes[0] == pytest.approx(3 * slopes[1])
+    assert slopes[2] == 0  # a sample without nodule has no part in it
+    alone = [segmentation_loss(logits[2:], label[2:], fn_weight=0.0, nodule_entropy=weight) for weight in (0.0, 0.5)]
+    assert alone[0].item() == alone[1].item()

@@ -27,7 +27,7 @@ def paint(nodule, shape_irc, vx_size_irc, offset_mm=(0, 0, 0), look=SHARP, wall=
     wall = np.zeros(shape_irc, dtype=bool) if wall is None else wall
     axes = axes or make_axes(shape_irc, vx_size_irc, offset_mm)
     vx_size = np.array(vx_size_irc, dtype=float)
-    return hu, paint_nodule(hu, axes, nodule, look, wall, vx_size, np.random.default_rng(seed))
+    return hu, paint_nodule(hu, axes, nodule, look, wall, vx_size, np.random.default_rng(seed)).mask
 
 
 def cube(half_side_mm, **texture):
@@ -82,9 +82,27 @@ def test_a_ball_has_its_volume(vx_size_irc):
     assert 0.05 < np.std(volumes) / np.mean(volumes) < 0.2  # each has lobes of its own
 
 
-def test_a_nodule_between_slices_marks_the_fullest_voxel():
-    _, mask = paint(fill_with(make_ball(), 0.75), (4, 10, 10), (5, 1, 1), offset_mm=(2.4, 0.4, 0.5))
-    assert np.argwhere(mask).tolist() == [[1, 4, 4]]
+@pytest.mark.parametrize(
+    ("index_mm", "fifths", "marked"),
+    [(0.0, [0, 1, 1, 0], [1, 2]), (3.0, [0, 3, 0, 0], [1]), (1.3, [0, 2, 0, 0], [1]), (-1.2, [0, 0, 2, 0], [2])],
+)
+def test_a_nodule_thinner_than_a_slice_is_marked_where_most_of_it_is(index_mm, fifths, marked):
+    """A cube of 3 mm in slices of 6 mm, each sampled at five planes 1.2 mm apart: half of the most that it fills."""
+    hu, mask = paint(cube(1.5), (4, 20, 20), (6, 0.5, 0.5), offset_mm=(index_mm, 0, 0))
+    assert hu[:, 10, 10].tolist() == [round(AIR_HU * (1 - count / 5)) for count in fifths]
+    assert [ndx for ndx in range(4) if mask[ndx].sum() == 6 * 6] == marked
+    assert mask.sum() == len(marked) * 6 * 6
+
+
+@pytest.mark.parametrize(("hidden_cols", "share"), [(0, 1), (2, 0.75), (3, 0.625)])
+def test_the_wall_hides_a_part_of_the_size(hidden_cols, share):
+    """Of the 8 cols of a cube."""
+    wall = np.zeros((8, 20, 20), dtype=bool)
+    wall[:, :, 14 - hidden_cols :] = True
+    axes, vx_size = make_axes((8, 20, 20), (1, 1, 1)), np.ones(3)
+    hu = np.full(wall.shape, AIR_HU, dtype=np.int16)
+    painted = paint_nodule(hu, axes, cube(4), SHARP, wall, vx_size, np.random.default_rng(0))
+    assert painted.diameter_mm == pytest.approx(cube(4).diameter_mm * math.cbrt(share))
 
 
 def test_the_wall_is_no_nodule():

@@ -7,10 +7,11 @@ from p2ch13.network.finding_scorer import Validation
 from p2ch13.training.finding_examples import Examples, FindingExamples
 from p2ch13.training.second_stage import (
     FOLDS,
+    MOST_LOSS,
+    HardDraws,
     augment,
     build_scorer,
     choose_operating_points,
-    draw_even,
     split_groups,
     train_second_stage,
     validate,
@@ -85,9 +86,23 @@ def test_folds_keep_groups_together():
 
 def test_small_groups_are_drawn_as_often_as_large_ones_in_a_half():
     groups = np.repeat([0, 1], [98, 2])
-    drawn = draw_even(np.random.default_rng(0), np.arange(100), groups, 40_000)
+    drawn = HardDraws(np.arange(100), groups).draw(np.random.default_rng(0), 40_000)
     assert len(drawn) == 40_000
     assert np.mean(groups[drawn] == 1) == pytest.approx(0.5 * 0.02 + 0.5 * 0.5, abs=0.01)
+
+
+def test_hard_examples_are_drawn_more_often():
+    """Of ten examples, three of the kind; their losses are 0.1, 0.3 and above the most that counts."""
+    rng = np.random.default_rng(0)
+    draws = HardDraws(np.array([2, 5, 9]), np.zeros(10, dtype=int))
+    losses = {2: 0.1, 5: 0.3, 9: 50.0}
+    drawn = draws.draw(rng, 600)
+    assert set(drawn) == {2, 5, 9}
+    draws.learn(np.array([losses[ndx] for ndx in drawn], dtype=np.float32))
+    counts = np.bincount(draws.draw(rng, 60_000)[30_000:], minlength=10)
+    shares = np.array([0.1, 0.3, MOST_LOSS]) / (0.1 + 0.3 + MOST_LOSS)
+    assert counts[[2, 5, 9]] / 30_000 == pytest.approx(shares, abs=0.01)
+    assert counts.sum() == 30_000
 
 
 def test_augmentation():

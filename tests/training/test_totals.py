@@ -6,7 +6,7 @@ import torch
 from p2ch13.config import LossOptions
 from p2ch13.evaluation.metrics import count_pixels, find_nodule_samples
 from p2ch13.training.losses import loss_of_sums
-from p2ch13.training.totals import EpochTotals, StepResult
+from p2ch13.training.totals import SUM_COUNT, EpochTotals, StepResult
 
 GOOD, BAD = torch.tensor([False] * 3), torch.tensor([False, False, True])  # faults
 
@@ -18,7 +18,9 @@ def totals():
 
 def as_result(losses, counts, sums=None, faults=GOOD):
     counts = torch.tensor(counts)
-    return StepResult(torch.tensor(losses), counts, torch.zeros(len(counts), 5) if sums is None else sums, faults)
+    return StepResult(
+        torch.tensor(losses), counts, torch.zeros(len(counts), SUM_COUNT) if sums is None else sums, faults
+    )
 
 
 def counts_in(totals):
@@ -29,7 +31,7 @@ def counts_in(totals):
 def test_counts_beyond_float32(totals):
     mask = torch.ones(1, 1, dtype=torch.bool).expand(1, 2**24 + 1)
     for _ in range(2):
-        totals.add(StepResult(torch.zeros(1), count_pixels(mask, mask), torch.zeros(1, 5), GOOD))
+        totals.add(StepResult(torch.zeros(1), count_pixels(mask, mask), torch.zeros(1, SUM_COUNT), GOOD))
     assert counts_in(totals) == [2**25 + 2, 0, 0]
 
 
@@ -45,11 +47,11 @@ def test_totals_weigh_samples_equally(totals):
 def test_a_skipped_batch_is_not_counted(totals, bad_loss):
     """A batch with a non-finite gradient can have a finite loss."""
     totals.add(as_result([0.5, 0.25], [[2, 2, 0], [1, 0, 0]]))
-    totals.add(as_result([0.5, bad_loss], [[7, 7, 7], [7, 7, 7]], torch.full((2, 5), torch.nan), BAD))
+    totals.add(as_result([0.5, bad_loss], [[7, 7, 7], [7, 7, 7]], torch.full((2, SUM_COUNT), torch.nan), BAD))
     assert (totals.skipped_count, totals.sample_count) == (1, 2)
     assert totals.scores().loss == 0.375
     assert counts_in(totals) == [3, 2, 0]
-    assert totals.sums.tolist() == [0] * 5
+    assert totals.sums.tolist() == [0] * SUM_COUNT
 
 
 def test_totals_of_some_samples(totals):
@@ -71,11 +73,12 @@ def test_f1_of_slices_by_hand(totals):
 
 
 def test_the_loss_of_all_samples_as_one(totals):
-    """Sums of two batches: 12 correct of 20 predicted and 30 labeled, entropy 8 of 64 pixels."""
-    for sums in ([[10.0, 15, 10, 5, 32]], [[2.0, 5, 20, 3, 32]]):
+    """Sums of two batches: 12 correct of 20 predicted and 30 labeled, entropy 8 of 64 pixels, 3 of two nodules."""
+    for sums in ([[10.0, 15, 10, 5, 32, 1, 1]], [[2.0, 5, 20, 3, 32, 2, 1]]):
         totals.add(as_result([9.0], [[1, 1, 1]], torch.tensor(sums)))
-    expected = 1 - 25 / 51 + 0.5 * (1 - 25 / 43) + 10 * 8 / 64
-    assert loss_of_sums(totals.sums, LossOptions(fn_weight=0.5, cross_entropy=10.0)).item() == pytest.approx(expected)
+    expected = 1 - 25 / 51 + 0.5 * (1 - 25 / 43) + 10 * 8 / 64 + 0.3 * 3 / 2
+    options = LossOptions(fn_weight=0.5, cross_entropy=10.0, nodule_entropy=0.3)
+    assert loss_of_sums(totals.sums, options).item() == pytest.approx(expected)
     assert totals.scores(loss=expected).loss == expected
 
 

@@ -15,7 +15,7 @@ from p2ch13.second_stage import main
 from p2ch13.training.backgrounds import read_backgrounds
 from p2ch13.training.painter import Painter
 from p2ch13.training.shapes import make_shapes
-from p2ch13.training.two_stages import add_second_stage, list_scans
+from p2ch13.training.two_stages import add_second_stage, list_scans, spread_over
 from tests.support.checks import assert_one_line, refused
 from tests.support.commands import REPOSITORY, exit_status
 from tests.support.networks import write_pixel_network
@@ -58,7 +58,7 @@ def test_both_stages_in_one_file(options):
         assert torch.equal(state["model_state"][name], weight)
     detector = load_detector(options["output"])
     (scorer,) = detector.scorers
-    assert scorer.validation.scan_count == 4
+    assert scorer.validation.scan_count == 2 + 2 * 2  # lungs in slices of 3 mm, and of 6 mm
     assert scorer.candidate_threshold == 0.1
     assert len(scorer.validation.nodules) >= 3
     scan = Ct(options["data_dir"] / "subset0" / "1.2.3.mhd")
@@ -105,11 +105,13 @@ def test_output_is_checked_before_the_work(options, tmp_path):
 def test_scans_of_a_patient_share_a_group(options):
     write_csv(options["data_dir"] / "patients.csv", ["seriesuid", "patient"], [("1.2.3", 1), ("1.2.4", 1)])
     index = ScanIndex(options["data_dir"])
-    assert [scan.group for scan in list_scans(index, [], None, 1, None)] == [0, 0]
-    backgrounds = read_backgrounds(options["backgrounds"], options["cache_dir"], 0)
+    assert [scan.group for scan in list_scans(index, index.series_list, [], None, 1, None)] == [0, 0]
+    backgrounds = read_backgrounds(options["backgrounds"], options["cache_dir"], 0, thickened=True)
     painter = Painter(make_shapes(20, seed=0))
-    scans = list_scans(index, backgrounds, painter, 2, np.random.default_rng(0))
-    assert [scan.group for scan in scans] == [0, 0, 1, 1, 2, 2]
+    scans = list(list_scans(index, index.series_list, backgrounds, painter, 2, np.random.default_rng(0)))
+    assert [scan.group for scan in scans] == [0, 0, *4 * [1], *4 * [2]]
+    assert [scan.ct.vx_size_xyz[2] for scan in scans[2:6]] == [3, 3, 6, 6]
+    assert all(scan.ct.shape_irc == scan.mask.shape == scan.ct.hu.shape for scan in scans[2:])
 
 
 def test_without_a_nodule_there_is_nothing_to_learn(options, tmp_path):
@@ -148,3 +150,8 @@ def test_ctrl_c_leaves_nothing_behind(options):
     assert errors.splitlines()[-1] == "Stopped by Ctrl-C."
     assert not options["output"].exists()
     assert list(options["cache_dir"].iterdir()) == []
+
+
+@pytest.mark.parametrize(("count", "chosen"), [(None, "abcdefg"), (9, "abcdefg"), (7, "abcdefg"), (3, "ace"), (1, "a")])
+def test_some_scans_are_spread_over_all(count, chosen):
+    assert spread_over("abcdefg", count) == list(chosen)
