@@ -52,7 +52,7 @@ def fold_name(text: str) -> str:
     """Return what tells names apart if neither their case, nor how letters are composed, nor leading zeros do."""
     name = unicodedata.normalize("NFC", plain_name(text)).casefold()
     number = NUMBER.fullmatch(name)
-    return str(int(number[1])) if number else name
+    return number[1].lstrip("0") or "0" if number else name
 
 
 class SeriesNames:

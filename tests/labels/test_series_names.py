@@ -45,6 +45,8 @@ def test_names_that_are_whole_come_first():
     for text in ("7", "07", "7.mhd", "a_0000", "a"):
         assert names.find(text, 2) == text
     assert names.find("007", 2) is None  # of 7 and of 07
+    assert names.find("9" * 5000, 2) is None
+    assert SeriesNames(CSV, ["000"]).find("0", 2) == "000"
 
 
 def report(names, texts, caplog):
