@@ -209,7 +209,7 @@ def train_and_score(command_line: Sequence[str], labels: LabelOptions) -> dict[s
     for epoch_ndx in range(1, app.config.epochs + 1):
         log.info(f"E{epoch_ndx} trn {app.do_training(epoch_ndx, train_ds)}")
     index = ScanIndex(app.config.folders.data_dir, labels)
-    excluded = read_excluded_by_series(find_excluded_file(app.config.folders.data_dir))
+    excluded = read_excluded_by_series(find_excluded_file(app.config.folders.data_dir), index.layout.scans)
     scans = []
     for series_uid in val_ds.series_list:
         ct = index.get_ct(series_uid)

@@ -5,7 +5,6 @@ A command's options are a dataclass, made of groups that commands share. `python
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
@@ -17,6 +16,7 @@ from p2ch13.util.logits import to_logit
 from p2ch13.util.options import (
     NAME_PART,
     REQUIRED,
+    CommandParser,
     Group,
     Options,
     add_old_names,
@@ -200,7 +200,7 @@ CENTERS_ALONE = CropChoice()
 class CropOptions(Options):
     """Crops."""
 
-    slice_spacing_mm: float = option(0.0, "spacing of the context slices in mm; 0: adjacent slices", low=0)
+    slice_spacing_mm: float = option(0.0, "spacing of the context slices in mm; 0: adjacent slices", low=0, high=1000)
     negatives: float = option(0.0, "share of negative crops in each batch", low=0, high=1)
     all_nodule_slices: bool = option(False, "crops at all slices of a nodule, not at its center alone")
 
@@ -681,9 +681,9 @@ OF_CHECKPOINT, OF_PRESET = "as the checkpoint was trained", "the preset's"
 LABEL_DEFAULTS = {"evaluate": OF_CHECKPOINT, "ablation": OF_PRESET}  # of commands that read LabelOptions as well
 
 
-def make_parser(options: type[Options], prog: str, description: str | None) -> ArgumentParser:
+def make_parser(options: type[Options], prog: str, description: str | None) -> CommandParser:
     """Make a command's parser, which reads earlier names of options too."""
-    parser = ArgumentParser(prog=prog, description=description)
+    parser = CommandParser(prog=prog, description=description)
     add_options(parser, options)
     add_old_names(parser, options, RENAMED, RENAMED_VALUES)
     return parser

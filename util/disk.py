@@ -12,7 +12,7 @@ import re
 import sqlite3
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -128,12 +128,20 @@ def check_database(folder: Path) -> None:
         raise sqlite3.DatabaseError(f"{DBNAME} is empty or missing")
     with closing(sqlite3.connect(path, timeout=LOCK_TIMEOUT_S, isolation_level=None)) as database:
         database.execute("BEGIN IMMEDIATE")
-        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        rows = database.execute("SELECT key, value FROM Settings").fetchall() if "Settings" in tables else []
+        tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        has_settings = ("Settings",) in tables
+        settings = database.execute("SELECT key, value FROM Settings").fetchall() if has_settings else []
         database.execute("ROLLBACK")
-    # Another process may be about to write missing settings.
-    foreign = [key for key, value in rows if key not in METADATA and (key, value) not in SETTINGS.items()]
-    if foreign or not tables <= {"Settings", "Cache"}:
+    check_tables(tables, settings)
+
+
+def check_tables(tables: Iterable[Sequence[Any]], settings: Iterable[Sequence[Any]]) -> None:
+    """Check the names of a database's tables, and its settings; another process may be about to write missing ones.
+
+    Raises: OSError if another program has written them.
+    """
+    foreign = [key for key, value in settings if key not in METADATA and (key, value) not in SETTINGS.items()]
+    if foreign or not {name for (name,) in tables} <= {"Settings", "Cache"}:
         raise OSError("another program's cache")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import signal
 import struct
 import sys
@@ -54,6 +56,7 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
     `InputError` and `OSError` (a read-only folder, a full disk) print one line on stderr and exit with status 2, Ctrl-C
     with 130, SIGTERM with 143. Any other exception is a bug and keeps its traceback.
     """
+    make_streams_take_any_text()
     if ProcessRank.from_environment().is_alone:  # torchrun expects its processes to end at once
         signal.signal(signal.SIGTERM, stop)
     try:
@@ -66,6 +69,21 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
         print(f"error: {one_line(error)}", file=sys.stderr)
         status = EXIT_USER_MISTAKE
     sys.exit(status)
+
+
+def make_streams_take_any_text() -> None:
+    """Have stdout and stderr write escapes for what their encoding lacks, where they would raise an error.
+
+    ASCII of a C locale has no letter beyond English ones, and no encoding has the bytes of a file name that are not
+    UTF-8. A process without one of the two, such as a service's, writes to nowhere.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            nowhere = open(os.devnull, "w", errors="backslashreplace")  # noqa: PTH123, SIM115 (open as long as the process)
+            setattr(sys, name, nowhere)
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def stop(signal_number: int, frame: FrameType | None) -> NoReturn:

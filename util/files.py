@@ -8,6 +8,7 @@ import glob
 import mmap
 import os
 import platform
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +20,7 @@ from p2ch13.util.errors import InputError
 from p2ch13.util.interruption import signals_deferred
 
 IS_WINDOWS = os.name == "nt"
+SURROGATE = re.compile("[\udc80-\udcff]")  # Python's for a byte that is no UTF-8
 
 
 def make_writable_folder(folder: Path, option: str) -> None:
@@ -154,12 +156,50 @@ def is_running(process_id: int) -> bool:
     return True
 
 
+def as_text(name: Path | str) -> str:
+    """Return a path or name as text that can be written as UTF-8.
+
+    Python keeps bytes of file names that are no UTF-8 as surrogates, which no file or terminal takes. They become the
+    letters that Latin-1, the likeliest other encoding, has for them.
+    """
+    return SURROGATE.sub(lambda match: chr(ord(match[0]) - 0xDC00), str(name))
+
+
+@contextmanager
+def utf8_path(path: Path) -> Iterator[str]:
+    """Yield a path to a file, whose folder exists, for libraries that take text in UTF-8 alone, such as SimpleITK.
+
+    It is the path itself, or a link to it in a temporary folder, if its bytes are no UTF-8: SimpleITK would end the
+    process.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        name = os.fsencode(path)
+        if is_utf8(name):
+            yield name.decode()
+        else:
+            link = Path(folder) / as_text(f"file{''.join(path.suffixes[-2:])}")
+            link.symlink_to(path.absolute())
+            yield str(link)
+
+
+def is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a CSV file atomically. NaN becomes an empty field."""
     with atomic_write(path) as file:
         writer = csv.writer(codecs.getwriter("utf-8")(file), lineterminator="\n")
         writer.writerow(columns)
-        writer.writerows(["" if value != value else value for value in row] for row in rows)
+        writer.writerows(["" if value != value else as_field(value) for value in row] for row in rows)
+
+
+def as_field(value: object) -> object:
+    return as_text(value) if isinstance(value, str | Path) else value
 
 
 def advise(file_map: mmap.mmap, advice: str) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import mmap
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,8 +18,26 @@ import torch
 
 from p2ch13.util.errors import InputError
 from p2ch13.util.files import advise
+from p2ch13.util.threads import find_cgroups, read_text
 
+MEMORY_CGROUPS = ("cgroup", "cgroup/unified", "cgroup/memory")  # where the hierarchy that counts memory is mounted
 RELEASE_AFTER_SAMPLES = 64  # each may have mapped a huge page of 2 MB
+
+
+def available_memory(root: Path = Path("/")) -> float:
+    """Return the bytes that this process can take: what is free, and no more than its container may have.
+
+    Args: root: of the file system that holds /proc and /sys; infinity where it says nothing.
+    Source: https://docs.kernel.org/admin-guide/cgroup-v2.html, memory.max; cgroup-v1/memory.html, limit_in_bytes.
+    """
+    limits = [math.inf]
+    if free := re.search(r"MemAvailable:\s*(\d+) kB", read_text(root / "proc/meminfo")):
+        limits.append(1024.0 * int(free[1]))
+    for cgroup, mount in product(find_cgroups(root), MEMORY_CGROUPS):
+        folder = root / "sys/fs" / mount / cgroup
+        texts = (read_text(folder / name).strip() for name in ("memory.max", "memory.limit_in_bytes"))
+        limits += [float(text) for text in texts if text.isdecimal()]
+    return min(limits)
 
 
 class MemoryMappedTensor:
@@ -104,9 +125,17 @@ class RowWriter:
 
 
 def open_nameless(folder: Path) -> IO[bytes]:
-    """Open a file that is removed with its last reader, even if the process is killed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    return tempfile.TemporaryFile(dir=folder)
+    """Open a file that is removed with its last reader, even if the process is killed.
+
+    A folder that may not be written, as that of a cache which many read, is replaced by the system's for such files.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryFile(dir=folder)
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        return tempfile.TemporaryFile()
 
 
 @contextmanager

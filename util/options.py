@@ -9,16 +9,18 @@ import difflib
 import math
 import operator
 import re
+import sys
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, BooleanOptionalAction
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields
 from inspect import get_annotations
+from itertools import takewhile
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
-from p2ch13.util.errors import InputError
+from p2ch13.util.errors import EXIT_USER_MISTAKE, InputError
 
 REQUIRED = MISSING  # default of an option that must be given
 NAME_PART = (r"(?!\.)[^/\\]+", "cannot be part of a file name: no slash, no leading dot")
@@ -191,9 +193,8 @@ def read_values(options: type[Options], values: Mapping[str, Any]) -> dict[str, 
     listed, read = list_options(options), {}
     for name, value in values.items():
         if name not in listed:
-            similar = difflib.get_close_matches(name, listed, 1)
-            cure = f"did you mean {similar[0]}?" if similar else "remove it"
-            raise InputError(f"there is no such option; {cure}", option=as_flag(name))
+            message = f"there is no such option; {suggest(name, listed) or 'remove it'}"
+            raise InputError(message, option=as_flag(name))
         read[name] = listed[name].read(value)
         listed[name].check(read[name])
     return read
@@ -205,7 +206,9 @@ def find_fault(value: Any, kinds: tuple[type, ...], spec: Mapping[str, Any]) -> 
     if is_bool != (kinds == (bool,)) or not isinstance(value, (*kinds, int) if float in kinds else kinds):
         return f"{value!r} is not {' or '.join(TYPE_NAMES[kind] for kind in kinds)}"
     if "choices" in spec and value not in spec["choices"] and (isinstance(value, str) or len(kinds) == 1):
-        return f"invalid choice: {value!r} (choose from {', '.join(map(str, spec['choices']))})"
+        choices = [str(choice) for choice in spec["choices"]]
+        question = suggest(str(value), choices)
+        return f"invalid choice: {value!r} (choose from {', '.join(choices)}){question and f'; {question}'}"
     if "pattern" in spec and not re.fullmatch(spec["pattern"][0], str(value)):
         return f"{value!r} {spec['pattern'][1]}"
     if isinstance(value, float) and not math.isfinite(value):
@@ -233,6 +236,38 @@ def argument(*kinds: type, **spec: Any) -> Callable[[str], Any]:
 
 
 positive_int, non_negative_int = argument(int, low=1), argument(int, low=0)
+
+
+class CommandParser(ArgumentParser):
+    """A parser that reports a mistake in one line, where argparse puts all options above it.
+
+    It names the option that a mistyped one is most like, which argparse does for none, and for subcommands only from
+    Python 3.14 on; and it does so before it asks for required ones, one of which may be the mistyped one.
+    """
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        arguments = list(sys.argv[1:] if args is None else args)
+        for argument in takewhile(lambda each: each != "--", arguments):
+            if re.match("--?[A-Za-z]", argument):
+                self._check_option(argument.partition("=")[0])
+        return super().parse_known_args(arguments, namespace)
+
+    def _check_option(self, flag: str) -> None:
+        """Exit unless an option, or the first letters of one, is called so."""
+        flags = {name: action for action in self._actions for name in action.option_strings}
+        if not any(name.startswith(flag) for name in flags):
+            shown = [name for name, action in flags.items() if action.help != SUPPRESS]
+            self.error(f"{flag}: there is no such option; {suggest(flag, shown) or '--help lists all'}")
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_USER_MISTAKE, f"error: {' '.join(message.removeprefix('argument ').split())}\n")
+
+
+def suggest(word: str, words: Iterable[str]) -> str:
+    """Ask for the word that was probably meant; empty if none is similar."""
+    plain = {each.casefold().replace("_", "-").lstrip("-"): each for each in words}
+    similar = difflib.get_close_matches(word.casefold().replace("_", "-").lstrip("-"), plain, 1)
+    return f"did you mean {plain[similar[0]]}?" if similar else ""
 
 
 def add_options(parser: ArgumentParser, options: type[Options], default: str | None = None) -> None:

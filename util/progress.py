@@ -9,6 +9,8 @@ from tqdm import tqdm
 
 from p2ch13.util.process_rank import ProcessRank
 
+BAR_DELAY_S = 1.0  # of a bar over values that may be cached, which are read before it would be seen
+
 
 def progress_bar(total: int, description: str, unit: str, is_shown: bool = True, delay_s: float = 0.0) -> tqdm[Any]:
     """Return a bar on stderr with the rate in `unit`s per second and the remaining time; call `update(count)` on it.

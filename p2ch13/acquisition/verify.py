@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from p2ch13.acquisition.luna16 import CANDIDATES, MALIGNANCY, CsvFacts, RemoteFile
-from p2ch13.labels.candidates import get_nodule_info_list, read_table
+from p2ch13.labels.candidates import get_nodule_info_list
+from p2ch13.labels.tables import SERIES, parse_rows
 from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
 from p2ch13.util.progress import progress_bar
+from p2ch13.util.tables import Column
 from p2ch13.volumes.files import list_scan_files, read_header, scan_name
 
 log = logging.getLogger(__name__)
@@ -124,7 +126,8 @@ def check_csv_files(data_dir: Path, files: Sequence[RemoteFile]) -> list[str]:
 def check_csv(path: Path, facts: CsvFacts) -> list[str]:
     """List a CSV file's problems: it is unreadable, or has an unexpected number of rows or series."""
     try:
-        series = read_table(path, facts.columns, lambda row: row["seriesuid"])
+        rows = parse_rows(path, [SERIES, *map(Column, facts.columns[1:])], lambda row: row[SERIES.name])
+        series = [series_uid for _, series_uid in rows]
     except InputError as error:
         return [one_line(error)]
     series_count = len(set(series))

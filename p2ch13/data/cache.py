@@ -29,6 +29,7 @@ from p2ch13.data.index import LazyNodules, ScanIndex
 from p2ch13.labels.candidates import CandidateInfoTuple
 from p2ch13.util.coordinates import IrcTuple, XyzTuple
 from p2ch13.util.disk import FORMAT, CacheError, CorruptEntryError, cache_errors, get_cache
+from p2ch13.util.disk_read_only import ReadOnlyCache, is_read_only
 from p2ch13.util.errors import InputError
 from p2ch13.volumes.files import scan_signature
 
@@ -57,12 +58,27 @@ class CtCache:
 
     @classmethod
     def open(cls, folders: Folders, labels: LabelOptions | None = None) -> CtCache:
-        """Index a data folder and use its cache. Raises: InputError, see `ScanIndex`."""
-        return cls(ScanIndex(folders.data_dir, labels), folders.cache_dir)
+        """Index a data folder and use its cache.
+
+        Raises: InputError, see `ScanIndex`, and if all annotations are of other scans: nothing would be learned.
+        """
+        index = ScanIndex(folders.data_dir, labels)
+        if index.lack_of_nodules is not None:
+            raise index.lack_of_nodules
+        return cls(index, folders.cache_dir)
 
     @cached_property
-    def _disk(self) -> diskcache.Cache:
-        return get_cache(self._disk_folder, "--cache-dir")  # created at the first lookup
+    def is_read_only(self) -> bool:
+        """Whether entries are read, and new ones kept in memory alone, since the folder cannot be written."""
+        return is_read_only(self._disk_folder)
+
+    @cached_property
+    def _disk(self) -> diskcache.Cache | ReadOnlyCache:
+        """The entries on disk; a folder is created at the first lookup."""
+        if not self.is_read_only:
+            return get_cache(self._disk_folder, "--cache-dir")
+        with cache_errors(self._disk_folder, "--cache-dir"):
+            return ReadOnlyCache(self._disk_folder)
 
     def get_ct_raw_candidate(
         self,

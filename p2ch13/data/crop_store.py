@@ -19,13 +19,12 @@ from p2ch13.labels.candidates import CandidateInfoTuple
 from p2ch13.util.coordinates import XyzTuple
 from p2ch13.util.errors import InputError
 from p2ch13.util.memory import MemoryMappedTensor, PeriodicRelease
-from p2ch13.util.progress import progress_bar
+from p2ch13.util.progress import BAR_DELAY_S, progress_bar
 
 log = logging.getLogger(__name__)
 
 CROPS_IN_MEMORY_BYTES = 2**29  # three times what LUNA16's nodules need; a larger set is memory-mapped
 GPU_MEMORY_SHARE = 0.5  # of a GPU's free memory, for crops; the network needs the rest
-BAR_DELAY_S = 1.0  # cached values are read before a bar would be seen
 
 # HU, float32 (batch, 7, row, col), clipped to -1000..1000; masks, bool (batch, 1, row, col); UIDs; slices, (batch,).
 Batch = tuple[torch.Tensor, torch.Tensor, list[str], torch.Tensor]

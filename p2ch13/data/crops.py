@@ -46,7 +46,7 @@ def choose_crop_centers(
     Args: nodules, non_nodules, excluded: of this scan; excluded findings are neither nodule nor negative.
     Raises: InputError if the scan cannot be read.
     """
-    rng = np.random.default_rng(zlib.crc32(ct.series_uid.encode()))
+    rng = np.random.default_rng(zlib.crc32(ct.series_uid.encode(errors="surrogateescape")))
     findings = [*nodules, *excluded]
     clear = find_clear(ct, [candidate.center_xyz for candidate in non_nodules], findings)
     chosen = [clear[ndx] for ndx in rng.permutation(len(clear))[: NEGATIVES_PER_SCAN // 2]]

@@ -12,14 +12,22 @@ from torch.utils.data import Dataset
 
 from p2ch13.config import CONTEXT_SLICES_COUNT, Folders, LabelOptions, SamplingOptions
 from p2ch13.data.cache import CtCache
-from p2ch13.data.crop_store import BAR_DELAY_S, CROPS_IN_MEMORY_BYTES, Batch, CropStore
-from p2ch13.data.prepare import precache_command
-from p2ch13.data.sampling import EpochSampler, EpochSamples, choose_negative_slices, find_steps, share_steps
+from p2ch13.data.crop_store import CROPS_IN_MEMORY_BYTES, Batch, CropStore
+from p2ch13.data.prepare import keep_readable, precache_command
+from p2ch13.data.sampling import (
+    EpochSampler,
+    EpochSamples,
+    check_memory,
+    choose_negative_slices,
+    find_steps,
+    share_steps,
+)
 from p2ch13.data.splits import split_series
 from p2ch13.labels.candidates import sort_candidates
 from p2ch13.util.errors import InputError
+from p2ch13.util.memory import available_memory
 from p2ch13.util.process_rank import ProcessRank
-from p2ch13.util.progress import progress_bar
+from p2ch13.util.progress import BAR_DELAY_S, progress_bar
 
 log = logging.getLogger(__name__)
 
@@ -75,10 +83,20 @@ class Luna2dSegmentationDataset(Dataset[Sample]):
         # Split first: labels that skip scans must not change which scans are for validation.
         if series_list is None:
             series_list = split_series(self.index.all_series, self.index.patients, val_stride, is_val_set, series_uid)
-        self.series_list = self.index.keep_labeled(series_list)
+        labeled = self.index.keep_labeled(series_list)
+        self._prepare(labeled)
+        self.series_list = keep_readable(labeled, self._read_series)
         self.pos_list = sort_candidates([n for uid in self.series_list for n in self.index.nodules[uid]])
         self.nodule_slice_count = 0
         self.sample_list = self._find_samples()
+
+    def _prepare(self, series_list: Sequence[str]) -> None:
+        """Do what comes before series are read."""
+
+    def _read_series(self, series_uid: str) -> None:
+        """Read what samples of a series are found by, from the cache if it is there."""
+        self.ct_cache.get_ct_sample_size(series_uid)
+        self.ct_cache.find_centers(series_uid)
 
     def _find_samples(self) -> list[tuple[str, int]]:
         samples: list[tuple[str, int]] = []
@@ -159,6 +177,8 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
         crops_in_memory_bytes: int = CROPS_IN_MEMORY_BYTES,
     ) -> None:
         sampling = sampling or SamplingOptions()
+        check_memory(samples_per_epoch, sampling, available_memory())
+        self.crop_choice, self.negatives = sampling.crop_choice, sampling.negatives
         super().__init__(
             val_stride,
             is_val_set,
@@ -176,8 +196,7 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
             raise reason or InputError("no training series has a nodule; choose another split")
         self.samples_per_epoch = samples_per_epoch
         self.epoch_ndx = 0
-        self._warn_if_not_cached(sampling)
-        crops = (self.series_list, self.pos_list, sampling.crop_choice, context_slices_count)
+        crops = (self.series_list, self.pos_list, self.crop_choice, context_slices_count)
         self.store = CropStore(self.ct_cache, *crops, torch.device(device), crops_in_memory_bytes)
         self.crop_list = self.store.crop_list
         self.sampler = EpochSampler(
@@ -195,16 +214,20 @@ class TrainingLuna2dSegmentationDataset(Luna2dSegmentationDataset):
     def _find_samples(self) -> list[tuple[str, int]]:
         return []  # samples are cut around nodules: they have no slice of their own
 
-    def _warn_if_not_cached(self, sampling: SamplingOptions) -> None:
-        choice = sampling.crop_choice
-        missing = [uid for uid in self.series_list if not self.ct_cache.is_complete(uid, choice)]
-        if missing:
+    def _prepare(self, series_list: Sequence[str]) -> None:
+        """Find the series that are not cached for these options, and say how to cache them faster."""
+        self._missing = {uid for uid in series_list if not self.ct_cache.is_complete(uid, self.crop_choice)}
+        if self._missing:
             folders = Folders(self.index.data_dir, self.ct_cache.folder)
-            command = precache_command(folders, self.labels, choice, sampling.negatives)
+            command = precache_command(folders, self.labels, self.crop_choice, self.negatives)
             log.warning(
-                f"{len(missing)} of {len(self.series_list)} training scans are not cached for these options; reading "
+                f"{len(self._missing)} of {len(series_list)} training scans are not cached for these options; reading "
                 f"them now, one at a time. To cache them in several processes: {command}"
             )
+
+    def _read_series(self, series_uid: str) -> None:
+        if series_uid in self._missing:
+            self.ct_cache.fill(series_uid, self.crop_choice)
 
     def shuffle_samples(self, epoch_ndx: int | None = None) -> None:
         """Begin an epoch, by default the next one: draw other crops and positions."""

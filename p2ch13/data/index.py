@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,8 +25,11 @@ from p2ch13.labels.luna25 import no_diameters
 from p2ch13.labels.mask import find_nodules
 from p2ch13.labels.patients import find_patients
 from p2ch13.labels.rules import Labels
+from p2ch13.labels.series_names import OtherSeriesError
 from p2ch13.util.errors import InputError
 from p2ch13.volumes.files import no_such_series
+
+log = logging.getLogger(__name__)
 
 
 class LazyNodules(dict[str, list[CandidateInfoTuple]]):
@@ -49,7 +54,8 @@ class ScanIndex:
     Attributes: `all_series`, sorted UIDs of the scans on disk, which are split into training and validation;
         `series_list`, those that the labels keep; `scans`, series UID -> path; `has_annotations`, whether nodules are
         annotated, or else are the components of the masks; `nodules`, series UID -> its nodules, largest first; masks
-        are read one by one, as their nodules are used; `patients`, series UID -> patient; `labels`.
+        are read one by one, as their nodules are used; `lack_of_nodules`, the error of annotations that are all of
+        other scans; `patients`, series UID -> patient; `labels`.
     Raises: InputError for a folder or file that cannot be used.
     """
 
@@ -67,6 +73,7 @@ class ScanIndex:
         self.labels = Labels(options, self.all_series, self.layout.masks)
         self.series_list = self.labels.series_list
         self.scans = {series_uid: self.layout.scans[series_uid] for series_uid in self.series_list}
+        self.lack_of_nodules: OtherSeriesError | None = None
         annotations = self._read_annotations(options.labels) if nodules is None else nodules
         self.has_annotations = annotations is not None
         self.nodules: dict[str, list[CandidateInfoTuple]] = (
@@ -85,7 +92,20 @@ class ScanIndex:
                 raise InputError(message, path=self.data_dir, option="--labels")
         if layout.luna25_file is not None and label_kind == "refined":
             raise no_diameters(layout.luna25_file)
-        return list_nodules(self.data_dir, self.scans)
+        try:
+            nodules = list_nodules(self.data_dir, layout.scans)
+        except OtherSeriesError as error:
+            if not self._has_candidates():
+                raise
+            log.warning(f"No nodule: {error}.")
+            self.lack_of_nodules, nodules = error, []
+        return [nodule for nodule in nodules if nodule.series_uid in self.scans]
+
+    def _has_candidates(self) -> bool:
+        """Whether the list of candidates is of these scans: LUNA16's are in all of its scans, its nodules in most."""
+        with suppress(InputError):
+            return any(self.non_nodules.values())
+        return False
 
     def __getstate__(self) -> dict[str, Any]:
         """Drop the open scan for a worker process: pickle would copy its memory map."""
@@ -94,14 +114,14 @@ class ScanIndex:
     @cached_property
     def non_nodules(self) -> defaultdict[str, list[CandidateInfoTuple]]:
         """Series UID -> its candidates that are not nodules, if any; read on demand, as LUNA16 has half a million."""
-        non_nodules = read_non_nodules(self.data_dir, self.scans) if self.layout.has_candidates else []
+        non_nodules = read_non_nodules(self.data_dir, self.layout.scans) if self.layout.has_candidates else []
         return group_by_series(sort_candidates(non_nodules))
 
     @cached_property
     def excluded(self) -> defaultdict[str, list[CandidateInfoTuple]]:
         """Series UID -> its excluded findings; empty without an annotations_excluded.csv."""
         csv_path = find_excluded_file(self.data_dir)
-        return group_by_series(sort_candidates(read_excluded(csv_path, self.scans)) if csv_path else [])
+        return group_by_series(sort_candidates(read_excluded(csv_path, self.layout.scans)) if csv_path else [])
 
     def get_path(self, series_uid: str) -> Path:
         """Raises: InputError for a series that is not indexed."""
@@ -119,6 +139,12 @@ class ScanIndex:
         if self._latest_ct is None or self._latest_ct.series_uid != series_uid:
             self._latest_ct = Ct(path, nodules, rule, series_uid)
         return self._latest_ct
+
+    def is_readable(self, series_uid: str) -> bool:
+        """Whether a scan's header can be read."""
+        with suppress(InputError):
+            return self.get_ct(series_uid).header is not None
+        return False
 
     def get_annotations(self, series_uid: str) -> list[CandidateInfoTuple]:
         """Return the annotated nodules of a scan; none where nodules are the components of its mask."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 
 from p2ch13.config import CropChoice, Folders, LabelOptions, PrecacheOptions
@@ -16,6 +16,7 @@ from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
 from p2ch13.util.options import as_arguments
 from p2ch13.util.process_rank import ProcessRank
 from p2ch13.util.processes import map_in_processes
+from p2ch13.util.progress import BAR_DELAY_S, progress_bar
 
 log = logging.getLogger(__name__)
 
@@ -31,11 +32,14 @@ def prepare(options: PrecacheOptions, process: ProcessRank) -> int:
     start = time.monotonic()
     ct_cache, choice = CtCache.open(options.part(Folders), options.part(LabelOptions)), options.crop_choice
     series_list = process.share(ct_cache.index.series_list)
-    to_do_count = sum(not ct_cache.is_complete(series_uid, choice) for series_uid in series_list)
+    to_do = [series_uid for series_uid in series_list if not ct_cache.is_complete(series_uid, choice)]
+    to_do_count = len(to_do)
     prefix = "" if process.is_alone else f"Process {process.rank + 1} of {process.world_size}: "
     if process.is_first:
         for note in ct_cache.index.labels.notes:
             log.info(note)
+    if ct_cache.is_read_only and any(map(ct_cache.index.is_readable, to_do)):
+        raise cannot_write(options, f"entries of {to_do_count} of {len(series_list)} scans are missing")
     if to_do_count:
         nodules = candidates = ""
         if ct_cache.index.has_annotations:  # masks are yet to be read
@@ -48,10 +52,12 @@ def prepare(options: PrecacheOptions, process: ProcessRank) -> int:
         )
     worker_count = max(1, min(options.num_workers // process.local_world_size, len(series_list)))
     try:
-        rebuilt_count, unmarked, errors = fill(ct_cache, choice, series_list, worker_count)
+        rebuilt_count, filled, unmarked, errors = fill(ct_cache, choice, series_list, worker_count)
     except KeyboardInterrupt:
         log.info("Cached entries are kept; start again to continue.")
         raise
+    if rebuilt_count and ct_cache.is_read_only:
+        raise cannot_write(options, f"{rebuilt_count} entries are corrupt")
     if rebuilt_count:
         log.warning(f"{prefix}{describe_rebuilt(rebuilt_count)}")
     if len(errors) == len(series_list) and process.is_alone:
@@ -60,7 +66,7 @@ def prepare(options: PrecacheOptions, process: ProcessRank) -> int:
         log.warning(f"Skipped: {one_line(error)}")
     if unmarked and options.labels == "mask":
         log.warning(f"{prefix}{describe_unmarked(unmarked)}")
-    nodule_count = count_nodules(ct_cache, series_list)
+    nodule_count = sum(len(ct_cache.index.nodules[series_uid]) for series_uid in filled)
     if not nodule_count and (reason := ct_cache.index.no_nodules(series_list)):
         log.warning(f"{prefix}No nodule: {one_line(reason)}.")
     is_done = not to_do_count and not rebuilt_count
@@ -87,16 +93,23 @@ def count_nodules(ct_cache: CtCache, series_list: Sequence[str]) -> int:
     return count
 
 
+def cannot_write(options: PrecacheOptions, reason: str) -> CacheError:
+    message = f"{reason}, and the folder cannot be written; copy it elsewhere, and name the copy with --cache-dir"
+    return CacheError(message, path=options.cache_dir, option="--cache-dir")
+
+
 def fill(
     ct_cache: CtCache, choice: CropChoice, series_list: Sequence[str], worker_count: int
-) -> tuple[int, list[CandidateInfoTuple], list[InputError]]:
+) -> tuple[int, list[str], list[CandidateInfoTuple], list[InputError]]:
     """Cache the series in worker processes.
 
     Returns: the number of corrupt entries that were recomputed, including those that `ct_cache` found before; the
-        nodules that the labels do not mark; an error for each series that cannot be read, sorted by file.
+        series whose scan can be read; the nodules that the labels do not mark; an error for each other series, sorted
+        by file.
     Raises: CacheError.
     """
     rebuilt_count = ct_cache.rebuilt_count
+    filled: list[str] = []
     unmarked: list[CandidateInfoTuple] = []
     errors: list[InputError] = []
     arguments = (ct_cache, choice)
@@ -104,7 +117,8 @@ def fill(
     with closing(calls) as futures:  # a full disk ends it early
         for future in futures:
             try:
-                rebuilt_of_series, unmarked_of_series = future.result()
+                series_uid, rebuilt_of_series, unmarked_of_series = future.result()
+                filled.append(series_uid)
                 rebuilt_count += rebuilt_of_series
                 unmarked += unmarked_of_series
             except CacheError:
@@ -112,7 +126,32 @@ def fill(
             except InputError as error:
                 errors.append(error)
     # Whichever process was first.
-    return rebuilt_count, sorted(unmarked, key=lambda nodule: nodule.series_uid), sorted(errors, key=str)
+    unmarked.sort(key=lambda nodule: nodule.series_uid)
+    return rebuilt_count, filled, unmarked, sorted(errors, key=str)
+
+
+def keep_readable(series_list: Sequence[str], read_series: Callable[[str], None]) -> list[str]:
+    """Keep the series that can be read, and name the others.
+
+    Raises: CacheError; the InputError of the first series, if none can be read.
+    """
+    kept: list[str] = []
+    errors: list[InputError] = []
+    with progress_bar(len(series_list), "Reading scans", "scan", delay_s=BAR_DELAY_S) as bar:
+        for series_uid in series_list:
+            try:
+                read_series(series_uid)
+                kept.append(series_uid)
+            except CacheError:
+                raise
+            except InputError as error:
+                errors.append(error)
+            bar.update()
+    if not kept:
+        raise errors[0]
+    for reason in map(one_line, errors):
+        log.warning(f"Skipped: {reason}")
+    return kept
 
 
 def describe_unmarked(nodules: Sequence[CandidateInfoTuple]) -> str:
@@ -129,11 +168,11 @@ def start_worker(ct_cache: CtCache, choice: CropChoice) -> None:
     worker_cache, worker_choice = ct_cache, choice
 
 
-def fill_series(series_uid: str) -> tuple[int, list[CandidateInfoTuple]]:
-    """Return the number of the series' entries that were corrupt, and its nodules that the labels do not mark."""
+def fill_series(series_uid: str) -> tuple[str, int, list[CandidateInfoTuple]]:
+    """Cache a series. Returns: it, the number of its entries that were corrupt, the nodules that labels do not mark."""
     before = worker_cache.rebuilt_count
     unmarked = worker_cache.fill(series_uid, worker_choice)
-    return worker_cache.rebuilt_count - before, unmarked
+    return series_uid, worker_cache.rebuilt_count - before, unmarked
 
 
 worker_cache: CtCache  # of a worker process: opened once, not for each scan

@@ -12,8 +12,11 @@ import torch
 from numpy.typing import NDArray
 
 from p2ch13.config import SamplingOptions
+from p2ch13.util.errors import InputError
+from p2ch13.util.files import in_gb
 from p2ch13.util.process_rank import ProcessRank
 
+BYTES_PER_SAMPLE = 80  # while an epoch is drawn, for each of its candidates: 73 to 77 were measured
 MIN_NEGATIVE_SLICES = 4  # of each scan, where a dataset has slices without nodule
 
 
@@ -80,7 +83,7 @@ class EpochSampler:
 
     @property
     def candidate_count(self) -> int:
-        return self.options.hard_negative_candidates if self.options.negatives else 1
+        return count_candidates(self.options)
 
     def draw(self, epoch_ndx: int, steps: Sequence[int]) -> EpochSamples:
         """Draw the samples of an epoch. Args: steps: the bounds of its steps, see `find_steps`."""
@@ -125,6 +128,19 @@ class EpochSampler:
         offsets = rng.integers(0, self.offset_counts, size=(*crop_ndxs.shape, 2))
         places = np.concatenate([crop_ndxs[..., np.newaxis], offsets], axis=-1)
         return torch.from_numpy(np.moveaxis(places, -1, 0).copy()).to(self.device)
+
+
+def count_candidates(options: SamplingOptions) -> int:
+    """Return the number of crops that a negative is chosen from."""
+    return options.hard_negative_candidates if options.negatives else 1
+
+
+def check_memory(samples_per_epoch: int, options: SamplingOptions, available_bytes: float) -> None:
+    """Raises: InputError if drawing an epoch's samples takes more memory than there is."""
+    needed = samples_per_epoch * count_candidates(options) * BYTES_PER_SAMPLE
+    if needed > available_bytes:
+        counts = f"{samples_per_epoch:,} samples take {in_gb(needed)} of memory, {in_gb(available_bytes)} are free"
+        raise InputError(f"{counts}; use fewer, and more --epochs", option="--samples-per-epoch")
 
 
 def deal(rng: np.random.Generator, item_count: int, step_counts: Sequence[int]) -> list[NDArray[np.int64]]:

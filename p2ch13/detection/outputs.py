@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from p2ch13 import __version__
 from p2ch13.data.ct import Ct
 from p2ch13.detection.findings import Finding
-from p2ch13.labels.candidates import POSITION_COLUMNS
+from p2ch13.labels.tables import POSITION_COLUMNS
 from p2ch13.util.errors import InputError
-from p2ch13.util.files import atomic_path, write_csv
+from p2ch13.util.files import atomic_path, utf8_path, write_csv
 from p2ch13.volumes.files import check_whole
 
 if TYPE_CHECKING:
@@ -38,9 +38,9 @@ def write_image(path: Path, voxels: NDArray[Any], ct: Ct) -> None:
     image.SetOrigin(header.origin_xyz.tolist())
     image.SetSpacing(header.vx_size_xyz.tolist())
     image.SetDirection(header.direction.ravel().tolist())
-    with atomic_path(path) as unfinished:
+    with atomic_path(path) as unfinished, utf8_path(unfinished) as name:
         try:
-            sitk.WriteImage(image, str(unfinished), useCompression=True)
+            sitk.WriteImage(image, name, useCompression=True)
             check_whole(unfinished)  # SimpleITK silently truncates NIfTI on a full disk
         except (RuntimeError, InputError):
             raise InputError("cannot write all of it; is the disk full? Choose another --output", path=path) from None

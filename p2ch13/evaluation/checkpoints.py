@@ -146,7 +146,7 @@ def choose_of_file(options: EvaluationOptions, index: ScanIndex, path: Path) -> 
 
 def choose_listed(options: EvaluationOptions, index: ScanIndex, path: Path) -> list[str]:
     """Choose the series that a file lists. Raises: InputError if one of them has no scan."""
-    chosen = sorted(read_series_file(path))
+    chosen = sorted(read_series_file(path, index.layout.scans))
     missing = sorted(set(chosen).difference(index.all_series))
     if missing:
         counts = f"{len(missing)} of its {len(chosen)} series have no scan in {options.data_dir}"

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from p2ch13.detection.findings import Finding
-from p2ch13.labels.candidates import (
-    POSITION_COLUMNS,
-    CandidateInfoTuple,
-    group_by_series,
-    open_text,
-    parse_center,
-    parse_number,
-    read_excluded,
-    read_table,
-)
+from p2ch13.labels.candidates import CandidateInfoTuple, group_by_series, read_excluded
 from p2ch13.labels.mask import list_values
+from p2ch13.labels.series_names import SeriesNames, bare_name
+from p2ch13.labels.tables import POSITION, SERIES, parse_center, read_table
 from p2ch13.util.errors import InputError
+from p2ch13.util.tables import Column, Row, as_key, open_text
 from p2ch13.volumes.files import SCAN_SUFFIXES, list_scan_files, scan_name
 
 log = logging.getLogger(__name__)
+
+PROBABILITY, LOGIT = Column("probability"), Column("logit", is_optional=True)
+HEADERS = {as_key(name) for name in (SERIES.name, *SERIES.others)}
 
 
 def find_mask(mask_dir: Path, series_uid: str) -> Path:
@@ -62,49 +59,56 @@ def choose_values(mask_dir: Path, series_list: Iterable[str], values: tuple[int,
     return ()
 
 
-def read_findings(csv_path: Path) -> dict[str, list[Finding]]:
+def read_findings(csv_path: Path, series: Collection[str] = ()) -> dict[str, list[Finding]]:
     """Read findings by series UID, from LUNA16's submission columns and an optional column `logit`.
 
     The logit ranks the findings, or else the probability, which may be any finite number. Other columns are ignored.
+
+    Args: series: those of scans or annotations, see `SeriesNames`; findings in others are kept.
     Raises: InputError, naming file and line.
     """
 
-    def parse(row: Mapping[str, str]) -> Finding:
+    def parse(row: Row) -> Finding:
         return Finding(
-            series_uid=row["seriesuid"],
+            series_uid=row[SERIES.name],
             number=0,
             center_xyz=parse_center(row),
-            logit=parse_number(row["logit"]) if "logit" in row else math.nan,
-            probability=parse_number(row["probability"]),
+            logit=row.number(LOGIT.name) if LOGIT.name in row else math.nan,
+            probability=row.number(PROBABILITY.name),
         )
 
     findings: dict[str, list[Finding]] = {}
-    for finding in read_table(csv_path, (*POSITION_COLUMNS, "probability"), parse):
+    for finding in read_table(csv_path, (*POSITION, PROBABILITY, LOGIT), parse, series, keeps_others=True):
         findings.setdefault(finding.series_uid, []).append(finding)
     return findings
 
 
-def read_excluded_by_series(csv_path: Path | None) -> dict[str, list[CandidateInfoTuple]]:
-    return group_by_series(read_excluded(csv_path)) if csv_path else {}
+def read_excluded_by_series(csv_path: Path | None, series: Collection[str]) -> dict[str, list[CandidateInfoTuple]]:
+    """Read the excluded findings of these series. Raises: InputError, see `read_excluded`."""
+    return group_by_series(read_excluded(csv_path, series)) if csv_path else {}
 
 
-def read_series_file(path: Path) -> list[str]:
+def read_series_file(path: Path, series: Collection[str] = ()) -> list[str]:
     """Read a list of series UIDs such as LUNA16's seriesuids.csv: one a line, below an optional header `seriesuid`.
 
+    Args: series: those of scans or tables, see `SeriesNames`; others are kept.
     Raises: InputError, naming file and line, for a repeated UID or a line of several fields; naming the file, if it has
         no UID.
     """
     lines: dict[str, int] = {}
+    names = SeriesNames(path, series, keeps_others=True)
     with open_text(path) as file:
         for number, line in enumerate(file, start=1):
-            series_uid = line.strip()
-            if not series_uid or (not lines and series_uid == POSITION_COLUMNS[0]):
+            text = bare_name(line)
+            if not text or (not lines and as_key(text) in HEADERS):
                 continue
-            if "," in series_uid or len(series_uid.split()) > 1:
-                raise InputError(f"{series_uid!r} is not one series UID; give one a line", path=path, line=number)
+            if any(separator in text for separator in ",;") or len(text.split()) > 1:
+                raise InputError(f"{text!r} is not one series UID; give one a line", path=path, line=number)
+            series_uid = names.find(text, number) or text
             if series_uid in lines:
                 raise InputError(f"{series_uid} repeats line {lines[series_uid]}; remove it", path=path, line=number)
             lines[series_uid] = number
     if not lines:
         raise InputError("no series UID; give one a line", path=path)
+    names.report()
     return list(lines)

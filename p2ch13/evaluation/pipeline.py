@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from p2ch13.config import MIN_CANDIDATE_MM, MIN_DIAMETER_MM, EvaluationOptions, LabelOptions
 from p2ch13.data.ct import Ct
 from p2ch13.data.index import ScanIndex
+from p2ch13.data.layouts import find_layout
 from p2ch13.detection.detector import Detector, average, detect, load_detector
 from p2ch13.detection.findings import Finding, find_marked
 from p2ch13.evaluation.checkpoints import (
@@ -93,19 +94,19 @@ def evaluate_scans(options: EvaluationOptions) -> Results:
     checkpoints = [Checkpoint.read(path) for path in options.checkpoint or ()]
     for each in checkpoints:
         log_card(each.path, each.card)
-    nodules = sort_candidates(read_annotations(options.annotations)) if options.annotations else None
     labels = choose_labels(checkpoints, options.label_changes)
     labels = fit_labels(labels, options.label_changes, options.data_dir)
+    nodules = None
+    if options.annotations is not None:
+        nodules = sort_candidates(read_annotations(options.annotations, find_layout(options.data_dir).scans))
     index = ScanIndex(options.data_dir, labels, nodules)
     for note in index.labels.notes:
         log.info(note)
     series_list = index.keep_labeled(choose_series(options, index, checkpoints))
     warn_of_used_scans(checkpoints, series_list)
     detectors = load_detectors(options, checkpoints, series_list)
-    finder = (
-        make_searcher(options, detectors) if detectors else make_reader(options, series_list, index.labels.mask_values)
-    )
-    excluded = read_excluded_by_series(find_excluded_file(options.data_dir, options.excluded))
+    finder = make_searcher(options, detectors) if detectors else make_reader(options, index, series_list)
+    excluded = read_excluded_by_series(find_excluded_file(options.data_dir, options.excluded), index.layout.scans)
     make_writable_folder(options.output, "--output")
 
     results = Results(labels=labels, thresholds=tuple(sorted({each.threshold for each in detectors.values()})))
@@ -178,20 +179,19 @@ def make_searcher(options: EvaluationOptions, detectors: Mapping[str, Thresholde
     return search
 
 
-def make_reader(options: EvaluationOptions, series_list: Sequence[str], mask_values: tuple[int, ...]) -> Finder:
+def make_reader(options: EvaluationOptions, index: ScanIndex, series_list: Sequence[str]) -> Finder:
     """Make the function that reads a scan's mask, or looks up its findings.
 
-    Args: mask_values: of nodules in the data folder's masks, see `choose_values`.
     Raises: InputError if the folder of masks or the findings cannot be used.
     """
     given = None
     if options.findings is not None:
-        given = read_findings(options.findings)
+        given = read_findings(options.findings, index.layout.scans)
         check_findings(options.findings, given, series_list)
     mask_dir = options.mask
     if mask_dir is not None and not mask_dir.is_dir():
         raise InputError("no such folder; --mask needs a folder of masks", path=mask_dir)
-    values = () if mask_dir is None else choose_values(mask_dir, series_list, mask_values)
+    values = () if mask_dir is None else choose_values(mask_dir, series_list, index.labels.mask_values)
 
     def find(ct: Ct) -> Found:
         labels: Labels | None = None

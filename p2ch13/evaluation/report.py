@@ -14,7 +14,7 @@ from p2ch13.evaluation.calibration import CALIBRATIONS
 from p2ch13.evaluation.froc import BAND_POINTS, BOOTSTRAP_COUNT, CONFIDENCE, FINDINGS_PER_SCAN, OPERATING_POINTS, Froc
 from p2ch13.evaluation.scoring import NoduleScore, ScanScores
 from p2ch13.evaluation.summary import Summary, only_finite
-from p2ch13.labels.candidates import POSITION_COLUMNS
+from p2ch13.labels.tables import POSITION_COLUMNS
 from p2ch13.util.files import atomic_write, write_csv
 
 FORMAT_VERSION = 2  # of metrics.json; raised when a key changes its meaning or goes

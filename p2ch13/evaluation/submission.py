@@ -44,15 +44,17 @@ def score_submission(options: EvaluationOptions, csv_path: Path) -> list[ScanSco
 
     Raises: InputError if a file cannot be used, or no finding is in these series.
     """
-    findings = read_findings(csv_path)
     if options.annotations is not None:
         nodules = group_by_series(sort_candidates(read_annotations(options.annotations)))
     else:
         nodules = group_by_series(list_nodules(options.data_dir, scans=None))
-    series_list = choose_listed_series(options, {*nodules, *findings})
+    listed = [] if options.series is None else sorted(read_series_file(options.series, set(nodules)))
+    findings = read_findings(csv_path, {*nodules, *listed})
+    in_tables = {*nodules, *findings}
+    series_list = choose_listed_series(options, listed, in_tables)
     check_findings(csv_path, findings, series_list)
     excluded_file = find_excluded_file(options.data_dir, options.excluded)
-    excluded = read_excluded_by_series(excluded_file)
+    excluded = read_excluded_by_series(excluded_file, in_tables.union(series_list))
     log.info(
         f"Annotations: {options.annotations or options.data_dir}. Excluded findings: {excluded_file or 'none'}. "
         "Without scans there are no voxel scores and no figures."
@@ -66,9 +68,12 @@ def score_submission(options: EvaluationOptions, csv_path: Path) -> list[ScanSco
     ]
 
 
-def choose_listed_series(options: EvaluationOptions, in_tables: Collection[str]) -> list[str]:
+def choose_listed_series(
+    options: EvaluationOptions, listed: Sequence[str], in_tables: Collection[str]
+) -> Sequence[str]:
     """Choose the series of `--series` or `--series-uid`; else those of the tables.
 
+    Args: listed: those of `--series`.
     Raises: InputError for a series in none of the tables, and for a split, which needs scans.
     """
     for name in ("val_stride", "split", "splits"):
@@ -76,7 +81,7 @@ def choose_listed_series(options: EvaluationOptions, in_tables: Collection[str])
             message = "chooses among scans on disk, and none are used; give a list by --series"
             raise InputError(message, option=as_flag(name))
     if options.series is not None:
-        return sorted(read_series_file(options.series))
+        return listed
     if options.series_uid is not None:
         if options.series_uid not in in_tables:
             message = f"neither annotations nor findings have a series {options.series_uid}"
@@ -92,7 +97,11 @@ def choose_listed_series(options: EvaluationOptions, in_tables: Collection[str])
 def check_findings(csv_path: Path, findings: Mapping[str, Sequence[Any]], series_list: Sequence[str]) -> None:
     """Warn of findings in series that are not scored. Raises: InputError if all are: it is the wrong file."""
     if findings and not set(findings).intersection(series_list):
-        raise InputError("none of its findings is in a scored series; is it the right file?", path=csv_path)
+        message = (
+            f"none of its findings is in one of the {len(series_list)} scored series: {min(findings)} there, "
+            f"{min(series_list)} scored; is it the right file?"
+        )
+        raise InputError(message, path=csv_path)
     report_outside("findings", findings, series_list)
 
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 import math
-import zlib
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple, TextIO, TypeVar
+from typing import NamedTuple
 
+from p2ch13.labels.series_names import say_once
+from p2ch13.labels.tables import POSITION, SERIES, parse_center, parse_rows, read_table
 from p2ch13.util.coordinates import XyzTuple
-from p2ch13.util.errors import InputError, one_line
+from p2ch13.util.tables import Column, Row
 from p2ch13.volumes.files import find_scans
-from p2ch13.volumes.headers import ORIGIN_LIMIT_MM
 
 ANNOTATIONS_FILE = "annotations.csv"  # LUNA16's nodules
 MALIGNANCY_FILE = "annotations_with_malignancy.csv"  # the book's: malignancy, four rows fewer
@@ -24,9 +21,8 @@ CANDIDATES_FILES = ("candidates_V2.csv", "candidates.csv")  # the first that exi
 EXCLUDED_FILE = "annotations_excluded.csv"
 EXCLUDED_DIAMETER_MM = 10.0  # where none was measured, as in LUNA16's evaluation script
 DIAMETER_LIMIT_MM = 1000.0  # no nodule is larger than a patient
-POSITION_COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ")
-
-T = TypeVar("T")
+SIZE, MALIGNANCY, CLASS = Column("diameter_mm"), Column("mal_bool"), Column("class")
+SIZED = (*POSITION, SIZE)
 
 
 class CandidateInfoTuple(NamedTuple):
@@ -75,26 +71,56 @@ def read_nodules(data_dir: Path, present_on_disk: Collection[str] | None) -> lis
     The second file neither adds nor removes nodules, unless it is the only one.
     """
     annotations_path, malignancy_path = data_dir / ANNOTATIONS_FILE, data_dir / MALIGNANCY_FILE
-    has_malignancy = malignancy_path.is_file()
-    rated = read_annotations(malignancy_path, with_malignancy=True) if has_malignancy else []
-    if has_malignancy and not annotations_path.is_file():
-        nodules = rated
-    else:
-        nodules = join_malignancy(read_annotations(annotations_path), rated)
-    return [nodule for nodule in nodules if present_on_disk is None or nodule.series_uid in present_on_disk]
+    rated = read_rated(malignancy_path, present_on_disk) if malignancy_path.is_file() else []
+    if malignancy_path.is_file() and not annotations_path.is_file():
+        return rated
+    return join_malignancy(read_annotations(annotations_path, present_on_disk), rated)
 
 
-def read_annotations(csv_path: Path, with_malignancy: bool = False) -> list[CandidateInfoTuple]:
-    columns = (*POSITION_COLUMNS, "diameter_mm", *(("mal_bool",) if with_malignancy else ()))
+def read_annotations(csv_path: Path, scans: Collection[str] | None = None) -> list[CandidateInfoTuple]:
+    """Read nodules of unknown malignancy. Args: scans: the series on disk, None reads all.
 
-    def parse(row: Mapping[str, str]) -> CandidateInfoTuple:
-        diameter_mm = parse_number(row["diameter_mm"])
-        if not 0 < diameter_mm <= DIAMETER_LIMIT_MM:
-            raise ValueError(f"a diameter of {diameter_mm} mm")
-        is_mal = parse_malignancy(row["mal_bool"]) if with_malignancy else None
-        return CandidateInfoTuple(True, True, is_mal, diameter_mm, row["seriesuid"], parse_center(row))
+    Raises: InputError, see `read_table`; also for an invalid row of a series that is not on disk.
+    """
+    nodules = read_table(csv_path, SIZED, parse_nodule, scans, checks_others=True)
+    if scans is not None:
+        warn_of_one_place(csv_path, nodules)
+    return nodules
 
-    return read_table(csv_path, columns, parse)
+
+def read_rated(csv_path: Path, scans: Collection[str] | None = None) -> list[CandidateInfoTuple]:
+    """Read nodules and their malignancy. Args, Raises: see `read_annotations`."""
+
+    def parse(row: Row) -> CandidateInfoTuple:
+        return parse_nodule(row)._replace(is_mal=row.flag(MALIGNANCY.name))
+
+    return read_table(csv_path, (*SIZED, MALIGNANCY), parse, scans, checks_others=True)
+
+
+def parse_nodule(row: Row) -> CandidateInfoTuple:
+    return CandidateInfoTuple(True, True, None, parse_diameter(row), row[SERIES.name], parse_center(row))
+
+
+def parse_diameter(row: Row) -> float:
+    """Raises: ValueError if it is no nodule's."""
+    diameter_mm = row.number(SIZE.name)
+    if not 0 < diameter_mm <= DIAMETER_LIMIT_MM:
+        raise ValueError(f"a diameter of {diameter_mm} mm")
+    return diameter_mm
+
+
+def warn_of_one_place(csv_path: Path, nodules: Iterable[CandidateInfoTuple]) -> None:
+    """Warn of nodules within `SAME_PLACE_MM` of another one, which may be rows of one nodule in other digits."""
+    for in_series in group_by_series(nodules).values():
+        for ndx, nodule in enumerate(in_series):
+            for other in in_series[:ndx]:
+                if math.dist(nodule.center_xyz, other.center_xyz) <= SAME_PLACE_MM:
+                    at = ", ".join(f"{value:g}" for value in nodule.center_xyz)
+                    sizes = f"{other.diameter_mm:g} and {nodule.diameter_mm:g} mm"
+                    say_once(
+                        f"{csv_path}: two nodules at ({at}) mm in {nodule.series_uid}, of {sizes}, and both count; "
+                        "remove a row if they are one."
+                    )
 
 
 def join_malignancy(
@@ -130,15 +156,14 @@ def read_non_nodules(data_dir: Path, present_on_disk: Collection[str] | None) ->
         (data_dir / name for name in CANDIDATES_FILES if (data_dir / name).is_file()), data_dir / CANDIDATES_FILES[-1]
     )
 
-    def parse(row: Mapping[str, str]) -> CandidateInfoTuple | None:
-        if row["class"] not in ("0", "1"):
-            raise ValueError(f"class {row['class']!r} instead of 0 or 1")
-        if row["class"] == "1":
-            return None
-        return CandidateInfoTuple(False, False, False, 0.0, row["seriesuid"], parse_center(row))
+    def parse(row: Row) -> CandidateInfoTuple:
+        is_nodule = row.flag(CLASS.name)
+        if is_nodule is None:
+            raise ValueError(f"class {row[CLASS.name]!r} instead of 0 or 1")
+        return CandidateInfoTuple(is_nodule, False, False, 0.0, row[SERIES.name], parse_center(row))
 
-    parsed = read_table(csv_path, (*POSITION_COLUMNS, "class"), parse, present_on_disk)
-    return [candidate for candidate in parsed if candidate is not None]
+    candidates = read_table(csv_path, (*POSITION, CLASS), parse, present_on_disk)
+    return [candidate for candidate in candidates if not candidate.is_nodule]
 
 
 def find_excluded_file(data_dir: Path, named: Path | None = None) -> Path | None:
@@ -150,90 +175,19 @@ def find_excluded_file(data_dir: Path, named: Path | None = None) -> Path | None
 def read_excluded(csv_path: Path, present_on_disk: Collection[str] | None = None) -> list[CandidateInfoTuple]:
     """Read the excluded findings, which single readers marked and which count neither as nodules nor as non-nodules.
 
-    A missing or non-positive diameter becomes 10 mm.
+    A missing or non-positive diameter becomes 10 mm. Repeated rows stay: LUNA16's file has 11,105 of them, which change
+    no score.
 
     Args: present_on_disk: skip other series; None reads all.
     """
 
-    def parse(row: Mapping[str, str]) -> CandidateInfoTuple:
-        diameter_mm = parse_number(row["diameter_mm"]) if row.get("diameter_mm") else 0.0
+    def parse(row: Row) -> CandidateInfoTuple:
+        diameter_mm = row.number(SIZE.name) if row.get(SIZE.name) else 0.0
         if diameter_mm > DIAMETER_LIMIT_MM:
             raise ValueError(f"a diameter of {diameter_mm} mm")
         if diameter_mm <= 0:
             diameter_mm = EXCLUDED_DIAMETER_MM
-        return CandidateInfoTuple(False, True, None, diameter_mm, row["seriesuid"], parse_center(row))
+        return CandidateInfoTuple(False, True, None, diameter_mm, row[SERIES.name], parse_center(row))
 
-    return read_table(csv_path, POSITION_COLUMNS, parse, present_on_disk)
-
-
-def read_table(
-    csv_path: Path,
-    columns: Sequence[str],
-    parse: Callable[[Mapping[str, str]], T],
-    series: Collection[str] | None = None,
-) -> list[T]:
-    """Parse the rows of a CSV file, which may be compressed as `.gz`; blanks around fields are ignored.
-
-    Args:
-        columns: required ones, the first of which names the series.
-        parse: takes a row, all of its columns by name; raises ValueError if it is invalid.
-        series: skip the rows of other series without parsing them: most of LUNA16's candidates are in scans that are
-            not on disk.
-    Raises: InputError for a missing file or column or an invalid row.
-    """
-    rows = []
-    with open_text(csv_path) as file:
-        reader = csv.reader(file)
-        header = [name.strip() for name in next(reader, [])]
-        missing = [column for column in columns if column not in header]
-        if missing:
-            raise InputError(f"no column {', '.join(missing)}; its first line must name the columns", path=csv_path)
-        series_ndx = header.index(columns[0])
-        for fields in filter(None, reader):  # `DictReader` takes 1.4 times as long where most rows are skipped
-            try:
-                if len(fields) != len(header):
-                    raise ValueError(f"{len(fields)} fields, the header has {len(header)}")
-                if series is None or fields[series_ndx].strip() in series:
-                    rows.append(parse(dict(zip(header, map(str.strip, fields), strict=True))))
-            except ValueError as error:
-                raise InputError(f"{error}; correct or remove the row", path=csv_path, line=reader.line_num) from None
-    return rows
-
-
-@contextmanager
-def open_text(path: Path) -> Iterator[TextIO]:
-    """Open a text file of the data set, which may be compressed as `.gz`.
-
-    Raises: InputError if it is missing or cannot be read, also while it is read.
-    """
-    try:
-        open_file = gzip.open if path.suffix == ".gz" else open
-        with open_file(path, "rt", newline="", encoding="utf-8-sig") as file:
-            yield file
-    except FileNotFoundError:
-        raise InputError(f"no such file; LUNA16's {path.name} belongs there", path=path) from None
-    except (UnicodeDecodeError, csv.Error, EOFError, zlib.error, OSError) as error:
-        raise InputError(f"not a CSV file ({one_line(error)}); download it again", path=path) from None
-
-
-def parse_center(row: Mapping[str, str], columns: Sequence[str] = POSITION_COLUMNS[1:]) -> XyzTuple:
-    center_xyz = XyzTuple(*(parse_number(row[column]) for column in columns))
-    if max(map(abs, center_xyz)) > ORIGIN_LIMIT_MM:
-        raise ValueError(f"{tuple(center_xyz)} mm is outside of any scan")
-    return center_xyz
-
-
-def parse_number(text: str) -> float:
-    try:
-        value = float(text.replace("_", " _"))  # only Python reads 1_0 as 10
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise ValueError(f"{text!r} is not a number")
-    return value
-
-
-def parse_malignancy(text: str) -> bool:
-    if text not in ("True", "False"):
-        raise ValueError(f"mal_bool is {text!r} instead of True or False")
-    return text == "True"
+    rows = parse_rows(csv_path, (*POSITION, SIZE._replace(is_optional=True)), parse, present_on_disk)
+    return [finding for _, finding in rows]

@@ -69,7 +69,7 @@ class OutlinedNodule(NamedTuple):
 
 def is_held_out(series_uid: str) -> bool:
     """Tell whether a scan's shapes are for measuring quality alone, never for training."""
-    return zlib.crc32(series_uid.encode()) % HELD_OUT_SHARE == 0
+    return zlib.crc32(series_uid.encode(errors="surrogateescape")) % HELD_OUT_SHARE == 0
 
 
 def read_shapes(path: Path, excluded: Collection[str] = (), least_readers: int = 3) -> list[NoduleShape]:

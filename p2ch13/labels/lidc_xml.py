@@ -54,8 +54,8 @@ def find_readings(folder: Path) -> tuple[dict[str, XmlFile], list[str]]:
         raise InputError("no such folder; unpack LIDC-IDRI's XML files there", path=folder, option="--lidc-xml")
     found: dict[str, XmlFile] = {}
     unreadable: list[str] = []
-    for path in sorted(folder.rglob("*.xml")):
-        if path.name.startswith("."):
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() != ".xml" or path.name.startswith("."):
             continue
         try:
             series_uid = read_series_uid(path)

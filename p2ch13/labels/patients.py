@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from itertools import count
 from pathlib import Path
 
-from p2ch13.labels.candidates import POSITION_COLUMNS, read_table
 from p2ch13.labels.luna25 import LUNA25_FILE, read_luna25_patients
+from p2ch13.labels.tables import SERIES, read_table
 from p2ch13.util.errors import InputError
+from p2ch13.util.tables import Column, Row
 
 PATIENTS_FILE = "patients.csv"
-PATIENT_COLUMNS = (POSITION_COLUMNS[0], "patient")
+PATIENT = Column("patient", ("patientid",))
+PATIENT_COLUMNS = (SERIES.name, PATIENT.name)
 # The only two of LUNA16's 888 series that are of one patient: LIDC-IDRI-0332, by LIDC-IDRI's list of scans.
 LUNA16_PATIENT = dict.fromkeys(
     (
@@ -22,18 +24,18 @@ LUNA16_PATIENT = dict.fromkeys(
 )
 
 
-def find_patients(data_dir: Path, series_list: Iterable[str]) -> dict[str, str]:
+def find_patients(data_dir: Path, series_list: Collection[str]) -> dict[str, str]:
     """Find the patient of each series: by `patients.csv` in the data folder and its subset*/ or LUNA25's CSV file.
 
     A series that none of them names is of a patient of its own. Each file counts its own patients: one number in two
     files is two of them.
     Raises: InputError if a file cannot be read, or two of them name one series.
     """
-    luna25_file = data_dir / LUNA25_FILE
-    known = LUNA16_PATIENT | (read_luna25_patients(luna25_file) if luna25_file.is_file() else {})
+    scans, luna25_file = set(series_list), data_dir / LUNA25_FILE
+    known = LUNA16_PATIENT | (read_luna25_patients(luna25_file, scans) if luna25_file.is_file() else {})
     listed = dict(known)
     for path in sorted([*data_dir.glob(PATIENTS_FILE), *data_dir.glob(f"subset*/{PATIENTS_FILE}")]):
-        for series_uid, number in read_patients(path).items():
+        for series_uid, number in read_patients(path, scans).items():
             if series_uid in listed and series_uid not in known:
                 raise InputError(f"series {series_uid} is in another {PATIENTS_FILE} too; remove one row", path=path)
             listed[series_uid] = f"{path.relative_to(data_dir)}: {number}"
@@ -59,18 +61,18 @@ def number_patients(patient_ids: Mapping[str, str], earlier: Mapping[str, str]) 
     return numbers
 
 
-def read_patients(path: Path) -> dict[str, str]:
+def read_patients(path: Path, scans: Collection[str] | None = None) -> dict[str, str]:
     """Read series UID -> patient of a `patients.csv`, with the columns `seriesuid` and `patient`.
 
-    Raises: InputError, naming file and line, for an empty field or a series that is listed twice.
+    Args: scans: the series on disk, None reads all.
+    Raises: InputError, naming file and line, for an empty field or a series of two patients.
     """
     patients: dict[str, str] = {}
 
-    def parse(row: Mapping[str, str]) -> None:
-        series_uid, patient = (row[column] for column in PATIENT_COLUMNS)
-        if not series_uid or not patient or series_uid in patients:
-            raise ValueError(f"series {series_uid!r} of patient {patient!r} is empty or listed before")
-        patients[series_uid] = patient
+    def parse(row: Row) -> tuple[str, str]:
+        series_uid, patient = row[SERIES.name], row[PATIENT.name]
+        if not patient or patients.setdefault(series_uid, patient) != patient:
+            raise ValueError(f"series {series_uid} of patient {patient!r} is empty or another patient's before")
+        return series_uid, patient
 
-    read_table(path, PATIENT_COLUMNS, parse)
-    return patients
+    return dict(read_table(path, (SERIES, PATIENT), parse, scans))

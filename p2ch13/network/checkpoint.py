@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import re
 import struct
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,14 @@ import torch
 from p2ch13.config import NETWORKS, with_current_names
 from p2ch13.network.finding_scorer import SECOND_STAGE, FindingScorer
 from p2ch13.network.model import BOOK_MODEL, BOOK_NETWORK, UNNAMED_ACTIVATION, SegmentationNetwork, build_network
-from p2ch13.util.errors import InputError
+from p2ch13.network.unreadable import SAVE_ANEW, explain_unreadable
+from p2ch13.util.errors import InputError, one_line
 from p2ch13.util.files import atomic_write
 
 PIXEL_MM = "pixel_mm"  # key of the size of the pixels that a network searches
-
+WRAPPED_IN_PARALLEL = "module."
+WRAPPED_BY_COMPILE = re.compile(r"(?<![^.])_orig_mod\.")
+NAMES_SHOWN, REASON_LENGTH = 5, 200  # of names and characters in errors
 # Errors of reading a file that is no checkpoint as one.
 UNREADABLE = (
     *(pickle.UnpicklingError, RuntimeError, EOFError, OSError, LookupError, ArithmeticError, ValueError, TypeError),
@@ -41,14 +46,18 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises: InputError if the file is missing, corrupt, or not a checkpoint of a segmentation model.
     """
     if not path.is_file():
-        raise InputError("no such file; training writes its .state files below --models-dir", path=path)
+        what = "a folder" if path.is_dir() else "no such file"
+        raise InputError(f"{what}; name a .state file: training writes them below --models-dir", path=path)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch's on pickles of other programs, which it then refuses
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"cannot be read as a checkpoint ({reason}); it is corrupt or holds code", path=path) from None
-    if not isinstance(state, dict) or "model_state" not in state:
-        raise InputError("no model_state in it; this is not a checkpoint of a segmentation model", path=path)
+        raise InputError(f"not read as a checkpoint: {explain_unreadable(path, error)}", path=path) from None
+    if not isinstance(state, dict) or not isinstance(state.get("model_state"), Mapping):
+        there = ", ".join(map(str, list(state)[:NAMES_SHOWN])) if isinstance(state, dict) else type(state).__name__
+        message = f"no model_state in it, but {there or 'nothing'}; {SAVE_ANEW}"
+        raise InputError(message, path=path)
     return state
 
 
@@ -72,17 +81,32 @@ def build_model(path: Path, state: Mapping[str, Any], network: str | None = None
             model_args = {**unnamed, **with_current_names(state["model_args"])}
         config = with_current_names(state.get("config", {}))  # of files whose `model_args` have no spacing
         model_args = {"slice_spacing_mm": float(config.get("slice_spacing_mm", 0.0)), **model_args}
+        weights = state["model_state"]
         if name in NETWORKS:
             with torch.device("meta"):  # allocates nothing: a file can claim a network of any size
-                build_network(name, model_args).load_state_dict(state["model_state"], strict=True, assign=True)
+                model = build_network(name, model_args)
+                model.load_state_dict(unwrap(weights, model), strict=True, assign=True)
         model = build_network(name, model_args)
-        model.load_state_dict(state["model_state"], strict=True)
+        model.load_state_dict(unwrap(weights, model), strict=True)
     except InputError:
         raise
     except UNREADABLE as error:
-        reason = str(error).splitlines()[-1].strip() if str(error) else type(error).__name__
+        reason = one_line(error)[:REASON_LENGTH]
         raise InputError(f"its weights do not fit the network that it names ({reason})", path=path) from None
     return model.eval()
+
+
+def unwrap(weights: Mapping[str, torch.Tensor], model: torch.nn.Module) -> Mapping[str, torch.Tensor]:
+    """Return weights under the names that a network has for them, without those of what it was wrapped in.
+
+    DataParallel and DistributedDataParallel put `module.` before all names, torch.compile `_orig_mod.` before those of
+    what it compiles. `consume_prefix_in_state_dict_if_present` knows one prefix, and changes its argument.
+    """
+    own_names = model.state_dict().keys()
+    names = [WRAPPED_BY_COMPILE.sub("", name) for name in weights]
+    while names and not own_names & names and all(name.startswith(WRAPPED_IN_PARALLEL) for name in names):
+        names = [name.removeprefix(WRAPPED_IN_PARALLEL) for name in names]
+    return dict(zip(names, weights.values(), strict=True)) if own_names >= set(names) else weights
 
 
 def build_finding_scorer(path: Path, state: Mapping[str, Any]) -> FindingScorer | None:

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from p2ch13.data.crop_store import Batch
 from p2ch13.data.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
+from p2ch13.data.workers import fit_workers
 from p2ch13.evaluation.metrics import Scores
 from p2ch13.network.compute import Compute, get_device, get_dtype, get_slice_batch_size, keep_freed_memory
 from p2ch13.network.model import SegmentationNetwork, build_network
@@ -173,7 +174,8 @@ class SegmentationTrainingApp:
                 self.pause(f"in the validation of epoch {epoch_ndx}")
 
             on_gpu = self.compute.device.type == "cuda"
-            loader = DataLoader(val_ds, batch_sampler=batches, num_workers=self.config.num_workers, pin_memory=on_gpu)
+            worker_count = fit_workers(val_ds, batches, self.config.num_workers)
+            loader = DataLoader(val_ds, batch_sampler=batches, num_workers=worker_count, pin_memory=on_gpu)
             loss = partial(segmentation_loss, options=self.config)
             totals = validate(model, loader, loss, self.compute, after_step, self.learner.val_threads)
         self.non_finite.check()

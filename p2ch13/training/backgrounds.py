@@ -183,7 +183,7 @@ def read_backgrounds(
     """
     inputs = find_scans(folder)
     lesions_file = folder / LESIONS_FILE
-    lesions = group_by_series(read_known_lesions(lesions_file) if lesions_file.is_file() else [])
+    lesions = group_by_series(read_known_lesions(lesions_file, inputs) if lesions_file.is_file() else [])
     unknown = set(lesions) - set(inputs)
     if unknown:
         raise InputError(

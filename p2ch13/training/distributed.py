@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from inspect import signature
 from typing import Any, cast
 
 import torch
@@ -87,12 +88,13 @@ def data_parallel(model: nn.Module, device: torch.device) -> nn.Module:
     """Wrap a model so that each step's gradients are averaged over the processes of the run."""
     if not dist.is_initialized():
         return model
-    return DistributedDataParallel(
-        model,
-        device_ids=[device] if device.type == "cuda" else None,
-        broadcast_buffers=False,  # training uses no running means; see `copy_buffers_from_first`
-        gradient_as_bucket_view=True,
-    )
+    names = signature(DistributedDataParallel).parameters
+    keep_buffers = (
+        "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
+    )  # till PyTorch 2.12
+    own_buffers: dict[str, Any] = {keep_buffers: False}  # training uses no running means; see `copy_buffers_from_first`
+    device_ids = [device] if device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=device_ids, gradient_as_bucket_view=True, **own_buffers)
 
 
 def sum_over_processes(values: torch.Tensor) -> None:

@@ -115,7 +115,7 @@ def log_end(run: RunState, learner: Learner, val_ds: Luna2dSegmentationDataset) 
         if scores.of_all:
             log.info(f"With slices without nodule: {describe_all(scores.of_all)}")
         log.info(f"Figure (green: true positive, orange: missed, red: false positive): {run.files.figure}")
-    log.info(f"Curves and figures: tensorboard --logdir {run.config.runs_dir}")
+    log.info(f"Curves and figures: {shlex.join(['tensorboard', '--logdir', str(run.config.runs_dir)])}")
 
 
 def describe_all(scores: Scores) -> str:

@@ -84,7 +84,7 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises: InputError, naming file and option, if it cannot be read or names no option or a value that is not allowed.
     """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise InputError("no such file; give a run's config.json", path=path) from None
     except (OSError, ValueError, RecursionError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,8 +16,9 @@ from numpy.typing import NDArray
 from p2ch13.config import PaintOptions
 from p2ch13.data.ct import Ct
 from p2ch13.detection.outputs import write_image
-from p2ch13.labels.candidates import ANNOTATIONS_FILE, EXCLUDED_FILE, POSITION_COLUMNS, CandidateInfoTuple
+from p2ch13.labels.candidates import ANNOTATIONS_FILE, EXCLUDED_FILE, CandidateInfoTuple
 from p2ch13.labels.patients import PATIENT_COLUMNS, PATIENTS_FILE
+from p2ch13.labels.tables import POSITION_COLUMNS
 from p2ch13.training.backgrounds import Background, read_backgrounds
 from p2ch13.training.painter import Painter, is_visible, measure_axes
 from p2ch13.training.painting import draw_nodule, paint_nodule
@@ -46,7 +48,8 @@ def paint(options: PaintOptions) -> None:
     range_mm = options.smallest, options.largest
     count = write_painted_scans(backgrounds, painter, options.output, options.copies, range_mm, options.seed)
     log.info(f"{len(backgrounds) * options.copies} scans with {count} nodules: {options.output}")
-    log.info(f"Next: python -m p2ch13.evaluate --data-dir {options.output} --labels mask --all --checkpoint ...")
+    data_dir = shlex.quote(str(options.output))
+    log.info(f"Next: python -m p2ch13.evaluate --data-dir {data_dir} --labels mask --all --checkpoint ...")
 
 
 class PaintedScan(NamedTuple):

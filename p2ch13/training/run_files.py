@@ -14,7 +14,7 @@ from typing import Any
 from p2ch13.config import BEST_STATE, TrainingConfig
 from p2ch13.network.checkpoint import load_checkpoint
 from p2ch13.util.errors import InputError
-from p2ch13.util.files import make_writable_folder
+from p2ch13.util.files import as_text, make_writable_folder
 
 LAST = "last.state"
 LAUNCH = "launch"  # ending of the file that names the torchrun which started a run
@@ -107,6 +107,9 @@ def make_folders(config: TrainingConfig) -> None:
     """Create a run's folders before hours of work depend on them. Raises: InputError for one that is not writable."""
     make_writable_folder(models_dir_of(config), "--models-dir")
     make_writable_folder(runs_dir_of(config), "--runs-dir")
+    if as_text(config.runs_dir) != str(config.runs_dir):
+        message = "TensorBoard writes to no such name (no UTF-8, or a C locale); choose another with --runs-dir"
+        raise InputError(message, path=config.runs_dir, option="--runs-dir")
 
 
 def find_latest(folder: Path, comment: str | None) -> Path:

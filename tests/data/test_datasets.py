@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from p2ch13 import precache
 from p2ch13.config import Folders, LabelOptions, SamplingOptions
 from p2ch13.data import crop_store
+from p2ch13.data.cache import CtCache
 from p2ch13.data.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
 from p2ch13.data.sampling import EpochSampler
 from p2ch13.util import memory
@@ -340,3 +341,35 @@ def test_corrupt_crops_are_counted_and_recomputed(folders, train_ds):
         again = open_training(folders)
         assert again.ct_cache.rebuilt_count == rebuilt_count
         assert torch.equal(samples_of(again), whole)
+
+
+def remove_voxels(folders, series_uid):
+    (folders.data_dir / "subset0" / f"{series_uid}.raw").unlink()
+
+
+def add_nodule_outside(folders, series_uid):
+    with (folders.data_dir / "annotations.csv").open("a") as file:
+        print(series_uid, 1000, 1000, 1000, 5, sep=",", file=file)
+
+
+@pytest.mark.parametrize("is_cached", [False, True])
+@pytest.mark.parametrize("spoil", [remove_voxels, add_nodule_outside])
+def test_a_scan_that_cannot_be_used_is_named_and_left_out(folders, caplog, spoil, is_cached):
+    if is_cached:
+        for series_uid in TINY_SCANS:
+            CtCache.open(folders).fill(series_uid)
+    for series_uid in ("1.2.1", "1.2.2"):  # with a stride of 2, one of each side
+        spoil(folders, series_uid)
+    training = TrainingLuna2dSegmentationDataset(2, False, folders=folders, samples_per_epoch=4)
+    validation = Luna2dSegmentationDataset(2, True, folders=folders)
+    assert (training.series_list, validation.series_list) == (["1.2.3"], ["1.2.0"])
+    assert {crop.series_uid for crop in training.crop_list} == {"1.2.3"}
+    assert {series_uid for series_uid, _ in validation.sample_list} == {"1.2.0"}
+    assert ["1.2.1.mhd" in text or "1.2.2.mhd" in text for text in caplog.messages if "Skipped" in text] == [True, True]
+
+
+def test_without_a_scan_that_can_be_read_the_first_is_named(folders):
+    for series_uid in ("1.2.1", "1.2.3"):
+        remove_voxels(folders, series_uid)
+    with refused(path=folders.data_dir / "subset0" / "1.2.1.mhd"):
+        TrainingLuna2dSegmentationDataset(2, False, folders=folders, samples_per_epoch=4)

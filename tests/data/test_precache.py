@@ -73,6 +73,7 @@ def test_a_single_unusable_scan_is_named_and_skipped(folders, capsys, spoil, nam
         output = capsys.readouterr().out
         assert "Skipped: " in output
         assert f"{name}: " in output
+        assert " 5 nodules" in output  # those of the three others
         assert f"Cached {count} scans, skipped 1." in output
     ct_cache = CtCache.open(folders)
     assert [ct_cache.is_complete(uid) for uid in TINY_SCANS] == [True, False, True, True]

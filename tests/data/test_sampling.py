@@ -3,8 +3,9 @@ import pytest
 import torch
 
 from p2ch13.config import SamplingOptions
-from p2ch13.data.sampling import EpochSampler, choose_negative_slices, deal, find_steps, share_steps
+from p2ch13.data.sampling import EpochSampler, check_memory, choose_negative_slices, deal, find_steps, share_steps
 from p2ch13.util.process_rank import ProcessRank
+from tests.support.checks import refused
 
 
 def draw(
@@ -165,3 +166,23 @@ def test_processes_share_every_step():
 )
 def test_negative_slices(slice_count, positive_indexes, share, expected):
     assert choose_negative_slices(slice_count, positive_indexes, share) == expected
+
+
+@pytest.mark.parametrize(
+    ("sample_count", "options", "fits"),
+    [
+        (300_000, SamplingOptions(), True),  # 24 MB
+        (12_500_000, SamplingOptions(), True),  # 1 GB
+        (12_500_001, SamplingOptions(), False),
+        (3_125_000, SamplingOptions(negatives=0.5, hard_negative_candidates=4), True),
+        (3_125_001, SamplingOptions(negatives=0.5, hard_negative_candidates=4), False),
+        (3_000_000_000, SamplingOptions(), False),
+        (99_999_999_999_999, SamplingOptions(), False),
+    ],
+)
+def test_samples_that_memory_does_not_hold_are_refused_before_any_is_drawn(sample_count, options, fits):
+    if fits:
+        check_memory(sample_count, options, available_bytes=1e9)
+    else:
+        with refused(option="--samples-per-epoch"):
+            check_memory(sample_count, options, available_bytes=1e9)

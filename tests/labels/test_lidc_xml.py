@@ -15,6 +15,8 @@ def test_files_are_found_by_the_series_they_name(tmp_path):
     folder = tmp_path / "xml"
     expected = {
         "1.2": XmlFile(write_readings(folder / "157" / "158.xml", "1.2", SOME)),
+        "1.5": XmlFile(write_readings(folder / "b" / "1.XML", "1.5", SOME)),
+        "1.6": XmlFile(write_readings(folder / "c" / "2.Xml", "1.6", SOME)),
         "1.3": XmlFile(write_readings(folder / "a.xml", " 1.3 ", SOME, uid_tag="SeriesInstanceUID")),
     }
     write_readings(folder / "chest.xml", "1.4", SOME, root="IdriReadMessage")

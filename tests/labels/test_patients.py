@@ -38,7 +38,7 @@ def test_numbers_of_two_files_are_two_patients(tmp_path):
     assert len(set(found.values())) == 4
 
 
-@pytest.mark.parametrize("rows", [[("1.2", 1), ("1.2", 1)], [("1.2", "")], [("", 1)]])
+@pytest.mark.parametrize("rows", [[("1.2", 1), ("1.2", 2)], [("1.2", "")], [("", 1)]])
 def test_a_row_that_cannot_be(tmp_path, rows):
     path = write_csv(tmp_path / "patients.csv", COLUMNS, rows)
     with refused(path=path, line=len(rows) + 1):

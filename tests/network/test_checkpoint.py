@@ -1,5 +1,14 @@
+import argparse
+import datetime
+import io
+import json
 import pickle
+import struct
+import warnings
+import zipfile
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -65,6 +74,159 @@ def test_code_in_a_checkpoint_does_not_run(path):
     with refused(path=path):
         load_checkpoint(path)
     assert not path.with_name("intruder_was_here").exists()
+
+
+WRAPPERS = ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "module.module."]
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_names_of_what_a_network_was_wrapped_in_do_not_count(path, model, wrapper):
+    weights = {f"{wrapper}{name}": tensor for name, tensor in model.state_dict().items()}
+    save_checkpoint(path, {"model_state": weights})
+    loaded = load_model(path)
+    ct_slices = torch.randn(1, 7, 32, 32) * 400 - 600
+    assert torch.equal(loaded(ct_slices), model(ct_slices))
+
+
+def test_a_network_wrapped_by_pytorch_itself(path, model):
+    model.unet = torch.compile(model.unet)  # of which nothing is compiled before it is called
+    save_checkpoint(path, {"model_state": torch.nn.DataParallel(model).state_dict()})
+    assert any("unet._orig_mod." in name for name in load_checkpoint(path)["model_state"])
+    loaded = load_model(path)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name.replace("_orig_mod.", "")], tensor)
+
+
+@pytest.mark.parametrize("wrapper", ["model.", "Module.", "a.module."])
+def test_other_names_are_refused_in_a_short_line(path, model, wrapper):
+    save_checkpoint(path, {"model_state": {f"{wrapper}{name}": each for name, each in model.state_dict().items()}})
+    with refused(path=path) as caught:
+        load_model(path)
+    assert len(caught.value.message) < 400
+
+
+def test_names_of_which_some_are_wrapped_are_refused(path, model):
+    weights = dict(model.state_dict())
+    name = next(iter(weights))
+    weights[f"module.{name}"] = weights.pop(name)
+    save_checkpoint(path, {"model_state": weights})
+    with refused(path=path):
+        load_model(path)
+
+
+def as_zip(members):
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for name in members:
+            archive.writestr(name, b"x")
+    return content.getvalue()
+
+
+def as_torch_script():
+    content = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is deprecated, and in use
+        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), content)
+    return content.getvalue()
+
+
+def as_safetensors():
+    header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    return struct.pack("<Q", len(header)) + header + bytes(4)
+
+
+OTHER_FILES = {
+    "a page": (b"<!DOCTYPE html>\n<html><head><title>404</title>", "HTML"),
+    "a page without a type": (b"\n<html lang='en'><body>Sign in", "HTML"),
+    "a pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
+    "nothing": (b"", "empty"),
+    "zeros": (bytes(5000), "zero bytes"),
+    "text": (b"# README\nweights are elsewhere\n", "no checkpoint"),
+    "another archive": (as_zip(["README.md", "b.txt"]), "zip archive of README.md"),
+    "an archive in a folder": (as_zip(["a/b.txt"]), "zip archive of a/b.txt"),
+    "half an archive": (as_zip(["archive/data.pkl"])[:-10], "cut short"),
+    "a damaged archive": (as_zip(["archive/data.pkl"]), "corrupt"),
+    "a script": (as_torch_script(), "TorchScript"),
+    "safetensors": (as_safetensors(), "safetensors"),
+    "gzip": (b"\x1f\x8b\x08" + bytes(20), "gzip"),
+    "HDF5": (b"\x89HDF\r\n\x1a\n" + bytes(20), "HDF5"),
+    "DICOM": (bytes(128) + b"DICM" + bytes(20), "DICOM"),
+}
+ADVICE = ("weights_only", "Re-running", "safe_globals", "trusted", "github.com/pytorch", "likely succeed")
+
+
+def assert_no_advice(message, recwarn):
+    assert not any(part in message for part in ADVICE)
+    assert len(message) < 400
+    assert [str(warning.message) for warning in recwarn] == []
+
+
+@pytest.mark.parametrize("name", OTHER_FILES)
+def test_a_file_of_another_kind_is_named(path, name, recwarn):
+    content, part = OTHER_FILES[name]
+    path.write_bytes(content)
+    with refused(path=path) as caught:
+        load_checkpoint(path)
+    assert part in caught.value.message
+    assert_no_advice(caught.value.message, recwarn)
+
+
+class Net(torch.nn.Linear):
+    pass
+
+
+OTHER_TYPES = [
+    ({"config": argparse.Namespace(lr=1)}, "argparse.Namespace"),
+    ({"loss": np.float64(0.5)}, "numpy._core.multiarray.scalar"),
+    ({"losses": np.zeros(3)}, "numpy._core.multiarray._reconstruct"),
+    ({"started": datetime.datetime(2026, 1, 2)}, "datetime.datetime"),
+    ({"network": Net(2, 2)}, f"{__name__}.Net"),
+    ({"network": torch.nn.Linear(2, 2)}, "torch.nn.modules.linear.Linear"),
+]
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+@pytest.mark.parametrize(("others", "name"), OTHER_TYPES)
+def test_the_type_that_stands_in_the_way_is_named(path, others, name, is_zip, recwarn):
+    torch.save({"model_state": {"w": torch.zeros(2)}, **others}, path, _use_new_zipfile_serialization=is_zip)
+    recwarn.clear()
+    with refused(path=path) as caught:
+        load_checkpoint(path)
+    assert name in caught.value.message
+    assert_no_advice(caught.value.message, recwarn)
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
+def test_a_plain_pickle_of_another_type(path, protocol, recwarn):
+    plain = [torch.Size([2]), torch.float32, torch.device("cpu")]
+    path.write_bytes(pickle.dumps({"model_state": {}, "plain": plain, "folder": argparse.Namespace()}, protocol))
+    with refused(path=path) as caught:
+        load_checkpoint(path)
+    assert "argparse.Namespace" in caught.value.message
+    assert_no_advice(caught.value.message, recwarn)
+
+
+@pytest.mark.parametrize(
+    ("state", "part"),
+    [
+        ({"state_dict": {}, "epoch": 1}, "state_dict, epoch"),
+        ({"w": torch.zeros(1)}, "w"),
+        ([1], "list"),
+        ({}, "nothing"),
+        ({"model_state": 3}, "model_state"),
+    ],
+)
+def test_a_checkpoint_of_other_keys_says_which(path, state, part, recwarn):
+    torch.save(state, path)
+    with refused(path=path) as caught:
+        load_checkpoint(path)
+    assert part in caught.value.message
+    assert_no_advice(caught.value.message, recwarn)
+
+
+def test_a_folder_is_no_checkpoint(tmp_path):
+    with refused(path=Path(tmp_path)):
+        load_checkpoint(tmp_path)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"hello", b"PK\x03\x04 no zip after all"])

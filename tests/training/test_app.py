@@ -409,7 +409,8 @@ def test_mistakes_end_in_one_line(options, folders, tmp_path, capsys):
     annotations.write_text("\n".join(line for line in lines if not line.startswith(("1.2.0", "1.2.2"))))
     assert run(*options) == 2
     assert_one_line(capsys, "--val-stride")
-    (folders.data_dir / "subset0" / "1.2.1.raw").write_bytes(b"short")
+    for series_uid in ("1.2.1", "1.2.3"):  # all scans of training
+        (folders.data_dir / "subset0" / f"{series_uid}.raw").write_bytes(b"short")
     assert run(*options) == 2
     assert_one_line(capsys, "1.2.1.raw")
     assert not (tmp_path / "models").exists()

@@ -1,10 +1,11 @@
+import math
 import mmap
 import os
 
 import pytest
 import torch
 
-from p2ch13.util.memory import MemoryMappedTensor, RowWriter
+from p2ch13.util.memory import MemoryMappedTensor, RowWriter, available_memory
 from tests.support.checks import refused
 
 
@@ -30,6 +31,34 @@ def test_a_disk_without_room_is_an_error_at_once(tmp_path):
     with refused(path=tmp_path):
         MemoryMappedTensor(tmp_path, (2**50,), torch.int16)
     assert list(tmp_path.iterdir()) == []
+
+
+FREE = "MemTotal: 9 kB\nMemAvailable:  4000 kB\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, math.inf),
+        ({"proc/meminfo": FREE}, 4000 * 1024),
+        ({"proc/meminfo": FREE, "sys/fs/cgroup/memory.max": "max\n"}, 4000 * 1024),
+        ({"proc/meminfo": FREE, "sys/fs/cgroup/memory.max": "1000\n"}, 1000),
+        ({"proc/meminfo": FREE, "sys/fs/cgroup/memory/memory.limit_in_bytes": "2000\n"}, 2000),
+        (
+            {"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/memory.max": "30", "sys/fs/cgroup/a/b/memory.max": "40"},
+            30,
+        ),
+    ],
+)
+def test_memory_is_what_is_free_and_what_a_container_may_have(tmp_path, files, expected):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert available_memory(tmp_path) == expected
+
+
+def test_the_memory_of_this_machine():
+    assert 2**20 < available_memory() < 2**50
 
 
 def test_rows_of_unknown_number(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 from p2ch13.util.options import (
     NAME_PART,
     REQUIRED,
+    CommandParser,
     Options,
     add_old_names,
     add_options,
@@ -47,7 +48,7 @@ class Drawing(Shape):
 @pytest.fixture
 def parser(monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    parser = ArgumentParser()
+    parser = CommandParser()
     add_options(parser, Drawing)
     renamed = {"rows": "size", "painted": "filled", "is_square": "kind"}
     add_old_names(parser, Drawing, renamed, {"is_square": {True: "square", False: "round"}})
@@ -101,6 +102,53 @@ def test_one_check_for_all_sources(parser, name, value):
     if name not in ("out", "filled", "inks"):
         with pytest.raises(SystemExit):
             parser.parse_args(["--out=a", f"--{name}={value}"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mistake", "meant"),
+    [
+        (["--sise", "3"], "--sise", "--size"),
+        (["--sise=3"], "--sise", "--size"),
+        (["--out", "a", "--Size", "3"], "--Size", "--size"),
+        (["--tittle"], "--tittle", "--title"),
+        (["-size", "3"], "-size", "--size"),
+        (["--no-filed"], "--no-filed", "--no-filled"),
+        (["--ot", "a"], "--ot", "--out"),  # one that must be given
+        (["--row_s", "3"], "--row_s", ""),  # an earlier name is no answer
+        (["--xyzzy"], "--xyzzy", ""),
+        (["--out", "a", "--kind", "Round"], "--kind", "round"),
+        (["--out", "a", "--kind", "sqare"], "--kind", "square"),
+        (["--out", "a", "--kind", "oval"], "--kind", ""),
+    ],
+)
+def test_a_mistyped_option_is_answered_in_one_line(parser, capsys, arguments, mistake, meant):
+    with pytest.raises(SystemExit) as end:
+        parser.parse_args(arguments)
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {mistake}: ")
+    assert ("did you mean" in line) == bool(meant)
+    assert line.endswith(f"did you mean {meant}?") or not meant
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [([], "--out"), (["--out"], "--out"), (["--out", "a", "b", "c"], "c"), (["--out=a", "--t=1", "--s"], "--s")],
+)
+def test_other_mistakes_take_one_line_too(parser, capsys, arguments, part):
+    with pytest.raises(SystemExit):
+        parser.parse_args(arguments)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert part in line
+
+
+def test_the_beginning_of_an_option_is_enough_as_in_argparse(parser):
+    assert vars(parser.parse_args(["--ou", "a", "--fill", "--", "--sise"])) == {
+        "out": Path("a"),
+        "filled": True,
+        "note": "--sise",
+    }
 
 
 def test_values_of_files_are_plain():
