@@ -260,7 +260,7 @@ class CommandParser(ArgumentParser):
             self.error(f"{flag}: there is no such option; {suggest(flag, shown) or '--help lists all'}")
 
     def error(self, message: str) -> NoReturn:
-        self.exit(EXIT_USER_MISTAKE, f"error: {' '.join(message.removeprefix('argument ').split())}\n")
+        self.exit(EXIT_USER_MISTAKE, f"error: {' '.join(message.split())}\n")
 
 
 def suggest(word: str, words: Iterable[str]) -> str:

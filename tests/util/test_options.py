@@ -126,7 +126,7 @@ def test_a_mistyped_option_is_answered_in_one_line(parser, capsys, arguments, mi
         parser.parse_args(arguments)
     assert end.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"error: {mistake}: ")
+    assert line.removeprefix("error: ").removeprefix("argument ").startswith(f"{mistake}: ")
     assert ("did you mean" in line) == bool(meant)
     assert line.endswith(f"did you mean {meant}?") or not meant
 
