@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from p2ch13.util.errors import InputError
 from p2ch13.volumes.headers import ScanHeader, format_mm, warn_once
 
-SMALLEST_EXTENT_MM = 50.0  # of a slice; less is legal, but rather a length in another unit
+CHEST_IN_CM = (20.0, 60.0)  # a chest's width and depth, read as mm
 SLICES_LOOKED_AT = 5  # spread over the scan; if they do not suffice, all of it
 LOWEST_HU, AIR_HU = -1400, -500  # air, with noise, and lung lie between
 LEAST_AIR = 1e-3  # of the voxels in the scanned field of view
@@ -29,8 +29,9 @@ def check_scan(header: ScanHeader, voxels: NDArray[np.int16]) -> None:
     """
     check_chest(header.path, voxels)
     extent = header.vx_size_xyz * header.shape_irc[::-1]
-    if np.sort(extent)[1] < SMALLEST_EXTENT_MM:
-        warn_once(f"{header.path}: only {format_mm(extent)} mm, less than a chest. Is its voxel size in mm?")
+    low, high = CHEST_IN_CM
+    if low <= np.sort(extent)[1] <= high:
+        warn_once(f"{header.path}: only {format_mm(extent)} mm. Is its voxel size in cm, not in mm?")
 
 
 def check_chest(path: Path, voxels: NDArray[np.int16]) -> None:

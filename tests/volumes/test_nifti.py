@@ -244,6 +244,6 @@ def test_an_unknown_orientation_is_read_as_the_standard_does_and_warned_of(tmp_p
 
 
 def test_a_length_in_another_unit_is_warned_of(tmp_path, caplog):
-    _ = Volume(write_nifti(tmp_path / "scan.nii", in_units(0.1))).hu
+    _ = Volume(write_nifti(tmp_path / "scan.nii", in_units(0.5))).hu
     (line,) = caplog.messages
-    assert "7.2 x 8 x 3 mm" in line
+    assert "36 x 40 x 15 mm" in line
