@@ -328,12 +328,14 @@ def test_options_reach_the_search(tmp_path, predict, monkeypatch):
         "2",
         "--min-diameter",
         "5",
+        "--pixel-mm",
+        "0.6",
     )
     assert predict(path, *options) == 0
     assert [call[2].pop("threads").counts for call in calls] == [(1,), (2,)]  # OMP_NUM_THREADS limits `auto` here
     assert calls == [
-        (0.5, None, {"lung_mask": True, "tta": False, "precision": "auto", "show_progress": True}),
-        (0.9999, 5.0, {"lung_mask": False, "tta": True, "precision": "bf16", "show_progress": True}),
+        (0.5, None, {"lung_mask": True, "tta": False, "pixel_mm": None, "precision": "auto", "show_progress": True}),
+        (0.9999, 5.0, {"lung_mask": False, "tta": True, "pixel_mm": 0.6, "precision": "bf16", "show_progress": True}),
     ]
 
 

@@ -248,7 +248,7 @@ def test_slices_of_large_pixels_are_enlarged(size_mm, pixel_mm, shape):
 def test_logits_of_enlarged_slices_have_the_scans_shape(tmp_path, pixel_mm, seen):
     """The network of a weighted sum is linear: of a plane its logits are a plane, whatever the pixels' size."""
     index, row, col = np.ogrid[:6, :20, :22]
-    ct = open_scan(tmp_path, (10 * index + 20 * row - 15 * col).astype(np.int16))
+    ct = open_scan(tmp_path, (10 * index + 5 * row - 6 * col - 850).astype(np.int16))
     network = Position()
     logits = segment(ct, network, pixel_mm=pixel_mm, lung_mask=False)
     assert network.seen.shape[2:] == seen
