@@ -114,8 +114,9 @@ class SegmentationTrainingApp:
             name_data(self.run, self.data, datasets, self.backgrounds)
             resume_run(self.run, self.settings, self.learner, train_ds.index)
             log_start(self.run, train_ds, val_ds, self.compute)
+            files = self.run.own_files() if self.process.is_first else nullcontext()
             signals = Interruption() if self.process.is_alone else nullcontext()
-            with open_report(self.run, self.process.is_first) as report, signals as self.interruption:
+            with files, open_report(self.run, self.process.is_first) as report, signals as self.interruption:
                 for epoch_ndx in range(self.run.epoch + 1, self.config.epochs + 1):
                     if self.run.should_stop():
                         log.info(f"No better model in {self.config.early_stop} validations; --early-stop ends the run.")

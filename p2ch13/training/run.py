@@ -7,7 +7,8 @@ import datetime
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,15 @@ class RunState:
             self.files = dataclasses.replace(self.files, time_str=state["time_str"])
         except UNREADABLE as error:
             raise InputError(f"corrupt ({one_line(error)}); resume from another state", path=path) from None
+
+    @contextmanager
+    def own_files(self) -> Iterator[None]:
+        """Inside, a run that begins has files of its own, see `RunFiles.claimed`; a resumed one has them already."""
+        if self.files.find("*.state"):
+            yield
+            return
+        with self.files.claimed() as self.files:
+            yield
 
     def branch_off(self, path: Path, state: Mapping[str, Any]) -> None:
         """Continue a state of this run under a new name, with a copy of its best model until then, if that is there."""

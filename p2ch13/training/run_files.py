@@ -6,7 +6,8 @@ import datetime
 import glob
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from p2ch13.util.errors import InputError
 from p2ch13.util.files import as_text, make_writable_folder
 
 LAST = "last.state"
+CLAIM = "begun"  # ending of an empty file, while a run has no others yet
 LAUNCH = "launch"  # ending of the file that names the torchrun which started a run
 
 
@@ -37,6 +39,24 @@ class RunFiles:
             if not files.find("*"):
                 return files
             moment += datetime.timedelta(seconds=1)
+
+    @contextmanager
+    def claimed(self) -> Iterator[RunFiles]:
+        """Inside, no other process has this name: of runs that begin in the same second, all but one take another.
+
+        Yields: the run's files, of the first name that is free. An empty file stands for them until there are some.
+        """
+        files = self
+        while True:
+            try:
+                files.path(CLAIM).touch(exist_ok=False)
+                break
+            except FileExistsError:
+                files = self.unused(self.folder, self.comment)
+        try:
+            yield files
+        finally:
+            files.path(CLAIM).unlink(missing_ok=True)
 
     def path(self, ending: str) -> Path:
         return self.folder / f"seg_{self.time_str}_{self.comment}.{ending}"
