@@ -208,7 +208,9 @@ def find_fault(value: Any, kinds: tuple[type, ...], spec: Mapping[str, Any]) -> 
     if "choices" in spec and value not in spec["choices"] and (isinstance(value, str) or len(kinds) == 1):
         choices = [str(choice) for choice in spec["choices"]]
         question = suggest(str(value), choices)
-        return f"invalid choice: {value!r} (choose from {', '.join(choices)}){question and f'; {question}'}"
+        numbers = [TYPE_NAMES[kind] for kind in kinds if kind in (int, float)]
+        named = " or ".join([*numbers, ", ".join(choices)])
+        return f"invalid choice: {value!r} (choose from {named}){question and f'; {question}'}"
     if "pattern" in spec and not re.fullmatch(spec["pattern"][0], str(value)):
         return f"{value!r} {spec['pattern'][1]}"
     if isinstance(value, float) and not math.isfinite(value):

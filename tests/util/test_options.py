@@ -13,6 +13,7 @@ from p2ch13.util.options import (
     add_options,
     as_arguments,
     as_markdown,
+    find_fault,
     merge,
     option,
     read_values,
@@ -196,3 +197,10 @@ def test_table():
     assert "| `--kind` | round | 100% of what is drawn (round, square) |" in table.splitlines()
     assert "| `--inks` | none | ink; may be repeated |" in table.splitlines()
     assert "| `--size` | none | rows |" in as_markdown(Shape, "none")
+
+
+def test_a_word_among_numbers_is_named_with_them():
+    assert find_fault("sensitve", (float, str), {"choices": ("sensitive",)}) == (
+        "invalid choice: 'sensitve' (choose from a number or sensitive); did you mean sensitive?"
+    )
+    assert find_fault(0.5, (float, str), {"choices": ("sensitive",)}) is None
