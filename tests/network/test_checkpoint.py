@@ -269,3 +269,13 @@ def test_settings_that_make_no_sense(path, model, changes):
     save_checkpoint(path, {"model_state": model.state_dict(), **changes})
     with refused(path=path):
         load_model(path)
+
+
+def test_an_archive_with_a_name_that_is_no_text(tmp_path):
+    """One byte of a member's name, which the archive says is UTF-8, is none."""
+    path = tmp_path / "a.state"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("\u00e9/data.pkl", b"")
+    path.write_bytes(path.read_bytes().replace("\u00e9".encode(), b"\xae\xa9"))
+    with refused(path=path):
+        load_checkpoint(path)
