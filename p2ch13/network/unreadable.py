@@ -60,7 +60,7 @@ def explain_archive(path: Path) -> str | None:
                 return f"it is a TorchScript archive, which is code; {SAVE_ANEW}"
             with archive.open(values) as file:
                 return explain_types(file)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError):  # also of names of no encoding
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError):
         return "it is cut short or damaged; copy or download it again"
 
 
