@@ -19,10 +19,11 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from benchmarks.bench import describe_cpu
+from benchmarks.kept import FORMAT_VERSION, read_kept
 from p2ch13.ablation import get_record, list_variants, with_labels
 from p2ch13.config import AblationOptions, Folders
 from p2ch13.training.provenance import get_commit, get_versions
-from p2ch13.util.errors import InputError, errors_naming, run_command
+from p2ch13.util.errors import run_command
 from p2ch13.util.files import atomic_write
 from p2ch13.util.logconf import set_up_logging
 from p2ch13.util.options import positive_int
@@ -30,7 +31,6 @@ from p2ch13.util.options import positive_int
 log = logging.getLogger(__name__)
 
 PRESET = "strong"
-FORMAT_VERSION = 1
 LEAST_GAIN = 0.03  # of CPM in the first round, for which an option is not looked at again
 SMOKE_NOTE = "The smallest study that runs: its figures mean nothing."
 
@@ -108,18 +108,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Read the rows that are done; none without a file. Raises: InputError if it is no such file."""
-    if not path.exists():
-        return []
-    with errors_naming(path):
-        text = path.read_text(encoding="utf-8", errors="replace")
-    try:
-        values = json.loads(text)
-        if values["format_version"] != FORMAT_VERSION:
-            raise ValueError("another version")
-        return list(values["rows"])
-    except (ValueError, KeyError, TypeError):
-        raise InputError("no file of an ablation; delete it, or choose another", path=path, option="--output") from None
+    """Read the rows that are done, see `read_kept`."""
+    rows: list[Row] = read_kept(path, "rows", list)
+    return rows
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:

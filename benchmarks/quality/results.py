@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bench import describe_cpu
+from benchmarks.kept import FORMAT_VERSION, read_kept
 from benchmarks.quality.parts import PARTS, Figure, Part
 from p2ch13.evaluation.summary import only_finite
 from p2ch13.training.provenance import get_commit
-from p2ch13.util.errors import InputError, errors_naming
+from p2ch13.util.errors import errors_naming
 from p2ch13.util.files import atomic_write
 
-FORMAT_VERSION = 1
 SUMMARY = "summary"  # the card's table of all figures
 TABLES = (SUMMARY, "by_size", "by_kind", "operating_points", "calibration")
 
@@ -46,18 +46,9 @@ def shorten(argument: str) -> str:
 
 
 def read_parts(path: Path) -> dict[str, Any]:
-    """Read the parts that are done; none without a file. Raises: InputError if it is no such file."""
-    if not path.exists():
-        return {}
-    with errors_naming(path):
-        text = path.read_text(encoding="utf-8", errors="replace")
-    try:
-        values = json.loads(text)
-        if values["format_version"] != FORMAT_VERSION:
-            raise ValueError("another version")
-        return {name: values["parts"][name] for name in PARTS if name in values["parts"]}
-    except (ValueError, KeyError, TypeError):
-        raise InputError("no file of scores; delete it, or choose another", path=path, option="--output") from None
+    """Read the parts that are done, see `read_kept`."""
+    parts = read_kept(path, "parts", dict)
+    return {name: parts[name] for name in PARTS if name in parts}
 
 
 def add_part(path: Path, name: str, part: Part, run: Mapping[str, Any]) -> dict[str, Rows]:
