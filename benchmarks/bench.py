@@ -24,6 +24,7 @@ from typing import Any
 import torch
 
 from benchmarks import measure
+from benchmarks.importing import measure_import
 from benchmarks.measure import FULL, SMOKE, Setup
 from benchmarks.strong import measure_strong
 from benchmarks.synthetic import SMOKE_NOTE, write_synthetic_scans
@@ -69,6 +70,7 @@ def main() -> None:
             bench_strong,
             bench_memory,
             bench_large_sets,
+            bench_import,
             bench_losses,
             bench_start,
         ):
@@ -206,6 +208,14 @@ def bench_large_sets(setup: Setup, work_dir: Path) -> list[Row]:
         Row(f"opening the datasets of {few} series, s", few_seconds, 2, at_least=False),
         Row(f"opening {many} series / {few}", many_seconds / few_seconds, 12, at_least=False),
     ]
+
+
+def bench_import(setup: Setup, work_dir: Path) -> list[Row]:
+    """Importing DICOM"""
+    slice_count, width, _ = setup.sizes.shape_irc
+    package, itk = setup.run(measure_import, work_dir / "import", slice_count, width)
+    print(f"  seconds for {slice_count} slices of {width} x {width}: package {package:.3g}, SimpleITK {itk:.3g}")
+    return [Row(f"importing {slice_count} DICOM slices, s / SimpleITK's reader", package / itk, 1.3, at_least=False)]
 
 
 def bench_losses(setup: Setup, work_dir: Path) -> list[Row]:
