@@ -1,7 +1,4 @@
-# make demo: see it work on synthetic scans. make test: run the tests, those that are quick. make test-slow: the others.
-# make check: style and types. make bench: measure speed and memory. make stress: kill it, fill its disk, damage its
-# files. make weights BACKGROUNDS=DIR: train the network in the package again, from CT of lungs. All install into .venv
-# first.
+# `make` lists the targets: those whose lines end in a text after ##.
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -22,11 +19,15 @@ WEIGHTS_PAINTING := --backgrounds "$(BACKGROUNDS)" --nodule-shapes both \
 # Two tests at a time, a thread each: most of them wait for a process to start or do one thing after the other.
 PYTEST := $(VENV)/bin/python -m pytest -q -n 2
 
-.PHONY: demo weights backgrounds test test-slow bench stress check clean
+help:
+	@echo "Each target first installs into $(VENV)."
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+.PHONY: help demo weights backgrounds test test-slow bench stress check clean
 
 # So short a training misses less with a little more weight on what is missed. The network in the package searches the
 # same scan, for comparison.
-demo: $(VENV)/installed $(DEMO_DIR)/candidates.csv
+demo: $(VENV)/installed $(DEMO_DIR)/candidates.csv  ## train and score a network on synthetic scans, in five minutes
 	$(VENV)/bin/python precache.py $(DEMO_OPTIONS) --preset strong
 	$(VENV)/bin/python -m p2ch13.training $(DEMO_OPTIONS) --tb-prefix demo --val-stride 4 --preset strong \
 		--fn-weight 0.4 --epochs 1 --samples-per-epoch 15000
@@ -40,7 +41,7 @@ demo: $(VENV)/installed $(DEMO_DIR)/candidates.csv
 		--data-dir $(DEMO_DIR) --output data/demo-package-evaluation --series-uid $$(basename $$scan .mhd)
 
 # The first stage learns from phantoms and from nodules painted into the backgrounds, the second one from its findings.
-weights: $(VENV)/installed-dev backgrounds $(WEIGHTS_DIR)/candidates.csv
+weights: $(VENV)/installed-dev backgrounds $(WEIGHTS_DIR)/candidates.csv  ## train the network in the package again: make weights BACKGROUNDS=DIR, CT of lungs
 	$(VENV)/bin/python precache.py $(WEIGHTS_OPTIONS) --preset strong --labels mask
 	$(VENV)/bin/python -m p2ch13.training $(WEIGHTS_OPTIONS) --tb-prefix weights --val-stride 12 --preset strong \
 		--labels mask $(WEIGHTS_PAINTING) --background-share 0.75 --nodule-entropy 0.15 \
@@ -55,25 +56,25 @@ backgrounds: $(VENV)/installed-dev
 	@test -d "$(BACKGROUNDS)" || { echo "make weights BACKGROUNDS=DIR: name a folder of CT scans of lungs" >&2; exit 2; }
 	$(VENV)/bin/python -m benchmarks.held_out "$(BACKGROUNDS)"
 
-test: $(VENV)/installed-dev
+test: $(VENV)/installed-dev  ## run the quick tests
 	$(PYTEST) -m "not slow"
 
-test-slow: $(VENV)/installed-dev
+test-slow: $(VENV)/installed-dev  ## run the other tests
 	$(PYTEST) -m slow
 
-bench: $(VENV)/installed $(DEMO_DIR)/candidates.csv
+bench: $(VENV)/installed $(DEMO_DIR)/candidates.csv  ## measure speed and memory
 	$(VENV)/bin/python -m benchmarks.bench --data-dir $(BENCH_DATA) --val-stride $(BENCH_VAL_STRIDE)
 
-stress: $(VENV)/installed-dev
+stress: $(VENV)/installed-dev  ## kill it, fill its disk, damage its files
 	$(VENV)/bin/python -m stress
 
-check: $(VENV)/installed-dev
+check: $(VENV)/installed-dev  ## check style, types and imports
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-clean:
+clean:  ## remove what the other targets have made in data/
 	rm -rf $(DEMO_DIR) data/demo-cache data/demo-masks data/demo-evaluation data/demo-package data/demo-package-evaluation
 	rm -rf data/bench
 	rm -rf $(WEIGHTS_DIR) data/weights-cache data/quality

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from p2ch13.commands import spell
 from p2ch13.config import (
     AUGMENTATION,
     BOOK_AUGMENTATION,
@@ -71,7 +72,7 @@ def main(sys_argv: Sequence[str] | None = None) -> None:
 
 
 def parse_options(sys_argv: Sequence[str] | None = None) -> AblationOptions:
-    parser = make_parser(AblationOptions, "python -m p2ch13.ablation", __doc__)
+    parser = make_parser(AblationOptions, spell("ablation"), __doc__)
     add_options(parser, LabelOptions, default=OF_PRESET)
     given = vars(parser.parse_args(sys_argv))
     changes = {name: given.pop(name) for name in list_options(LabelOptions) if name in given}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from p2ch13.commands import spell
 from p2ch13.config import OF_CHECKPOINT, EvaluationOptions, LabelOptions, make_parser
 from p2ch13.util.errors import run_command
 from p2ch13.util.logconf import set_up_logging
@@ -28,7 +29,7 @@ def main(sys_argv: Sequence[str] | None = None, weights: Path = WEIGHTS) -> int:
 
 
 def parse_options(sys_argv: Sequence[str] | None = None, weights: Path = WEIGHTS) -> EvaluationOptions:
-    parser = make_parser(EvaluationOptions, "python -m p2ch13.evaluate", __doc__)
+    parser = make_parser(EvaluationOptions, spell("evaluate"), __doc__)
     add_options(parser, LabelOptions, default=OF_CHECKPOINT)
     given = vars(parser.parse_args(sys_argv))
     changes = {name: given.pop(name) for name in list_options(LabelOptions) if name in given}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from p2ch13.commands import spell
 from p2ch13.config import ImportOptions, parse
 from p2ch13.util.errors import run_command
 from p2ch13.util.logconf import set_up_logging
@@ -11,7 +12,7 @@ from p2ch13.util.logconf import set_up_logging
 
 def main(sys_argv: Sequence[str] | None = None) -> int:
     """Import DICOM series as a command line says, see `import_folder`."""
-    options = parse(ImportOptions, "python -m p2ch13.import_dicom", __doc__, sys_argv)
+    options = parse(ImportOptions, spell("import-dicom"), __doc__, sys_argv)
     from p2ch13.acquisition.import_dicom import import_folder  # imports SimpleITK
 
     set_up_logging()

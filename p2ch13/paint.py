@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from p2ch13.commands import spell
 from p2ch13.config import PaintOptions, parse
 from p2ch13.util.errors import run_command
 from p2ch13.util.logconf import set_up_logging
@@ -11,7 +12,7 @@ from p2ch13.util.logconf import set_up_logging
 
 def main(sys_argv: Sequence[str] | None = None) -> None:
     """Paint as a command line says, see `paint`."""
-    options = parse(PaintOptions, "python -m p2ch13.paint", __doc__, sys_argv)
+    options = parse(PaintOptions, spell("paint"), __doc__, sys_argv)
     from p2ch13.training.painted_scans import paint  # imports SimpleITK and PyTorch
 
     set_up_logging()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from p2ch13.commands import spell
 from p2ch13.config import PRESETS, PrecacheOptions, make_parser
 from p2ch13.util.errors import run_command
 from p2ch13.util.logconf import set_up_logging
@@ -22,7 +23,7 @@ def main(sys_argv: Sequence[str] | None = None) -> int:
 
 def parse_options(sys_argv: Sequence[str] | None = None) -> PrecacheOptions:
     """Read the options of a command line; a preset gives those of its options that decide what is cached."""
-    given = vars(make_parser(PrecacheOptions, "precache.py", __doc__).parse_args(sys_argv))
+    given = vars(make_parser(PrecacheOptions, spell("precache"), __doc__).parse_args(sys_argv))
     preset = PRESETS[given.get("preset", PrecacheOptions.preset)]
     return merge(
         PrecacheOptions, {name: preset[name] for name in list_options(PrecacheOptions) if name in preset}, given

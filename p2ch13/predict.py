@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from p2ch13.commands import spell
 from p2ch13.config import PredictOptions, parse
 from p2ch13.util.errors import run_command
 from p2ch13.util.logconf import set_up_logging
@@ -18,7 +19,7 @@ def main(sys_argv: Sequence[str] | None = None, weights: Path = WEIGHTS) -> int:
     Args: weights: the .state file that is used without --checkpoint.
     Raises: SystemExit for --help and a mistyped option, else see `predict`.
     """
-    options = parse(PredictOptions, "python -m p2ch13.predict", __doc__, sys_argv)
+    options = parse(PredictOptions, spell("predict"), __doc__, sys_argv)
     if not options.checkpoint:
         options = replace(options, checkpoint=(find_weights(weights),))
     from p2ch13.detection.pipeline import predict  # imports torch, which takes seconds

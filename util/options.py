@@ -255,9 +255,9 @@ class CommandParser(ArgumentParser):
         return super().parse_known_args(arguments, namespace)
 
     def _check_option(self, flag: str) -> None:
-        """Exit unless an option, or the first letters of one, is called so."""
+        """Exit unless an option is called so; one that lacks its last letters is a mistyped one, too."""
         flags = {name: action for action in self._actions for name in action.option_strings}
-        if not any(name.startswith(flag) for name in flags):
+        if flag not in flags:
             shown = [name for name, action in flags.items() if action.help != SUPPRESS]
             self.error(f"{flag}: there is no such option; {suggest(flag, shown) or '--help lists all'}")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from p2ch13.commands import spell
 from p2ch13.config import ImportOptions
 from p2ch13.labels.candidates import ANNOTATIONS_FILE, MALIGNANCY_FILE
 from p2ch13.labels.patients import PATIENT_COLUMNS, PATIENTS_FILE, number_patients, read_patients
@@ -103,8 +104,8 @@ def write_patients(path: Path, imported: Sequence[SeriesImport]) -> None:
 def report_annotations(data_dir: Path) -> None:
     if not any((data_dir / name).exists() for name in (ANNOTATIONS_FILE, MALIGNANCY_FILE)):
         log.info(
-            f"{data_dir} has no {ANNOTATIONS_FILE}: training and evaluation need it (`python -m p2ch13.download "
-            "--subset` downloads LUNA16's), or masks in masks/ and --labels mask."
+            f"{data_dir} has no {ANNOTATIONS_FILE}: training and evaluation need it "
+            f"(`{spell('download', '--subset')}` downloads LUNA16's), or masks in masks/ and --labels mask."
         )
 
 

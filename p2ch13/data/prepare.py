@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import shlex
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 
+from p2ch13.commands import spell
 from p2ch13.config import CropChoice, Folders, LabelOptions, PrecacheOptions
 from p2ch13.data.cache import CtCache, describe_rebuilt
 from p2ch13.labels.candidates import CandidateInfoTuple
@@ -186,4 +186,4 @@ def precache_command(folders: Folders, labels: LabelOptions, choice: CropChoice,
     """
     values = {**vars(folders), **vars(labels), **vars(choice), "negatives": negatives}
     chosen = {name: value for name, value in values.items() if value != getattr(PrecacheOptions, name)}
-    return shlex.join(["python", "precache.py", *as_arguments(chosen)])
+    return spell("precache", *as_arguments(chosen))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from p2ch13.commands import spell
 from p2ch13.util.errors import run_command
 from p2ch13.util.options import REQUIRED, CommandParser, Options, add_options, merge, option
 from p2ch13.util.threads import available_cores
@@ -24,14 +24,14 @@ class PhantomOptions(Options):
 
 def main(sys_argv: Sequence[str] | None = None) -> None:
     """Write the data set and say what to do with it."""
-    parser = CommandParser(prog="python -m p2ch13.phantom", description=__doc__)
+    parser = CommandParser(prog=spell("phantom"), description=__doc__)
     add_options(parser, PhantomOptions)
     options = merge(PhantomOptions, vars(parser.parse_args(sys_argv)))
     from p2ch13.phantom.dataset import write_phantoms  # imports NumPy
 
     done = write_phantoms(options.out_dir, options.scans, options.seed, options.num_workers)
     print(f"{done.scans} scans with {done.nodules} nodules, {done.megabytes:.0f} MB, in {done.seconds:.0f} s")
-    print(f"Next: {shlex.join(['python', 'precache.py', '--data-dir', str(options.out_dir)])}")
+    print(f"Next: {spell('precache', '--data-dir', str(options.out_dir))}")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from p2ch13.commands import spell
 from p2ch13.config import NETWORKS
 from p2ch13.data.cache import describe_rebuilt
 from p2ch13.data.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
@@ -93,7 +94,7 @@ def log_images(
 def stopped(run: RunState, signal_number: int, where: str) -> Stopped:
     """Return the exception that ends a run on a signal, with the command that resumes it."""
     network = [] if run.config.network in NETWORKS else ["--network", run.config.network]
-    command = shlex.join(["python", "-m", "p2ch13.training", "--resume", str(run.files.last), *network])
+    command = spell("train", "--resume", str(run.files.last), *network)
     message = f"Stopped by {signal.Signals(signal_number).name} {where}. To resume: {command}"
     return Stopped(message, signal_number)
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from p2ch13.commands import spell
 from p2ch13.config import (
     BOOK_AUGMENTATION,
     PRESETS,
@@ -61,7 +62,7 @@ def without_other_split(of_file: Mapping[str, Any], given: Mapping[str, Any]) ->
 
 def given_options(sys_argv: Sequence[str] | None) -> dict[str, Any]:
     """Return the options that a command line, or this process's, names; `--augmented` as what it stands for."""
-    parser = make_parser(TrainingCommand, "python -m p2ch13.training", "Train the U-Net that marks lung nodules.")
+    parser = make_parser(TrainingCommand, spell("train"), "Train the U-Net that marks lung nodules.")
     given = vars(parser.parse_args(sys_argv))
     of_book = dict.fromkeys((f"augment_{name}" for name in BOOK_AUGMENTATION), True)
     return {**(of_book if given.pop("augmented", False) else {}), **given}

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from p2ch13.commands import spell
 from p2ch13.config import PaintOptions
 from p2ch13.data.ct import Ct
 from p2ch13.detection.outputs import write_image
@@ -49,7 +50,7 @@ def paint(options: PaintOptions) -> None:
     count = write_painted_scans(backgrounds, painter, options.output, options.copies, range_mm, options.seed)
     log.info(f"{len(backgrounds) * options.copies} scans with {count} nodules: {options.output}")
     data_dir = shlex.quote(str(options.output))
-    log.info(f"Next: python -m p2ch13.evaluate --data-dir {data_dir} --labels mask --all --checkpoint ...")
+    log.info(f"Next: {spell('evaluate', '--data-dir', str(data_dir), '--labels', 'mask', '--all')} --checkpoint ...")
 
 
 class PaintedScan(NamedTuple):

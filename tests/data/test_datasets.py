@@ -193,9 +193,9 @@ def test_a_warning_gives_the_command_that_fills_the_cache(folders, caplog):
     choices = {"all_nodule_slices": True, "negatives": 0.25, "slice_spacing_mm": 2.5, "labels": LabelOptions("refined")}
     open_dataset = partial(open_training, folders, 4, **choices)
     open_dataset()
-    (message,) = [record.message for record in caplog.records if "precache.py" in record.message]
-    command = shlex.split(message[message.index("python precache.py") :])
-    assert precache.main(command[2:]) == 0
+    (message,) = [record.message for record in caplog.records if "p2ch13.precache" in record.message]
+    command = shlex.split(message[message.index("python -m p2ch13.precache") :])
+    assert precache.main(command[3:]) == 0
     caplog.clear()
     open_dataset()
     assert not caplog.records

@@ -166,8 +166,8 @@ def test_what_is_cached_is_what_training_with_the_same_options_reads(folders, op
 )
 def test_the_command_for_a_training(labels, choice, negatives):
     command = precache_command(Folders(Path("my luna"), Path("c")), labels, choice, negatives)
-    program, name, *options = shlex.split(command)
-    assert (program, name) == ("python", "precache.py")
+    python, switch, module, *options = shlex.split(command)
+    assert (python, switch, module) == ("python", "-m", "p2ch13.precache")
     parsed = precache.parse_options(options)
     assert parsed.part(Folders) == Folders(Path("my luna"), Path("c"))
     assert parsed.part(LabelOptions) == labels

@@ -276,7 +276,7 @@ def test_the_command_line(tmp_path, monkeypatch, capsys, size, scan_count, width
     command_line.main([str(tmp_path), "--scans", str(scan_count), "--seed", "7", "--num-workers", "1"])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"{scan_count} scans with ")
-    assert lines[-1] == f"Next: python precache.py --data-dir {tmp_path}"
+    assert lines[-1] == f"Next: python -m p2ch13.precache --data-dir {tmp_path}"
     headers = list(tmp_path.glob("subset0/*.mhd"))
     assert len(headers) == scan_count
     assert {sitk.ReadImage(str(header)).GetSize()[0] for header in headers} <= widths

@@ -134,7 +134,7 @@ def test_a_mistyped_option_is_answered_in_one_line(parser, capsys, arguments, mi
 
 @pytest.mark.parametrize(
     ("arguments", "part"),
-    [([], "--out"), (["--out"], "--out"), (["--out", "a", "b", "c"], "c"), (["--out=a", "--t=1", "--s"], "--s")],
+    [([], "--out"), (["--out"], "--out"), (["--out", "a", "b", "c"], "c"), (["--out=a", "--t=1", "--s"], "--t")],
 )
 def test_other_mistakes_take_one_line_too(parser, capsys, arguments, part):
     with pytest.raises(SystemExit):
