@@ -22,7 +22,6 @@ from p2ch13 import precache
 from p2ch13.network.compute import get_device, get_dtype
 from p2ch13.util.errors import run_command
 from p2ch13.util.options import positive_int
-from p2ch13.util.process_rank import ProcessRank
 
 EPOCH_SAMPLES = 300_000
 PLAIN_SHARE = 20  # plain trains on a twentieth of the samples: its epoch takes a quarter of an hour
@@ -33,7 +32,7 @@ def main() -> None:
     start = time.monotonic()
     args = build_parser().parse_args()
     logging.disable(logging.INFO)
-    device = get_device(ProcessRank())
+    device = get_device()
     is_smoke = args.smoke or device.type == "cpu"
     sizes = SMOKE if is_smoke else replace(SCANS, samples=args.samples)
     with tempfile.TemporaryDirectory() as folder:

@@ -56,7 +56,7 @@ NODULE_LOGIT = to_logit(NODULE_THRESHOLD)  # the same as a logit, which is what 
 NETWORKS = {"unet": "p2ch13.network.model:UNetWrapper"}
 NETWORK_NAME = (rf"{'|'.join(NETWORKS)}|[\w.]+:\w+", f"is neither {', '.join(NETWORKS)} nor package.module:Class")
 ACTIVATIONS = ("relu", "leaky_relu")
-AUTO_THREADS = "auto"
+AUTO_DEVICE = AUTO_THREADS = "auto"
 SENSITIVE = "sensitive"  # an operating point of a checkpoint's second stage
 
 # Detection
@@ -228,6 +228,13 @@ class NetworkOptions(Options):
 class ComputeOptions(Options):
     """Computation."""
 
+    device: str = option(
+        AUTO_DEVICE,
+        "cpu, cuda, cuda:N or mps; auto: a GPU of NVIDIA, if there is one, else the CPU",
+        pattern=(r"auto|cpu|cuda(:\d+)?|mps", "is no device; choose auto, cpu, cuda, cuda:N or mps"),
+        metavar="DEVICE",
+        on_resume=True,
+    )
     precision: str = option(
         "auto", "of convolutions; auto: bf16 if the processor has its arithmetic", choices=("auto", "fp32", "bf16")
     )

@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from p2ch13.config import MIN_CANDIDATE_MM, MIN_DIAMETER_MM, NODULE_THRESHOLD
@@ -24,7 +25,6 @@ from p2ch13.network.finding_scorer import DEFAULT, FindingScorer
 from p2ch13.network.model import SegmentationNetwork
 from p2ch13.util.errors import InputError
 from p2ch13.util.logits import to_logit, to_probability
-from p2ch13.util.process_rank import ProcessRank
 
 
 class Detection(NamedTuple):
@@ -97,16 +97,20 @@ class Detector:
         )
 
 
-def load_detector(checkpoint: Path, network: str | None = None, second_stage: bool = True) -> Detector:
-    """Load both stages of a checkpoint onto this process's device.
+def load_detector(
+    checkpoint: Path, network: str | None = None, second_stage: bool = True, device: torch.device | None = None
+) -> Detector:
+    """Load both stages of a checkpoint onto a device.
 
-    Args: network: see `load_model`; second_stage: use the checkpoint's second stage, if it has one.
+    Args: network: see `load_model`; second_stage: use the checkpoint's second stage, if it has one; device: None for
+        `get_device`'s default.
     Raises: InputError if the file cannot be read, see `load_segmenter`.
     """
     state = load_checkpoint(checkpoint)
-    model = as_segmenter(checkpoint, build_model(checkpoint, state, network))
+    device = device or get_device()
+    model = as_segmenter(checkpoint, build_model(checkpoint, state, network)).to(device)
     scorer = build_finding_scorer(checkpoint, state) if second_stage else None
-    scorers = () if scorer is None else (scorer.to(get_device(ProcessRank())),)
+    scorers = () if scorer is None else (scorer.to(device),)
     return Detector(model, scorers, read_pixel_mm(checkpoint, state))
 
 

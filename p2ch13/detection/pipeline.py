@@ -22,7 +22,7 @@ from p2ch13.detection.outputs import NODULES_FILE, write_dicom_segmentation, wri
 from p2ch13.detection.pictures import draw_nodules, write_png
 from p2ch13.network.card import log_card, read_card
 from p2ch13.network.checkpoint import load_checkpoint
-from p2ch13.network.compute import choose_threads
+from p2ch13.network.compute import choose_threads, get_device
 from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
 from p2ch13.util.files import make_writable_folder, written_together
 from p2ch13.util.threads import ThreadTuner
@@ -66,13 +66,14 @@ def predict(options: PredictOptions) -> int:
         report_skipped(error, total)
     for path in options.checkpoint:
         log_card(path, read_card(path, load_checkpoint(path)))
+    device = get_device(options.device)
     detector = average(
-        {path: load_detector(path, options.network, options.second_stage) for path in options.checkpoint}
+        {path: load_detector(path, options.network, options.second_stage, device) for path in options.checkpoint}
     )
     threshold = detector.choose_threshold(options.threshold, options.sensitivity)
     make_writable_folder(options.output or Path(), "--output")
     log.info(detector.describe(threshold))
-    threads = choose_threads(options.threads)
+    threads = choose_threads(options.threads, device)
     findings: list[Finding] = []
     for scan in scans:
         try:

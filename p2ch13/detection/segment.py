@@ -21,7 +21,6 @@ from p2ch13.network.model import SegmentationNetwork
 from p2ch13.util.boxes import Box, make_box
 from p2ch13.util.errors import InputError
 from p2ch13.util.logits import to_logit
-from p2ch13.util.process_rank import ProcessRank
 from p2ch13.util.progress import progress_bar
 from p2ch13.util.threads import ThreadTuner
 from p2ch13.volumes.lungs import find_lungs
@@ -32,17 +31,19 @@ LOWEST_THRESHOLD = 0.01  # probability; lower values stay as the network gives t
 FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3))  # of (batch, channel, row, col)
 
 
-def load_segmenter(checkpoint: Path, network: str | None = None) -> SegmentationNetwork:
-    """Load the model of a checkpoint onto this process's device.
+def load_segmenter(
+    checkpoint: Path, network: str | None = None, device: torch.device | None = None
+) -> SegmentationNetwork:
+    """Load the model of a checkpoint onto a device.
 
-    Args: network: see `load_model`.
+    Args: network: see `load_model`; device: None for `get_device`'s default.
     Raises: InputError if the file cannot be read, or its model does not map context slices to one logit per pixel.
     """
-    return as_segmenter(checkpoint, load_model(checkpoint, network))
+    return as_segmenter(checkpoint, load_model(checkpoint, network)).to(device or get_device())
 
 
 def as_segmenter(checkpoint: Path, model: SegmentationNetwork) -> SegmentationNetwork:
-    """Move a checkpoint's model to this process's device, if it segments slices. Raises: see `load_segmenter`."""
+    """Return a checkpoint's model, if it segments slices. Raises: see `load_segmenter`."""
     slice_count = 2 * CONTEXT_SLICES_COUNT + 1
     if (model.in_channels, model.n_classes) != (slice_count, 1):
         message = (
@@ -51,7 +52,7 @@ def as_segmenter(checkpoint: Path, model: SegmentationNetwork) -> SegmentationNe
         raise InputError(message, path=checkpoint)
     if not model.has_padding:
         raise InputError("a model without padding marks less than a slice; train one with padding", path=checkpoint)
-    return model.to(get_device(ProcessRank()))
+    return model
 
 
 def segment(

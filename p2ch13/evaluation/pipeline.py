@@ -35,7 +35,7 @@ from p2ch13.evaluation.worst_cases import WorstCases
 from p2ch13.labels.candidates import find_excluded_file, read_annotations, sort_candidates
 from p2ch13.labels.mask import read_mask
 from p2ch13.network.card import log_card
-from p2ch13.network.compute import choose_threads, keep_freed_memory
+from p2ch13.network.compute import choose_threads, get_device, keep_freed_memory
 from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
 from p2ch13.util.files import make_writable_folder
 from p2ch13.util.progress import progress_bar
@@ -149,7 +149,9 @@ def load_detectors(
     """
     if not checkpoints:
         return {}
-    loaded = {each.path: load_detector(each.path, options.network, options.second_stage) for each in checkpoints}
+    device = get_device(options.device)
+    settings = (options.network, options.second_stage, device)
+    loaded = {each.path: load_detector(each.path, *settings) for each in checkpoints}
     unseen = {uid: tuple(each.path for each in choose_unseen(checkpoints, uid)) for uid in series_list}
     averages = {}
     for paths in set(unseen.values()):
@@ -164,7 +166,7 @@ def make_searcher(options: EvaluationOptions, detectors: Mapping[str, Thresholde
 
     Of a second stage, all candidates are findings, since FROC needs them; the labels are of those that are shown.
     """
-    threads = choose_threads(options.threads)
+    threads = choose_threads(options.threads, get_device(options.device))
     keep_freed_memory()
 
     def search(ct: Ct) -> Found:

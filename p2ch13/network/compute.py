@@ -12,7 +12,7 @@ import SimpleITK as sitk
 import torch
 from threadpoolctl import threadpool_limits
 
-from p2ch13.config import AUTO_THREADS
+from p2ch13.config import AUTO_DEVICE, AUTO_THREADS
 from p2ch13.util.errors import InputError
 from p2ch13.util.process_rank import ProcessRank
 from p2ch13.util.threads import ThreadTuner, available_cores, halvings
@@ -42,17 +42,38 @@ class Compute:
         return [tensor.to(self.device, non_blocking=True) for tensor in tensors]
 
 
-def get_device(process: ProcessRank) -> torch.device:
-    """Return this process's GPU, one for each process of a machine, or the CPU. Raises: InputError for too few GPUs."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    if process.local_rank >= torch.cuda.device_count():
-        raise InputError(
-            f"{process.local_world_size} processes for {torch.cuda.device_count()} GPUs; start one for each GPU"
-        )
-    device = torch.device("cuda", process.local_rank)
-    torch.cuda.set_device(device)
+def get_device(choice: str = AUTO_DEVICE, process: ProcessRank | None = None) -> torch.device:
+    """Return the device that this process computes on.
+
+    Args: choice: see `ComputeOptions.device`; `auto` and `cuda` are, of several processes, a GPU for each one.
+    Raises: InputError for a device that this machine or PyTorch lacks, for too few GPUs, and for several processes that
+        share one.
+    """
+    process = process or ProcessRank()
+    if choice == AUTO_DEVICE:
+        choice = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(choice)
+    if device.type == "cuda":
+        device = choose_gpu(device.index, process)
+        torch.cuda.set_device(device)
+    elif device.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError(f"{choice} is not there: PyTorch finds no GPU of Apple; choose cpu", option="--device")
     return device
+
+
+def choose_gpu(index: int | None, process: ProcessRank) -> torch.device:
+    """Return a GPU of NVIDIA: the one of an index, or of this process. Raises: see `get_device`."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not count:
+        raise InputError("PyTorch finds no GPU of NVIDIA; choose cpu, or install PyTorch for CUDA", option="--device")
+    if index is not None and not process.is_alone:
+        raise InputError("each process has a GPU of its own; leave the number out", option="--device")
+    if index is None and process.local_rank >= count:
+        raise InputError(f"{process.local_world_size} processes for {count} GPUs; start one for each GPU")
+    chosen = process.local_rank if index is None else index
+    if chosen >= count:
+        raise InputError(f"there are {count} GPUs, cuda:0 to cuda:{count - 1}", option="--device")
+    return torch.device("cuda", chosen)
 
 
 def get_dtype(precision: str, device: torch.device) -> torch.dtype:
@@ -88,7 +109,9 @@ def get_thread_limit() -> int:
     return min(torch.get_num_threads(), available_cores())
 
 
-def choose_threads(choice: int | str, process: ProcessRank | None = None, is_compiled: bool = False) -> ThreadTuner:
+def choose_threads(
+    choice: int | str, device: torch.device, process: ProcessRank | None = None, is_compiled: bool = False
+) -> ThreadTuner:
     """Return a tuner of this process's number of computing threads; set those of SimpleITK and NumPy at once.
 
     `auto` measures which number is fastest, see `ThreadTuner`. On a GPU, and in one of several processes, it keeps
@@ -99,7 +122,7 @@ def choose_threads(choice: int | str, process: ProcessRank | None = None, is_com
     limit = get_thread_limit()
     if choice != AUTO_THREADS:
         counts = [int(choice)]
-    elif torch.cuda.is_available() or not (process or ProcessRank()).is_alone:
+    elif device.type != "cpu" or not (process or ProcessRank()).is_alone:
         counts = [limit]
     else:
         counts = halvings(limit)

@@ -65,7 +65,7 @@ class SegmentationTrainingApp:
         if config.deterministic:
             enable_determinism()
         torch.manual_seed(config.seed)
-        device = get_device(self.process)
+        device = get_device(config.device, self.process)
         self.compute = Compute(device, get_dtype(config.precision, device))
         self.segmentation_model = self.init_model()
         self.optimizer = self.init_optimizer()

@@ -26,7 +26,7 @@ CONNECT_S, PATIENCE_S = 3, 300  # timeouts of one try to reach the first process
 
 
 @contextmanager
-def process_group(process: ProcessRank) -> Iterator[str | None]:
+def process_group(process: ProcessRank, device: torch.device) -> Iterator[str | None]:
     """Inside, the processes of a run communicate.
 
     Delete all that `data_parallel` returned before the end: it keeps the communicating threads alive. One that still
@@ -43,7 +43,7 @@ def process_group(process: ProcessRank) -> Iterator[str | None]:
     if process.is_alone:
         yield launch_id
         return
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    backend = "nccl" if device.type == "cuda" else "gloo"
     store = open_store(agent_store, process)
     dist.init_process_group(backend, store=store, rank=process.rank, world_size=process.world_size)
     try:

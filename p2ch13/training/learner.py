@@ -51,8 +51,8 @@ class Learner:
         if config.deterministic and threads == AUTO_THREADS:  # sums depend on their number
             is_known = isinstance(saved_threads, int) and saved_threads > 0
             threads = saved_threads if is_known else get_thread_limit()
-        self.train_threads = choose_threads(threads, process, is_compiled(config))
-        self.val_threads = choose_threads(threads, process)
+        self.train_threads = choose_threads(threads, compute.device, process, is_compiled(config))
+        self.val_threads = choose_threads(threads, compute.device, process)
         self.training_model, self.train_step = self.init_training()
 
     def init_training(self) -> tuple[nn.Module, Step]:
@@ -79,7 +79,7 @@ class Learner:
     @contextmanager
     def training_together(self) -> Iterator[str | None]:
         """Inside, the processes of the run communicate, and each step is all of theirs. Yields: see `process_group`."""
-        with process_group(self.process) as launch_id:
+        with process_group(self.process, self.compute.device) as launch_id:
             self.training_model, self.train_step = self.init_training()
             try:
                 yield launch_id

@@ -27,7 +27,6 @@ from p2ch13.training.second_stage import build_scorer
 from p2ch13.training.shapes import find_donors, find_shapes
 from p2ch13.util.errors import InputError
 from p2ch13.util.files import make_writable_folder
-from p2ch13.util.process_rank import ProcessRank
 from p2ch13.util.progress import progress_bar
 
 log = logging.getLogger(__name__)
@@ -55,7 +54,8 @@ def add_second_stage(options: SecondStageOptions) -> None:
     """Train, calibrate and write. Raises: InputError for files or folders that cannot be used."""
     keep_freed_memory()
     state = load_checkpoint(options.checkpoint)
-    model = load_segmenter(options.checkpoint)
+    device = get_device(options.device)
+    model = load_segmenter(options.checkpoint, device=device)
     earlier = read_trained_series(options.checkpoint, state)
     check_output(options)
     index = ScanIndex(options.data_dir, read_saved_config(options.checkpoint, state).label_options)
@@ -67,9 +67,8 @@ def add_second_stage(options: SecondStageOptions) -> None:
         )
     shapes = find_shapes(options.nodule_shapes) if backgrounds else []
     examples = find_examples(index, series_list, backgrounds, Painter(shapes), model, options)
-    device = get_device(ProcessRank())
     compute = Compute(device, get_dtype(options.precision, device))
-    threads = choose_threads(options.threads)
+    threads = choose_threads(options.threads, device)
     training = (options.candidate_threshold, options.steps, options.seed, compute, threads)
     scorer = build_scorer(examples, *training, real_count=options.copies * len(backgrounds))
     names = list(dict.fromkeys(background.series_uid for background in backgrounds))
@@ -104,7 +103,7 @@ def find_examples(
 ) -> Examples:
     """Search all scans for candidates. Raises: InputError if there are none, and see `Examples`."""
     rng = np.random.default_rng(options.seed)
-    threads = choose_threads(options.threads)
+    threads = choose_threads(options.threads, model.device)
     threshold = options.candidate_threshold
     lowest = min(threshold, LOWEST_THRESHOLD)
     examples = Examples(options.cache_dir)

@@ -10,6 +10,7 @@ import torch._dynamo
 from p2ch13.network import compute
 from p2ch13.network.compute import choose_threads, get_dtype, has_bfloat16_arithmetic
 from p2ch13.util.process_rank import ProcessRank
+from tests.support.checks import refused
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -70,20 +71,20 @@ def four_cores(monkeypatch):
         (6, ProcessRank(), False, (6,)),
     ],
 )
-def test_numbers_of_threads_to_choose_from(four_cores, monkeypatch, choice, process, gpu, expected):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    assert choose_threads(choice, process).counts == expected
+def test_numbers_of_threads_to_choose_from(four_cores, choice, process, gpu, expected):
+    device = GPU if gpu else CPU
+    assert choose_threads(choice, device, process).counts == expected
     assert sitk.ProcessObject.GetGlobalDefaultNumberOfThreads() == expected[-1]
 
 
 def test_a_number_of_threads_is_in_use_at_once():
     before = torch.get_num_threads()
     try:
-        choose_threads(before + 1)
+        choose_threads(before + 1, CPU)
         assert torch.get_num_threads() == before + 1
         assert compute.get_thread_limit() <= before  # as PyTorch had it
     finally:
-        choose_threads(before)
+        choose_threads(before, CPU)
 
 
 def test_the_threads_of_a_container(monkeypatch):
@@ -94,3 +95,56 @@ def test_the_threads_of_a_container(monkeypatch):
         assert compute.get_thread_limit() == 3
     finally:
         compute.get_thread_limit.cache_clear()
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    """A machine with two GPUs of NVIDIA; setting one is recorded. Returns: the list of those that were set."""
+    chosen: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    return chosen
+
+
+@pytest.mark.parametrize(
+    ("choice", "process", "expected"),
+    [
+        ("auto", ProcessRank(), "cuda:0"),
+        ("cuda", ProcessRank(), "cuda:0"),
+        ("cuda:1", ProcessRank(), "cuda:1"),
+        ("cuda", ProcessRank(1, 2, 1, 2, True), "cuda:1"),
+        ("cpu", ProcessRank(), "cpu"),
+    ],
+)
+def test_a_device_of_two_gpus(two_gpus, choice, process, expected):
+    device = torch.device(expected)
+    assert compute.get_device(choice, process) == device
+    assert two_gpus == ([device] if device.type == "cuda" else [])
+
+
+@pytest.mark.parametrize(
+    ("choice", "process", "option"),
+    [
+        ("cuda:2", ProcessRank(), "--device"),
+        ("cuda:1", ProcessRank(0, 2, 0, 2, True), "--device"),
+        ("auto", ProcessRank(2, 3, 2, 3, True), None),
+    ],
+)
+def test_a_gpu_that_is_not_there(two_gpus, choice, process, option):
+    with refused(option=option):
+        compute.get_device(choice, process)
+    assert not two_gpus
+
+
+@pytest.mark.parametrize(
+    ("choice", "found"), [("auto", "cpu"), ("cpu", "cpu"), ("cuda", None), ("cuda:0", None), ("mps", None)]
+)
+def test_a_device_without_a_gpu(monkeypatch, choice, found):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    if found is not None:
+        assert compute.get_device(choice).type == found
+        return
+    with refused(option="--device"):
+        compute.get_device(choice)

@@ -144,12 +144,16 @@ def test_other_mistakes_take_one_line_too(parser, capsys, arguments, part):
     assert part in line
 
 
-def test_the_beginning_of_an_option_is_enough_as_in_argparse(parser):
-    assert vars(parser.parse_args(["--ou", "a", "--fill", "--", "--sise"])) == {
-        "out": Path("a"),
-        "filled": True,
-        "note": "--sise",
-    }
+def test_the_beginning_of_an_option_is_not_enough(parser, capsys):
+    """It would change its meaning with each further option."""
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--ou", "a", "--filled"])
+    assert capsys.readouterr().err == "error: --ou: there is no such option; did you mean --out?\n"
+
+
+def test_a_text_like_an_option_stands_behind_two_dashes(parser):
+    parsed = parser.parse_args(["--out", "a", "--filled", "--", "--sise"])
+    assert vars(parsed) == {"out": Path("a"), "filled": True, "note": "--sise"}
 
 
 def test_values_of_files_are_plain():
