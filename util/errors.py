@@ -88,7 +88,12 @@ def make_streams_take_any_text() -> None:
 
 def stop(signal_number: int, frame: FrameType | None) -> NoReturn:
     """Raise `Stopped`, as Python raises KeyboardInterrupt on Ctrl-C."""
-    raise Stopped(f"Stopped by {signal.Signals(signal_number).name}.", signal_number)
+    raise Stopped(f"Stopped by {name_signal(signal_number)}.", signal_number)
+
+
+def name_signal(signal_number: int) -> str:
+    """Name a signal as people do: Ctrl-C for SIGINT."""
+    return "Ctrl-C" if signal_number == signal.SIGINT else signal.Signals(signal_number).name
 
 
 def one_line(error: BaseException) -> str:

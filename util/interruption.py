@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -15,11 +17,13 @@ class Interruption:
 
     An ignored signal stays ignored: shells make background processes of scripts ignore Ctrl-C.
 
+    Args: message: a line for stderr when the first signal arrives, at once, while the step still runs.
     Attributes: `signal_number`, of the received signal; None before one arrives.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, message: str = "") -> None:
         self.signal_number: int | None = None
+        self._message = message
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> Interruption:
@@ -36,6 +40,9 @@ class Interruption:
         self.signal_number = number
         for number in self._handlers:
             signal.signal(number, signal.SIG_DFL)
+        if self._message and sys.stderr is not None:
+            with suppress(OSError, ValueError):  # such as a closed terminal's
+                os.write(sys.stderr.fileno(), f"\n{self._message}\n".encode())  # a handler may not wait for a lock
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -12,14 +12,17 @@ from p2ch13.util.process_rank import ProcessRank
 BAR_DELAY_S = 1.0  # of a bar over values that may be cached, which are read before it would be seen
 
 
-def progress_bar(total: int, description: str, unit: str, is_shown: bool = True, delay_s: float = 0.0) -> tqdm[Any]:
+def progress_bar(
+    total: int, description: str, unit: str, is_shown: bool = True, delay_s: float = 0.0, done: int = 0
+) -> tqdm[Any]:
     """Return a bar on stderr with the rate in `unit`s per second and the remaining time; call `update(count)` on it.
 
-    It refreshes twice a second on a terminal, every 30 s in a log file. Only the first process shows it.
+    A terminal shows it in one line, refreshed twice a second; a log file gets a line a minute. Only the first process
+    shows it.
 
-    Args: delay_s: the bar appears after this time.
+    Args: delay_s: the bar appears after this time; done: of an earlier run, which do not count toward the rate.
     """
-    return make_bar(total, description, unit=f" {unit}", is_shown=is_shown, delay=delay_s)
+    return make_bar(total, description, unit=f" {unit}", is_shown=is_shown, delay=delay_s, initial=done)
 
 
 def byte_progress_bar(total: int | None, description: str, done: int = 0) -> tqdm[Any]:
@@ -27,11 +30,27 @@ def byte_progress_bar(total: int | None, description: str, done: int = 0) -> tqd
     return make_bar(total, description, unit="B", unit_scale=True, initial=done)
 
 
+class LogLines:
+    """A stream that gets a bar as lines, where a terminal's is drawn over the earlier one."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        if line := text.strip():
+            self._stream.write(f"{line}\n")
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
 def make_bar(total: int | None, description: str, is_shown: bool = True, **options: Any) -> tqdm[Any]:
+    is_terminal = sys.stderr.isatty()
     return tqdm(
         total=total,
         desc=description,
-        mininterval=0.5 if sys.stderr.isatty() else 30.0,
+        file=None if is_terminal else LogLines(sys.stderr),
+        mininterval=0.5 if is_terminal else 60.0,
         dynamic_ncols=True,
         disable=not (is_shown and ProcessRank.from_environment().is_first),
         **options,

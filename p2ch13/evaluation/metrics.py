@@ -113,5 +113,6 @@ class Scores:
         return (
             f"loss {self.loss:.4f}, precision {self.precision:.4f}, recall {self.recall:.4f}, F1 {self.f1:.4f}"
             f", Dice {self.dice:.4f}"
-            f" (of nodule pixels: {self.tp_percent:.1f}% tp, {self.fn_percent:.1f}% fn, {self.fp_percent:.1f}% fp)"
+            f" (of nodule pixels {self.tp_percent:.1f}% found, {self.fn_percent:.1f}% missed; "
+            f"of marked pixels {100 * (1 - self.precision):.1f}% false)"
         )

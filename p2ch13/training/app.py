@@ -24,7 +24,7 @@ from p2ch13.training.graphs import enable_determinism, is_recorded, seed_epoch
 from p2ch13.training.learner import Learner
 from p2ch13.training.loop import train_one_epoch, validate
 from p2ch13.training.losses import segmentation_loss
-from p2ch13.training.messages import log_end, log_images, log_metrics, log_start, stopped
+from p2ch13.training.messages import STOPPING, log_end, log_images, log_metrics, log_start, stopped
 from p2ch13.training.non_finite import NonFiniteLossMonitor
 from p2ch13.training.optimizers import build_optimizer, set_learning_rate
 from p2ch13.training.resume import load_init_weights, read_settings, resume_run
@@ -115,7 +115,7 @@ class SegmentationTrainingApp:
             resume_run(self.run, self.settings, self.learner, train_ds.index)
             log_start(self.run, train_ds, val_ds, self.compute)
             files = self.run.own_files() if self.process.is_first else nullcontext()
-            signals = Interruption() if self.process.is_alone else nullcontext()
+            signals = Interruption(STOPPING) if self.process.is_alone else nullcontext()
             with files, open_report(self.run, self.process.is_first) as report, signals as self.interruption:
                 for epoch_ndx in range(self.run.epoch + 1, self.config.epochs + 1):
                     if self.run.should_stop():
@@ -142,8 +142,8 @@ class SegmentationTrainingApp:
         batches = train_ds.batches(self.config.batch_size, self.process, self.run.step, mining.hardness)
         if self.backgrounds:
             batches = self.backgrounds.mix_in(batches, epoch_ndx, self.run.step)
-        with progress_bar(len(train_ds), f"E{epoch_ndx} training", "sample") as bar:
-            bar.update(self.run.count_samples(0, self.run.step))
+        done = self.run.count_samples(0, self.run.step)
+        with progress_bar(len(train_ds), f"E{epoch_ndx} training", "sample", done=done) as bar:
 
             def step(ct_slices: torch.Tensor, label_mask: torch.Tensor) -> StepResult:
                 set_learning_rate(self.optimizer, self.run.learning_rate(epoch_ndx))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import shlex
-import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,11 @@ from p2ch13.training.graphs import is_compiled
 from p2ch13.training.learner import Learner
 from p2ch13.training.run import RunState
 from p2ch13.training.tensorboard import TensorBoardReport
-from p2ch13.util.errors import Stopped
+from p2ch13.util.errors import Stopped, name_signal
 
 log = logging.getLogger(__name__)
+
+STOPPING = "Stopping after this step; once more ends at once."
 
 
 def log_start(
@@ -95,7 +96,7 @@ def stopped(run: RunState, signal_number: int, where: str) -> Stopped:
     """Return the exception that ends a run on a signal, with the command that resumes it."""
     network = [] if run.config.network in NETWORKS else ["--network", run.config.network]
     command = spell("train", "--resume", str(run.files.last), *network)
-    message = f"Stopped by {signal.Signals(signal_number).name} {where}. To resume: {command}"
+    message = f"Stopped by {name_signal(signal_number)} {where}. To resume: {command}"
     return Stopped(message, signal_number)
 
 

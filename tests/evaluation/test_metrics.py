@@ -58,7 +58,7 @@ def test_nothing_to_find_has_no_scores():
 def test_an_epochs_line():
     assert str(Scores.from_counts(0.5, 0.6, 6, 2, 18)) == (
         "loss 0.5000, precision 0.2500, recall 0.7500, F1 0.3750, Dice 0.6000"
-        " (of nodule pixels: 75.0% tp, 25.0% fn, 225.0% fp)"
+        " (of nodule pixels 75.0% found, 25.0% missed; of marked pixels 75.0% false)"
     )
 
 

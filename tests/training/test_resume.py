@@ -29,7 +29,7 @@ from p2ch13.training.provenance import get_commit
 from p2ch13.training.resume import choose_dtype, read_settings, resume_run
 from p2ch13.training.run_files import CLAIM
 from p2ch13.training.tensorboard import TensorBoardReport
-from p2ch13.util.errors import Stopped, run_command
+from p2ch13.util.errors import Stopped, name_signal, run_command
 from tests.support.checks import assert_one_line
 from tests.support.scan_files import TINY_SCANS, write_luna
 
@@ -362,7 +362,7 @@ def test_a_signal_for_real(options, tmp_path, signal_number, status):
     assert process.returncode == status
     assert "Traceback" not in error
     last_line = error.splitlines()[-1]
-    assert f"Stopped by {signal.Signals(signal_number).name} in epoch 1, after" in last_line
+    assert f"Stopped by {name_signal(signal_number)} in epoch 1, after" in last_line
     assert "To resume: python -m p2ch13.training --resume " in last_line
     assert last_state(tmp_path)["step"] > 0
 

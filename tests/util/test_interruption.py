@@ -22,12 +22,12 @@ def test_a_thread_other_than_the_main_one():
 def test_a_second_signal_ends_at_once():
     code = (
         "import os, signal; from p2ch13.util.interruption import Interruption\n"
-        "with Interruption() as interruption:\n"
+        "with Interruption('Stopping.') as interruption:\n"
         "    os.kill(os.getpid(), signal.SIGINT); print(interruption.signal_number, flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGTERM); print('still here')"
     )
     done = run_python("-c", code, status=None)
-    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGTERM, "2\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGTERM, "2\n", "\nStopping.\n")
     handler = signal.getsignal(signal.SIGINT)
     with Interruption():
         pass
