@@ -239,7 +239,7 @@ def trace(exported: Exported) -> torch.export.ExportedProgram:
     """Trace a network for inputs of any size, including one, without the file names of the code that is traced."""
     sizes = {name: dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for name, axes in exported.dims.items()}
     # By default, a size of one, or one that needs no padding, is a case of its own, which the program would refuse.
-    with torch.no_grad(), symbolic_sizes.patch(backed_size_oblivious=True):
+    with torch.no_grad(), symbolic_sizes.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
         program = torch.export.export(
             exported.program,
             tuple(exported.inputs.values()),
@@ -280,7 +280,7 @@ def as_onnx(exported: Exported) -> bytes:
     ClearMetadataAndDocStringPass()(model)  # of nodes: file names and lines of the code that was traced
     model.metadata_props.update(exported.metadata)
     model.doc_string = NOTICE
-    return onnx_program.model_proto.SerializeToString()
+    return bytes(onnx_program.model_proto.SerializeToString())
 
 
 @contextmanager

@@ -13,7 +13,6 @@ from torch import nn
 
 from p2ch13.config import HU_MAX, HU_MIN, ExportOptions
 from p2ch13.data.ct import Ct
-from p2ch13.detection.detector import load_detector
 from p2ch13.export import main
 from p2ch13.network.checkpoint import load_checkpoint, load_model, save_checkpoint
 from p2ch13.network.export import METADATA_FILE, NOTICE, OPSET, SliceLogits, export_network
@@ -216,16 +215,6 @@ def test_a_real_slice(packaged, luna_sample):
     assert_close(run_onnx(packaged, ct_slices)["logit"], expect_logits(model, ct_slices))
     unclipped = torch.from_numpy(ct.hu[ct.context_indexes(ndx, 3, model.slice_spacing_mm)]).float()[None]
     assert_close(run_onnx(packaged, unclipped)["logit"], expect_logits(model, ct_slices))
-
-
-@pytest.mark.slow
-def test_the_second_stage_in_the_package(tmp_path, two_stages):
-    (scorer,) = load_detector(WEIGHTS).scorers
-    findings = two_stages[2]
-    export_network(WEIGHTS, tmp_path / "a.onnx", stage=2)
-    assert_close(
-        run_onnx(tmp_path / "a.onnx", *findings)["logit"].double(), torch.from_numpy(scorer.score(*findings)[1])
-    )
 
 
 PAGE = (REPOSITORY / "docs" / "export.md").read_text()
