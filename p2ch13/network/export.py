@@ -6,13 +6,10 @@ docs/export.md describes inputs, outputs and metadata.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import logging
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,9 +17,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.fx.experimental import _config as symbolic_sizes
 
-from p2ch13.config import CONTEXT_SLICES_COUNT, HU_MAX, HU_MIN
+from p2ch13.config import HU_MAX, HU_MIN
 from p2ch13.network.calibration import Calibration
 from p2ch13.network.card import Card, read_card
 from p2ch13.network.checkpoint import (
@@ -32,6 +28,7 @@ from p2ch13.network.checkpoint import (
     read_model_args,
     read_pixel_mm,
 )
+from p2ch13.network.export_formats import FORMATS, NOTICE, Exported
 from p2ch13.network.finding_scorer import FindingScorer
 from p2ch13.network.model import BOOK_NETWORK, SegmentationNetwork
 from p2ch13.network.second_stage import (
@@ -47,11 +44,6 @@ from p2ch13.util.errors import InputError
 from p2ch13.util.files import atomic_write, make_writable_folder
 
 log = logging.getLogger(__name__)
-
-OPSET = 18  # of ONNX; torch.onnx writes no lower one without conversion
-NOTICE = "Research use only. Not a medical device; no clinical decision may rest on its output."
-PACKAGES = {".onnx": ("onnx", "onnxscript"), ".pt2": (), ".safetensors": ("safetensors",)}  # that write a format
-METADATA_FILE = "metadata.json"  # in a .pt2 file
 
 
 class SliceLogits(nn.Module):
@@ -102,23 +94,6 @@ class FindingLogits(nn.Module):
         return features @ self.weights + self.bias, second_stage_logit
 
 
-@dataclass(frozen=True)
-class Exported:
-    """A network with what a file says about it.
-
-    Attributes:
-        program: a module to trace; weights: of the network alone, under the names of a .state file.
-        inputs: name -> an example; dims: input -> axis -> name, of those that may have any size.
-    """
-
-    program: nn.Module
-    weights: Mapping[str, torch.Tensor]
-    inputs: Mapping[str, torch.Tensor]
-    dims: Mapping[str, Mapping[int, str]]
-    outputs: tuple[str, ...]
-    metadata: Mapping[str, str]
-
-
 def export_network(checkpoint: Path, output: Path, stage: int = 1, network: str | None = None) -> None:
     """Write a network of a .state file in the format that the output's suffix names.
 
@@ -126,21 +101,23 @@ def export_network(checkpoint: Path, output: Path, stage: int = 1, network: str 
     Raises: InputError if the checkpoint cannot be used, lacks the stage, or a package for the format is missing.
     """
     suffix = output.suffix.lower()
-    check_packages(suffix)
+    packages, write = FORMATS[suffix]
+    check_packages(packages, suffix)
     make_writable_folder(output.parent, "--output")
     state = load_checkpoint(checkpoint)
-    prepare = prepare_first_stage if stage == 1 else prepare_second_stage
-    exported = prepare(checkpoint, state, network)
-    write = {".onnx": as_onnx, ".pt2": as_program, ".safetensors": as_safetensors}[suffix]
+    if stage == 1:
+        exported = prepare_first_stage(checkpoint, state, network)
+    else:
+        exported = prepare_second_stage(checkpoint, state)
     content = write(exported)
     with atomic_write(output) as file:
         file.write(content)
     log.info(f"Wrote {output}, {len(content) / 1e6:.1f} MB: {describe_contents(exported, suffix)}. {NOTICE}")
 
 
-def check_packages(suffix: str) -> None:
-    """Raises: InputError, before any work, if a package that writes this format is not installed."""
-    missing = [name for name in PACKAGES[suffix] if find_spec(name) is None]
+def check_packages(packages: Sequence[str], suffix: str) -> None:
+    """Raises: InputError, before any work, if a package that writes the suffix's format is not installed."""
+    missing = [name for name in packages if find_spec(name) is None]
     if missing:
         message = f"{suffix} needs {' and '.join(missing)}: pip install 'p2ch13[export]'"
         raise InputError(message, option="--output")
@@ -157,7 +134,6 @@ def prepare_first_stage(checkpoint: Path, state: Mapping[str, Any], network: str
     model = build_model(checkpoint, state, network)
     if not model.has_padding:
         raise InputError("a model without padding marks less than a slice; train one with padding", path=checkpoint)
-    name = str(state.get("network", BOOK_NETWORK))
     block = model.size_multiple
     return Exported(
         SliceLogits(model).eval(),
@@ -165,28 +141,30 @@ def prepare_first_stage(checkpoint: Path, state: Mapping[str, Any], network: str
         {"hu": torch.zeros(2, model.in_channels, 2 * block + 1, 3 * block + 2)},
         {"hu": {0: "batch", 2: "rows", 3: "cols"}},
         ("logit",),
-        {
-            **describe_checkpoint(checkpoint, state),
-            "stage": "1",
-            "network": name,
-            "model_args": json.dumps(read_model_args(name, state)),
-            "input": f"hu: float32 (batch, {model.in_channels}, rows, cols), HU of axial slices, rows to the patient's "
-            f"back, columns to the left; slice {CONTEXT_SLICES_COUNT} is marked, the others are its context, from foot "
-            "to head",
-            "output": f"logit: float32 (batch, {model.n_classes}, rows, cols); probability = 1 / (1 + exp(-logit))",
-            "hu_range": json.dumps([HU_MIN, HU_MAX]),
-            "slice_spacing_mm": json.dumps(model.slice_spacing_mm),
-            "pixel_mm": json.dumps(read_pixel_mm(checkpoint, state)),
-            "receptive_field": json.dumps(model.receptive_field),
-        },
+        {**describe_checkpoint(checkpoint, state), **describe_first_stage(checkpoint, state, model)},
     )
 
 
-def prepare_second_stage(checkpoint: Path, state: Mapping[str, Any], network: str | None) -> Exported:
-    """Prepare the network that scores findings. Args: network: of the first stage, unused.
+def describe_first_stage(checkpoint: Path, state: Mapping[str, Any], model: SegmentationNetwork) -> dict[str, str]:
+    """Return the metadata of a first stage, numbers and lists as JSON. Raises: see `read_pixel_mm`."""
+    name = str(state.get("network", BOOK_NETWORK))
+    return {
+        "stage": "1",
+        "network": name,
+        "model_args": json.dumps(read_model_args(name, state)),
+        "input": f"hu: float32 (batch, {model.in_channels}, rows, cols), HU of axial slices, rows to the patient's "
+        f"back, columns to the left; slice {model.in_channels // 2} is marked, the others are its context, from foot "
+        "to head",
+        "output": f"logit: float32 (batch, {model.n_classes}, rows, cols); probability = 1 / (1 + exp(-logit))",
+        "hu_range": json.dumps([HU_MIN, HU_MAX]),
+        "slice_spacing_mm": json.dumps(model.slice_spacing_mm),
+        "pixel_mm": json.dumps(read_pixel_mm(checkpoint, state)),
+        "receptive_field": json.dumps(model.receptive_field),
+    }
 
-    Raises: InputError if the file has none, or it is corrupt.
-    """
+
+def prepare_second_stage(checkpoint: Path, state: Mapping[str, Any]) -> Exported:
+    """Prepare the network that scores findings. Raises: InputError if the file has none, or it is corrupt."""
     scorer = build_finding_scorer(checkpoint, state)
     if scorer is None:
         raise InputError("it has no second stage; `python -m p2ch13.second_stage` adds one", path=checkpoint)
@@ -233,72 +211,3 @@ def describe_checkpoint(checkpoint: Path, state: Mapping[str, Any]) -> dict[str,
         **{name: text for name, text in card.items() if text},
         "checkpoint_sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
     }
-
-
-def trace(exported: Exported) -> torch.export.ExportedProgram:
-    """Trace a network for inputs of any size, including one, without the file names of the code that is traced."""
-    sizes = {name: dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for name, axes in exported.dims.items()}
-    # By default, a size of one, or one that needs no padding, is a case of its own, which the program would refuse.
-    with torch.no_grad(), symbolic_sizes.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
-        program = torch.export.export(
-            exported.program,
-            tuple(exported.inputs.values()),
-            dynamic_shapes=sizes,
-            prefer_deferred_runtime_asserts_over_guards=True,
-        )
-    for module in program.graph_module.modules():
-        if isinstance(module, torch.fx.GraphModule):
-            for node in module.graph.nodes:
-                node.meta.pop("stack_trace", None)
-    return program
-
-
-def as_program(exported: Exported) -> bytes:
-    """Return a .pt2 file for `torch.export.load`, which has the metadata as JSON in a file of its own."""
-    content = io.BytesIO()
-    metadata = {METADATA_FILE: json.dumps(exported.metadata)}
-    torch.export.save(trace(exported), content, extra_files=metadata)
-    return content.getvalue()
-
-
-def as_onnx(exported: Exported) -> bytes:
-    """Return an ONNX file."""
-    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
-
-    with without_chatter():
-        onnx_program = torch.onnx.export(
-            trace(exported),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=list(exported.inputs),
-            output_names=list(exported.outputs),
-            dynamic_shapes={name: dict(axes) for name, axes in exported.dims.items()},
-            verbose=False,
-        )
-    assert onnx_program is not None
-    model = onnx_program.model
-    ClearMetadataAndDocStringPass()(model)  # of nodes: file names and lines of the code that was traced
-    model.metadata_props.update(exported.metadata)
-    model.doc_string = NOTICE
-    return bytes(onnx_program.model_proto.SerializeToString())
-
-
-@contextmanager
-def without_chatter() -> Iterator[None]:
-    """Keep the converter's many lines and warnings, on its own steps, out of the log."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
-
-
-def as_safetensors(exported: Exported) -> bytes:
-    """Return a safetensors file of the network's weights."""
-    from safetensors.torch import save
-
-    tensors = {name: tensor.contiguous() for name, tensor in exported.weights.items()}
-    return save(tensors, dict(exported.metadata))

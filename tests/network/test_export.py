@@ -15,7 +15,8 @@ from p2ch13.config import HU_MAX, HU_MIN, ExportOptions
 from p2ch13.data.ct import Ct
 from p2ch13.export import main
 from p2ch13.network.checkpoint import load_checkpoint, load_model, save_checkpoint
-from p2ch13.network.export import METADATA_FILE, NOTICE, OPSET, SliceLogits, export_network
+from p2ch13.network.export import SliceLogits, export_network
+from p2ch13.network.export_formats import METADATA_FILE, NOTICE, OPSET
 from p2ch13.network.model import BOOK_MODEL, UNetWrapper, build_network
 from p2ch13.network.second_stage import SecondStage
 from p2ch13.weights import WEIGHTS
