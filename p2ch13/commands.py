@@ -27,6 +27,7 @@ COMMANDS = {
     "precache": Command("precache", "fill the cache of crops before training"),
     "train": Command("training", "train the first stage, which marks voxels"),
     "second-stage": Command("second_stage", "train the second stage, which scores findings"),
+    "export": Command("export", "write a network as ONNX, torch.export or safetensors"),
     "ablation": Command("ablation", "measure what each option of a recipe contributes"),
     "paint": Command("paint", "paint nodules with their masks into CT scans"),
 }

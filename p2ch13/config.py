@@ -63,6 +63,9 @@ SENSITIVE = "sensitive"  # an operating point of a checkpoint's second stage
 IMAGE_FORMATS = ("nii.gz", "mha", "nrrd")  # of masks and probability maps
 PACKAGED_NETWORK = "the network in the package"
 
+# Export
+EXPORT_FORMATS = ("onnx", "pt2", "safetensors")  # suffixes of files
+
 # Training
 SHAPE_KINDS = ("synthetic", "lidc", "both")
 OPTIMIZERS = {"adam": "torch.optim:Adam", "muon": "p2ch13.training.optimizers:Muon"}
@@ -612,6 +615,24 @@ class SecondStageOptions(ShapeOptions, Folders, ComputeOptions):
 
 
 @dataclass(frozen=True)
+class ExportOptions(Options):
+    """Export."""
+
+    checkpoint: Path | None = option(
+        None, ".state file of training or of the book", metavar="STATE", shown=PACKAGED_NETWORK
+    )
+    output: Path = option(
+        REQUIRED,
+        "file to write: .onnx, .pt2 for torch.export's program, or .safetensors for the weights alone",
+        pattern=(rf"(?is).*\.({'|'.join(EXPORT_FORMATS)})", f"ends in none of .{', .'.join(EXPORT_FORMATS)}"),
+    )
+    stage: int = option(1, "1: the network that marks slices; 2: the one that scores findings", choices=(1, 2))
+    network: str | None = option(
+        None, "the checkpoint's network, if not the package's own; its code is imported only then", pattern=NETWORK_NAME
+    )
+
+
+@dataclass(frozen=True)
 class AblationOptions(EpochOptions, SplitOptions, Folders):
     """Study."""
 
@@ -679,6 +700,7 @@ COMMANDS: dict[str, type[Options]] = {
     "evaluate": EvaluationOptions,
     "precache": PrecacheOptions,
     "second_stage": SecondStageOptions,
+    "export": ExportOptions,
     "ablation": AblationOptions,
     "download": DownloadOptions,
     "import_dicom": ImportOptions,

@@ -75,12 +75,7 @@ def build_model(path: Path, state: Mapping[str, Any], network: str | None = None
     """Build the model of a .state file that is read. Args, Raises: see `load_model`."""
     name = check_allowed(path, state.get("network", BOOK_NETWORK), network)
     try:
-        model_args = BOOK_MODEL
-        if "model_args" in state:
-            unnamed = {"activation": UNNAMED_ACTIVATION} if name == BOOK_NETWORK else {}
-            model_args = {**unnamed, **with_current_names(state["model_args"])}
-        config = with_current_names(state.get("config", {}))  # of files whose `model_args` have no spacing
-        model_args = {"slice_spacing_mm": float(config.get("slice_spacing_mm", 0.0)), **model_args}
+        model_args = read_model_args(name, state)
         weights = state["model_state"]
         if name in NETWORKS:
             with torch.device("meta"):  # allocates nothing: a file can claim a network of any size
@@ -94,6 +89,20 @@ def build_model(path: Path, state: Mapping[str, Any], network: str | None = None
         reason = one_line(error)[:REASON_LENGTH]
         raise InputError(f"its weights do not fit the network that it names ({reason})", path=path) from None
     return model.eval()
+
+
+def read_model_args(name: str, state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a .state file's network, under their names of today; the book's for files without any.
+
+    Args: name: of the network, as the file has it.
+    Raises: one of `UNREADABLE` for a corrupt file.
+    """
+    model_args = BOOK_MODEL
+    if "model_args" in state:
+        unnamed = {"activation": UNNAMED_ACTIVATION} if name == BOOK_NETWORK else {}
+        model_args = {**unnamed, **with_current_names(state["model_args"])}
+    config = with_current_names(state.get("config", {}))  # of files whose `model_args` have no spacing
+    return {"slice_spacing_mm": float(config.get("slice_spacing_mm", 0.0)), **model_args}
 
 
 def unwrap(weights: Mapping[str, torch.Tensor], model: torch.nn.Module) -> Mapping[str, torch.Tensor]:
