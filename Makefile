@@ -23,7 +23,7 @@ help:
 	@echo "Each target first installs into $(VENV)."
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
-.PHONY: help demo weights backgrounds test test-slow bench stress check clean
+.PHONY: help demo weights backgrounds test test-slow docs-check bench stress check clean
 
 # So short a training misses less with a little more weight on what is missed. The network in the package searches the
 # same scan, for comparison.
@@ -61,6 +61,10 @@ test: $(VENV)/installed-dev  ## run the quick tests
 
 test-slow: $(VENV)/installed-dev  ## run the other tests
 	$(PYTEST) -m slow
+
+docs-check: $(VENV)/installed-dev  ## run the commands of README and docs on tiny scans; list the others
+	$(VENV)/bin/python -m tests.support.documentation
+	$(PYTEST) tests/docs
 
 bench: $(VENV)/installed $(DEMO_DIR)/candidates.csv  ## measure speed and memory
 	$(VENV)/bin/python -m benchmarks.bench --data-dir $(BENCH_DATA) --val-stride $(BENCH_VAL_STRIDE)

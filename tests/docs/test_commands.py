@@ -1,0 +1,101 @@
+"""Commands of README and docs have the options that they are given, and run on tiny scans; so does the Python code."""
+
+import shlex
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from p2ch13.__main__ import main
+from p2ch13.network.checkpoint import save_checkpoint
+from p2ch13.network.model import BOOK_MODEL, UNetWrapper
+from tests.docs.world import name_as_pages_do, write_world
+from tests.support.commands import REPOSITORY, run_python
+from tests.support.documentation import PAGES, find_blocks, find_commands, parse
+
+SECONDS = 300  # for a page, on a busy machine: a command that waits for something is an error
+# Options that make a command quick. A resumed run keeps its own samples and epochs.
+QUICK = {
+    "precache": ["--num-workers", "1"],
+    "import-dicom": ["--num-workers", "1"],
+    "train": ["--samples-per-epoch", "16", "--epochs", "1", "--threads", "1"],
+    "predict": ["--threads", "1"],
+    "evaluate": ["--threads", "1"],
+}
+QUICK_RESUME = ["--threads", "1"]
+NO_MODULES_OF_OURS = ("pip", "venv", "pytest")
+
+COMMANDS = [command for page in PAGES for command in find_commands(page)]
+OWN = sorted({(each.own[0], *each.own[1]) for each in COMMANDS if each.own})
+OTHERS = [each for each in COMMANDS if not each.own]
+MAKE = sorted({each.words[1:] for each in OTHERS if each.words[0] == "make"})
+MODULES = sorted({each.words[2:] for each in OTHERS if each.words[1:2] == ("-m",)})
+RUN = {page: [each for each in COMMANDS if each.page == page and each.own and not each.not_run] for page in PAGES}
+PYTHON = [block for page in PAGES for block in find_blocks(page) if block.language == "python"]
+
+
+@pytest.mark.parametrize("command", OWN, ids=shlex.join)
+def test_options(command):
+    name, *arguments = command
+    parse(name, arguments)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [each for each in MODULES if each[0] not in NO_MODULES_OF_OURS], ids=shlex.join)
+def test_options_of_benchmarks(command):
+    module, *arguments = command
+    text = run_python("-m", module, "--help").stdout
+    assert all(word.partition("=")[0] in text for word in arguments if word.startswith("--"))
+
+
+@pytest.mark.parametrize("arguments", MAKE, ids=shlex.join)
+def test_targets_of_make(arguments):
+    subprocess.run(["make", "--dry-run", *arguments], check=True, cwd=REPOSITORY, stdout=subprocess.DEVNULL)
+
+
+def test_a_block_that_no_test_runs_says_why():
+    assert not [str(each) for each in OTHERS if not each.not_run and each.words[0] != "make"]
+
+
+@pytest.fixture
+def enter(tmp_path, monkeypatch):
+    """Go to an empty folder with the files that words name, for a limited time."""
+
+    def enter(words):
+        write_world(tmp_path, words)
+        monkeypatch.chdir(tmp_path)
+        signal.alarm(SECONDS)
+
+    yield enter
+    signal.alarm(0)
+
+
+def run(name, arguments):
+    """Run a command as quickly as it goes. Returns: its exit status."""
+    quick = QUICK_RESUME if "--resume" in arguments else QUICK.get(name, [])
+    status = main([name, *arguments, *quick])
+    if name == "train":
+        name_as_pages_do(Path("data/models/p2ch13"))
+    return status
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if RUN[page]])
+def test_commands(page, enter):
+    """Each command ends with exit status 0, one after the other as the page has them."""
+    enter({word for each in RUN[page] for word in each.own[1]})
+    for command in RUN[page]:
+        print(f"$ {command}")
+        assert not run(*command.own)
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=[f"{block.page}-{ndx}" for ndx, block in enumerate(PYTHON)])
+def test_python(block, enter):
+    """Each block runs as it stands, with slices that it takes for given."""
+    words = block.code.split('"')[1::2]
+    enter({word for word in words if not word.endswith(".state")})
+    for name in words:
+        if name.endswith(".state"):
+            save_checkpoint(Path(name), {"model_state": UNetWrapper(**BOOK_MODEL).state_dict()})
+    exec(block.code, {"hu": torch.zeros(1, 7, 64, 64)})
