@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from p2ch13.commands import spell
 from p2ch13.config import ExportOptions, parse
 from p2ch13.util.errors import run_command
 from p2ch13.util.logconf import set_up_logging
@@ -17,7 +18,7 @@ def main(sys_argv: Sequence[str] | None = None, weights: Path = WEIGHTS) -> None
     Args: weights: the .state file that is used without --checkpoint.
     Raises: SystemExit for --help and a mistyped option, else see `export_network`.
     """
-    options = parse(ExportOptions, "python -m p2ch13.export", __doc__, sys_argv)
+    options = parse(ExportOptions, spell("export"), __doc__, sys_argv)
     checkpoint = options.checkpoint or find_weights(weights)
     from p2ch13.network.export import export_network  # imports torch, which takes seconds
 

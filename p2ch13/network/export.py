@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from p2ch13.commands import spell
 from p2ch13.config import HU_MAX, HU_MIN
 from p2ch13.network.calibration import Calibration
 from p2ch13.network.card import Card, read_card
@@ -167,7 +168,7 @@ def prepare_second_stage(checkpoint: Path, state: Mapping[str, Any]) -> Exported
     """Prepare the network that scores findings. Raises: InputError if the file has none, or it is corrupt."""
     scorer = build_finding_scorer(checkpoint, state)
     if scorer is None:
-        raise InputError("it has no second stage; `python -m p2ch13.second_stage` adds one", path=checkpoint)
+        raise InputError(f"it has no second stage; `{spell('second-stage')}` adds one", path=checkpoint)
     finding = {0: "finding"}
     return Exported(
         FindingLogits(scorer.network, scorer.calibration).eval(),
