@@ -57,6 +57,8 @@ NETWORKS = {"unet": "p2ch13.network.model:UNetWrapper"}
 NETWORK_NAME = (rf"{'|'.join(NETWORKS)}|[\w.]+:\w+", f"is neither {', '.join(NETWORKS)} nor package.module:Class")
 ACTIVATIONS = ("relu", "leaky_relu")
 AUTO_DEVICE = AUTO_THREADS = "auto"
+MODELS_DIR = Path("data/models")
+LATEST = "latest"  # in place of a checkpoint: the last run's best model, see `find_checkpoint`
 SENSITIVE = "sensitive"  # an operating point of a checkpoint's second stage
 
 # Detection
@@ -407,11 +409,11 @@ class RunOptions(Options):
     )
     init_from: Path | None = option(
         None,
-        "begin a new run with the weights of a .state file, of training or of the book; the network's options are that "
-        "file's, and so is --slice-spacing-mm if it is not given",
+        f"begin a new run with the weights of a .state file, of training or of the book, or of {LATEST}; the network's "
+        "options are that file's, and so is --slice-spacing-mm if it is not given",
         metavar="STATE",
     )
-    models_dir: Path = option(Path("data/models"), "folder of .state files", on_resume=True)
+    models_dir: Path = option(MODELS_DIR, "folder of .state files", on_resume=True)
     runs_dir: Path = option(Path("runs"), "folder of TensorBoard logs", on_resume=True)
     tb_prefix: str = option("p2ch13", "subfolder of both", pattern=NAME_PART, on_resume=True)
     comment: str = option("none", "last part of the run's file names", pattern=NAME_PART, positional=True)
@@ -522,7 +524,7 @@ class PredictOptions(DetectionOptions):
     )
     checkpoint: tuple[Path, ...] = option(
         (),
-        ".state file of training or of the book; the logits of several networks are averaged",
+        f".state file of training or of the book, or {LATEST}; the logits of several networks are averaged",
         repeatable=True,
         shown=PACKAGED_NETWORK,
     )
@@ -543,7 +545,7 @@ class EvaluationOptions(DataFolder, DetectionOptions):
 
     checkpoint: tuple[Path, ...] | None = option(
         None,
-        ".state file of a model to score; of several, those that were not trained on a scan score it, on average",
+        f".state file of a model to score, or {LATEST}; of several, those that were not trained on a scan score it",
         shown=f"{PACKAGED_NETWORK}, without --mask and --findings",
     )
     mask: Path | None = option(None, "folder of masks of any program: <series_uid>.nii.gz or <series_uid>_mask.nii.gz")
@@ -596,7 +598,7 @@ class EvaluationOptions(DataFolder, DetectionOptions):
 class SecondStageOptions(ShapeOptions, Folders, ComputeOptions):
     """Second stage."""
 
-    checkpoint: Path = option(REQUIRED, ".state file of training: the first stage", metavar="STATE")
+    checkpoint: Path = option(REQUIRED, f".state file of training, or {LATEST}: the first stage", metavar="STATE")
     output: Path = option(REQUIRED, ".state file to write, of both stages", metavar="STATE")
     backgrounds: Path | None = option(
         None, "CT scans, as for --backgrounds of training, to paint nodules into", metavar="DIR", shown="none"
@@ -619,7 +621,7 @@ class ExportOptions(Options):
     """Export."""
 
     checkpoint: Path | None = option(
-        None, ".state file of training or of the book", metavar="STATE", shown=PACKAGED_NETWORK
+        None, f".state file of training or of the book, or {LATEST}", metavar="STATE", shown=PACKAGED_NETWORK
     )
     output: Path = option(
         REQUIRED,

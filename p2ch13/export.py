@@ -7,6 +7,7 @@ from pathlib import Path
 
 from p2ch13.commands import spell
 from p2ch13.config import ExportOptions, parse
+from p2ch13.network.latest import find_checkpoint
 from p2ch13.util.errors import run_command
 from p2ch13.util.logconf import set_up_logging
 from p2ch13.weights import WEIGHTS, find_weights
@@ -19,7 +20,7 @@ def main(sys_argv: Sequence[str] | None = None, weights: Path = WEIGHTS) -> None
     Raises: SystemExit for --help and a mistyped option, else see `export_network`.
     """
     options = parse(ExportOptions, spell("export"), __doc__, sys_argv)
-    checkpoint = options.checkpoint or find_weights(weights)
+    checkpoint = find_checkpoint(options.checkpoint) if options.checkpoint else find_weights(weights)
     from p2ch13.network.export import export_network  # imports torch, which takes seconds
 
     set_up_logging()

@@ -19,6 +19,7 @@ from p2ch13.config import (
     make_parser,
     with_current_names,
 )
+from p2ch13.network.latest import find_checkpoint
 from p2ch13.util.errors import InputError, one_line
 from p2ch13.util.options import as_flag, list_options, merge, read_values
 
@@ -42,6 +43,8 @@ def parse_config(sys_argv: Sequence[str] | None = None) -> TrainingConfig:
         return merge(TrainingConfig, {name: given[name] for name in FIND_RUN if name in given})
     preset = given.get("preset", of_file.get("preset", TrainingConfig.preset))
     config = merge(TrainingConfig, PRESETS[preset], find_chosen(of_file), {"preset": preset}, given)
+    if config.init_from is not None:
+        config = replace(config, init_from=find_checkpoint(config.init_from, config.models_dir))
     if config.deterministic and config.compile == "yes":
         raise InputError("compiled code makes no such promise; leave out --compile", option="--deterministic")
     return config

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from p2ch13.config import NetworkOptions, TrainingConfig
+from p2ch13.config import LATEST, NetworkOptions, TrainingConfig
 from p2ch13.data.index import ScanIndex
 from p2ch13.network.card import read_trained_series
 from p2ch13.network.checkpoint import build_model, check_allowed, load_checkpoint
@@ -50,7 +50,8 @@ def read_settings(sys_argv: Sequence[str]) -> Settings:
         check_allowed(Path(given.get("config", "")), config.network, given.get("network"))
         return Settings(config) if config.init_from is None else read_init(config, config.init_from, given)
     comment = config.comment if config.comment != TrainingConfig.comment else None
-    path = Path(config.resume) if config.resume else find_latest(models_dir_of(config), comment)
+    is_latest = config.resume in ("", LATEST)
+    path = find_latest(models_dir_of(config), comment) if is_latest else Path(config.resume)
     state = load_checkpoint(path)
     if "step" not in state or not isinstance(state.get("config"), dict) or not is_name_part(state.get("time_str")):
         raise InputError("holds a model, but not the state of its training; start a new run", path=path)
