@@ -23,7 +23,7 @@ help:
 	@echo "Each target first installs into $(VENV)."
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
-.PHONY: help demo weights backgrounds test test-slow docs-check bench stress check clean
+.PHONY: help demo weights backgrounds test test-slow test-all docs-check bench stress check clean
 
 # So short a training misses less with a little more weight on what is missed. The network in the package searches the
 # same scan, for comparison.
@@ -58,6 +58,9 @@ backgrounds: $(VENV)/installed-dev
 
 test: $(VENV)/installed-dev  ## run the quick tests
 	$(PYTEST) -m "not slow"
+
+test-all: $(VENV)/installed-dev  ## run all tests, as .ci/run does
+	$(PYTEST) --dist worksteal
 
 test-slow: $(VENV)/installed-dev  ## run the other tests
 	$(PYTEST) -m slow
