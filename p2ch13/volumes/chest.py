@@ -118,9 +118,7 @@ def describe_lack_of_air(counts: NDArray[np.int64], lowest: int, beside: str = "
     low, high = int(values[0]), int(values[-1])
     if low >= 0 and len(values) <= MASK_VALUES and high <= PICTURE_VALUES:
         names = ", ".join(map(str, values))
-        return (
-            f"its values are {names}, so it is a mask, a label map or scaled to {low} to {high}; give the scan itself"
-        )
+        return f"its values are {names}, so it is a mask, a label map or was normalized; give the scan itself, in HU"
     if low >= 0 and high <= PICTURE_VALUES:
         return f"values of {low} to {high}{beside}, as of a picture that was windowed; convert the scan again, to HU"
     more = ", as of HU + 1024 or another unit" if low >= lowest else ""

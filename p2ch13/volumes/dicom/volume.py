@@ -6,6 +6,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ ROUNDED = 0.501  # units of the positions' last digit: how far rounding moves th
 DRIFT_PIXELS = 0.5  # within the plane of the slices
 THIN = 1.5  # slice spacing in slice thicknesses, from which on slices between seem to be missing
 TILT_DEGREES = 0.5
+LEAST_NUMBERED = 4  # slices, for a step of their numbers to be no accident
 
 # What all slices of a volume have in common, and how much it may differ.
 COMMON: dict[str, tuple[Any, float]] = {
@@ -225,6 +227,13 @@ def warn_of_phases(series: Series, volumes: Sequence[Sequence[DicomSlice]]) -> N
         )
 
 
+def find_number_step(slices: Sequence[DicomSlice]) -> int:
+    """Return the step from each slice's InstanceNumber to the next one's, 1 unless it is the same everywhere."""
+    numbers = [one.number for one in slices if one.number is not None]
+    steps = {abs(after - before) for before, after in pairwise(numbers)}
+    return steps.pop() if len(steps) == 1 and len(numbers) == len(slices) >= LEAST_NUMBERED else 1
+
+
 def warn_of_missing(series: Series, slices: Sequence[DicomSlice], spacing_mm: float) -> None:
     """Warn of a scan that seems to have lost slices at its ends or every other one, or to be tilted."""
     here = Counter(one.acquisition for one in series.slices)
@@ -232,9 +241,11 @@ def warn_of_missing(series: Series, slices: Sequence[DicomSlice], spacing_mm: fl
     there_count = sum(here[acquisition] for acquisition in expected)
     total = sum(max(count, here[acquisition]) for acquisition, count in expected.items())
     thickness_mm = float(np.median([one.thickness_mm or spacing_mm for one in slices]))
+    step = find_number_step(slices) if len(slices) == len(series.slices) else 1
     tilt_degrees = max((one.tilt_degrees for one in slices), key=abs)
     warnings = {
         f"{there_count} of {total} slices are there, by their ImagesInAcquisition": there_count < total,
+        f"InstanceNumbers go by steps of {step}, as if slices between were missing": step > 1,
         f"slices {spacing_mm:.2f} mm apart are {thickness_mm:.2f} mm thick": spacing_mm > THIN * thickness_mm,
         f"GantryDetectorTilt is {tilt_degrees} degrees, but slices lie straight": abs(tilt_degrees) > TILT_DEGREES,
     }
