@@ -28,6 +28,7 @@ UNEVEN = 0.1  # slice spacings, from where a slice would lie if all were evenly 
 ROUNDED = 0.501  # units of the positions' last digit: how far rounding moves them
 DRIFT_PIXELS = 0.5  # within the plane of the slices
 THIN = 1.5  # slice spacing in slice thicknesses, from which on slices between seem to be missing
+THICK = 6.0  # slice thickness in slice spacings, from which on positions seem to be in another unit
 TILT_DEGREES = 0.5
 LEAST_NUMBERED = 4  # slices, for a step of their numbers to be no accident
 
@@ -68,6 +69,9 @@ def read_series(series: Series) -> ScanHeader:
             header, volumes = stack(series, series.slices), [list(series.slices)]
         except InputError:
             header = stack(series, volumes[0])
+    if len(volumes) > 1 and len(volumes[0]) == 1:
+        message = f"{len(volumes)} images of one place, as of a contrast agent's arrival, are no scan"
+        raise InputError(f"{message}; choose another series", path=series.folder)
     warn_of_phases(series, volumes)
     warn_of_missing(series, header.dicom_slices, header.vx_size_xyz[2])
     return header
@@ -242,11 +246,14 @@ def warn_of_missing(series: Series, slices: Sequence[DicomSlice], spacing_mm: fl
     total = sum(max(count, here[acquisition]) for acquisition, count in expected.items())
     thickness_mm = float(np.median([one.thickness_mm or spacing_mm for one in slices]))
     step = find_number_step(slices) if len(slices) == len(series.slices) else 1
+    scales = {(one.scale.slope, one.scale.intercept) for one in slices}
     tilt_degrees = max((one.tilt_degrees for one in slices), key=abs)
     warnings = {
         f"{there_count} of {total} slices are there, by their ImagesInAcquisition": there_count < total,
         f"InstanceNumbers go by steps of {step}, as if slices between were missing": step > 1,
-        f"slices {spacing_mm:.2f} mm apart are {thickness_mm:.2f} mm thick": spacing_mm > THIN * thickness_mm,
+        f"slices {spacing_mm:.2f} mm apart are {thickness_mm:.2f} mm thick": spacing_mm > THIN * thickness_mm
+        or thickness_mm > THICK * spacing_mm,
+        f"slices have {len(scales)} different rescalings to HU": len(scales) > 1,
         f"GantryDetectorTilt is {tilt_degrees} degrees, but slices lie straight": abs(tilt_degrees) > TILT_DEGREES,
     }
     for warning, applies in warnings.items():

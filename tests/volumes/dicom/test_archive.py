@@ -140,6 +140,7 @@ def test_an_archive_in_a_folder_is_named(tmp_path, hu, name, caplog):
         find_inputs(tmp_path)
     assert name in str(caught.value)
     write_series(tmp_path, hu)
+    caplog.clear()
     with caplog.at_level("INFO"):
         assert len(find_inputs(tmp_path)) == 1
     assert [name in message for message in caplog.messages] == [True]

@@ -209,6 +209,14 @@ def test_phases_numbered_place_by_place(tmp_path, caplog):
     assert len(messages_of_reader(caplog)) == 1
 
 
+@pytest.mark.parametrize("count", [2, 8])
+def test_images_of_one_place_are_no_scan(tmp_path, count):
+    """As of a scanner that waits for the contrast agent: any of them would be a scan of one slice."""
+    write_phases(tmp_path, [{}] * count, ([200],), SliceThickness="5")
+    with refused(path=tmp_path):
+        Ct(tmp_path)
+
+
 def test_phases_that_nothing_tells_apart(tmp_path):
     files = write_phases(tmp_path, [{}, {}], ([200, 205, 210, 215],), SliceThickness="5")
     rewrite_all(files[4:], InstanceNumber=1)
