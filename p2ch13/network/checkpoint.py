@@ -98,11 +98,17 @@ def build_model(path: Path, state: Mapping[str, Any], network: str | None = None
     except UNREADABLE as error:
         reason = one_line(error)[:REASON_LENGTH]
         raise InputError(f"its weights do not fit the network that it names ({reason})", path=path) from None
+    if name in NETWORKS:  # others may have reasons of their own, such as a mask of -inf
+        check_weights(path, model)
+    return model.eval()
+
+
+def check_weights(path: Path, model: SegmentationNetwork) -> None:
+    """Raises: InputError, with their name, if weights are not finite."""
     broken = next((key for key, tensor in model.state_dict().items() if not tensor.isfinite().all()), None)
     if broken is not None:
         message = f"its weights {broken} are not finite, as of a training that diverged; use an earlier .state file"
         raise InputError(message, path=path)
-    return model.eval()
 
 
 def unwrap(weights: Mapping[str, torch.Tensor], model: torch.nn.Module) -> Mapping[str, torch.Tensor]:
