@@ -203,7 +203,7 @@ def find_encoding(head: bytes) -> str:
 
 
 def read_header(file: TextIO) -> tuple[int, str, str | None]:
-    """Read up to the first line that is not empty.
+    """Read up to the first line that is not empty, as a spreadsheet's first rows may be.
 
     Returns: the number of lines, that line, and the separator that a line before it names.
     """
@@ -213,7 +213,7 @@ def read_header(file: TextIO) -> tuple[int, str, str | None]:
         text = line.strip(INVISIBLE)
         if text.casefold().startswith(SEPARATOR_LINE) and separator is None:
             separator = line.strip("\r\n\ufeff ")[len(SEPARATOR_LINE) :][:1] or None
-        elif text:
+        elif text.strip(SEPARATORS + '"'):
             return line_count, line, separator
     return line_count, "", separator
 

@@ -26,6 +26,7 @@ from p2ch13.network.compute import choose_threads, get_device
 from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
 from p2ch13.util.files import make_writable_folder, written_together
 from p2ch13.util.threads import ThreadTuner
+from p2ch13.volumes.dicom.archive import open_archive
 from p2ch13.volumes.dicom.search import Search, choose_largest, find_series, holds_series
 from p2ch13.volumes.dicom.series import Series
 from p2ch13.volumes.files import SCAN_SUFFIXES, list_scan_files, scan_name
@@ -141,7 +142,8 @@ def find_inputs(path: Path, series_uid: str | None = None) -> list[ScanInput]:
 
 
 def find_files(folder: Path) -> list[ScanInput]:
-    """List the scans of a folder that are files, of a data folder those without its masks."""
+    """List the scans of a folder or zip archive that are files, of a data folder those without its masks."""
+    folder = open_archive(folder)
     if not folder.is_dir():
         return []
     files = list_scan_files(folder)

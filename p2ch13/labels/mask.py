@@ -39,6 +39,8 @@ TOLERANCES = {  # attribute of a volume, mm or 1; NIfTI keeps float32
 }
 LARGEST_VALUE = int(np.iinfo(np.int16).max)  # of a voxel in memory: larger ones become this one
 MOST_MARKED, MAX_LISTED = 0.5, 5  # of a scan's voxels, beyond which a warning; of the values in a message
+MOST_NEGATIVE_VALUES = 50  # of a mask: resampling leaves some, and logits have a few after rounding
+LEAST_MARKED = 0.5  # rounds to 1
 DATASET_FILE = "dataset.json"
 BACKGROUND, IGNORE = 0, "ignore"  # a value in every dataset.json; the name of nnU-Net's voxels that nobody labeled
 
@@ -102,15 +104,19 @@ def read_mask(path: Path, scan: Volume, values: Sequence[int] = ()) -> NDArray[n
     The file may be stored in another order of axes than the scan's.
 
     Args: values: those that are marked, after rounding; none: all above 0.
-    Raises: InputError, naming the file, if it cannot be read, its geometry is not the scan's, it marks all voxels, or
-        values are to be told apart that are not below `LARGEST_VALUE`.
+    Raises: InputError, naming the file, if it cannot be read, its geometry is not the scan's, it marks all voxels, its
+        values are those of a scan or all fractions below a half, or values are to be told apart that are not below
+        `LARGEST_VALUE`.
     """
     mask = Volume(path)
     check_geometry(mask, scan)
+    check_no_scan(mask)
     if values and mask.voxels.max() >= LARGEST_VALUE:
         raise InputError(f"it has values of {LARGEST_VALUE} or more; save it with smaller ones", path=path)
     marked = np.isin(mask.voxels, values) if values else np.asarray(mask.voxels > 0)
     share = np.count_nonzero(marked) / marked.size
+    if share == 0:
+        check_no_fractions(mask)
     if share == 1:
         present = ", ".join(map(str, np.unique(mask.voxels)[:MAX_LISTED]))
         message = f"it marks every voxel (values {present}): choose the nodules' value, or save others as 0"
@@ -118,6 +124,26 @@ def read_mask(path: Path, scan: Volume, values: Sequence[int] = ()) -> NDArray[n
     if share > MOST_MARKED:
         warn_once(f"{path}: it marks {share:.1%} of the voxels as nodule. Is it inverted?")
     return marked
+
+
+def check_no_scan(mask: Volume) -> None:
+    """Raises: InputError if a mask has as many different values below 0 as a scan in HU has, and no label map."""
+    negative = mask.voxels[mask.voxels < 0] if mask.voxels.min() < 0 else mask.voxels[:0]
+    if len(np.unique(negative)) > MOST_NEGATIVE_VALUES:
+        message = f"values of {mask.voxels.min()} to {mask.voxels.max()}, as of a scan, not of a mask; name the mask"
+        raise InputError(message, path=mask.header.path)
+
+
+def check_no_fractions(mask: Volume) -> None:
+    """Raises: InputError if a mask without a marked voxel has values between 0 and a half, which are rounded to 0."""
+    voxel_file = mask.header.voxel_file
+    if voxel_file is None or voxel_file.is_mappable:
+        return
+    path = mask.header.path
+    highest = max(float(values.max()) for values in voxel_file.read_slices(mask.header.shape_irc, path))
+    if 0 < highest < LEAST_MARKED:
+        message = f"no value is above {highest:.3g}, and values from {LEAST_MARKED} on are marked; save it as 0 and 1"
+        raise InputError(message, path=path)
 
 
 def check_geometry(mask: Volume, scan: Volume) -> None:

@@ -37,8 +37,8 @@ class Place(NamedTuple):
 
 
 def bare_name(text: str) -> str:
-    """Return a name of a series without the blanks and quotes around it."""
-    return text.strip(INVISIBLE + QUOTES)
+    """Return a name of a series without the blanks, the quotes and a spreadsheet's = around it."""
+    return text.strip(INVISIBLE + QUOTES + "=")
 
 
 def plain_name(text: str) -> str:

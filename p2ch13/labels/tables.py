@@ -14,7 +14,7 @@ from p2ch13.volumes.headers import ORIGIN_LIMIT_MM
 
 POSITION_COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ")
 SERIES = Column("seriesuid", ("seriesinstanceuid", "series"))
-POSITION = (SERIES, *map(Column, POSITION_COLUMNS[1:]))
+POSITION = (SERIES, *(Column(name, (f"{name}mm",)) for name in POSITION_COLUMNS[1:]))
 
 T = TypeVar("T")
 

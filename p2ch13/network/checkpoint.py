@@ -17,7 +17,7 @@ import torch
 from p2ch13.config import NETWORKS, with_current_names
 from p2ch13.network.finding_scorer import SECOND_STAGE, FindingScorer
 from p2ch13.network.model import BOOK_MODEL, BOOK_NETWORK, UNNAMED_ACTIVATION, SegmentationNetwork, build_network
-from p2ch13.network.unreadable import SAVE_ANEW, explain_unreadable
+from p2ch13.network.unreadable import SAVE_ANEW, explain_unreadable, find_damaged_member
 from p2ch13.util.errors import InputError, one_line
 from p2ch13.util.files import atomic_write
 
@@ -43,6 +43,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a .state file onto the CPU. Only data load: a pickle that holds code is refused.
 
+    PyTorch does not compare the checksums in a file, so that bytes which were lost on the way would be weights.
     Raises: InputError if the file is missing, corrupt, or not a checkpoint of a segmentation model.
     """
     if not path.is_file():
@@ -54,6 +55,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         raise InputError(f"not read as a checkpoint: {explain_unreadable(path, error)}", path=path) from None
+    damaged = find_damaged_member(path)
+    if damaged is not None:
+        raise InputError(f"corrupt: the checksum of {damaged} in it is another; copy or download it again", path=path)
     if not isinstance(state, dict) or not isinstance(state.get("model_state"), Mapping):
         there = ", ".join(map(str, list(state)[:NAMES_SHOWN])) if isinstance(state, dict) else type(state).__name__
         message = f"no model_state in it, but {there or 'nothing'}; {SAVE_ANEW}"
@@ -66,7 +70,8 @@ def load_model(path: Path, network: str | None = None) -> SegmentationNetwork:
 
     Args: network: the `package.module:Class` that the user allows to be imported. A file's own name imports nothing:
         it is one of `NETWORKS`, or this one.
-    Raises: InputError if the file cannot be read, names another network, or holds weights that do not fit it.
+    Raises: InputError if the file cannot be read, names another network, or holds weights that do not fit it or are not
+        finite.
     """
     return build_model(path, load_checkpoint(path), network)
 
@@ -88,6 +93,8 @@ def build_model(path: Path, state: Mapping[str, Any], network: str | None = None
     except UNREADABLE as error:
         reason = one_line(error)[:REASON_LENGTH]
         raise InputError(f"its weights do not fit the network that it names ({reason})", path=path) from None
+    if name in NETWORKS:  # others may have reasons of their own, such as a mask of -inf
+        check_weights(path, model)
     return model.eval()
 
 
@@ -103,6 +110,14 @@ def read_model_args(name: str, state: Mapping[str, Any]) -> dict[str, Any]:
         model_args = {**unnamed, **with_current_names(state["model_args"])}
     config = with_current_names(state.get("config", {}))  # of files whose `model_args` have no spacing
     return {"slice_spacing_mm": float(config.get("slice_spacing_mm", 0.0)), **model_args}
+
+
+def check_weights(path: Path, model: SegmentationNetwork) -> None:
+    """Raises: InputError, with their name, if weights are not finite."""
+    broken = next((key for key, tensor in model.state_dict().items() if not tensor.isfinite().all()), None)
+    if broken is not None:
+        message = f"its weights {broken} are not finite, as of a training that diverged; use an earlier .state file"
+        raise InputError(message, path=path)
 
 
 def unwrap(weights: Mapping[str, torch.Tensor], model: torch.nn.Module) -> Mapping[str, torch.Tensor]:

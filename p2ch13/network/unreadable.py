@@ -16,6 +16,7 @@ from p2ch13.util.contents import HEAD_BYTES, describe_content
 from p2ch13.util.errors import one_line
 
 ZIP_HEAD = b"PK\x03\x04"
+BLOCK_BYTES = 2**20
 PICKLE_NAME = "data.pkl"  # of a .state file's values, below a folder of any name
 SAVE_ANEW = "save it anew as torch.save({'model_state': model.state_dict()}, path)"
 # Types of tensors and plain values, which PyTorch reads from any file.
@@ -39,6 +40,8 @@ def explain_content(path: Path) -> str | None:
     described = describe_content(head)
     if described is not None:
         return f"it is {described}"
+    if is_onnx(head):
+        return f"it is an ONNX model, and only weights of PyTorch are read; {SAVE_ANEW}"
     if is_safetensors(head):
         return f"it is a safetensors file; {SAVE_ANEW}"
     if head.startswith(ZIP_HEAD):
@@ -62,6 +65,32 @@ def explain_archive(path: Path) -> str | None:
                 return explain_types(file)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError):
         return "it is cut short or damaged; copy or download it again"
+
+
+def find_damaged_member(path: Path) -> str | None:
+    """Name the first member of a .state file, a zip archive, whose checksum is wrong; None if there is none.
+
+    PyTorch can be told to write no checksums: then all are wrong, and tell nothing.
+    """
+    if not zipfile.is_zipfile(path):
+        return None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [member for member in archive.infolist() if member.file_size]
+            damaged = [member.filename for member in members if not is_intact(archive, member)]
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError):
+        return None  # PyTorch has read it, in its own way
+    return damaged[0] if damaged and len(damaged) < len(members) else None
+
+
+def is_intact(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bool:
+    try:
+        with archive.open(member) as file:
+            while file.read(BLOCK_BYTES):
+                pass
+    except zipfile.BadZipFile:
+        return False
+    return True
 
 
 def explain_types(file: IO[bytes]) -> str | None:
@@ -98,3 +127,8 @@ def list_types(file: IO[bytes]) -> Iterator[str]:
 def is_safetensors(head: bytes) -> bool:
     """Whether a file begins as a safetensors file does: the length of a JSON text, and that text."""
     return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32
+
+
+def is_onnx(head: bytes) -> bool:
+    """Whether a file begins as an ONNX model does: its version, and the name of the program that made it."""
+    return len(head) > 4 and head[0] == 0x08 and head[2] == 0x12 and head[4 : 4 + head[3]].isalnum()

@@ -19,6 +19,11 @@ MOST_BELOW = 0.05  # of all voxels: below the lowest, and of other values than t
 LEAST_SHIFTED_HU = -100  # with noise
 PICTURE_VALUES = 255
 MASK_VALUES = 20  # a mask has few, and small ones
+# Of different values, from which on they are measured ones: a drawn scan without noise may lack any kind of tissue.
+MEASURED_VALUES = 60
+LEAST_WIDTH_HU = 200  # of the values of a whole chest, whatever their unit; those of one tissue are closer together
+TISSUE_HU = (-200, 200)  # soft tissue
+LEAST_PADDED_HU = -300  # of HU + 1024 with noise, beside padding that is as thin as air
 
 
 def check_scan(header: ScanHeader, voxels: NDArray[np.int16]) -> None:
@@ -32,6 +37,23 @@ def check_scan(header: ScanHeader, voxels: NDArray[np.int16]) -> None:
     low, high = CHEST_IN_CM
     if low <= np.sort(extent)[1] <= high:
         warn_once(f"{header.path}: only {format_mm(extent)} mm. Is its voxel size in cm, not in mm?")
+    if blank := find_blank_slices(voxels):
+        numbers = f"{blank[0]} to {blank[-1]}" if len(blank) > 1 else str(blank[0])
+        warn_once(
+            f"{header.path}: {len(blank)} of {len(voxels)} slices, from {numbers}, hold one value each, and no air. "
+            "Was it copied completely?"
+        )
+
+
+def find_blank_slices(voxels: NDArray[np.int16]) -> list[int]:
+    """List the slices whose voxels are all alike and no air, as of a file that was not filled to its end."""
+    middle = voxels.shape[1] // 2
+    suspects = (ndx for ndx, plane in enumerate(voxels) if plane[middle, 0] > AIR_HU and is_constant(plane[middle]))
+    return [ndx for ndx in suspects if is_constant(voxels[ndx])]
+
+
+def is_constant(values: NDArray[np.int16]) -> bool:
+    return bool((values == values.flat[0]).all())
 
 
 def check_chest(path: Path, voxels: NDArray[np.int16]) -> None:
@@ -55,14 +77,49 @@ def find_fault(voxels: NDArray[np.int16]) -> str | None:
     if below.sum() - np.sort(below)[-2:].sum() > MOST_BELOW * voxels.size:
         share = f"{below.sum() / voxels.size:.0%} of its voxels are below {LOWEST_HU} HU"
         return f"{share}, so it is no CT scan, or was rescaled twice; convert it again, from its source"
-    air_count = scanned[: AIR_HU - LOWEST_HU].sum()
-    if scanned.sum() < LEAST_SCANNED * voxels.size or air_count >= LEAST_AIR * scanned.sum():
+    if scanned.sum() < LEAST_SCANNED * voxels.size:
         return None
-    values = np.flatnonzero(scanned) + LOWEST_HU
+    air = scanned[: AIR_HU - LOWEST_HU]
+    if air.sum() < LEAST_AIR * scanned.sum():
+        return describe_lack_of_air(scanned, LEAST_SHIFTED_HU)
+    return find_false_air(scanned) or find_lack_of_tissue(scanned)
+
+
+def find_false_air(counts: NDArray[np.int64]) -> str | None:
+    """Say what is wrong if all air is padding, of one value or two, of a scan that is not in HU; else None."""
+    air = counts[: AIR_HU - LOWEST_HU]
+    padding = np.argsort(air)[-2:]
+    rest = counts.copy()
+    rest[padding] = 0
+    if rest.sum() < LEAST_SCANNED * counts.sum() or np.count_nonzero(rest) < MEASURED_VALUES:
+        return None
+    shares = rest.cumsum() / rest.sum()
+    low, high = np.searchsorted(shares, (LEAST_AIR, 1 - LEAST_AIR)) + LOWEST_HU
+    if low < LEAST_PADDED_HU or high - low < LEAST_WIDTH_HU:
+        return None
+    return describe_lack_of_air(rest, LEAST_PADDED_HU, ", beside padding")
+
+
+def find_lack_of_tissue(counts: NDArray[np.int64]) -> str | None:
+    """Say what is wrong if measured values include no soft tissue; else None."""
+    low, high = (limit - LOWEST_HU for limit in TISSUE_HU)
+    if counts[low:high].sum() >= LEAST_AIR * counts.sum() or np.count_nonzero(counts) < MEASURED_VALUES:
+        return None
+    values = np.flatnonzero(counts) + LOWEST_HU
+    return (
+        f"values of {values[0]} to {values[-1]}, none of soft tissue ({TISSUE_HU[0]} to {TISSUE_HU[1]} HU), as of a "
+        "picture whose values were shifted; convert it again, to HU"
+    )
+
+
+def describe_lack_of_air(counts: NDArray[np.int64], lowest: int, beside: str = "") -> str:
+    """Say what values without air or lung look like. Args: counts: of values from `LOWEST_HU` on."""
+    values = np.flatnonzero(counts) + LOWEST_HU
     low, high = int(values[0]), int(values[-1])
     if low >= 0 and len(values) <= MASK_VALUES and high <= PICTURE_VALUES:
-        return f"its values are {', '.join(map(str, values))}, so it is a mask or a label map; give the scan itself"
+        names = ", ".join(map(str, values))
+        return f"its values are {names}, so it is a mask, a label map or was normalized; give the scan itself, in HU"
     if low >= 0 and high <= PICTURE_VALUES:
-        return f"values of {low} to {high}, as of a picture that was windowed; convert the scan again, to HU"
-    more = ", as of HU + 1024 or another unit" if low >= LEAST_SHIFTED_HU else ""
-    return f"values of {low} to {high}, none of air or lung (below {AIR_HU} HU){more}; convert it again, to HU"
+        return f"values of {low} to {high}{beside}, as of a picture that was windowed; convert the scan again, to HU"
+    more = ", as of HU + 1024 or another unit" if low >= lowest else ""
+    return f"values of {low} to {high}{beside}, none of air or lung (below {AIR_HU} HU){more}; convert it again, to HU"

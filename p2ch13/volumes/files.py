@@ -25,6 +25,11 @@ from p2ch13.volumes.headers import ScanHeader, warn_once
 SCAN_SUFFIXES = tuple(FORMATS)
 # Of a mask beside its scan, as predict, 3D Slicer and others name it.
 MASK_NAME = re.compile("(.+)[-_.](mask|seg|segmentation|label|labels|labelmap|probability)", re.IGNORECASE)
+# Of scans in formats that are not read.
+OTHER_SUFFIXES = (
+    *(".nhdr", ".hdr", ".img", ".img.gz", ".mgh", ".mgz", ".mnc", ".gipl", ".gipl.gz", ".vti", ".nii.bz2", ".nii.xz"),
+    *(".nii.zip", ".mhd.gz", ".mha.gz", ".nrrd.gz"),
+)
 INT16 = np.iinfo(np.int16)
 READ_AHEAD_BYTES = 2**17  # the most that Linux fetches per call
 
@@ -50,9 +55,17 @@ def find_scans(data_dir: Path) -> dict[str, Path]:
 
 
 def list_scan_files(folder: Path) -> list[Path]:
-    """List files with a scan's suffix in a folder and its subset*/, sorted; not DICOM, nor masks beside their scans."""
+    """List files with a scan's suffix in a folder and its subset*/, sorted; not DICOM, nor masks beside their scans.
+
+    Masks and scans in formats that are not read are named once.
+    """
     paths = sorted([*folder.glob("*"), *folder.glob("subset*/*")], key=str)
-    named = {path: scan_name(path) for path in paths if find_suffix(path) and not path.name.startswith(".")}
+    paths = [path for path in paths if not path.name.startswith(".")]
+    others = [path.name for path in paths if path.name.lower().endswith(OTHER_SUFFIXES) and not holds_series(path)]
+    if others:
+        message = f"{folder}: {len(others)} files of formats that are not read, such as {others[0]}, are left out;"
+        warn_once(f"{message} convert them to {', '.join(SCAN_SUFFIXES)}.")
+    named = {path: scan_name(path) for path in paths if find_suffix(path)}
     names = set(named.values())
     is_mask = {path: (of := MASK_NAME.fullmatch(name)) is not None and of[1] in names for path, name in named.items()}
     if masks := [path.name for path in named if is_mask[path]]:

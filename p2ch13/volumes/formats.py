@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from p2ch13.util.errors import InputError
-from p2ch13.volumes.headers import ScanHeader
+from p2ch13.volumes.headers import ScanHeader, describe_other
 from p2ch13.volumes.metaimage import find_metaimage_voxels, read_metaimage
 from p2ch13.volumes.nifti import read_nifti
 from p2ch13.volumes.nrrd import read_nrrd
@@ -45,7 +45,9 @@ def find_format(path: Path) -> Format:
     """Raises: InputError if the file's name has none of the known suffixes."""
     suffix = find_suffix(path).lower()
     if not suffix:
-        raise InputError(f"unknown format; convert it to {', '.join(FORMATS)}", path=path)
+        kind = describe_other(path) if path.is_file() else None
+        cure = kind if kind and ";" in kind else f"{kind or 'unknown format'}; convert it to {', '.join(FORMATS)}"
+        raise InputError(f"no scan of a format that is read, but {cure}", path=path)
     return FORMATS[suffix]
 
 

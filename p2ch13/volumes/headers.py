@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from p2ch13.util.contents import HEAD_BYTES, describe_content
 from p2ch13.util.errors import InputError, errors_naming
 from p2ch13.volumes.voxels import VoxelFile
 
@@ -121,6 +122,12 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes, int]]:
         while file.tell() < HEADER_BYTES and (line := file.readline(HEADER_BYTES)):
             number += 1
             yield number, line.removesuffix(b"\n").removesuffix(b"\r"), file.tell()
+
+
+def describe_other(path: Path) -> str | None:
+    """Say what a file is that has no header of the format it is named after, see `describe_content`."""
+    with errors_naming(path), path.open("rb") as file:
+        return describe_content(file.read(HEAD_BYTES))
 
 
 def decode_text(line: bytes) -> str:

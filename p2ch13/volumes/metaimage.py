@@ -10,13 +10,21 @@ import math
 import os
 import re
 import unicodedata
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 from numpy.typing import NDArray
 
 from p2ch13.util.errors import InputError, errors_naming
-from p2ch13.volumes.headers import MM_OF_UNITS, ScanHeader, decode_text, parse_numbers, read_lines, warn_once
+from p2ch13.volumes.headers import (
+    MM_OF_UNITS,
+    ScanHeader,
+    decode_text,
+    describe_other,
+    parse_numbers,
+    read_lines,
+    warn_once,
+)
 from p2ch13.volumes.voxels import DEFLATED, RAW, TEXT, VoxelFile
 
 TYPES = {
@@ -132,14 +140,16 @@ def read_fields(path: Path) -> Fields:
         if is_ignored and not separator and BY_LOWER_CASE.get(name.partition(" ")[0].lower()) is None:
             continue
         if text and (not name or not separator or not is_text(text) or key in values):
-            message = f"no MetaImage header ({text[:40]!r}); repair it, or unpack it again"
+            cure = f"it is {kind}" if (kind := describe_other(path)) else "repair it, or unpack it again"
+            message = f"no MetaImage header ({text[:40]!r}); {cure}"
             raise InputError(message, path=path, line=number)
         is_ignored = bool(text) and key is None
         if key is not None:
             values[key] = value
         if key == "ElementDataFile" and value:
             return Fields(path, values, end)
-    raise InputError("incomplete header, without ElementDataFile; unpack it again", path=path)
+    cure = f"it is {kind}" if (kind := describe_other(path)) else "unpack it again"
+    raise InputError(f"incomplete header, without ElementDataFile; {cure}", path=path)
 
 
 def is_text(line: str) -> bool:
@@ -192,6 +202,8 @@ def describe_voxels(fields: Fields, shape_irc: tuple[int, int, int]) -> VoxelFil
     dtype = (">" if True in is_big and encoding != TEXT else "<") + kind
     start = find_start(fields, data_file, math.prod(shape_irc) * np.dtype(dtype).itemsize if encoding == RAW else None)
     slope, intercept = (fields.numbers(f"ElementToIntensityFunction{name}", 1) for name in ("Slope", "Offset"))
+    if slope is not None and slope[0] == 0:
+        raise fields.invalid("ElementToIntensityFunctionSlope", "it makes all voxels alike: repair the header")
     return VoxelFile(
         data_file,
         dtype,
@@ -223,12 +235,16 @@ def find_start(fields: Fields, data_file: Path, byte_count: int | None) -> int:
 def find_data_file(path: Path, name: str) -> Path:
     """Find the file that holds all voxels.
 
-    Its name may differ from the one in the header by case, or as systems differ that spell letters with accents.
+    Its name may differ from the one in the header by case, or as systems differ that spell letters with accents. Of a
+    full path, such as programs write that have both files moved later, the name beside the header counts.
     Raises: InputError if it is missing or not below the header's folder, or if each slice has a file.
     """
-    if Path(name).is_absolute() or ".." in Path(name).parts or "\\" in name:
+    parts = PurePosixPath(name.replace("\\", "/"))
+    if parts.is_absolute() or PureWindowsPath(name).drive:
+        parts = PurePosixPath(parts.name)
+    if ".." in parts.parts:
         raise InputError(f"its data file {name} is outside its folder; move it there, correct the header", path=path)
-    data_file = path.parent / name
+    data_file = path.parent / parts
     with errors_naming(path):  # a name can be too long for the system
         if data_file.is_file():
             return data_file

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from p2ch13.util.contents import HEAD_BYTES, describe_content
 from p2ch13.util.errors import InputError
 from p2ch13.volumes.headers import ScanHeader, format_mm, warn_once
 from p2ch13.volumes.voxels import DEFLATED, GZIP_MAGIC, RAW, VoxelFile, naming_damage
@@ -80,7 +81,8 @@ def parse_header(path: Path, data: bytes) -> tuple[Any, str]:
         if len(data) >= size and data[:4] == size.to_bytes(4, name)  # type: ignore[arg-type]
     ]
     if not found:
-        raise InputError("no NIfTI header; is it another format's, or cut short? Convert it again", path=path)
+        kind = describe_content(data[:HEAD_BYTES]) or "another format's, or cut short; convert it again"
+        raise InputError(f"no NIfTI header; it is {kind}", path=path)
     version, order = found[0]
     types, offsets = zip(*((field[2 * version], field[2 * version + 1]) for field in FIELDS.values()), strict=True)
     layout = {"names": [*FIELDS], "formats": [*types], "offsets": [*offsets], "itemsize": HEADER_BYTES[version]}
@@ -162,8 +164,11 @@ def read_sform(path: Path, header: Any) -> NDArray[np.float64] | None:
 
 
 def check_pixdim(path: Path, header: Any, sform: NDArray[np.float64]) -> None:
-    """Raises: InputError if `pixdim` contradicts the sform; 1, 0 and NaN are what stands there if nobody sets it."""
-    pixdim, sizes = header["pixdim"][1:4].astype(np.float64), np.linalg.norm(sform[:, :3], axis=0)
+    """Raises: InputError if `pixdim` contradicts the sform; 1, 0 and NaN are what stands there if nobody sets it.
+
+    Its sign tells nothing: older programs wrote the direction of an axis into it, which is the sform's to tell.
+    """
+    pixdim, sizes = abs(header["pixdim"][1:4].astype(np.float64)), np.linalg.norm(sform[:, :3], axis=0)
     is_set = not (np.isnan(pixdim) | (pixdim == 0) | (pixdim == 1)).all()
     if is_set and not np.allclose(pixdim, sizes, rtol=SIZE_TOLERANCE, atol=0):
         message = f"voxels of {format_mm(pixdim)} in pixdim, of {format_mm(sizes)} in the sform; repair the header"

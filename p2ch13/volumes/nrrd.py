@@ -14,7 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from p2ch13.util.errors import InputError, errors_naming
-from p2ch13.volumes.headers import MM_OF_UNITS, ScanHeader, decode_text, parse_numbers, read_lines, warn_once
+from p2ch13.volumes.headers import (
+    MM_OF_UNITS,
+    ScanHeader,
+    decode_text,
+    describe_other,
+    parse_numbers,
+    read_lines,
+    warn_once,
+)
 from p2ch13.volumes.voxels import DEFLATED, HEX, RAW, TEXT, VoxelFile
 
 TYPES = {
@@ -35,6 +43,7 @@ TO_LPS = {
     **dict.fromkeys(("right-anterior-superior", "ras"), (-1.0, -1.0, 1.0)),
     **dict.fromkeys(("left-anterior-superior", "las"), (1.0, -1.0, 1.0)),
 }
+PATIENT_WORDS, PATIENT_LETTERS = ("anterior", "posterior", "superior", "inferior"), re.compile("[lrapsi]{3}t?")
 USED = (
     *("dimension", "sizes", "type", "encoding", "endian", "lineskip", "byteskip"),
     *("space", "spacedimension", "spacedirections", "spaceorigin", "spaceunits", "spacings", "units"),
@@ -84,7 +93,7 @@ def read_nrrd(path: Path, series_uid: str) -> ScanHeader:
     axes, steps = read_steps(fields, sizes)
     cols, rows, slices = (sizes[axis] for axis in axes)
     origin = fields.vectors("spaceorigin")[0] if fields.get("spaceorigin") else None
-    space = fields.get("space").lower()
+    space = read_space(fields)
     if space and fields.get("spacedimension"):
         raise InputError("space and space dimension contradict each other; remove the latter", path=path)
     missing = [] if space in TO_LPS else ["space"]
@@ -123,7 +132,21 @@ def read_fields(path: Path) -> Fields:
             raise InputError("its voxels are in another file; save it as one file, with SimpleITK", path=path)
         if key in USED:
             values[key] = match[3].strip()
-    raise InputError("no complete NRRD header; is it another format's, or cut short? Download it again", path=path)
+    kind = describe_other(path) or "another format's, or cut short; download it again"
+    raise InputError(f"no complete NRRD header; it is {kind}", path=path)
+
+
+def read_space(fields: Fields) -> str:
+    """Read the name of the patient's axes; of another space, "". Raises: InputError for axes that NRRD has no name of.
+
+    NRRD's letters tell where an axis runs to. Other programs' may tell where it comes from, as RAI of ITK-SNAP does.
+    """
+    space = re.sub(r"[\s_-]+", "-", fields.get("space").lower())
+    if space in TO_LPS:
+        return space
+    if any(word in space for word in PATIENT_WORDS) or PATIENT_LETTERS.fullmatch(space):
+        raise fields.invalid("space", "it has to be LPS, RAS or LAS; save it with 3D Slicer or SimpleITK")
+    return ""
 
 
 def read_sizes(fields: Fields) -> list[int]:

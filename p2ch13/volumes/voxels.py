@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from p2ch13.util.contents import HEAD_BYTES, describe_content
 from p2ch13.util.errors import InputError, errors_naming
 
 DEFLATE_RATIO = 1032  # the highest possible compression; https://zlib.net/zlib_tech.html
@@ -71,9 +72,18 @@ class VoxelFile:
             raise self.wrong_size(present, needed, header_path)
 
     def wrong_size(self, present: int, needed: int, header_path: Path) -> InputError:
+        if present < needed and (kind := self._describe_other()):
+            return InputError(f"no voxels; it is {kind}", path=self.path)
         claims = "its header claims" if header_path == self.path else f"{header_path.name} claims"
         cure = "unpack or download it again" if present < needed else "correct the header"
         return InputError(f"{present:,} bytes, but {claims} {needed:,}; {cure}", path=self.path)
+
+    def _describe_other(self) -> str | None:
+        """Say what a file is that holds nothing but voxels by its name, but is too short for them."""
+        if not self.is_alone:
+            return None
+        with errors_naming(self.path), self.path.open("rb") as file:
+            return describe_content(file.read(HEAD_BYTES))
 
     def view(self, file_map: mmap.mmap, shape_irc: tuple[int, int, int]) -> NDArray[np.int16]:
         """View the voxels (index, row, col) in a memory map of the file."""

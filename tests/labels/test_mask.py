@@ -107,6 +107,32 @@ def test_a_mask_with_nan_is_refused(tmp_path):
         ct.positive_mask  # noqa: B018  # computed at its first use
 
 
+@pytest.mark.parametrize(("factor", "is_read"), [(1, True), (0.5, True), (0.9, True), (0.4, False), (1 / 255, False)])
+def test_a_mask_of_fractions(tmp_path, factor, is_read):
+    """A mask of 0 and 255 that was divided twice would mark nothing, as that of a scan without a nodule."""
+    balls = label_balls([LARGE])
+    ct = open_ct(tmp_path, (balls > 0).astype(np.float32) * (factor + 1e-6))
+    if is_read:
+        np.testing.assert_array_equal(ct.positive_mask, balls > 0)
+    else:
+        with refused(path=ct.rule.mask_path):
+            ct.positive_mask  # noqa: B018
+
+
+def test_a_scan_in_place_of_a_mask(tmp_path):
+    noise = np.random.default_rng(0).normal(0, 60, SHAPE_IRC)
+    ct = open_ct(tmp_path, (make_hu([LARGE]) + noise).astype(np.int16))
+    with refused(path=ct.rule.mask_path):
+        ct.positive_mask  # noqa: B018
+
+
+def test_a_mask_that_was_resampled_beyond_its_border(tmp_path):
+    """Programs that resample scans fill up with -1024."""
+    mask = label_balls([LARGE]).astype(np.int16)
+    mask[:2] = -1024
+    np.testing.assert_array_equal(open_ct(tmp_path, mask).positive_mask, label_balls([LARGE]) > 0)
+
+
 def test_a_mask_that_nibabel_has_turned(tmp_path):
     """As `ToCanonical` and `Orientationd` do, too: the same voxels at the same places, in RAS order."""
     ct = open_ct(tmp_path, label_balls([LARGE, SMALL]))

@@ -19,6 +19,7 @@ CSV = Path("a.csv")
             (text, "1.2.3")
             for text in ("1.2.3\0", "'1.2.3", "'1.2.3'", '"1.2.3"', "\N{RIGHT SINGLE QUOTATION MARK}1.2.3")
         ],
+        *[(text, "1.2.3") for text in ('="1.2.3"', "='1.2.3.mhd'")],
         *[
             (f"1.2.3{suffix}", "1.2.3")
             for suffix in (".mhd", ".raw", ".mha", ".nii", ".nii.gz", ".nrrd", ".MHD", ".dcm")

@@ -1,6 +1,7 @@
 """All CSV files that users bring, in the spellings that other programs give them."""
 
 import logging
+import re
 
 import pytest
 
@@ -196,3 +197,12 @@ def test_patients_of_another_data_set(tmp_path, read):
         read(path, SCANS)
     for part in ("1.9.0", "1.2.0"):
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_each_file_with_units_in_its_header(tmp_path, name):
+    path, read = write(tmp_path, name, ["1.2.0,1,2,3"])
+    header, _, rows = path.read_text().partition("\n")
+    path.write_text("\n".join([re.sub("(coord[XYZ])", r"\1 [mm]", header, flags=re.IGNORECASE), rows]))
+    (row,) = read(path, SCANS)
+    assert (row.series_uid, *row.center_xyz) == ("1.2.0", 1, 2, 3)

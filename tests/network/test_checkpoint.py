@@ -148,6 +148,7 @@ OTHER_FILES = {
     "a damaged archive": (as_zip(["archive/data.pkl"]), "corrupt"),
     "a script": (as_torch_script(), "TorchScript"),
     "safetensors": (as_safetensors(), "safetensors"),
+    "ONNX": (b"\x08\x08\x12\x07pytorch\x1a\x052.1.0" + bytes(20), "ONNX"),
     "gzip": (b"\x1f\x8b\x08" + bytes(20), "gzip"),
     "HDF5": (b"\x89HDF\r\n\x1a\n" + bytes(20), "HDF5"),
     "DICOM": (bytes(128) + b"DICM" + bytes(20), "DICOM"),
@@ -235,6 +236,40 @@ def test_missing_and_other_files_are_refused(path, content):
         path.write_bytes(content)
     with refused(path=path):
         load_checkpoint(path)
+
+
+@pytest.mark.parametrize("place", [0.2, 0.5, 0.9])
+def test_bytes_that_were_lost_on_the_way(path, model, place):
+    """PyTorch itself reads them as weights."""
+    save_checkpoint(path, {"model_state": model.state_dict()})
+    content = bytearray(path.read_bytes())
+    start = int(place * len(content))
+    content[start : start + 4000] = bytes(4000)
+    path.write_bytes(content)
+    with refused(path=path):
+        load_checkpoint(path)
+
+
+def test_a_file_without_checksums_is_read(path, model):
+    has_checksums = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        save_checkpoint(path, {"model_state": model.state_dict()})
+    finally:
+        torch.serialization.set_crc32_options(has_checksums)
+    load_model(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", ["input_batchnorm.running_var", "unet.last.weight"])
+def test_weights_that_are_not_finite(path, model, name, value):
+    """A training that diverged leaves them: no finding would be found, or each scan be blamed."""
+    weights = model.state_dict()
+    weights[name].view(-1)[0] = value
+    save_checkpoint(path, {"model_state": weights})
+    with refused(path=path) as caught:
+        load_model(path)
+    assert name in str(caught.value)
 
 
 def test_cut_short(path, model):

@@ -58,6 +58,7 @@ WRITTEN = {
     "a comma too many behind rows": "seriesuid,coordX,is_mal\n1.2,-3.5,True,\n1.3,40,False,,, \n",
     "a comma too many in the header": "seriesuid,coordX,is_mal,\n1.2,-3.5,True\n1.3,40,False\n",
     "fields that are left out": "seriesuid,coordX,is_mal,note\n1.2,-3.5,True\n1.3,40,False,\n",
+    "first rows without a value": ',,\n"",,""\n' + PLAIN,
     "empty lines": "\n \n" + PLAIN.replace("\n", "\n\n") + "\n",
     "last lines of blanks": PLAIN + "   \n,,\n , ,\n\xa0\n\t\n",
     "zero bytes": PLAIN.replace("1.2", "1.2\0").replace("40", "\x0040"),

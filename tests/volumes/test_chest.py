@@ -11,6 +11,7 @@ from p2ch13.precache import main as precache
 from p2ch13.predict import main as predict
 from p2ch13.training.__main__ import main as train
 from p2ch13.volumes.chest import check_chest
+from p2ch13.volumes.volume import Volume
 from tests.support.checks import refused
 from tests.support.commands import exit_status
 from tests.support.dicom_files import write_series
@@ -36,9 +37,22 @@ FINE = {
     "one slice": CHEST[:1],
     "metal": np.where(CHEST > 20, np.int16(30_000), CHEST),
     "clipped to a wide window": CHEST.clip(-1000, 400),
+    "a window down to lung": (CHEST + NOISE).clip(-700, 200),
+    "tissue with noise, air without": np.where(CHEST > 0, CHEST + NOISE // 4, CHEST),
     "air in the last slice alone": np.concatenate([np.full((7, 96, 128), 40, np.int16), CHEST[:1]]),
 }
+NOISY = CHEST + NOISE // 2
+PICTURE = ((NOISY.clip(-1000, 400) + 1000) / 1400 * 255).astype(np.int16)
 WRONG = {
+    "HU + 1024, padded with -1000": padded(NOISY + 1024, -1000),
+    "HU + 1024, padded with -1024 and -1000": np.where(
+        np.arange(128) < 9, np.int16(-1000), padded(NOISY + 1024, -1024)
+    ),
+    "a picture, padded with -1000": padded(PICTURE, -1000),
+    "a picture - 1024": PICTURE - 1024,
+    "an inverted picture - 1000": 255 - PICTURE - 1000,
+    "HU + 500": NOISY + 500,
+    "magnetic resonance, padded with -1000": padded(np.random.default_rng(1).gamma(2, 150, CHEST.shape), -1000),
     "HU + 1024": CHEST + 1024,
     "HU + 1000": CHEST + 1000,
     "HU + 1024 with noise": CHEST + NOISE + 1024,
@@ -74,6 +88,18 @@ def test_what_the_values_look_like(tmp_path):
         with refused(tmp_path) as caught:
             check_chest(tmp_path, WRONG[name])
         assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("first", "value", "is_warned"),
+    [(5, 0, True), (7, 0, True), (0, 40, True), (5, -1024, False), (8, 0, False)],  # -1024: beyond what was scanned
+)
+def test_slices_without_content_are_warned_of(tmp_path, first, value, is_warned, caplog):
+    """As in a file whose length was set before its content arrived: zeros are water in HU."""
+    hu = NOISY.copy()
+    hu[first : first + 3] = value
+    Volume(write_scan(tmp_path / "scan.mhd", hu, vx_size_xyz=(3, 3, 3))).hu  # noqa: B018 (its values are checked)
+    assert [f"{tmp_path / 'scan.mhd'}: " in message for message in caplog.messages] == [True] * is_warned
 
 
 @pytest.mark.parametrize("suffix", ["mhd", "mha", "nii.gz", "nrrd"])

@@ -7,8 +7,10 @@ import pytest
 
 from p2ch13.volumes.files import find_scans, list_scan_files, read_ahead, read_header, read_voxels, scan_signature
 from tests.support.checks import refused
-from tests.support.scan_files import ORIGIN_XYZ, VX_SIZE_XYZ, write_scan
+from tests.support.dicom_files import write_series
+from tests.support.scan_files import ORIGIN_XYZ, VX_SIZE_XYZ, make_chest, write_scan
 
+LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
 FORMATS = [("a.mhd", False), ("a.mhd", True), ("a.mha", False), ("a.mha", True), ("a.nii.gz", True), ("a.nii", False)]
 FORMATS += [("a.nrrd", False), ("a.nrrd", True)]
 
@@ -186,3 +188,30 @@ def test_a_memory_map_on_a_system_that_takes_no_advice(tmp_path, hu, monkeypatch
     assert header.mapped_file is not None
     read_ahead(header, 0, 3)
     np.testing.assert_array_equal(read_voxels(header), hu)
+
+
+@pytest.mark.parametrize(
+    ("content", "part"), [(LFS_POINTER, "git lfs pull"), (b"<html></html>", "HTML"), (b"", "empty")]
+)
+@pytest.mark.parametrize("name", ["a.mhd", "a.mha", "a.raw", "a.nii", "a.nii.gz", "a.nrrd", "a.dcm", "a.nhdr"])
+def test_what_came_in_place_of_a_file(tmp_path, name, content, part):
+    """To unpack or download it again does not bring what Git LFS has not fetched."""
+    path = tmp_path / name
+    if name == "a.raw":
+        write_scan(tmp_path / "a.mhd", make_chest())
+    path.write_bytes(content)
+    with refused(path) as caught:
+        read_header(path.with_suffix(".mhd") if name == "a.raw" else path)
+    assert part in str(caught.value)
+
+
+def test_scans_in_formats_that_are_not_read_are_named(tmp_path, hu, caplog):
+    write_scan(tmp_path / "a.nii.gz", hu)
+    for name in ("b.nii.bz2", "c.HDR", "c.img", "._d.img"):
+        (tmp_path / name).write_bytes(b"not looked into")
+    write_series(tmp_path / "e", hu[:1], names=["e.img"])
+    (tmp_path / "e" / "e.img").rename(tmp_path / "e.img")  # DICOM, by its content
+    assert list(find_scans(tmp_path)) == ["a"]
+    (message,) = caplog.messages
+    assert "3 files" in message
+    assert "b.nii.bz2" in message

@@ -157,6 +157,7 @@ REFUSED = {
     "ElementType: unknown": {"ElementType": "MET_OTHER"},
     "ElementType: colors": {"ElementType": "MET_UCHAR_ARRAY", "ElementNumberOfChannels": 2},
     "ElementNumberOfChannels: 2": {"ElementType": "MET_UCHAR", "ElementNumberOfChannels": 2},
+    "a slope of 0": {"ElementToIntensityFunctionSlope": 0, "ElementToIntensityFunctionOffset": -900},
     "a slope of NaN": {"ElementToIntensityFunctionSlope": "nan"},
     "no HU": {"ElementToIntensityFunctionOffset": 1024},
 }
@@ -220,6 +221,9 @@ NAMES = {  # the scan's name, that of its data file in the header, and on disk
     "large letters on disk": ("SCAN", "scan.raw", "SCAN.RAW"),
     "large letters in the header": ("scan", "SCAN.RAW", "scan.raw"),
     "a folder": ("scan", "voxels/scan.raw", "voxels/scan.raw"),
+    "where it lay once": ("scan", "/no/such/folder/scan.raw", "scan.raw"),
+    "where it lay once, on Windows": ("scan", "C:\\scans\\scan.raw", "scan.raw"),
+    "a folder, on Windows": ("scan", "voxels\\scan.raw", "voxels/scan.raw"),
     "called as a list": ("listed", "listed.raw", "listed.raw"),
 }
 

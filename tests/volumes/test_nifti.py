@@ -63,6 +63,7 @@ READ = {
     "pixdim: 1 beside an sform": ({"qform_code": 0, "pixdim": [1] * 8}, HU),
     "pixdim: 0 beside an sform": ({"qform_code": 0, "pixdim": [0] * 8}, HU),
     "pixdim: NaN beside an sform": ({"qform_code": 0, "pixdim": [NAN] * 8}, HU),
+    "pixdim: negative beside an sform": ({"qform_code": 0, "pixdim": [1, -X, Y, -Z, 0, 0, 0, 0]}, HU),
     "pixdim: rounded beside an sform": ({"pixdim": [1, X * 1.001, Y, Z, 0, 0, 0, 0]}, HU),
     "pixdim[0]: 0 is 1": ({"sform_code": 0, "pixdim": [0, X, Y, Z, 0, 0, 0, 0]}, HU),
     "sform alone": ({"qform_code": 0, "quatern": [NAN] * 3, "qoffset": [NAN] * 3}, HU),

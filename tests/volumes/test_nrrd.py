@@ -31,6 +31,7 @@ def in_units(names, scale, to_lps=(1, 1, 1)):
 READ = {
     "as it is": ({}, HU),
     "space: LPS": ({"space": "LPS"}, HU),
+    "space: blanks in its name": ({"space": "Left Posterior Superior"}, HU),
     "space: RAS": ({"space": "right-anterior-superior", **in_units(GAP, 1, (-1, -1, 1))}, HU),
     "space: LAS": ({"space": "las", **in_units(GAP, 1, (1, -1, 1))}, HU),
     "space units: mm": (in_units('"mm" "mm" "mm"', 1), HU),
@@ -98,6 +99,9 @@ def test_what_is_read(tmp_path, name, line_end, caplog):
 SHEARED = STEPS.copy()
 SHEARED[1, 2] = 1.3
 REFUSED = {
+    "space: letters of another program": {"space": "RAI"},
+    "space: that of four dimensions": {"space": "right-anterior-superior-time"},
+    "space: its letters": {"space": "LPST"},
     "dimension: not that of sizes": {"dimension": 2},
     "dimension: absent": {"dimension": GAP},
     "dimension: two": {"dimension": 2, "sizes": "24 120", "space directions": "(3,0,0) (0,4,0)"},
@@ -177,6 +181,7 @@ GUESSED = {
     },
     "no space": {"space": GAP, "space dimension": 3},
     "a space of the scanner": {"space": "scanner-xyz"},
+    "a space without a patient": {"space": "3D-right-handed"},
     "no origin": {"space origin": GAP},
 }
 

@@ -11,10 +11,16 @@ from pathlib import Path
 from p2ch13.util.archives import unpack
 
 ZIP_SUFFIX = ".zip"
+PACKED_SUFFIXES = (ZIP_SUFFIX, ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".rar", ".dcm.gz", ".dcm.bz2")
 
 
 def is_archive(path: Path) -> bool:
     return path.suffix.lower() == ZIP_SUFFIX and path.is_file()
+
+
+def is_packed(file: Path) -> bool:
+    """Tell whether a file is called like an archive, in which a search does not look for scans."""
+    return file.name.lower().endswith(PACKED_SUFFIXES)
 
 
 def open_archive(path: Path) -> Path:

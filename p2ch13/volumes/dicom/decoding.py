@@ -111,7 +111,10 @@ def decode(pixels: PixelFormat, file: Path, frame: int) -> NDArray[Any]:
     with tempfile.TemporaryDirectory() as folder, errors_naming(file), no_warnings():
         path = Path(folder, "frame.dcm")
         dcmwrite(path, make_image(pixels, encoded), enforce_file_format=True)
-        image = sitk.ReadImage(str(path), imageIO=IMAGE_IO)
+        try:
+            image = sitk.ReadImage(str(path), imageIO=IMAGE_IO)
+        except RuntimeError:  # with lines of ITK's own
+            raise damaged(file, "its pixels cannot be decompressed") from None
     values = sitk.GetArrayFromImage(image)
     if values.shape != (1, *pixels.shape) or values.dtype.kind not in "iu":
         raise damaged(file, f"pixels of {values.shape} in place of {pixels.shape}")

@@ -10,6 +10,7 @@ from pydicom.uid import (
     CTImageStorage,
     EnhancedCTImageStorage,
     LegacyConvertedEnhancedCTImageStorage,
+    MediaStorageDirectoryStorage,
 )
 
 from p2ch13.volumes.dicom.tags import Attributes, Tags
@@ -17,11 +18,12 @@ from p2ch13.volumes.dicom.tags import Attributes, Tags
 CT_CLASSES = {str(CTImageStorage), str(EnhancedCTImageStorage), str(LegacyConvertedEnhancedCTImageStorage)}
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # also of several frames: with another number behind it
 UNNAMED = "unnamed object"
+DIRECTORY = MediaStorageDirectoryStorage.name  # of a DICOMDIR
 LOCALIZERS = {"LOCALIZER", "SCOUT", "TOPOGRAM"}
-# Values of ImageType, words of them, and of VolumeBasedCalculationTechnique.
+# Words of ImageType, VolumeBasedCalculationTechnique and SeriesDescription; digits and underscores end a word.
 PROJECTION = re.compile(
-    r"\b((MAX|MIN|MEAN|AVG)?[ _-]?I?MIP|(MAX|MIN|MEAN|AVG)[ _-]?IP|MINIP|PROJECTION|VRT|SSD"
-    r"|(VOLUME|SURFACE)[ _]REND\w*|CURVED[ _]MPR)\b"
+    r"(?<![A-Z])((MAX|MIN|MEAN|AVG)?[ _-]?I?MIP|(MAX|MIN|MEAN|AVG)[ _-]?IP|MINIP|PROJECTION|VRT|SSD"
+    r"|(VOLUME|SURFACE)[ _]REND\w*|CURVED[ _]MPR|MPR[ _]CURVED)(?![A-Z])"
 )
 MATERIAL_MAPS = {"MAT_SPECIFIC", "MAT_FRACTIONAL", "MAT_MODIFIED", "MAT_VALUE_BASED"}
 MATERIAL_MAPS |= {"EFF_ATOMIC_NUM", "ELECTRON_DENSITY"}
@@ -56,17 +58,20 @@ def is_colored(tags: Tags) -> bool:
 def find_kind(attributes: Attributes, image_type_of: str = "ImageType") -> Kind:
     """Tell a slice of a scan from a localizer and from what was computed of a scan, by its ImageType.
 
+    A description counts for a derived series alone: people name a scan after what they mean to make of it.
+
     Args: image_type_of: the attribute's name, which is FrameType in functional groups.
     Source: DICOM PS3.3, C.8.2.1.1.1, image type; C.8.15.2, multi-energy CT; vendors' own values.
     """
     values = [value.upper() for value in attributes.texts(image_type_of)]
     is_original = not values or values[0] != "DERIVED"
-    technique = attributes.text("VolumeBasedCalculationTechnique").upper()
+    texts = [*values[2:], attributes.text("VolumeBasedCalculationTechnique").upper()]
+    texts += [] if is_original else [attributes.text("SeriesDescription").upper()]
     if LOCALIZERS & set(values):
         return Kind("localizer", is_original)
     if MATERIAL_MAPS & set(values):
         return Kind("material map", is_original)
-    if PROJECTION.search(technique) or any(PROJECTION.search(value) for value in values[2:]):
+    if any(map(PROJECTION.search, texts)):
         return Kind("projection", is_original)
     if "SCREEN SAVE" in values:
         return Kind("secondary capture", is_original)

@@ -18,8 +18,9 @@ def split_phases(slices: Sequence[DicomSlice], normal: NDArray[np.float64]) -> l
     """Split a series into volumes, the largest first; of those as large as others, the earlier acquisition.
 
     Acquisitions that lie end to end, as those of a scan in steps, are one volume. Those that overlap are not, nor are
-    slices that differ in contrast agent, kernel, tube voltage or phase of the heart then. Where nothing of this tells
-    slices at one place apart, their numbers may: each phase is then a run of numbers through all places.
+    slices that differ in contrast agent, kernel, thickness, tube voltage or phase of the heart then. Where nothing of
+    this tells slices at one place apart, their numbers may: each phase has the next number at every place, whether
+    all places of a phase follow each other or all phases of a place.
 
     Args: normal: (3,), the direction that slices are stacked along.
     """
@@ -71,15 +72,13 @@ def chain_groups(groups: Sequence[Slices], normal: NDArray[np.float64]) -> list[
 
 
 def split_runs(slices: Slices, normal: NDArray[np.float64]) -> list[Slices]:
-    """Split slices into runs of numbers that each pass through the same places; else return them as they are."""
-    if any(one.number is None for one in slices):
+    """Split slices by the order of their numbers at each place, if all places have as many; else return them all."""
+    if len({one.number for one in slices} - {None}) < len(slices):
         return [slices]
-    runs: list[dict[float, DicomSlice]] = [{}]
+    at_places: dict[float, Slices] = defaultdict(list)
     in_order = sorted(slices, key=lambda each: each.number or 0)
     for one, place in zip(in_order, places(in_order, normal).round(2).tolist(), strict=True):
-        if place in runs[-1]:
-            runs.append({})
-        runs[-1][place] = one
-    if any(run.keys() != runs[0].keys() for run in runs):
+        at_places[place].append(one)
+    if len({len(each) for each in at_places.values()}) > 1:
         return [slices]
-    return [list(run.values()) for run in runs]
+    return [list(run) for run in zip(*at_places.values(), strict=True)]

@@ -112,7 +112,7 @@ def check_span(tags: Tags, pixels: PixelFormat) -> None:
     if syntax not in (DECODED if is_encapsulated else NATIVE):
         name = UID(syntax).name or "none"
         kind = "encapsulated" if is_encapsulated else "plain"
-        raise tags.fault(f"{kind} pixels of transfer syntax {name}; convert it, with dcmdjpeg or gdcmconv --raw")
+        raise tags.fault(f"{kind} pixels of transfer syntax {name}; export the series again, uncompressed")
     expected = pixels.frame_bytes * pixels.frame_count
     # Compression has limits as well, and memory is allocated before anything is decoded.
     if (is_encapsulated or pixels.span.offset is None) and expected > tags.file.stat().st_size * DEFLATE_RATIO:

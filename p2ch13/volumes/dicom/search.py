@@ -11,8 +11,8 @@ from pathlib import Path
 
 from p2ch13.util.errors import InputError
 from p2ch13.util.progress import progress_bar
-from p2ch13.volumes.dicom.archive import is_archive, open_archive
-from p2ch13.volumes.dicom.kinds import name_object
+from p2ch13.volumes.dicom.archive import is_archive, is_packed, open_archive
+from p2ch13.volumes.dicom.kinds import DIRECTORY, name_object
 from p2ch13.volumes.dicom.series import Collection, Series
 from p2ch13.volumes.dicom.tags import read_tags, seems_dicom
 
@@ -26,12 +26,14 @@ SHOWN_SERIES = 10
 class Search:
     """What was found.
 
-    Attributes: path: what was searched; series: sorted by name; left_out: kinds and numbers of all other DICOM objects.
+    Attributes: path: what was searched; series: sorted by name; left_out: kinds and numbers of all other DICOM objects;
+        packed: archives in the folders, which were not searched.
     """
 
     path: Path
     series: list[Series] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
+    packed: list[Path] = field(default_factory=list)
 
     def describe_left_out(self) -> str:
         return ", ".join(f"{kind} ({count})" for kind, count in sorted(self.left_out.items()))
@@ -40,6 +42,9 @@ class Search:
         if self.left_out:
             kinds = self.describe_left_out()
             log.info(f"{self.path}: passing over DICOM objects that are no slices of a scan: {kinds}.")
+        if self.packed:
+            names = shorten([file.name for file in self.packed])
+            log.info(f"{self.path}: not looking into archives ({names}); to search one, name it, or unpack it.")
 
     def choose(self, series_uid: str | None = None) -> Series:
         """Return the series of this name, or the largest original one; name the others.
@@ -56,6 +61,8 @@ class Search:
         names = [each.name for each in self.series]
         there = f"; there is {shorten(names)}" if names else ""
         there += f"; it holds DICOM objects that are none: {self.describe_left_out()}" if self.left_out else ""
+        packed = shorten([file.name for file in self.packed])
+        there += f"; it holds archives, unpack them: {packed}" if packed else ""
         return InputError(f"no {wanted} here{there or '; choose another folder'}", path=self.path)
 
     def originals(self) -> list[Series]:
@@ -125,8 +132,13 @@ def find_series(path: Path) -> Search:
 
 
 def find_series_of(file: Path) -> Search:
-    """Find the series that a file belongs to. Raises: InputError if it is no CT image or cannot be read."""
+    """Find the series that a file belongs to; of a DICOMDIR, those of its folder.
+
+    Raises: InputError if it is no CT image or cannot be read.
+    """
     kind = name_object(read_tags(file))
+    if kind == DIRECTORY:
+        return replace(search_folders(file.parent, list_folders(file.parent)), path=file)
     if kind:
         raise InputError(f"holds no CT slice, but {kind}; give a file or the folder of a CT series", path=file)
     found = search_folders(file.parent, [file.parent])
@@ -156,11 +168,13 @@ def report_unreadable(error: OSError) -> None:
 
 def search_folders(path: Path, folders: Sequence[Path]) -> Search:
     """Read the tags of all DICOM files of these folders and put together those of one series."""
-    collection = Collection()
+    collection, packed = Collection(), []
     with progress_bar(len(folders), "Searching", "folder", delay_s=SEARCH_SHOWN_AFTER_S) as bar:
         for folder in folders:
             for file in sorted(folder.iterdir()):
+                if is_packed(file):
+                    packed.append(file)
                 if file.is_file() or (file.is_symlink() and not file.exists()):  # a link to nowhere may be a slice
                     collection.add(file)
             bar.update()
-    return Search(path, collection.list_series(path), collection.left_out)
+    return Search(path, collection.list_series(path), collection.left_out, packed)

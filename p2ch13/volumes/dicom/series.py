@@ -174,16 +174,46 @@ def find_contradiction(group: Group) -> InputError | None:
 
 
 def drop_copies(slices: Iterable[DicomSlice]) -> list[DicomSlice]:
-    """Keep one of the slices that are one instance. Raises: InputError if their pixels differ."""
+    """Keep one of the slices that are one instance, or one slice that was given two instances.
+
+    Raises: InputError if one instance has two kinds of pixels, or one image two places.
+    """
     kept: dict[object, DicomSlice] = {}
     for one in slices:
-        is_known = bool(one.instance)
         # Without the position, a program that gives all files one UID would leave a single slice.
-        key = (one.instance, one.frame, one.position_xyz) if is_known else one
+        key = (one.instance, one.frame, one.position_xyz) if one.instance else one
         other = kept.setdefault(key, one)
-        if other is not one and not np.array_equal(one.read_hu(), other.read_hu()):
+        if other is not one and not has_same_pixels(one, other):
             raise InputError(f"other pixels than {other.file}, the same instance; remove one of the two", path=one.file)
-    return list(kept.values())
+    check_places(kept.values())
+    return drop_renamed(kept.values())
+
+
+def check_places(slices: Iterable[DicomSlice]) -> None:
+    """Raises: InputError if two slices are the same instance, with the same pixels, at two places."""
+    first: dict[object, DicomSlice] = {}
+    for one in slices:
+        other = first.setdefault((one.instance or one.file, one.frame), one)
+        if other is not one and has_same_pixels(one, other):
+            message = f"the same instance as {other.file}, but at another position; remove the wrong one"
+            raise InputError(message, path=one.file)
+
+
+def drop_renamed(slices: Iterable[DicomSlice]) -> list[DicomSlice]:
+    """Keep one of the slices of one place and number whose pixels are the same, but not their SOPInstanceUID.
+
+    Programs that remove what identifies patients may give a copy of a file another one, or none.
+    """
+    kept: dict[object, list[DicomSlice]] = defaultdict(list)
+    for one in slices:
+        alike = kept[one.position_xyz, one.cosines, one.number, one.acquisition, one.phase]
+        if not any(has_same_pixels(one, other) for other in alike):
+            alike.append(one)
+    return [one for alike in kept.values() for one in alike]
+
+
+def has_same_pixels(one: DicomSlice, other: DicomSlice) -> bool:
+    return np.array_equal(one.read_hu(), other.read_hu())
 
 
 def is_safe(name: str) -> bool:

@@ -93,7 +93,7 @@ def read_slice(tags: Tags, frame: Attributes, ndx: int, frame_count: int) -> Dic
         instance=tags.text("SOPInstanceUID"),
         number=ndx + 1 if enhanced else tags.loose_integer("InstanceNumber"),
         acquisition=frame.loose_integer("FrameAcquisitionNumber" if enhanced else "AcquisitionNumber"),
-        phase=shared(tuple(map(frame.text, FRAME_PHASE_KEYWORDS if enhanced else PHASE_KEYWORDS))),
+        phase=shared((*map(frame.text, FRAME_PHASE_KEYWORDS if enhanced else PHASE_KEYWORDS), name_thickness(frame))),
         expected_count=tags.loose_integer("ImagesInAcquisition") or 0,
         position_xyz=position_xyz,
         position_digits=shared(tuple(map(last_digit, frame.texts("ImagePositionPatient")))),
@@ -120,6 +120,11 @@ def read_cosines(frame: Attributes) -> Numbers:
     if not np.allclose(axes @ axes.T, np.eye(2), rtol=0, atol=ANGLE_TOLERANCE):
         raise frame.fault(f"ImageOrientationPatient {list(cosines)} is no right angle; export the series again")
     return cosines
+
+
+def name_thickness(frame: Attributes) -> str:
+    """Name a slice's thickness, in tenths of mm: reconstructions of two thicknesses can be in one series."""
+    return f"{frame.loose_length('SliceThickness') or 0:.1f} mm"
 
 
 def last_digit(text: str) -> float:

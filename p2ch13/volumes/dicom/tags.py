@@ -19,6 +19,7 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_partial
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from p2ch13.util.contents import HEAD_BYTES, describe_content
 from p2ch13.util.errors import InputError, errors_naming
 
 DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
@@ -201,7 +202,10 @@ def is_bare(head: bytes) -> bool:
 def read_tags(file: Path) -> Tags:
     """Read the tags of a DICOM file and find its pixel data. Raises: InputError if it cannot be read, or is none."""
     if not is_dicom(file):
-        raise InputError("no DICOM file; copy or export it again", path=file)
+        with errors_naming(file), file.open("rb") as opened:
+            kind = describe_content(opened.read(HEAD_BYTES))
+        cure = f"it is {kind}" if kind else "copy or export it again"
+        raise InputError(f"no DICOM file; {cure}", path=file)
     lengths: list[int] = []
 
     def at_pixels(tag: int, vr: str | None, length: int) -> bool:

@@ -6,6 +6,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,9 @@ UNEVEN = 0.1  # slice spacings, from where a slice would lie if all were evenly 
 ROUNDED = 0.501  # units of the positions' last digit: how far rounding moves them
 DRIFT_PIXELS = 0.5  # within the plane of the slices
 THIN = 1.5  # slice spacing in slice thicknesses, from which on slices between seem to be missing
+THICK = 6.0  # slice thickness in slice spacings, from which on positions seem to be in another unit
 TILT_DEGREES = 0.5
+LEAST_NUMBERED = 4  # slices, for a step of their numbers to be no accident
 
 # What all slices of a volume have in common, and how much it may differ.
 COMMON: dict[str, tuple[Any, float]] = {
@@ -66,6 +69,9 @@ def read_series(series: Series) -> ScanHeader:
             header, volumes = stack(series, series.slices), [list(series.slices)]
         except InputError:
             header = stack(series, volumes[0])
+    if len(volumes) > 1 and len(volumes[0]) == 1:
+        message = f"{len(volumes)} images of one place, as of a contrast agent's arrival, are no scan"
+        raise InputError(f"{message}; choose another series", path=series.folder)
     warn_of_phases(series, volumes)
     warn_of_missing(series, header.dicom_slices, header.vx_size_xyz[2])
     return header
@@ -225,6 +231,13 @@ def warn_of_phases(series: Series, volumes: Sequence[Sequence[DicomSlice]]) -> N
         )
 
 
+def find_number_step(slices: Sequence[DicomSlice]) -> int:
+    """Return the step from each slice's InstanceNumber to the next one's, 1 unless it is the same everywhere."""
+    numbers = [one.number for one in slices if one.number is not None]
+    steps = {abs(after - before) for before, after in pairwise(numbers)}
+    return steps.pop() if len(steps) == 1 and len(numbers) == len(slices) >= LEAST_NUMBERED else 1
+
+
 def warn_of_missing(series: Series, slices: Sequence[DicomSlice], spacing_mm: float) -> None:
     """Warn of a scan that seems to have lost slices at its ends or every other one, or to be tilted."""
     here = Counter(one.acquisition for one in series.slices)
@@ -232,10 +245,15 @@ def warn_of_missing(series: Series, slices: Sequence[DicomSlice], spacing_mm: fl
     there_count = sum(here[acquisition] for acquisition in expected)
     total = sum(max(count, here[acquisition]) for acquisition, count in expected.items())
     thickness_mm = float(np.median([one.thickness_mm or spacing_mm for one in slices]))
+    step = find_number_step(slices) if len(slices) == len(series.slices) else 1
+    scales = {(one.scale.slope, one.scale.intercept) for one in slices}
     tilt_degrees = max((one.tilt_degrees for one in slices), key=abs)
     warnings = {
         f"{there_count} of {total} slices are there, by their ImagesInAcquisition": there_count < total,
-        f"slices {spacing_mm:.2f} mm apart are {thickness_mm:.2f} mm thick": spacing_mm > THIN * thickness_mm,
+        f"InstanceNumbers go by steps of {step}, as if slices between were missing": step > 1,
+        f"slices {spacing_mm:.2f} mm apart are {thickness_mm:.2f} mm thick": spacing_mm > THIN * thickness_mm
+        or thickness_mm > THICK * spacing_mm,
+        f"slices have {len(scales)} different rescalings to HU": len(scales) > 1,
         f"GantryDetectorTilt is {tilt_degrees} degrees, but slices lie straight": abs(tilt_degrees) > TILT_DEGREES,
     }
     for warning, applies in warnings.items():

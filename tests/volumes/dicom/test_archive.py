@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from p2ch13.data.ct import Ct
+from p2ch13.detection.pipeline import find_inputs
 from p2ch13.import_dicom import main
 from p2ch13.volumes.dicom.search import find_series
 from tests.support.checks import refused
 from tests.support.commands import REPOSITORY, exit_status
 from tests.support.dicom_files import ABSENT, SERIES_UID, write_enhanced, write_series
+from tests.support.scan_files import write_scan
 
 
 def pack(path, folder, prefix="", compression=zipfile.ZIP_DEFLATED):
@@ -117,3 +119,28 @@ def test_nothing_is_left_behind(tmp_path, hu):
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY, env=environment)
     assert int(done.stdout) == hu.sum()
     assert list(Path(tmp_path, "tmp").iterdir()) == []
+
+
+def test_a_scan_of_another_format_in_an_archive(tmp_path, hu):
+    path = write_scan(tmp_path / "scan.mhd", hu)
+    archive = tmp_path / "scans.zip"
+    with zipfile.ZipFile(archive, "w") as opened:
+        for file in (path, path.with_suffix(".raw")):
+            opened.write(file, file.name)
+    (found,) = find_inputs(archive)
+    assert found.name == "scan"
+    np.testing.assert_array_equal(Ct(found.source).hu, hu)
+
+
+@pytest.mark.parametrize("name", ["more.zip", "IM1.dcm.gz", "study.tar.gz", "X.7Z", "a.rar"])
+def test_an_archive_in_a_folder_is_named(tmp_path, hu, name, caplog):
+    """It is not searched: nobody knows how much it unpacks to."""
+    (tmp_path / name).write_bytes(b"not looked into")
+    with refused(tmp_path) as caught:
+        find_inputs(tmp_path)
+    assert name in str(caught.value)
+    write_series(tmp_path, hu)
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        assert len(find_inputs(tmp_path)) == 1
+    assert [name in message for message in caplog.messages] == [True]

@@ -120,6 +120,7 @@ def test_a_slice_that_is_read(tmp_path, hu, name, value):
         ({"SliceThickness": "1"}, True),  # every other one is there, or fewer
         ({"SliceThickness": "2"}, False),
         ({"SliceThickness": "5"}, False),
+        ({"SliceThickness": "25"}, True),  # or positions are in cm
     ],
 )
 def test_what_is_unlikely_is_warned_of(tmp_path, hu, attributes, is_warned, caplog):
@@ -152,7 +153,7 @@ def test_the_thickness_of_a_single_slice(tmp_path, hu, thickness, spacing, expec
         assert Ct(tmp_path).vx_size_xyz == pytest.approx((0.5, 0.75, expected))
 
 
-def test_each_slice_has_its_own_scale(tmp_path, hu):
+def test_each_slice_has_its_own_scale(tmp_path, hu, caplog):
     """Stored as (HU + 1024) / 1, / 2 and / 0.5."""
     files = [
         write_series(tmp_path, hu[ndx : ndx + 1] // 2 * 2, names=[f"{ndx}"], slope=slope, step_xyz=(0, 0, 0))[0]
@@ -160,7 +161,9 @@ def test_each_slice_has_its_own_scale(tmp_path, hu):
     ]
     for ndx, file in enumerate(files):
         rewrite(file, ImagePositionPatient=[-30, -40, 200 + 2.5 * ndx], SOPInstanceUID=f"1.2.{ndx}")
-    np.testing.assert_array_equal(Ct(tmp_path).hu, hu[:3] // 2 * 2)
+    with caplog.at_level(logging.WARNING):
+        np.testing.assert_array_equal(Ct(tmp_path).hu, hu[:3] // 2 * 2)
+    assert len(messages_of_reader(caplog)) == 1  # it is unusual
 
 
 def test_what_the_whole_series_lacks(tmp_path, hu):

@@ -9,7 +9,7 @@ import pytest
 from p2ch13.data.ct import Ct
 from p2ch13.volumes.files import read_header
 from tests.support.checks import messages_of_reader, refused
-from tests.support.dicom_files import ABSENT, ORIGIN_XYZ, SERIES_UID, rewrite, write_series
+from tests.support.dicom_files import ABSENT, ORIGIN_XYZ, SERIES_UID, rewrite, rewrite_all, write_series
 
 SAGITTAL = (0, 1, 0, 0, 0, -1)  # its normal is along -x
 TALL = 60  # slices
@@ -169,6 +169,7 @@ PHASES = [
     [{"TemporalPositionIdentifier": "1"}, {"TemporalPositionIdentifier": "2"}],
     [{"NominalPercentageOfCardiacPhase": 40.0}, {"NominalPercentageOfCardiacPhase": 75.0}],
     [{"ConvolutionKernel": "B30f"}, {"ConvolutionKernel": "B70f"}],
+    [{"SliceThickness": "5"}, {"SliceThickness": "1.25"}],
     [{"KVP": "80"}, {"KVP": "140"}],
     [{"ContrastBolusAgent": ""}, {"ContrastBolusAgent": "Iodine"}],
     [{"ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"]}, {"ImageType": ["ORIGINAL", "PRIMARY", "AXIAL", "VMI"]}],
@@ -179,7 +180,7 @@ PHASES = [
 @pytest.mark.parametrize("phases", PHASES)
 def test_phases_are_volumes_of_their_own(tmp_path, phases, places_of, caplog):
     """The larger one is taken and named."""
-    write_phases(tmp_path, phases, places_of, SliceThickness="5")
+    write_phases(tmp_path, [{"SliceThickness": "5", **phase} for phase in phases], places_of)
     with caplog.at_level(logging.WARNING):
         ct = Ct(tmp_path)
     np.testing.assert_array_equal(ct.hu, np.full((4, 4, 5), -900))
@@ -195,6 +196,41 @@ def test_phases_that_only_their_numbers_tell_apart(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         np.testing.assert_array_equal(Ct(tmp_path).hu, np.full((4, 4, 5), -900))
     assert len(messages_of_reader(caplog)) == 1
+
+
+def test_phases_numbered_place_by_place(tmp_path, caplog):
+    """As of a table that stands still while the heart or the contrast agent moves: 1, 2, 3 at the first place."""
+    files = write_phases(tmp_path, [{}, {}, {}], ([200, 205, 210, 215],), SliceThickness="5")
+    for ndx, file in enumerate(files):
+        phase, place = divmod(ndx, 4)
+        rewrite(file, InstanceNumber=3 * place + phase + 1)
+    with caplog.at_level(logging.WARNING):
+        np.testing.assert_array_equal(Ct(tmp_path).hu, np.full((4, 4, 5), -900))
+    assert len(messages_of_reader(caplog)) == 1
+
+
+@pytest.mark.parametrize("count", [2, 8])
+def test_images_of_one_place_are_no_scan(tmp_path, count):
+    """As of a scanner that waits for the contrast agent: any of them would be a scan of one slice."""
+    write_phases(tmp_path, [{}] * count, ([200],), SliceThickness="5")
+    with refused(path=tmp_path):
+        Ct(tmp_path)
+
+
+def test_phases_that_nothing_tells_apart(tmp_path):
+    files = write_phases(tmp_path, [{}, {}], ([200, 205, 210, 215],), SliceThickness="5")
+    rewrite_all(files[4:], InstanceNumber=1)
+    with refused():
+        Ct(tmp_path)
+
+
+@pytest.mark.parametrize(("step", "is_warned"), [(1, False), (-1, False), (2, True), (-3, True)])
+def test_numbers_that_leave_slices_out(tmp_path, hu, step, is_warned, caplog):
+    for ndx, file in enumerate(write_series(tmp_path, hu)):
+        rewrite(file, InstanceNumber=30 + step * ndx)
+    with caplog.at_level(logging.WARNING):
+        np.testing.assert_array_equal(Ct(tmp_path).hu, hu)
+    assert len(messages_of_reader(caplog)) == is_warned
 
 
 def test_two_phases_of_a_scan_in_steps(tmp_path):

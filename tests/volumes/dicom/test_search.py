@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.fileset import FileSet
 from pydicom.uid import ExplicitVRLittleEndian
 
 from p2ch13.data.ct import Ct
@@ -81,8 +82,12 @@ LEFT_OUT = [
             ("REFORMATTED", "MIN IP"),
             ("PROJECTION IMAGE",),
             ("OTHER", "VRT"),
+            ("OTHER", "CSA MPR CURVED"),
+            ("AXIAL_MIP",),
+            ("MPR", "MIP10"),
         )
     ),
+    ({"ImageType": ["DERIVED", "SECONDARY", "AXIAL"], "SeriesDescription": "Lung MIP 10.0"}, "projection"),
     ({"ImageType": ["DERIVED", "PRIMARY", "AXIAL", "MAT_SPECIFIC"], "RescaleType": "MGML"}, "material map"),
     ({"ImageType": ["DERIVED", "PRIMARY", "AXIAL", "EFF_ATOMIC_NUM"]}, "material map"),
 ]
@@ -156,6 +161,38 @@ def test_one_instance_uid_for_all_slices(tmp_path, hu):
     """As a program may write that removes what identifies patients."""
     write_series(tmp_path, hu, SOPInstanceUID="1.2.3")
     np.testing.assert_array_equal(Ct(tmp_path).hu, hu)
+
+
+def test_a_copy_under_another_instance_uid(tmp_path, hu):
+    """As a program may write that removes what identifies patients; here of the whole series, then of one file."""
+    for name, uids in {"other": "1.2.9.{}", "none": ABSENT}.items():
+        for folder, count in ((tmp_path / name, 6), (tmp_path / f"{name}-1", 1)):
+            for ndx, file in enumerate(write_series(folder, hu)[:count]):
+                copy = shutil.copy(file, folder / f"copy-{ndx}.dcm")
+                rewrite(copy, SOPInstanceUID=uids.format(ndx) if isinstance(uids, str) else ABSENT)
+            np.testing.assert_array_equal(Ct(folder).hu, hu)
+
+
+def test_a_copy_at_another_place(tmp_path, hu):
+    """It would be one more slice, where the series goes on."""
+    files = write_series(tmp_path, hu)
+    copy = shutil.copy(files[-1], tmp_path / "copy.dcm")
+    rewrite(copy, ImagePositionPatient=[-30, -40, 215])
+    with refused():
+        Ct(tmp_path)
+
+
+def test_a_description_of_an_original_series_leaves_nothing_out(tmp_path, hu):
+    write_series(tmp_path, hu, ImageType=["ORIGINAL", "PRIMARY", "AXIAL"], SeriesDescription="1.0 for MIP")
+    np.testing.assert_array_equal(Ct(tmp_path).hu, hu)
+
+
+def test_a_directory_file_stands_for_its_folder(tmp_path, hu):
+    files = FileSet()
+    for file in write_series(tmp_path / "from", hu, StudyDate="20200101", StudyTime="120000", StudyID="1"):
+        files.add(file)
+    files.write(tmp_path / "disc")
+    np.testing.assert_array_equal(Ct(tmp_path / "disc" / "DICOMDIR").hu, hu)
 
 
 def test_links_to_folders_and_files(tmp_path, hu):
