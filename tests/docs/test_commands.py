@@ -15,7 +15,7 @@ from tests.docs.world import name_as_pages_do, write_world
 from tests.support.commands import REPOSITORY, run_python
 from tests.support.documentation import PAGES, find_blocks, find_commands, parse
 
-SECONDS = 300  # for a page, on a busy machine: a command that waits for something is an error
+SECONDS = 600  # for a page, on a busy machine: a command that waits for something is an error
 # Options that make a command quick. A resumed run keeps its own samples and epochs.
 QUICK = {
     "precache": ["--num-workers", "1"],
@@ -77,7 +77,7 @@ def run(name, arguments):
     quick = QUICK_RESUME if "--resume" in arguments else QUICK.get(name, [])
     status = main([name, *arguments, *quick])
     if name == "train":
-        name_as_pages_do(Path("data/models/p2ch13"))
+        name_as_pages_do()
     return status
 
 

@@ -1,7 +1,7 @@
 """README and docs: their pages, the commands in them, and the links between them.
 
-`python -m tests.support.documentation` lists the commands that no test runs, with the reason that their page gives in a
-comment above the block: `<!-- not run: REASON -->`.
+`python -m tests.support.documentation` lists the commands that no test runs, with the reason: of all such programs, or in
+a comment of the page, in the line above the block, `<!-- not run: REASON -->`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PAGES = sorted(
     for path in REPOSITORY.glob(pattern)
 )
 BLOCK = re.compile(
-    r"^(?:<!-- not run: (?P<reason>.*) -->\n)?(?P<indent> *)```(?P<language>\w*)\n(?P<code>.*?)^ *```$",
+    r"^(?:<!-- not run: (?P<reason>[^\n]*) -->\n)?(?P<indent> *)```(?P<language>\w*)\n(?P<code>.*?)^ *```$",
     re.MULTILINE | re.DOTALL,
 )
 SHELL_WORDS = (
@@ -41,6 +41,12 @@ SHELL_WORDS = (
     "tensorboard",
     ".venv/bin/python",
 )
+# Commands that no test runs, on whatever page.
+NEVER_RUN = {
+    **dict.fromkeys(("pip", "python3", "download", "git", "docker"), "needs the network"),
+    "tensorboard": "starts a server",
+    "torchrun": "needs several GPUs",
+}
 ASSIGNMENT = re.compile(r"[A-Z_]+=\S*")
 MODULE_NAMES = {command.module: name for name, command in COMMANDS.items()}
 SCRIPTS = {"precache.py": "precache", "training.py": "train"}
@@ -70,7 +76,7 @@ class Block:
         lines = self.code.replace("\\\n", " ").splitlines() if self.is_shell else []
         each = [shlex.split(line, comments=True) for line in lines]
         without = [words[sum(1 for _ in assignments(words)) :] for words in each]
-        return [Command(self.page, tuple(words), self.not_run) for words in without if words]
+        return [Command(self.page, tuple(words), self.not_run or find_reason(words)) for words in without if words]
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,11 @@ class Command:
             if word in SCRIPTS:
                 return SCRIPTS[word], words[ndx + 1 :]
         return None
+
+
+def find_reason(words: list[str]) -> str:
+    """Say why no test runs a command, "" if one may."""
+    return next((NEVER_RUN[word] for word in words[: 2 if words[0] == PROGRAM else 1] if word in NEVER_RUN), "")
 
 
 def assignments(words: list[str]) -> Iterator[str]:
