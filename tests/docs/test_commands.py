@@ -1,7 +1,7 @@
 """Commands of README and docs have the options that they are given, and run on tiny scans; so does the Python code."""
 
+import faulthandler
 import shlex
-import signal
 import subprocess
 from pathlib import Path
 
@@ -66,10 +66,10 @@ def enter(tmp_path, monkeypatch):
     def enter(words):
         write_world(tmp_path, words)
         monkeypatch.chdir(tmp_path)
-        signal.alarm(SECONDS)
+        faulthandler.dump_traceback_later(SECONDS, exit=True)
 
     yield enter
-    signal.alarm(0)
+    faulthandler.cancel_dump_traceback_later()
 
 
 def run(name, arguments):

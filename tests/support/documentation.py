@@ -1,7 +1,7 @@
 """README and docs: their pages, the commands in them, and the links between them.
 
-`python -m tests.support.documentation` lists the commands that no test runs, with the reason: of all such programs, or in
-a comment of the page, in the line above the block, `<!-- not run: REASON -->`.
+`python -m tests.support.documentation` lists the commands that no test runs, with the reason: that of all such commands, or
+what the page says in the line above the block, `<!-- not run: REASON -->`.
 """
 
 from __future__ import annotations
