@@ -13,7 +13,7 @@ from p2ch13.network.checkpoint import save_checkpoint
 from p2ch13.network.model import BOOK_MODEL, UNetWrapper
 from tests.docs.world import name_as_pages_do, write_world
 from tests.support.commands import REPOSITORY, run_python
-from tests.support.documentation import PAGES, find_blocks, find_commands, parse
+from tests.support.documentation import PAGES, find_blocks, find_commands, parse, read_page
 
 SECONDS = 600  # for a page, on a busy machine: a command that waits for something is an error
 # Options that make a command quick. A resumed run keeps its own samples and epochs.
@@ -55,8 +55,13 @@ def test_targets_of_make(arguments):
     subprocess.run(["make", "--dry-run", *arguments], check=True, cwd=REPOSITORY, stdout=subprocess.DEVNULL)
 
 
-def test_a_block_that_no_test_runs_says_why():
+def test_commands_of_other_programs_say_why_no_test_runs_them():
     assert not [str(each) for each in OTHERS if not each.not_run and each.words[0] != "make"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_reason_stands_above_its_block(page):
+    assert read_page(page).count("\n<!-- not run: ") == sum(block.not_run != "" for block in find_blocks(page))
 
 
 @pytest.fixture
