@@ -59,7 +59,7 @@ class Summary:
         }
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON, undefined ones as None; the README explains the keys."""
+        """Return plain values for JSON, undefined ones as None; docs/evaluation.md explains the keys."""
         found_count = sum(nodule.is_found for nodule in self.nodules)
         outlined = [nodule for nodule in self.nodules if nodule.reader_count > 1]
         false_positive_count = sum(int(scan.match.is_false_positive.sum()) for scan in self.scans)

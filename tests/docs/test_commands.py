@@ -1,7 +1,7 @@
 """Commands of README and docs have the options that they are given, and run on tiny scans; so does the Python code."""
 
+import faulthandler
 import shlex
-import signal
 import subprocess
 from pathlib import Path
 
@@ -13,9 +13,9 @@ from p2ch13.network.checkpoint import save_checkpoint
 from p2ch13.network.model import BOOK_MODEL, UNetWrapper
 from tests.docs.world import name_as_pages_do, write_world
 from tests.support.commands import REPOSITORY, run_python
-from tests.support.documentation import PAGES, find_blocks, find_commands, parse
+from tests.support.documentation import PAGES, find_blocks, find_commands, parse, read_page
 
-SECONDS = 300  # for a page, on a busy machine: a command that waits for something is an error
+SECONDS = 600  # for a page, on a busy machine: a command that waits for something is an error
 # Options that make a command quick. A resumed run keeps its own samples and epochs.
 QUICK = {
     "precache": ["--num-workers", "1"],
@@ -55,8 +55,13 @@ def test_targets_of_make(arguments):
     subprocess.run(["make", "--dry-run", *arguments], check=True, cwd=REPOSITORY, stdout=subprocess.DEVNULL)
 
 
-def test_a_block_that_no_test_runs_says_why():
+def test_commands_of_other_programs_say_why_no_test_runs_them():
     assert not [str(each) for each in OTHERS if not each.not_run and each.words[0] != "make"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_reason_stands_above_its_block(page):
+    assert read_page(page).count("\n<!-- not run: ") == sum(block.not_run != "" for block in find_blocks(page))
 
 
 @pytest.fixture
@@ -66,10 +71,10 @@ def enter(tmp_path, monkeypatch):
     def enter(words):
         write_world(tmp_path, words)
         monkeypatch.chdir(tmp_path)
-        signal.alarm(SECONDS)
+        faulthandler.dump_traceback_later(SECONDS, exit=True)
 
     yield enter
-    signal.alarm(0)
+    faulthandler.cancel_dump_traceback_later()
 
 
 def run(name, arguments):
@@ -77,7 +82,7 @@ def run(name, arguments):
     quick = QUICK_RESUME if "--resume" in arguments else QUICK.get(name, [])
     status = main([name, *arguments, *quick])
     if name == "train":
-        name_as_pages_do(Path("data/models/p2ch13"))
+        name_as_pages_do()
     return status
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -33,8 +32,12 @@ def write_candidates(folder: Path) -> None:
 
 
 def write_luna16(folder: Path) -> None:
+    """Write one of the scans into a second subset, for --fold."""
     write_luna(folder, SCANS, SHAPE_IRC)
     write_candidates(folder)
+    (folder / "subset1").mkdir()
+    for path in folder.glob(f"subset0/{max(SCANS)}.*"):
+        path.rename(folder / "subset1" / path.name)
 
 
 def write_luna_with_masks(folder: Path) -> None:
@@ -58,8 +61,7 @@ def write_luna25(folder: Path) -> None:
 
 
 def write_findings(path: Path) -> None:
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([[*POSITION, "probability"], *([*row[:4], 0.9] for row in NODULES)])
+    write_csv(path, [*POSITION, "probability"], [(*row[:4], 0.9) for row in NODULES])
 
 
 def write_network(path: Path) -> None:
@@ -68,11 +70,16 @@ def write_network(path: Path) -> None:
     write_pixel_network(path, -700, card=CARD, trained_series=[])
 
 
-def name_as_pages_do(models: Path) -> None:
-    """Copy the latest run's files to the names that pages have for them, `seg_....best.state` and `seg_....last.state`."""
-    for ending in ("best.state", "last.state"):
-        newest = max(models.glob(f"seg_2*.{ending}"), key=lambda path: path.stat().st_mtime_ns)
-        shutil.copy(newest, models / f"seg_....{ending}")
+def name_as_pages_do() -> None:
+    """Copy the latest run's files to the names that pages have for them, such as `seg_....best.state`."""
+    models = Path("data/models/p2ch13")
+    shutil.copy(find_newest(models, "seg_2*.best.state"), models / "seg_....best.state")
+    shutil.copy(find_newest(models, "seg_2*.last.state"), models / "seg_....last.state")
+    shutil.copy(find_newest(Path("runs"), "*/*/splits.json"), "splits.json")
+
+
+def find_newest(folder: Path, pattern: str) -> Path:
+    return max(folder.glob(pattern), key=lambda path: path.stat().st_mtime_ns)
 
 
 # What pages name -> what writes it.
@@ -101,9 +108,10 @@ WORLD: dict[str, Callable[[Path], object]] = {
 def write_world(folder: Path, words: set[str]) -> None:
     """Write what the words of a page's commands name into a folder, and LUNA16 where commands look for it."""
     for name, write in WORLD.items():
-        if name == "data/part2/luna" or any(name == word for word in words):
-            (folder / name if Path(name).suffix == "" else (folder / name).parent).mkdir(parents=True, exist_ok=True)
-            write(folder / name)
+        if name in words or name == "data/part2/luna":
+            path = folder / name
+            (path.parent if path.suffix else path).mkdir(parents=True, exist_ok=True)
+            write(path)
     for word in words:
         if word.endswith(".state"):
             write_network(folder / word)

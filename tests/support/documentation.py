@@ -1,23 +1,23 @@
 """README and docs: their pages, the commands in them, and the links between them.
 
-`python -m tests.support.documentation` lists the commands that no test runs, with the reason that their page gives in a
-comment above the block: `<!-- not run: REASON -->`.
+`python -m tests.support.documentation` lists the commands that no test runs, with the reason: that of all such
+commands, or what the page says in the line above the block, `<!-- not run: REASON -->`.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
-from argparse import ArgumentParser
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import dataclass
+from itertools import dropwhile
 from pathlib import Path
 
 from p2ch13.commands import COMMANDS, PROGRAM
 from p2ch13.config import COMMANDS as OPTIONS
 from p2ch13.config import LABEL_DEFAULTS, LabelOptions, make_parser
 from p2ch13.phantom.__main__ import PhantomOptions
-from p2ch13.util.options import add_options, list_options, merge
+from p2ch13.util.options import Options, add_options, list_options, merge
 from tests.support.commands import REPOSITORY
 
 PAGES = sorted(
@@ -26,23 +26,18 @@ PAGES = sorted(
     for path in REPOSITORY.glob(pattern)
 )
 BLOCK = re.compile(
-    r"^(?:<!-- not run: (?P<reason>.*) -->\n)?(?P<indent> *)```(?P<language>\w*)\n(?P<code>.*?)^ *```$",
-    re.MULTILINE | re.DOTALL,
+    r"^(?:<!-- not run: (?P<reason>[^\n]*) -->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
 )
-SHELL_WORDS = (
-    PROGRAM,
-    "python",
-    "python3",
-    "make",
-    "torchrun",
-    "pip",
-    "git",
-    "docker",
-    "tensorboard",
-    ".venv/bin/python",
-)
+SHELLS = ("sh", "bash", "console")
+# Commands that no test runs, on whatever page.
+NEVER_RUN = {
+    **dict.fromkeys(("pip", "python3", "download", "git", "docker"), "needs the network"),
+    "tensorboard": "starts a server",
+    "torchrun": "needs several GPUs",
+}
+PROGRAMS = (PROGRAM, "python", "make", ".venv/bin/python", *NEVER_RUN)
 ASSIGNMENT = re.compile(r"[A-Z_]+=\S*")
-MODULE_NAMES = {command.module: name for name, command in COMMANDS.items()}
+MODULE_NAMES = {f"{PROGRAM}.{command.module}": name for name, command in COMMANDS.items()}
 SCRIPTS = {"precache.py": "precache", "training.py": "train"}
 
 
@@ -50,7 +45,7 @@ SCRIPTS = {"precache.py": "precache", "training.py": "train"}
 class Block:
     """A fenced block of a page.
 
-    Attributes: `not_run`, the reason why no test runs it, "" if one does.
+    Attributes: `not_run`, the reason that the page gives why no test runs it, or "".
     """
 
     page: str
@@ -59,22 +54,19 @@ class Block:
     not_run: str
 
     @property
-    def is_shell(self) -> bool:
-        first = self.code.lstrip().split(maxsplit=1)[:1]
-        known = bool(first) and (first[0] in SHELL_WORDS or ASSIGNMENT.fullmatch(first[0]) is not None)
-        return self.language in ("sh", "bash", "console") or (not self.language and known)
-
-    @property
     def commands(self) -> list[Command]:
-        """The commands of a shell block, each as words, without comments and assignments of variables in front."""
-        lines = self.code.replace("\\\n", " ").splitlines() if self.is_shell else []
-        each = [shlex.split(line, comments=True) for line in lines]
-        without = [words[sum(1 for _ in assignments(words)) :] for words in each]
-        return [Command(self.page, tuple(words), self.not_run) for words in without if words]
+        """The commands of a shell block, as words without comments and without variables that are set in front."""
+        lines = self.code.replace("\\\n", " ").splitlines()
+        if not (self.language in SHELLS or (not self.language and lines[0].split(" ")[0] in PROGRAMS)):
+            return []
+        each = [list(dropwhile(ASSIGNMENT.fullmatch, shlex.split(line, comments=True))) for line in lines]
+        return [Command(self.page, tuple(words), self.not_run or find_reason(words)) for words in each if words]
 
 
 @dataclass(frozen=True)
 class Command:
+    """A command of a page. Attributes: `not_run`, the reason why no test runs it, or ""."""
+
     page: str
     words: tuple[str, ...]
     not_run: str
@@ -85,23 +77,18 @@ class Command:
     @property
     def own(self) -> tuple[str, list[str]] | None:
         """Name and arguments of a command of the program, however it is started; None for another program's."""
-        words = list(self.words)
-        for ndx, word in enumerate(words):
-            if ndx == 0 and word == PROGRAM and len(words) > 1 and not words[1].startswith("-"):
-                return words[1], words[2:]
-            module = words[ndx + 1].removeprefix(f"{PROGRAM}.") if word == "-m" and ndx + 1 < len(words) else ""
-            if module in MODULE_NAMES:
-                return MODULE_NAMES[module], words[ndx + 2 :]
-            if word in SCRIPTS:
-                return SCRIPTS[word], words[ndx + 1 :]
+        if self.words[0] == PROGRAM:
+            return self.words[1], list(self.words[2:])
+        for ndx, word in enumerate(self.words):
+            name = SCRIPTS.get(word) or MODULE_NAMES.get(word)
+            if name is not None:
+                return name, list(self.words[ndx + 1 :])
         return None
 
 
-def assignments(words: list[str]) -> Iterator[str]:
-    for word in words:
-        if ASSIGNMENT.fullmatch(word) is None:
-            return
-        yield word
+def find_reason(words: list[str]) -> str:
+    """Return why no test runs a command, "" if one may."""
+    return NEVER_RUN.get(words[1] if words[0] == PROGRAM else words[0], "")
 
 
 def read_page(page: str) -> str:
@@ -109,15 +96,8 @@ def read_page(page: str) -> str:
 
 
 def find_blocks(page: str) -> list[Block]:
-    return [
-        Block(
-            page,
-            each["language"],
-            re.sub(rf"^{each['indent']}", "", each["code"], flags=re.MULTILINE),
-            each["reason"] or "",
-        )
-        for each in BLOCK.finditer(read_page(page))
-    ]
+    blocks = BLOCK.finditer(read_page(page))
+    return [Block(page, each["language"], each["code"], each["reason"] or "") for each in blocks]
 
 
 def find_commands(page: str) -> list[Command]:
@@ -127,20 +107,18 @@ def find_commands(page: str) -> list[Command]:
 def parse(name: str, arguments: list[str]) -> None:
     """Read a command's options as it does. Raises: InputError for unknown ones; SystemExit for missing ones."""
     module = COMMANDS[name].module
-    options = PhantomOptions if module == "phantom" else OPTIONS[module]
-    parser: ArgumentParser = make_parser(options, name, None)
-    if module in LABEL_DEFAULTS:
+    options: type[Options] = PhantomOptions if module == "phantom" else OPTIONS[module]
+    parser = make_parser(options, name, None)
+    more = list_options(LabelOptions) if module in LABEL_DEFAULTS else {}
+    if more:
         add_options(parser, LabelOptions)
     given = vars(parser.parse_args(arguments))
-    labels = {
-        label: given.pop(label) for label in list_options(LabelOptions) if label in given and module in LABEL_DEFAULTS
-    }
-    merge(LabelOptions, labels)
+    merge(LabelOptions, {label: given.pop(label) for label in more if label in given})
     merge(options, given)
 
 
 def without_code(text: str) -> str:
-    return re.sub(r"^ *```.*?^ *```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
 
 
 def find_links(page: str) -> list[str]:
@@ -149,14 +127,11 @@ def find_links(page: str) -> list[str]:
     return [target for target in targets if "://" not in target]
 
 
-def find_anchors(path: Path) -> set[str]:
-    """Anchors that GitHub gives to a page's headings."""
-    anchors: dict[str, int] = {}
-    for heading in re.findall(r"^#+ (.*)$", without_code(path.read_text(encoding="utf-8")), re.MULTILINE):
-        text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
-        slug = re.sub(r"[^\w\- ]", "", text.strip().lower()).replace(" ", "-")
-        anchors[slug] = anchors.get(slug, -1) + 1
-    return {f"{slug}-{ndx}" if ndx else slug for slug, count in anchors.items() for ndx in range(count + 1)}
+def find_anchors(page: Path) -> set[str]:
+    """Return the anchors that GitHub gives to a page's headings: -1 follows the second one of a name."""
+    headings = re.findall(r"^#+ (.*)$", without_code(page.read_text(encoding="utf-8")), re.MULTILINE)
+    names = Counter(re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-") for heading in headings)
+    return {f"{name}-{ndx}" if ndx else name for name, count in names.items() for ndx in range(count)}
 
 
 def main() -> None:
