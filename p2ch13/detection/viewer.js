@@ -5,7 +5,6 @@
 const scan = JSON.parse(document.getElementById("scan").textContent);
 const [sliceCount, rows, cols] = scan.shape;
 const [colMm, rowMm] = scan.spacing;
-const windowNames = Object.keys(scan.windows);
 const KEPT_SLICES = 64; // decoded, a megabyte each
 const AHEAD = 4; // slices that are decoded before they are asked for
 const PAGE = 10; // slices
@@ -22,7 +21,7 @@ const MIDDLE = [rows / 2, cols / 2];
 const state = {
   slice: scan.first,
   drawn: null, // the decoded slice in the picture
-  window: windowNames[0],
+  window: windowButtons[0].value,
   mask: true,
   finding: null,
   zoom: 1,
@@ -31,8 +30,6 @@ const state = {
   cross: false, // whether these are marked, since keys chose them
   scrolled: 0, // pixels that were not yet enough for a slice
 };
-
-// Decoding
 
 async function inflate(text) {
   const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
@@ -57,11 +54,6 @@ function restore(bytes) {
   return values;
 }
 
-async function decode(kind, ndx) {
-  const element = find(`${kind}-${ndx}`);
-  return element && restore(await inflate(element.textContent));
-}
-
 // Finding's number -> its outline in a slice, along the edges of pixels.
 function outline(labels) {
   const paths = new Map();
@@ -70,28 +62,27 @@ function outline(labels) {
     if (!label) return;
     const [row, col] = [Math.floor(ndx / cols), ndx % cols];
     if (!paths.has(label)) paths.set(label, new Path2D());
-    const edge = (other, fromRow, fromCol, toRow, toCol) => {
-      if (other === label) return;
-      paths.get(label).moveTo(col + fromCol, row + fromRow);
-      paths.get(label).lineTo(col + toCol, row + toRow);
-    };
-    edge(at(row - 1, col), 0, 0, 0, 1);
-    edge(at(row + 1, col), 1, 0, 1, 1);
-    edge(at(row, col - 1), 0, 0, 1, 0);
-    edge(at(row, col + 1), 0, 1, 1, 1);
+    const path = paths.get(label);
+    if (at(row - 1, col) !== label) path.rect(col, row, 1, 0); // a flat rectangle is a line
+    if (at(row + 1, col) !== label) path.rect(col, row + 1, 1, 0);
+    if (at(row, col - 1) !== label) path.rect(col, row, 0, 1);
+    if (at(row, col + 1) !== label) path.rect(col + 1, row, 0, 1);
   });
   return paths;
 }
 
 const decoded = new Map(); // slice -> promise; the one that was used last is at the end
 
-async function read(ndx) {
-  const [values, labels] = await Promise.all([decode("hu", ndx), decode("labels", ndx)]);
+async function decode(ndx) {
+  const [values, labels] = await Promise.all(["hu", "labels"].map(async (kind) => {
+    const element = find(`${kind}-${ndx}`);
+    return element && restore(await inflate(element.textContent));
+  }));
   return { ndx, values, outlines: labels ? outline(labels) : new Map() };
 }
 
 function load(ndx) {
-  const loading = decoded.get(ndx) ?? read(ndx);
+  const loading = decoded.get(ndx) ?? decode(ndx);
   decoded.delete(ndx);
   decoded.set(ndx, loading);
   if (decoded.size > KEPT_SLICES) decoded.delete(decoded.keys().next().value);
@@ -128,8 +119,7 @@ function draw() {
   context.resetTransform();
   drawNotes((row, col) => [left + (col + 0.5) * width, top + (row + 0.5) * height], width / colMm);
   canvas.dataset.slice = state.drawn.ndx;
-  canvas.setAttribute("aria-label",
-    `Axial slice ${state.drawn.ndx}, ${state.window} window, mask ${state.mask ? "on" : "off"}`);
+  canvas.ariaLabel = `Axial slice ${state.drawn.ndx}, ${state.window} window, mask ${state.mask ? "on" : "off"}`;
 }
 
 function write(text, x, y, color = "white") {
@@ -172,8 +162,7 @@ function drawNotes(toScreen, pixelsPerMm) {
 async function show(ndx) {
   state.slice = Math.min(Math.max(ndx, 0), sliceCount - 1);
   slider.value = state.slice;
-  status.textContent = describeSlice();
-  slider.setAttribute("aria-valuetext", status.textContent);
+  slider.ariaValueText = status.textContent = describeSlice();
   try {
     const slice = await load(state.slice);
     if (slice.ndx !== state.slice) return; // another one was asked for meanwhile
@@ -205,9 +194,8 @@ function toXyz(slice, row, col) {
 
 function describePlace() {
   const [row, col] = state.pointed ?? [-1, -1];
-  const isInside = row >= 0 && col >= 0 && row < rows && col < cols && state.drawn;
-  place.textContent = "\u00a0";
-  if (!isInside) return;
+  place.textContent = "";
+  if (row < 0 || col < 0 || row >= rows || col >= cols || !state.drawn) return;
   const [x, y, z] = toXyz(state.drawn.ndx, row, col);
   const hu = scan.low + state.drawn.values[row * cols + col] * scan.step;
   place.textContent = `x ${x}, y ${y}, z ${z} mm (LPS); row ${row}, column ${col}: ${hu} HU`;
@@ -216,7 +204,7 @@ function describePlace() {
 function choose(finding) {
   state.finding = finding;
   if (state.zoom > 1) state.center = finding.center.map((at) => at + 0.5);
-  findingButtons.forEach((button, ndx) => button.setAttribute("aria-current", scan.findings[ndx] === finding));
+  findingButtons.forEach((button, ndx) => (button.ariaCurrent = scan.findings[ndx] === finding));
   show(finding.slice);
 }
 
@@ -227,13 +215,12 @@ function chooseNext(count) {
 
 function setWindow(name) {
   state.window = name;
-  windowButtons.forEach((button) => button.setAttribute("aria-pressed", button.value === name));
+  windowButtons.forEach((button) => (button.ariaPressed = button.value === name));
   draw();
 }
 
 function toggleMask() {
-  state.mask = !state.mask;
-  find("mask").setAttribute("aria-pressed", state.mask);
+  find("mask").ariaPressed = state.mask = !state.mask;
   draw();
 }
 
@@ -249,22 +236,22 @@ function moveCross(down, right) {
   const [row, col] = state.cross ? state.pointed : (state.finding?.center ?? MIDDLE).map(Math.floor);
   state.pointed = [Math.min(Math.max(row + down, 0), rows - 1), Math.min(Math.max(col + right, 0), cols - 1)];
   state.cross = true;
-  place.setAttribute("aria-live", "polite");
+  place.ariaLive = "polite";
   draw();
   describePlace();
 }
 
 // Keys and mouse
 
-const scrollBy = (count) => () => show(state.slice + count);
+const by = (count) => () => show(state.slice + count);
 const KEYS = {
-  ArrowUp: scrollBy(1), ArrowRight: scrollBy(1), ArrowDown: scrollBy(-1), ArrowLeft: scrollBy(-1),
-  PageUp: scrollBy(PAGE), PageDown: scrollBy(-PAGE), Home: () => show(0), End: () => show(sliceCount - 1),
+  ArrowUp: by(1), ArrowRight: by(1), ArrowDown: by(-1), ArrowLeft: by(-1),
+  PageUp: by(PAGE), PageDown: by(-PAGE), Home: () => show(0), End: () => show(sliceCount - 1),
   m: toggleMask, n: () => chooseNext(1), p: () => chooseNext(-1),
   "+": () => setZoom(state.zoom * 1.5), "-": () => setZoom(state.zoom / 1.5), 0: () => setZoom(1),
 };
 KEYS["="] = KEYS["+"]; // without Shift
-windowNames.forEach((name, ndx) => (KEYS[ndx + 1] = () => setWindow(name)));
+windowButtons.forEach(({ value }, ndx) => (KEYS[ndx + 1] = () => setWindow(value)));
 const CROSS_KEYS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
 addEventListener("keydown", (event) => {
@@ -293,7 +280,7 @@ canvas.addEventListener("pointermove", (event) => {
   }
   const [x, y] = [event.offsetX, event.offsetY].map((at) => at * devicePixelRatio);
   state.pointed = [Math.floor((y - top) / height), Math.floor((x - left) / width)];
-  place.setAttribute("aria-live", "off"); // while the mouse moves
+  place.ariaLive = "off"; // while the mouse moves
   describePlace();
   if (state.cross || event.buttons) {
     state.cross = false;
@@ -305,9 +292,8 @@ slider.addEventListener("input", () => show(Number(slider.value)));
 find("mask").addEventListener("click", toggleMask);
 find("closer").addEventListener("click", KEYS["+"]);
 find("farther").addEventListener("click", KEYS["-"]);
-windowButtons.forEach((button) => button.addEventListener("click", () => setWindow(button.value)));
+windowButtons.forEach((button, ndx) => button.addEventListener("click", KEYS[ndx + 1]));
 findingButtons.forEach((button, ndx) => button.addEventListener("click", () => choose(scan.findings[ndx])));
-
 setWindow(state.window);
 new ResizeObserver(draw).observe(canvas);
 if (scan.findings.length) chooseNext(1);

@@ -7,9 +7,6 @@ and some browsers add noise to what a page reads back from it.
 from __future__ import annotations
 
 import base64
-import hashlib
-import html
-import json
 import math
 import zlib
 from collections.abc import Iterator, Sequence
@@ -25,8 +22,10 @@ from p2ch13.detection.colors import MARKED
 from p2ch13.detection.findings import Finding
 from p2ch13.detection.measure import Measures
 from p2ch13.detection.pictures import LUNG_WINDOW_HU
+from p2ch13.detection.statements import COORDINATES, INTENDED_USE, SLICES, show_probability, show_slices
 from p2ch13.util.files import as_text, atomic_write
 from p2ch13.util.threads import available_cores
+from p2ch13.util.web_page import render
 
 # Black and white of each window; the first one is shown when the page opens.
 WINDOWS_HU = {"Lung": LUNG_WINDOW_HU, "Mediastinum": (-160.0, 240.0), "Bone": (-500.0, 1300.0)}
@@ -34,8 +33,8 @@ LOWEST_HU, HIGHEST_HU = -1024, 3071  # the 12 bits of a CT scanner; values beyon
 STEPS_HU = (1, 2, 4, 8, 16, 32)  # that HU are rounded to: the smallest one with which the page is not too large
 MOST_BYTES = 0.7  # of the page, for each pixel: 55 MB for 300 slices of 512 x 512
 SAMPLE_COUNT = 12  # slices that are encoded to choose the step
-RESEARCH_USE = "Research use only: not a medical device. Nodules can be missed, and what is marked may be none."
-COORDINATES = "x runs to the patient's left, y to the back, z to the head (LPS). 3D Slicer shows RAS: x and y with the opposite sign."
+TEMPLATE = Path(__file__).with_name("viewer.html")
+SLICES_PLACE = "<!-- slices -->"  # in the template; no text can hold it, since < is written otherwise there
 
 
 def write_viewer(
@@ -49,70 +48,51 @@ def write_viewer(
     """Write the page.
 
     Args:
-        name: of the scan, in the page's title.
+        name: of the scan's files.
         labels: (index, row, col), the finding's number of each voxel, 0 for none.
         measures: of each finding.
     """
     step = choose_step(ct.hu)
-    style, script = (read_part(f"viewer.{kind}") for kind in ("css", "js"))
-    scan = describe_scan(ct, findings, measures, step)
-    head, tail = read_part("viewer.html").split("{slices}")
+    page = render(
+        TEMPLATE,
+        name=as_text(name),
+        geometry=describe_geometry(ct),
+        intended_use=INTENDED_USE,
+        findings=[describe_finding(*pair) for pair in zip(findings, measures, strict=True)],
+        notes=list_notes(findings, step),
+        scan=describe_scan(ct, findings, measures, step),
+    )
+    head, tail = page.split(SLICES_PLACE)
     with atomic_write(path) as file:
-        filled = head.format(
-            style=style,
-            style_hash=hash_source(style),
-            script_hash=hash_source(script),
-            name=html.escape(as_text(name)),
-            last=len(ct.hu) - 1,
-            scan=json.dumps(scan).replace("<", "\\u003c"),  # no text ends its element
-            **write_texts(ct, findings, measures, step),
-        )
-        file.write(filled.encode())
+        file.write(head.encode())
         for element in encode_slices(ct.hu, labels, step):
             file.write(element)
-        file.write(tail.format(script=script).encode())
+        file.write(tail.encode())
 
 
-def read_part(name: str) -> str:
-    return Path(__file__).with_name(name).read_text(encoding="utf-8")
-
-
-def hash_source(text: str) -> str:
-    """Return what a Content-Security-Policy calls a style or script by: the page runs no other."""
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
-
-
-def write_texts(ct: Ct, findings: Sequence[Finding], measures: Sequence[Measures], step: int) -> dict[str, str]:
-    """Return the page's texts that depend on the scan, as HTML, by their names in viewer.html."""
+def describe_geometry(ct: Ct) -> str:
     slice_count, rows, cols = ct.shape_irc
     x, y, z = ct.vx_size_xyz
-    is_ranked = not any(math.isnan(finding.logit) for finding in findings)
-    rounding = f"HU are rounded to multiples of {step}" if step > 1 else "HU are exact"
-    notes = (
-        RESEARCH_USE,
-        f"{MARKED.name.capitalize()}: {MARKED.meaning if is_ranked else 'marked in the mask'}.",
-        COORDINATES,
-        f"{rounding}; those beyond {LOWEST_HU} and {HIGHEST_HU} are shown as these.",
-    )
-    buttons = [
-        f'<button type="button" value="{name}" title="{black:g} to {white:g} HU" aria-keyshortcuts="{key}">{name}</button>'
-        for key, (name, (black, white)) in enumerate(WINDOWS_HU.items(), 1)
-    ]
-    items = (describe_finding(*pair) for pair in zip(findings, measures, strict=True))
-    return {
-        "geometry": f"{slice_count} slices of {rows} x {cols}, {y:.2f} x {x:.2f} mm each, {z:.2f} mm apart",
-        "windows": "".join(buttons),
-        "count": f"Findings ({len(findings)})" if findings else "No findings",
-        "findings": "".join(f'<li><button type="button">{text}</button></li>' for text in items),
-        "notes": "".join(f"<p>{html.escape(note)}</p>" for note in notes),
-    }
+    return f"{slice_count} slices of {rows} x {cols}, {y:.2f} x {x:.2f} mm each, {z:.2f} mm apart"
 
 
 def describe_finding(finding: Finding, measures: Measures) -> str:
-    probability = "" if math.isnan(finding.logit) else f"probability {finding.probability:.2f}, "
+    """Another program's finding has no probability."""
+    probability = "" if math.isnan(finding.logit) else f"probability {show_probability(finding.probability)}, "
     long, short = measures.axes.long.length_mm, measures.axes.short.length_mm
-    size = f"{long:.1f} x {short:.1f} mm, {measures.kind}"
-    return f"{finding.number}: {probability}{size}, slices {finding.first_slice} to {finding.last_slice}"
+    slices = show_slices(finding.first_slice, finding.last_slice)
+    return f"{finding.number}: {probability}{long:.1f} x {short:.1f} mm, {measures.kind}, {slices}"
+
+
+def list_notes(findings: Sequence[Finding], step: int) -> list[str]:
+    is_ours = not any(math.isnan(finding.logit) for finding in findings)
+    rounding = f"HU are rounded to multiples of {step}" if step > 1 else "HU are exact"
+    return [
+        f"{MARKED.name.capitalize()}: {MARKED.meaning if is_ours else 'marked in the mask'}.",
+        f"{rounding}; those beyond {LOWEST_HU} and {HIGHEST_HU} are shown as these.",
+        SLICES,
+        COORDINATES,
+    ]
 
 
 def describe_scan(ct: Ct, findings: Sequence[Finding], measures: Sequence[Measures], step: int) -> dict[str, Any]:
