@@ -15,10 +15,11 @@ from p2ch13.volumes.volume import Volume
 
 FOLDER_ENDING = "_nodules"
 SEGMENTATION_ENDING = "_seg.dcm"
-VIEWER_ENDING = "_viewer.html"
+REPORT_ENDING, VIEWER_ENDING = "_report.html", "_viewer.html"
 SCAN_ENDING = "_scan.txt"  # the scan's path
 IMAGE_ENDINGS = tuple(f"_{kind}.{suffix}" for kind, suffix in product(("mask", "probability"), IMAGE_FORMATS))
-ENDINGS = (*IMAGE_ENDINGS, SEGMENTATION_ENDING, VIEWER_ENDING, SCAN_ENDING, "_overlay.png")
+OTHER_ENDINGS = (VIEWER_ENDING, SCAN_ENDING, "_report.json", "_findings.mrk.json", "_overlay.png")
+ENDINGS = (*IMAGE_ENDINGS, SEGMENTATION_ENDING, REPORT_ENDING, *OTHER_ENDINGS)
 
 
 def name_folder(name: str) -> Path:

@@ -21,7 +21,7 @@ from p2ch13.detection.measure import Axes, Measures
 from p2ch13.detection.report_pictures import VIEW, draw_findings, draw_overview
 from p2ch13.detection.search_facts import SearchFacts
 from p2ch13.detection.sides import find_sides
-from p2ch13.detection.size_categories import fleischner, lung_rads
+from p2ch13.detection.size_categories import fleischner, lung_rads, round_half_up
 from p2ch13.util.files import as_text, atomic_write
 from p2ch13.util.web_page import render
 
@@ -38,9 +38,7 @@ def make_report(
 
     Args: name: of the scan's files; measures: of each finding.
     """
-    entries = [
-        describe_finding(*each) for each in zip(findings, measures, find_sides(ct, findings), strict=True)
-    ]
+    entries = [describe_finding(*each) for each in zip(findings, measures, find_sides(ct, findings), strict=True)]
     return {
         "format_version": FORMAT_VERSION,
         "program": {"name": "p2ch13", "version": __version__},
@@ -87,8 +85,8 @@ def describe_finding(finding: Finding, measures: Measures, side: str | None) -> 
         "last_slice": finding.last_slice,
         "center_xyz_mm": list(finding.center_xyz),
         **describe_axes(measures.axes),
-        "volume_mm3": round(measures.volume_mm3),
-        "mean_hu": round(measures.mean_hu),
+        "volume_mm3": int(round_half_up(measures.volume_mm3, "1")),
+        "mean_hu": int(round_half_up(measures.mean_hu, "1")),
         "kind": measures.kind,
         "solid_part": measures.solid_axes and describe_axes(measures.solid_axes),
         "is_at_pleura": measures.is_at_pleura,
@@ -100,11 +98,28 @@ def describe_finding(finding: Finding, measures: Measures, side: str | None) -> 
 def describe_axes(axes: Axes) -> dict[str, Any]:
     """The mean is that of the axes before they are rounded."""
     return {
-        "longest_diameter_mm": round(axes.long.length_mm, 1),
-        "perpendicular_diameter_mm": round(axes.short.length_mm, 1),
-        "mean_diameter_mm": round(axes.mean_mm, 1),
+        "longest_diameter_mm": float(round_half_up(axes.long.length_mm, "0.1")),
+        "perpendicular_diameter_mm": float(round_half_up(axes.short.length_mm, "0.1")),
+        "mean_diameter_mm": float(round_half_up(axes.mean_mm, "0.1")),
         "diameter_slice": axes.slice_ndx,
     }
+
+
+def write_report(
+    stem: Path,
+    ct: Ct,
+    labels: NDArray[np.int32],
+    findings: Sequence[Finding],
+    measures: Sequence[Measures],
+    facts: SearchFacts,
+) -> None:
+    """Write `<stem>_report.json` and `<stem>_report.html`.
+
+    Args: stem: folder and name of the scan's files; see `make_report` and `write_page`.
+    """
+    report = make_report(stem.name, ct, findings, measures, facts)
+    write_json(stem.with_name(f"{stem.name}_report.json"), report)
+    write_page(stem.with_name(f"{stem.name}_report.html"), report, ct, labels, findings, measures, facts)
 
 
 def write_json(path: Path, report: dict[str, Any]) -> None:

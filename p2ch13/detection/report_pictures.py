@@ -15,7 +15,7 @@ from scipy import ndimage
 from p2ch13.data.ct import Ct
 from p2ch13.detection.findings import Finding
 from p2ch13.detection.measure import Measures
-from p2ch13.detection.planes import AXIAL, CORONAL, ENDS, SAGITTAL, Gray, Line, Plane, cut_planes
+from p2ch13.detection.planes import CORONAL, ENDS, SAGITTAL, Gray, Line, Plane, cut_planes
 from p2ch13.util.web_page import as_data_uri
 
 JPEG_QUALITY = 80
@@ -72,7 +72,10 @@ def draw_findings(
     boxes = ndimage.find_objects(labels)
     pixel_count = choose_pixel_count(len(findings))
     return [
-        [draw_plane(plane) for plane in cut_planes(ct, labels, each.number, boxes[each.number - 1], of.axes, pixel_count)]
+        [
+            draw_plane(plane)
+            for plane in cut_planes(ct, labels, each.number, boxes[each.number - 1], of.axes, pixel_count)
+        ]
         for each, of in zip(findings, measures, strict=True)
     ]
 
@@ -118,7 +121,9 @@ def thin(line: Line) -> Line:
 
 def as_path(lines: Iterable[Line]) -> str:
     """Write lines as the data of an SVG path."""
-    return "".join("M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in line) + ("Z" if len(line) > 2 else "") for line in lines)
+    return "".join(
+        "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in line) + ("Z" if len(line) > 2 else "") for line in lines
+    )
 
 
 def as_jpeg(gray: Gray) -> str:
@@ -136,7 +141,9 @@ def draw_overview(ct: Ct, findings: Sequence[Finding]) -> list[Overview]:
         height = round(OVERVIEW_PIXELS * index_mm / width_mm)
         if height < FLATTEST * OVERVIEW_PIXELS:
             continue
-        shares = [((irc[right] + 0.5) / ct.shape_irc[right], 1 - (irc[0] + 0.5) / ct.shape_irc[0]) for irc in centers_irc]
+        shares = [
+            ((irc[right] + 0.5) / ct.shape_irc[right], 1 - (irc[0] + 0.5) / ct.shape_irc[0]) for irc in centers_irc
+        ]
         dots = [
             Dot(finding.number, x * OVERVIEW_PIXELS, y * height)
             for finding, (x, y) in zip(findings, shares, strict=True)
@@ -152,7 +159,8 @@ def project(ct: Ct, depth: int) -> Gray:
     steps[depth] = slice(None, None, 4)
     black, white = OVERVIEW_HU
     mean_hu = ct.hu[tuple(steps)].clip(black, white).mean(axis=depth, dtype=np.float32)
-    return ((mean_hu[::-1] - black) * (255 / (white - black))).round().astype(np.uint8)
+    gray: Gray = ((mean_hu[::-1] - black) * (255 / (white - black))).round().astype(np.uint8)
+    return gray
 
 
 def to_irc(ct: Ct, point_xyz: Sequence[float]) -> NDArray[np.float64]:

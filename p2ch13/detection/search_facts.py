@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ class SearchFacts:
     """What is the same for all scans of a run.
 
     Attributes:
-        cards: of the checkpoints, by their files' names; None for one without a card.
+        cards: names of the checkpoints' files and their cards; None for one without a card.
         threshold: probability from which on findings are shown; explanation: a sentence about it.
         is_calibrated: whether a second stage gives findings their probability.
         validation: of the only second stage; None without one, and of several.
@@ -25,7 +25,7 @@ class SearchFacts:
         min_diameter_mm: of the smallest findings, as spheres of their volume.
     """
 
-    cards: Mapping[str, Card | None]
+    cards: tuple[tuple[str, Card | None], ...]
     threshold: float
     explanation: str
     is_calibrated: bool
@@ -36,12 +36,12 @@ class SearchFacts:
 
     @classmethod
     def of(
-        cls, cards: Mapping[str, Card | None], detector: Detector, threshold: float, options: DetectionOptions
+        cls, cards: Sequence[tuple[str, Card | None]], detector: Detector, threshold: float, options: DetectionOptions
     ) -> SearchFacts:
         scorers = detector.scorers
         smallest = detector.min_diameter_mm if options.min_diameter is None else options.min_diameter
         return cls(
-            cards,
+            tuple(cards),
             threshold,
             detector.describe(threshold),
             bool(scorers),
@@ -54,9 +54,7 @@ class SearchFacts:
     def as_json(self) -> dict[str, Any]:
         """Return the keys `networks`, `threshold` and `search` of a report."""
         return {
-            "networks": [
-                {"file": name, "card": None if card is None else asdict(card)} for name, card in self.cards.items()
-            ],
+            "networks": [{"file": name, "card": None if card is None else asdict(card)} for name, card in self.cards],
             "threshold": {
                 "probability": self.threshold,
                 "explanation": self.explanation,

@@ -38,7 +38,8 @@ def find_lung_voxels(ct: Ct) -> NDArray[np.float64] | None:
     if not coarse.any():
         return None
     cri = (np.argwhere(coarse) * steps)[:, ::-1]
-    return cri * ct.vx_size_xyz @ ct.direction.T + ct.origin_xyz
+    xyz: NDArray[np.float64] = cri * ct.vx_size_xyz @ ct.direction.T + ct.origin_xyz
+    return xyz
 
 
 def find_middle(x: NDArray[np.float64]) -> float | None:

@@ -72,7 +72,7 @@ def list_limits(ct: Ct, findings: Sequence[Mapping[str, Any]], facts: SearchFact
 
 
 LIMITS_OF_ANY_SCAN = (
-    "It does not tell benign from malignant. Size categories compare measures with published borders; they are no advice.",
+    "It does not tell benign from malignant. Size categories compare sizes with published borders; they are no advice.",
     "It sees this scan alone: no earlier scan, no growth, no symptoms, no history.",
     "Borders of ground glass, and where a nodule meets a vessel or the pleura, are uncertain, and so are sizes there.",
 )
@@ -88,14 +88,14 @@ def list_limits_of_scan(ct: Ct, findings: Sequence[Mapping[str, Any]], facts: Se
                 limits.append(f"The lungs reach the scan's {name} slice: what lies {beyond} it was not seen.")
     if slice_mm > MAX_SLICE_MM:
         limits.append(
-            f"Slices are {slice_mm:.3g} mm apart, more than the {MAX_SLICE_MM:g} mm that the network is made for: small "
-            "nodules can lie between them."
+            f"Slices are {slice_mm:.3g} mm apart, more than the {MAX_SLICE_MM:g} mm that the network is made for: "
+            "small nodules can lie between them."
         )
     too_large = [str(finding["number"]) for finding in findings if finding["is_larger_than_made_for"]]
     if too_large:
         limits.append(
-            f"Larger than the {MAX_DIAMETER_MM:g} mm that the network is made for: finding {', '.join(too_large)}. Only "
-            "parts of it may be marked."
+            f"Larger than the {MAX_DIAMETER_MM:g} mm that the network is made for: finding {', '.join(too_large)}. "
+            "Only parts of it may be marked."
         )
     return limits
 
@@ -117,7 +117,9 @@ def list_limits_of_search(facts: SearchFacts) -> list[str]:
     )
     if facts.lung_mask:
         limits.append("Only the lungs and what touches them were searched: no mediastinum, no chest wall, no abdomen.")
-    limits += [f"{card.name or name}: {card.limits}." for name, card in facts.cards.items() if card and card.limits]
-    if None in facts.cards.values():
-        limits.append("A checkpoint without a model card was used: what it was trained on and made for is unknown here.")
+    limits += [f"{card.name or name}: {card.limits}." for name, card in facts.cards if card and card.limits]
+    if any(card is None for _, card in facts.cards):
+        limits.append(
+            "A checkpoint without a model card was used: what it was trained on and made for is unknown here."
+        )
     return limits
