@@ -109,6 +109,8 @@ def predict(options: PredictOptions) -> int:
         f"{place / NODULES_FILE}"
     )
     log.info(f"Open in a browser, for pictures and measures of all of them: {place / f'{name}{REPORT_ENDING}'}")
+    if options.viewer:
+        log.info(f"The same, for all slices: {place / f'{name}{VIEWER_ENDING}'}")
     return EXIT_SKIPPED if errors else EXIT_DONE
 
 
