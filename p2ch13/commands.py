@@ -20,6 +20,7 @@ class Command(NamedTuple):
 # In the order in which one needs them.
 COMMANDS = {
     "predict": Command("predict", "find the nodules of CT scans"),
+    "view": Command("view", "write a page with all slices of a scan and its findings"),
     "evaluate": Command("evaluate", "score a network, masks or findings against annotations"),
     "download": Command("download", "download LUNA16, or verify that it is complete"),
     "import-dicom": Command("import_dicom", "convert DICOM series for training and evaluation"),

@@ -22,6 +22,7 @@ from p2ch13.util.options import (
     add_old_names,
     add_options,
     as_arguments,
+    as_flag,
     as_markdown,
     list_options,
     merge,
@@ -534,10 +535,47 @@ class PredictOptions(DetectionOptions):
     format: str = option("nii.gz", "format of masks and probability maps", choices=IMAGE_FORMATS)
     binary: bool = option(False, "masks of 0 and 1, instead of the findings' numbers", const=True)
     probability: bool = option(False, "also write a map of each voxel's probability", const=True)
+    viewer: bool = option(
+        False,
+        "also write <name>_viewer.html, a page with all slices; `python -m p2ch13.view` writes it later",
+        const=True,
+    )
     dicom_seg: bool = option(False, "also write a DICOM Segmentation object for each DICOM series", const=True)
     series_uid: str | None = option(
         None, "DICOM series, if a folder has several of a study", shown="the largest original one"
     )
+
+
+@dataclass(frozen=True)
+class ViewOptions(Options):
+    """Pages.
+
+    Raises: InputError for options that contradict each other.
+    """
+
+    folder: Path | None = option(
+        None, "result of predict; the pages of its scans are written there", positional=True, metavar="FOLDER"
+    )
+    name: str | None = option(None, "page of this scan alone, as its mask is named", shown="all scans of the folder")
+    scan: Path | None = option(
+        None, "the scan, or a folder or .zip of scans or DICOM series", shown="where predict read it: <name>_scan.txt"
+    )
+    mask: Path | None = option(None, "instead of a folder: a mask of --scan by any program")
+    output: Path | None = option(None, "folder for the pages", shown="that of the masks")
+    series_uid: str | None = option(
+        None, "with --mask: DICOM series, if --scan has several", shown="the largest original one"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.folder is None) == (self.mask is None):
+            raise InputError("name a result's folder, or a --mask and its --scan", option="--mask")
+        if self.mask is not None and self.scan is None:
+            raise InputError("which scan is it of? Give --scan as well", option="--mask")
+        for name, is_for in (("name", self.folder), ("series_uid", self.mask)):
+            if getattr(self, name) is not None and is_for is None:
+                other = "a result's folder" if name == "name" else "--mask"
+                raise InputError(f"is for {other}; omit it", option=as_flag(name))
 
 
 @dataclass(frozen=True)
@@ -700,6 +738,7 @@ class PaintOptions(ShapeOptions):
 COMMANDS: dict[str, type[Options]] = {
     "training": TrainingCommand,
     "predict": PredictOptions,
+    "view": ViewOptions,
     "evaluate": EvaluationOptions,
     "precache": PrecacheOptions,
     "second_stage": SecondStageOptions,

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,6 +83,23 @@ def options(data_options: list[str], tmp_path: Path) -> list[str]:
     """A short training's options; it writes into the test's folder."""
     folders = ["--models-dir", str(tmp_path / "models"), "--runs-dir", str(tmp_path / "runs")]
     return [*data_options, *folders, "--samples-per-epoch", "64"]
+
+
+@pytest.fixture(scope="session")
+def browser_process() -> Iterator[Any]:
+    """One browser for all tests of a process."""
+    from tests.support.browser import running_browser  # imports Selenium, for the tests of pages alone
+
+    with running_browser() as driver:
+        yield driver
+
+
+@pytest.fixture
+def browser(browser_process: Any) -> Any:
+    """An empty page of a browser, see `tests.support.browser.Browser`."""
+    from tests.support.browser import Browser
+
+    return Browser(browser_process)
 
 
 @pytest.fixture

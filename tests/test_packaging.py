@@ -85,6 +85,7 @@ def test_the_network_travels(checkout):
         contents = [{name.partition("/")[2] for name in source.getnames()}, set(built.namelist())]
     for names in contents:
         assert {f"p2ch13/weights/{name}" for name in ("__init__.py", "nodules.state", "model-card.md")} <= names
+        assert {f"p2ch13/detection/viewer.{kind}" for kind in ("css", "html", "js", "py")} <= names
 
 
 def test_every_stage_is_installed():

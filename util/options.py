@@ -225,6 +225,8 @@ def argument(*kinds: type, **spec: Any) -> Callable[[str], Any]:
     """Return the `type` of an argparse argument. Args: kinds, tried in turn; spec: see `option`."""
 
     def read(text: str) -> Any:
+        if text is SUPPRESS:  # argparse reads the default of a positional that is not given, too
+            return text
         value: Any = text
         for kind in kinds:
             with suppress(ValueError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import product
 from pathlib import Path
 
@@ -14,11 +15,11 @@ from p2ch13.volumes.volume import Volume
 
 FOLDER_ENDING = "_nodules"
 SEGMENTATION_ENDING = "_seg.dcm"
-REPORT_ENDING = "_report.html"
+REPORT_ENDING, VIEWER_ENDING = "_report.html", "_viewer.html"
+SCAN_ENDING = "_scan.txt"  # the scan's path
 IMAGE_ENDINGS = tuple(f"_{kind}.{suffix}" for kind, suffix in product(("mask", "probability"), IMAGE_FORMATS))
-ENDINGS = (
-    *IMAGE_ENDINGS, SEGMENTATION_ENDING, REPORT_ENDING, "_report.json", "_findings.mrk.json", "_overlay.png"
-)  # fmt: skip
+OTHER_ENDINGS = (VIEWER_ENDING, SCAN_ENDING, "_report.json", "_findings.mrk.json", "_overlay.png")
+ENDINGS = (*IMAGE_ENDINGS, SEGMENTATION_ENDING, REPORT_ENDING, *OTHER_ENDINGS)
 
 
 def name_folder(name: str) -> Path:
@@ -66,3 +67,26 @@ def is_own_folder(folder: Path) -> bool:
     """Tell whether a folder is a scan's own and holds a DICOM segmentation, which is no scan."""
     name = folder.name.removesuffix(FOLDER_ENDING)
     return name != folder.name and (folder / f"{name}{SEGMENTATION_ENDING}").is_file()
+
+
+def write_scan_path(path: Path, scan: Path, folder: Path) -> None:
+    """Write where a scan was read, for the viewer: relative to the folder that the file will be in, if it can be.
+
+    It is the only file of a result that has a path, which may name the patient: it is left out of what is passed on.
+    """
+    try:
+        relative = os.path.relpath(scan.resolve(), folder.resolve())
+    except ValueError:  # another drive of Windows
+        relative = str(scan.resolve())
+    path.write_bytes(os.fsencode(relative) + b"\n")
+
+
+def read_scan_path(path: Path) -> Path:
+    """Read a path that `write_scan_path` wrote. Raises: InputError if the file or the scan is not there."""
+    try:
+        scan = path.parent / os.fsdecode(path.read_bytes().rstrip(b"\r\n"))
+    except OSError:
+        raise InputError("no such file, so where is the scan? Name it with --scan", path=path) from None
+    if not scan.exists():
+        raise InputError(f"the scan is no longer at {scan}; name it with --scan", path=path)
+    return scan

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,10 @@ from numpy.typing import NDArray
 from p2ch13 import __version__
 from p2ch13.data.ct import Ct
 from p2ch13.detection.findings import Finding
-from p2ch13.labels.tables import POSITION_COLUMNS
+from p2ch13.labels.tables import POSITION, POSITION_COLUMNS, SERIES, parse_center, parse_rows
 from p2ch13.util.errors import InputError
-from p2ch13.util.files import atomic_path, utf8_path, write_csv
+from p2ch13.util.files import as_text, atomic_path, utf8_path, write_csv
+from p2ch13.util.tables import Column, Row
 from p2ch13.volumes.files import check_whole
 
 if TYPE_CHECKING:
@@ -66,6 +68,23 @@ def nodule_row(finding: Finding) -> list[object]:
         finding.last_slice,
         finding.number,
     ]
+
+
+def read_nodules(path: Path, series_uid: str) -> list[Finding]:
+    """Read a scan's findings of a list that `write_nodules` wrote, in its order; none if the list has none of it.
+
+    Raises: InputError, naming file and line, for another list.
+    """
+    name, numbers = as_text(series_uid), ("probability", "logit", *SIZE_COLUMNS)
+
+    def parse(row: Row) -> Finding:
+        probability, logit, diameter_mm, volume_mm3, *counts = (row.number(column) for column in numbers)
+        first_slice, last_slice, number = map(int, counts)
+        sizes = diameter_mm, volume_mm3, first_slice, last_slice
+        return Finding(row[SERIES.name], number, parse_center(row), logit, probability, *sizes)
+
+    rows = parse_rows(path, (*POSITION, *map(Column, numbers)), parse, [name], keeps_others=True)
+    return [replace(finding, series_uid=series_uid) for _, finding in rows if finding.series_uid == name]
 
 
 def write_dicom_segmentation(path: Path, mask: NDArray[np.bool_], ct: Ct) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,22 @@ from p2ch13.data.ct import Ct
 from p2ch13.data.layouts import find_layout, has_images
 from p2ch13.detection.detector import Detector, average, detect, load_detector
 from p2ch13.detection.findings import Finding
-from p2ch13.detection.folders import REPORT_ENDING, choose_folder, is_own_folder, name_folder
+from p2ch13.detection.folders import (
+    REPORT_ENDING,
+    SCAN_ENDING,
+    VIEWER_ENDING,
+    choose_folder,
+    is_own_folder,
+    name_folder,
+    write_scan_path,
+)
 from p2ch13.detection.markups import write_markups
 from p2ch13.detection.measure import measure_findings
 from p2ch13.detection.outputs import NODULES_FILE, write_dicom_segmentation, write_image, write_nodules
 from p2ch13.detection.pictures import draw_nodules, write_png
 from p2ch13.detection.report import write_report
 from p2ch13.detection.search_facts import SearchFacts
+from p2ch13.detection.viewer import write_viewer
 from p2ch13.network.card import Card, log_card, read_card
 from p2ch13.network.checkpoint import load_checkpoint
 from p2ch13.network.compute import choose_threads, get_device
@@ -50,6 +59,7 @@ class ScanInput:
     name: str  # the stem of its output files: the file's name without suffix, or the series UID
     series_uid: str | None = None  # of a DICOM series, or a data folder's name of the scan; None: by the file's name
     series: Series | None = None  # its DICOM series
+    given: Path | None = None  # the argument that it was found by
 
     @property
     def source(self) -> Path | Series:
@@ -101,6 +111,8 @@ def predict(options: PredictOptions) -> int:
         f"{place / NODULES_FILE}"
     )
     log.info(f"Open in a browser, for pictures and measures of all of them: {place / f'{name}{REPORT_ENDING}'}")
+    if options.viewer:
+        log.info(f"The same, for all slices: {place / f'{name}{VIEWER_ENDING}'}")
     return EXIT_SKIPPED if errors else EXIT_DONE
 
 
@@ -141,12 +153,12 @@ def find_inputs(path: Path, series_uid: str | None = None) -> list[ScanInput]:
     if not path.exists():
         raise InputError("no such file or folder", path=path)
     if path.is_file() and not holds_series(path):
-        return [ScanInput(path, scan_name(path))]
+        return [ScanInput(path, scan_name(path), given=path)]
     found = find_series(path)
     inputs = [*find_files(path), *choose_dicom(found, series_uid)]
     if not inputs:
         raise found.nothing(f"series {series_uid}" if series_uid else f"scan ({', '.join(SCAN_SUFFIXES)}, DICOM)")
-    return inputs
+    return [replace(each, given=path) for each in inputs]
 
 
 def find_files(folder: Path) -> list[ScanInput]:
@@ -206,6 +218,9 @@ def predict_scan(
         write_png(folder / f"{scan.name}_overlay.png", draw_nodules(ct.hu, labels, findings[:OVERLAY_COUNT]))
         write_report(folder / scan.name, ct, labels, findings, measures, facts)
         write_markups(folder / f"{scan.name}_findings.mrk.json", scan.name, findings)
+        if options.viewer:
+            write_viewer(folder / f"{scan.name}{VIEWER_ENDING}", scan.name, ct, labels, findings, measures)
+        write_scan_path(folder / f"{scan.name}{SCAN_ENDING}", scan.given or scan.path, output)
         write_nodules(folder / NODULES_FILE, [*earlier, *findings] if options.output else findings)
     log.info(f"{scan.path}: {describe(findings)}; {time.monotonic() - start:.0f} s. {output / mask_name}")
     return findings

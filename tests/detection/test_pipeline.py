@@ -60,7 +60,7 @@ def predict(checkpoint, out):
     return run
 
 
-ENDINGS = ("findings.mrk.json", "mask.nii.gz", "overlay.png", "report.html", "report.json")
+ENDINGS = ("findings.mrk.json", "mask.nii.gz", "overlay.png", "report.html", "report.json", "scan.txt")
 
 
 def options_of(checkpoint, out, *arguments):

@@ -44,6 +44,14 @@ def test_the_policy_allows_the_style_sheet_and_images_inside(template):
     ]  # fmt: skip
 
 
+def test_the_policy_allows_the_templates_script_alone(template):
+    template.with_suffix(".js").write_text('"use strict"; // < & ä\n', encoding="utf-8")
+    page = render(template, name="a")
+    digest = base64.b64encode(hashlib.sha256('"use strict"; // < & ä\n'.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}';" in page.replace("&#39;", "'")
+    assert re.findall("<script>(.*?)</script>", page, re.DOTALL) == ['"use strict"; // < & ä\n']
+
+
 def test_a_missing_value_is_an_error(template):
     with pytest.raises(UndefinedError):
         render(template)
