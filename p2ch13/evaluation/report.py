@@ -110,11 +110,14 @@ def operating_point_table(point: dict[str, Any]) -> list[list[str]]:
 
 
 def calibration_table(calibration: dict[str, Any]) -> list[list[str]]:
-    rows = [["calibration", "findings", "nodules", "ECE", f"{CONFIDENCE:.0%} CI, lower", "upper"]]
+    has_interval = any(calibration[key]["ece_low"] is not None for key in CALIBRATIONS.values())
+    scores = ("ece", "ece_low", "ece_high") if has_interval else ("ece",)
+    interval = [f"{CONFIDENCE:.0%} CI, lower", "upper"] if has_interval else []
+    rows = [["calibration", "findings", "nodules", "ECE", *interval]]
     for name, key in CALIBRATIONS.items():
         part = calibration[key]
-        scores = (show(part[score]) for score in ("ece", "ece_low", "ece_high"))
-        rows.append([name, show(part["findings"], "d"), show(part["nodules"], "d"), *scores])
+        counts = (show(part[count], "d") for count in ("findings", "nodules"))
+        rows.append([name, *counts, *(show(part[score]) for score in scores)])
     return rows
 
 
@@ -131,8 +134,8 @@ def reader_table(nodules: dict[str, Any]) -> list[list[str]]:
 
 def froc_table(froc: dict[str, Any]) -> list[list[str]]:
     rows = [["false positives per scan", *map(str, map(Fraction, OPERATING_POINTS)), "CPM"]]
-    interval = f"{CONFIDENCE:.0%} CI"
-    for name, ending in (("sensitivity", ""), (f"{interval}, lower", "_low"), (f"{interval}, upper", "_high")):
+    lines = [("sensitivity", ""), (f"{CONFIDENCE:.0%} CI, lower", "_low"), (f"{CONFIDENCE:.0%} CI, upper", "_high")]
+    for name, ending in lines if froc["cpm_low"] is not None else lines[:1]:
         rows.append([name, *map(show, [*froc[f"sensitivity{ending}"], froc[f"cpm{ending}"]])])
     return rows
 
@@ -168,8 +171,8 @@ def draw_froc(path: Path, froc: Froc) -> None:
 
     figure = Figure(figsize=(7, 5), dpi=120, layout="constrained")
     axes = figure.add_subplot()
-    low, high = froc.band
-    axes.fill_between(BAND_POINTS, low, high, alpha=0.2, linewidth=0, label=f"{CONFIDENCE:.0%} CI")
+    if froc.has_interval:
+        axes.fill_between(BAND_POINTS, *froc.band, alpha=0.2, linewidth=0, label=f"{CONFIDENCE:.0%} CI")
     sensitivity = froc.curve.sensitivity_at(BAND_POINTS)
     is_measured = froc.curve.false_positives_per_scan[-1] >= BAND_POINTS
     (line,) = axes.plot(BAND_POINTS[is_measured], sensitivity[is_measured], label=f"CPM {froc.cpm:.3f}")

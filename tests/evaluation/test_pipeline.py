@@ -263,6 +263,18 @@ def test_annotations_and_series_of_other_files(evaluation, folders, tmp_path, ma
     assert metrics["findings"]["false_positives"] == 2  # the ball without annotation, and the false positive
 
 
+def test_one_scan_has_no_interval(evaluation, tmp_path, mask_dir, capsys):
+    assert evaluation("--mask", mask_dir, "--series-uid", "1.2.0") == 0
+    froc = read_metrics(tmp_path)["froc"]
+    assert (froc["cpm"], froc["cpm_low"], froc["cpm_high"]) == (1, None, None)
+    assert froc["sensitivity_low"] == froc["sensitivity_high"] == [None] * 7
+    printed = capsys.readouterr().out
+    assert "| sensitivity " in printed and "CI" not in printed
+    assert evaluation("--mask", mask_dir, "--val-stride", "2") == 0
+    assert read_metrics(tmp_path)["froc"]["cpm_low"] is not None
+    assert "| 95% CI, lower " in capsys.readouterr().out
+
+
 def test_no_nodule_at_all(evaluation, tmp_path, mask_dir):
     data_dir = write_luna(tmp_path / "empty", {"1.2.0": []})
     assert evaluation("--data-dir", data_dir, "--mask", mask_dir) == 0
