@@ -13,7 +13,7 @@ from p2ch13.config import EvaluationOptions
 from p2ch13.evaluation.figures import ON_DARK, ON_LIGHT, Style, draw_froc, draw_reliability
 from p2ch13.evaluation.froc import OPERATING_POINTS
 from p2ch13.evaluation.page_cases import list_failures
-from p2ch13.evaluation.page_texts import HEADINGS, MEANINGS
+from p2ch13.evaluation.page_texts import HEADINGS, INTERVAL, MEANINGS
 from p2ch13.evaluation.report import make_tables
 from p2ch13.evaluation.results import Results, describe_settings
 from p2ch13.evaluation.scoring import ScanScores
@@ -25,6 +25,7 @@ from p2ch13.evaluation.words import (
     describe_ranking,
     describe_result,
     describe_scope,
+    describe_skipped,
 )
 from p2ch13.util.files import as_text, atomic_write
 from p2ch13.util.web_page import as_data_uri, render
@@ -52,7 +53,7 @@ def write_page(path: Path, options: EvaluationOptions, summary: Summary, results
         scans=tabulate_scans(summary.scans),
         scans_title=name_scans(len(summary.scans)),
         skipped=tabulate_skipped(results.skipped),
-        skipped_count=count(len(results.skipped), "scan"),
+        skipped_text=describe_skipped(len(results.skipped)),
         settings=json.dumps(settings, indent=2, default=str),
     )
     with atomic_write(path) as file:
@@ -61,15 +62,21 @@ def write_page(path: Path, options: EvaluationOptions, summary: Summary, results
 
 def list_scores(summary: Summary) -> Iterator[dict[str, Any]]:
     """Yield the tables of scores that are defined, each with its figure and what its scores mean."""
-    for name, rows in make_tables(summary).items():
+    tables = make_tables(summary)
+    for name in [*(each for each in HEADINGS if each in tables), *(each for each in tables if each not in HEADINGS)]:
+        rows = tables[name]
         figure, note = None, ""
         if name == "froc":
             if not summary.nodules:
                 continue
             figure, note = show_froc(summary), describe_curve(summary)
+        elif name == "nodules" and summary.operating_point is not None:
+            note = "This table counts findings of any probability, also those that are not shown."
         elif name == "calibration" and summary.calibration is not None:
             figure = show_reliability(summary.calibration)
-        words = {"heading": HEADINGS.get(name, rows[0][0]), "note": note, "meanings": MEANINGS.get(name, ())}
+        has_interval = any("CI" in cell for row in rows for cell in row)
+        meanings = [each for each in MEANINGS.get(name, ()) if each != INTERVAL or has_interval]
+        words = {"heading": HEADINGS.get(name, rows[0][0]), "note": note, "meanings": meanings}
         yield {"name": name, "rows": rows, "figure": figure, **words}
 
 

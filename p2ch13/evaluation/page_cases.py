@@ -55,8 +55,8 @@ def describe_false_positives(summary: Summary, cases: Sequence[Case]) -> str:
     number = sum(scan.shows(each.probability) for scan in summary.scans for each in scan.false_positives)
     if not number:
         return "There is no false positive."
-    text = f"{count(number, 'false positive')}."
-    return f"{text} The {len(cases)} most probable:" if cases else text
+    text = count(number, "false positive")
+    return f"{text}; here {'is' if len(cases) == 1 else 'are'} the {len(cases)} most probable." if cases else f"{text}."
 
 
 def show_case(case: Case) -> dict[str, str]:

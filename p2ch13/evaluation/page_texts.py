@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-# Table of `report.make_tables` -> its heading on the page; others have their name.
+# Table of `report.make_tables` -> its heading on the page, in this order; then others, with their names.
 HEADINGS = {
-    "nodules": "Nodules",
     "operating_point": "At the operating point",
     "froc": "Sensitivity against false positives (FROC)",
+    "nodules": "Nodules",
     "voxels": "Outlines, voxel by voxel",
     "readers": "Agreement with radiologists",
     "calibration": "Are the probabilities right?",
@@ -25,7 +25,7 @@ MEANINGS: dict[str, list[tuple[str, str]]] = {
         FOUND,
         ("touched", "nodules of which at least a voxel is marked"),
         ("mean Dice", "mean over nodules of the overlap with the findings that touch them; 1 is perfect, 0 none"),
-        ("findings", "places that are proposed, of any probability"),
+        ("findings", "all candidates of a second stage, however improbable; else all places that are marked or listed"),
         FALSE_POSITIVES,
     ],
     "operating_point": [

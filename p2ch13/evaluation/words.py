@@ -30,21 +30,22 @@ def describe_result(summary: Summary) -> str:
     scans, nodule_count = count(len(summary.scans), "scan"), len(summary.nodules)
     found = (values["nodules"] if point is None else point)["found"]
     per_scan = (values["findings"] if point is None else point)["false_positives_per_scan"]
-    where = "" if point is None else f"At {describe_point(point)}, "
+    which = "" if point is None else f", among findings {describe_point(point)}"
     if not nodule_count:
-        marked = f"{where}{count(round(per_scan * len(summary.scans)), 'finding')} in {scans}"
-        return capitalize(
-            f"{marked}, all of them false positives ({per_scan:.2f} a scan): no nodule is annotated here."
-        )
+        number = round(per_scan * len(summary.scans))
+        there = f"there {'is' if number == 1 else 'are'} {count(number, 'false positive')}"
+        return f"No nodule is annotated in {scans}; {there}, {per_scan:.2f} a scan{which}."
     share = f"{found} of {count(nodule_count, 'nodule')} ({found / nodule_count:.0%})"
-    verb = "is" if found == 1 else "are"
-    return capitalize(f"{where}{share} {verb} found in {scans}, with {per_scan:.2f} false positives a scan.")
+    return (
+        f"{share} {'is' if found == 1 else 'are'} found in {scans}, with {per_scan:.2f} false positives a scan{which}."
+    )
 
 
 def describe_point(point: Mapping[str, Any]) -> str:
-    """Name the operating point; the networks of several may have different ones."""
-    threshold = point["threshold"]
-    return "each network's operating point" if threshold is None else f"a probability of {threshold:.3g} or more"
+    """Name the operating point; several networks may have different ones."""
+    if point["threshold"] is None:
+        return "from each network's operating point on"
+    return f"with a probability of at least {point['threshold']:.3g}"
 
 
 def describe_ranking(summary: Summary) -> str:
@@ -52,11 +53,12 @@ def describe_ranking(summary: Summary) -> str:
     froc = summary.froc
     if not summary.nodules:
         return "Without an annotated nodule there is no sensitivity, and neither FROC nor CPM."
+    cpm = f"CPM (mean sensitivity at 1/8 to 8 false positives a scan; 1 is perfect) {froc.cpm:.3f}"
     if froc.has_interval:
         low, high = froc.cpm_interval
-        return f"CPM {froc.cpm:.3f}, {CONFIDENCE:.0%} confidence interval {low:.3f} to {high:.3f}."
-    scans = "the only scan" if len(summary.scans) == 1 else "the only scan with nodules"
-    return f"CPM {froc.cpm:.3f}, without a confidence interval: it would need other scans than {scans}."
+        same = "" if low < high else " All of these scans score the same, which says little about others."
+        return f"{cpm}, {CONFIDENCE:.0%} confidence interval {low:.3f} to {high:.3f}.{same}"
+    return f"{cpm}, without a confidence interval: that needs nodules in two scans or more."
 
 
 def describe_gaps(options: EvaluationOptions, summary: Summary) -> list[str]:
@@ -64,8 +66,6 @@ def describe_gaps(options: EvaluationOptions, summary: Summary) -> list[str]:
     gaps = []
     if not summary.nodules:
         gaps.append("Sensitivity, FROC and CPM: none of these scans has an annotated nodule.")
-    elif not summary.froc.has_interval:
-        gaps.append("Confidence intervals: they show how scores differ between scans, and one scan has all nodules.")
     if summary.voxels is None:
         gaps.append("Voxels (precision, recall, Dice): a list of findings has centers alone; --mask scores outlines.")
     if summary.slice_count is None:
@@ -73,6 +73,10 @@ def describe_gaps(options: EvaluationOptions, summary: Summary) -> list[str]:
     if options.checkpoint is not None and summary.calibration is None:
         gaps.append("Calibration: only a second stage's probabilities are calibrated, and none of them was scored.")
     return gaps
+
+
+def describe_skipped(number: int) -> str:
+    return f"{count(number, 'scan')} could not be read and {'was' if number == 1 else 'were'} skipped"
 
 
 def describe_scope(options: EvaluationOptions, summary: Summary, results: Results) -> list[tuple[str, str]]:
@@ -156,7 +160,3 @@ def describe_curve(summary: Summary) -> str:
         f"script, the curve uses those that score higher than number {FINDINGS_PER_SCAN + 1}. The other tables use all "
         "findings."
     )
-
-
-def capitalize(sentence: str) -> str:
-    return sentence[:1].upper() + sentence[1:]

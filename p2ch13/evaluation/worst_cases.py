@@ -131,7 +131,10 @@ def draw_case(
             blend(overlay, draw_cross(label.shape, row, col), FALSE_POSITIVE)
             colors = (ANNOTATED, FALSE_POSITIVE)
     center = ", ".join(f"{value:.1f}" for value in subject.center_xyz)
-    place = f"slice {index} of 0 to {ct.shape_irc[0] - 1}, center {center} mm (LPS)"
+    width, height = (ENLARGED_PIXELS * size for size in ct.vx_size_xyz[:2])
+    place = (
+        f"slice {index} of 0 to {ct.shape_irc[0] - 1}, center {center} mm (LPS), {width:.0f} x {height:.0f} mm enlarged"
+    )
     plain = draw_gray(hu)
     surroundings, marked = (enlarge(each, row, col, ENLARGED_PIXELS, ENLARGEMENT) for each in (plain, overlay))
     return Case(severity, ct.series_uid, place, text, colors, row, col, overlay, surroundings, marked)

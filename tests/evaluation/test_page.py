@@ -95,15 +95,16 @@ def test_tables_by_hand(make_page, ct):
         ["series", "slices", "nodules", "missed", "false positives", "Dice"],
         ["1.2", "10", "2", "1", "1", f"{scores[2]:.3f}"],
     ]
-    assert "confidence interval" in page.text  # why there is none
-    assert "95% CI, lower" not in page.text
+    assert "0.500, without a confidence interval: that needs nodules in two scans or more." in page.text
+    assert "95% CI" not in page.text
 
 
 def test_pictures_have_words_and_the_colors_of_all_pictures(make_page, ct):
     page = make_page(make_results(ct, mark_found(ct), FINDINGS))
     assert all(image["alt"] for image in page.find("img"))
     captions = page.texts["figcaption"][1:]  # after that of the curve
-    assert [caption.partition(".")[0] for caption in captions] == ["Nodule of 8", "Nodule of 10", "False positive"]
+    names = [caption.partition(",")[0] for caption in captions]
+    assert names == ["Nodule of 4.2 mm", "Nodule of 5.6 mm", "False positive"]
     for words in ("missed", "Series 1.2", "Slice 5 of 0 to 9", "mm (LPS)"):
         assert words in captions[0]
     assert "found with probability 0.90, Dice 1.00" in captions[1]
@@ -120,7 +121,11 @@ def test_pictures_have_words_and_the_colors_of_all_pictures(make_page, ct):
 
 def test_findings_below_the_threshold_are_not_shown(make_page, ct):
     page = make_page(make_results(ct, mark_found(ct), FINDINGS, threshold=0.95))
-    assert "0 of 2 nodules (0%) are found" in page.texts["strong"][0]
+    point = "among findings with a probability of at least 0.95"
+    assert (
+        page.texts["strong"][0]
+        == f"0 of 2 nodules (0%) are found in 1 scan, with 0.00 false positives a scan, {point}."
+    )
     assert "below the threshold of 0.95" in page.text
     assert "There is no false positive." in page.text
 
@@ -133,7 +138,7 @@ def test_findings_alone(make_page, ct):
     assert "all scans as one" not in page.text
     assert [each["fill"] for each in page.find("rect")] == [ANNOTATED.css, ANNOTATED.css, FALSE_POSITIVE.css]
     marked = read_picture(page.find("img")[-1]["src"])
-    assert (marked[64, 64 + 7] == [round((77 + value) / 2) for value in FALSE_POSITIVE.rgb]).all()  # the cross
+    assert (marked[64 + 7, 64] == [round((77 + value) / 2) for value in FALSE_POSITIVE.rgb]).all()  # the cross
     assert (marked[64, 64] == 77).all()
 
 
@@ -151,7 +156,7 @@ def test_no_nodules(make_page, tmp_path):
     labels = np.zeros(SHAPE, dtype=np.int32)
     labels[5, 2, 40] = 1
     page = make_page(make_results(ct, labels, [make_finding((5, 2, 40), 0.6)]))
-    assert "1 finding in 1 scan, all of them false positives (1.00 a scan)" in page.texts["strong"][0]
+    assert page.texts["strong"][0] == "No nodule is annotated in 1 scan; there is 1 false positive, 1.00 a scan."
     assert "Sensitivity, FROC and CPM: none of these scans has an annotated nodule." in page.text
     assert "froc" not in [each.get("id") for each in page.find("h2")]
 
