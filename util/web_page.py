@@ -13,7 +13,7 @@ STYLE = Path(__file__).with_name("web_page.css")
 
 
 def render(template: Path, **values: Any) -> str:
-    """Fill a Jinja template, which may extend `web_page.html` of this folder and include files beside it.
+    """Fill a Jinja template, which may extend `web_page.html` of this folder; a style sheet of its name is added.
 
     Whatever a value holds is shown as text, not as HTML. The page's content security policy allows its own style sheet
     and images in it; anything else, scripts and requests above all, is refused by the browser.
@@ -26,7 +26,8 @@ def render(template: Path, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    style = STYLE.read_text(encoding="utf-8")
+    styles = [STYLE, *filter(Path.is_file, [template.with_suffix(".css")])]
+    style = "".join(path.read_text(encoding="utf-8") for path in styles)
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     return environment.get_template(template.name).render(style=style, policy=policy, **values)

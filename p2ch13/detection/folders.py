@@ -14,8 +14,11 @@ from p2ch13.volumes.volume import Volume
 
 FOLDER_ENDING = "_nodules"
 SEGMENTATION_ENDING = "_seg.dcm"
+REPORT_ENDING = "_report.html"
 IMAGE_ENDINGS = tuple(f"_{kind}.{suffix}" for kind, suffix in product(("mask", "probability"), IMAGE_FORMATS))
-ENDINGS = (*IMAGE_ENDINGS, SEGMENTATION_ENDING, "_overlay.png")
+ENDINGS = (
+    *IMAGE_ENDINGS, SEGMENTATION_ENDING, REPORT_ENDING, "_report.json", "_findings.mrk.json", "_overlay.png"
+)  # fmt: skip
 
 
 def name_folder(name: str) -> Path:

@@ -14,11 +14,13 @@ from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFont
 
 from p2ch13.data.datasets import Luna2dSegmentationDataset
-from p2ch13.detection.colors import FALSE_POSITIVE, MARKED, MISSED, TRUE_POSITIVE, Color
+from p2ch13.detection.colors import FALSE_POSITIVE, MARKED, MISSED, TRUE_POSITIVE, Color, explain
+from p2ch13.detection.findings import Finding
 from p2ch13.util.files import atomic_write
 
 LUNG_WINDOW_HU = (-1350.0, 150.0)  # black and white: level -600, width 1500
 COLOR_WEIGHT = 0.5
+ENLARGED = 4  # times, of a finding's surroundings
 CAPTION_PIXELS, LINE_PIXELS, CAPTION_MARGIN = 14, 18, 4
 PNG_LEVEL = 3  # compression; higher levels hardly make files smaller
 Image = NDArray[np.uint8]  # (row, col, 3)
@@ -49,9 +51,14 @@ def draw_overlay(hu: NDArray[Any], is_predicted: NDArray[np.bool_], label: NDArr
 
 def draw_gray(hu: NDArray[Any]) -> Image:
     """Draw a slice, (row, col), in a lung window."""
+    return np.repeat(as_gray(hu)[..., np.newaxis], 3, axis=2)
+
+
+def as_gray(hu: NDArray[Any]) -> NDArray[np.uint8]:
+    """Convert HU, of any shape, to gray in a lung window."""
     black, white = LUNG_WINDOW_HU
-    gray = ((hu - black) * (255 / (white - black))).clip(0, 255).round().astype(np.uint8)
-    return np.repeat(gray[..., np.newaxis], 3, axis=2)
+    gray: NDArray[np.uint8] = ((hu - black) * (255 / (white - black))).clip(0, 255).round().astype(np.uint8)
+    return gray
 
 
 def blend(image: Image, where: NDArray[np.bool_], color: Color) -> None:
@@ -69,22 +76,29 @@ def draw_findings(dataset: Luna2dSegmentationDataset, predict: Predictor, series
     return stack(rows)
 
 
-def draw_nodules(hu: NDArray[np.int16], labels: NDArray[np.int32], numbers: Sequence[int]) -> Image:
+def draw_nodules(hu: NDArray[np.int16], labels: NDArray[np.int32], findings: Sequence[Finding]) -> Image:
     """Draw the findings of an unlabeled scan, a row for each.
 
     Args:
         hu, labels: (index, row, col), axial slices with rows to the back, as in `Ct`.
-        numbers: the findings' values in `labels`; each is drawn in its largest slice. None: the scan's middle slice.
+        findings: each is drawn in its largest slice; without any, the scan's middle slice is.
     """
     rows = []
-    for number in numbers:
-        is_nodule = labels == number
+    for finding in findings:
+        is_nodule = labels == finding.number
         index = int(is_nodule.sum(axis=(1, 2)).argmax())
         row, col = (round(float(axis.mean())) for axis in np.nonzero(is_nodule[index]))
         plain, marked = draw_gray(hu[index]), draw_gray(hu[index])
         blend(marked, labels[index] > 0, MARKED)
-        rows.append([marked, enlarge(plain, row, col), enlarge(marked, row, col)])
-    return stack(rows or [[draw_gray(hu[len(hu) // 2])]])
+        captions = [
+            f"finding {finding.number}, slice {index}: probability {finding.probability:.2f}",
+            f"as a sphere {finding.diameter_mm:.1f} mm; pixels enlarged {ENLARGED} times",
+            explain(MARKED),
+        ]
+        images = [marked, enlarge(plain, row, col), enlarge(marked, row, col)]
+        rows.append([write_caption(image, caption) for image, caption in zip(images, captions, strict=True)])
+    middle = len(hu) // 2
+    return stack(rows or [[write_caption(draw_gray(hu[middle]), f"slice {middle}: no findings in this scan")]])
 
 
 def draw_row(
@@ -107,7 +121,7 @@ def stack(rows: Sequence[Sequence[Image]]) -> Image:
     return np.vstack([np.hstack([pad(image) for image in row]) for row in rows])
 
 
-def enlarge(image: Image, row: int, col: int, size: int = 128, factor: int = 4) -> Image:
+def enlarge(image: Image, row: int, col: int, size: int = 128, factor: int = ENLARGED) -> Image:
     """Enlarge the `size` x `size` pixels around a pixel `factor` times; beyond the image's edge they are black."""
     padded = np.pad(image, ((size // 2, size // 2), (size // 2, size // 2), (0, 0)))
     return padded[row : row + size, col : col + size].repeat(factor, axis=0).repeat(factor, axis=1)
