@@ -10,6 +10,7 @@ from typing import Any
 
 from p2ch13 import __version__
 from p2ch13.config import EvaluationOptions
+from p2ch13.detection.statements import INTENDED_USE
 from p2ch13.evaluation.figures import ON_DARK, ON_LIGHT, Style, draw_froc, draw_reliability
 from p2ch13.evaluation.froc import OPERATING_POINTS
 from p2ch13.evaluation.page_cases import list_failures
@@ -42,6 +43,7 @@ def write_page(path: Path, options: EvaluationOptions, summary: Summary, results
     html = render(
         TEMPLATE,
         title="How well nodules are found",
+        intended_use=INTENDED_USE,
         version=__version__,
         result=describe_result(summary),
         ranking=describe_ranking(summary),

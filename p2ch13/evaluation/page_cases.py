@@ -11,6 +11,7 @@ from PIL import ImageDraw
 
 from p2ch13.detection.colors import Color
 from p2ch13.detection.pictures import Image, encode_png
+from p2ch13.detection.statements import COORDINATES, SLICES
 from p2ch13.evaluation.summary import Summary
 from p2ch13.evaluation.words import count
 from p2ch13.evaluation.worst_cases import ENLARGED_PIXELS, ENLARGEMENT, Case, WorstCases
@@ -38,7 +39,7 @@ def show_cases(name: str, heading: str, text: str, cases: Sequence[Case]) -> dic
     colors: list[Color] = []
     for case in cases:
         colors += [color for color in case.colors if color not in colors]
-    text = f"{text} {VIEW}" if cases else text
+    text = f"{text} {VIEW} {SLICES} {COORDINATES}" if cases else text
     return {"name": name, "heading": heading, "text": text, "colors": colors, "cases": list(map(show_case, cases))}
 
 

