@@ -115,7 +115,7 @@ def test_pictures_have_words_and_the_colors_of_all_pictures(make_page, ct):
     pictures = [read_picture(image["src"]) for image in page.find("img")[1:]]
     assert [picture.shape for picture in pictures] == 3 * [(40, 44, 3), (128, 128, 3), (128, 128, 3)]
     for marked, color in zip(pictures[2::3], (MISSED, TRUE_POSITIVE, FALSE_POSITIVE), strict=True):
-        gray = 230 if color is not FALSE_POSITIVE else 77  # lung, -900 HU
+        gray = 230 if color is not FALSE_POSITIVE else 76  # lung, -900 HU
         assert marked[64, 64].tolist() == [round((gray + value) / 2) for value in color.rgb]
 
 
@@ -138,8 +138,8 @@ def test_findings_alone(make_page, ct):
     assert "all scans as one" not in page.text
     assert [each["fill"] for each in page.find("rect")] == [ANNOTATED.css, ANNOTATED.css, FALSE_POSITIVE.css]
     marked = read_picture(page.find("img")[-1]["src"])
-    assert (marked[64 + 7, 64] == [round((77 + value) / 2) for value in FALSE_POSITIVE.rgb]).all()  # the cross
-    assert (marked[64, 64] == 77).all()
+    assert (marked[64 + 7, 64] == [round((76 + value) / 2) for value in FALSE_POSITIVE.rgb]).all()  # the cross
+    assert (marked[64, 64] == 76).all()
 
 
 def test_no_scan_was_opened(make_page):
