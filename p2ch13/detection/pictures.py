@@ -22,6 +22,7 @@ LUNG_WINDOW_HU = (-1350.0, 150.0)  # black and white: level -600, width 1500
 COLOR_WEIGHT = 0.5
 ENLARGED = 4  # times, of a finding's surroundings
 CAPTION_PIXELS, LINE_PIXELS, CAPTION_MARGIN = 14, 18, 4
+LEAST_WIDTH = 256  # pixels of a caption
 PNG_LEVEL = 3  # compression; higher levels hardly make files smaller
 Image = NDArray[np.uint8]  # (row, col, 3)
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -132,7 +133,8 @@ def enlarge(image: Image, row: int, col: int, size: int = 128, factor: int = ENL
 
 
 def write_caption(image: Image, text: str) -> Image:
-    """Put a caption above an image, white on black; it wraps at the image's width."""
+    """Put a caption above an image, white on black; it wraps at the image's width. A narrow image gets black beside."""
+    image = np.pad(image, ((0, 0), (0, max(0, LEAST_WIDTH - image.shape[1])), (0, 0)))
     font = ImageFont.load_default(size=CAPTION_PIXELS)
     lines = wrap_text(text, image.shape[1] - 2 * CAPTION_MARGIN, font)
     strip = PillowImage.new("RGB", (image.shape[1], 2 * CAPTION_MARGIN + len(lines) * LINE_PIXELS))
