@@ -98,7 +98,8 @@ def test_captions_and_colors_of_pictures(tmp_path, report, folders):
     report.log_images({"val": dataset}, is_dense, 1600, with_labels=True)
     events = read_events(tmp_path, "val")
     ball = TINY_SCANS[dataset.series_list[0]][0]
-    ndx = choose_slices(*dataset.ct_cache.get_ct_sample_size(dataset.series_list[0])).index(ball.center_irc[0])
+    chosen = choose_slices(*dataset.ct_cache.get_ct_sample_size(dataset.series_list[0]))
+    ndx = next(ndx for ndx, slice_ndx in enumerate(chosen) if abs(slice_ndx - ball.center_irc[0]) < ball.radius)
     for kind, color in (("prediction", TRUE_POSITIVE), ("label", ANNOTATED)):
         (event,) = events.Images(f"val/0_{kind}_{ndx}")
         picture = np.asarray(PillowImage.open(io.BytesIO(event.encoded_image_string)))
