@@ -10,8 +10,7 @@ from pathlib import Path
 
 from p2ch13.config import EvaluationOptions
 from p2ch13.evaluation.checkpoints import Checkpoint
-from p2ch13.evaluation.pipeline import describe_settings, evaluate_scans
-from p2ch13.evaluation.report import write_report
+from p2ch13.evaluation.pipeline import evaluate_scans, write_results
 from p2ch13.evaluation.scoring import ScanScores
 from p2ch13.evaluation.summary import summarize
 from p2ch13.labels.candidates import ANNOTATIONS_FILE, EXCLUDED_FILE
@@ -145,9 +144,7 @@ class QualityScans:
         results = evaluate_scans(options)
         for reason in results.skipped.values():
             raise InputError(reason)
-        summary = summarize(results.scans)
-        write_report(options.output, summary, describe_settings(options, results), results.skipped)
-        results.worst_cases.write(options.output)
+        write_results(options, summarize(results.scans), results)
         return ScoredSet(title, data_dir, tuple(results.scans))
 
 

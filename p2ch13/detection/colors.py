@@ -26,6 +26,7 @@ MARKED = Color("yellow", "marked by the network", (255, 200, 0))  # in scans wit
 TRUE_POSITIVE = Color("green", "true positive", (0, 200, 80))
 MISSED = Color("pink", "missed", (255, 90, 220))
 FALSE_POSITIVE = Color("blue", "false positive", (80, 80, 255))
+ANNOTATED = Color("orange", "annotated nodule, not compared with a prediction", (255, 60, 0))
 COMPARED = (TRUE_POSITIVE, MISSED, FALSE_POSITIVE)  # of predictions beside annotations
 
 

@@ -14,7 +14,7 @@ from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFont
 
 from p2ch13.data.datasets import Luna2dSegmentationDataset
-from p2ch13.detection.colors import FALSE_POSITIVE, MARKED, MISSED, TRUE_POSITIVE, Color, explain
+from p2ch13.detection.colors import COMPARED, FALSE_POSITIVE, MARKED, MISSED, TRUE_POSITIVE, Color, explain
 from p2ch13.detection.findings import Finding
 from p2ch13.util.files import atomic_write
 
@@ -72,8 +72,12 @@ def draw_findings(dataset: Luna2dSegmentationDataset, predict: Predictor, series
     rows = []
     for series_uid in [uid for uid in dataset.series_list if dataset.index.nodules[uid]][:series_count]:
         ct = dataset.index.get_ct(series_uid)
-        center = ct.locate(dataset.index.nodules[series_uid][0].center_xyz)
-        rows.append(draw_row(*predict_slice(dataset, predict, series_uid, center.index), center.row, center.col))
+        nodule = dataset.index.nodules[series_uid][0]
+        center = ct.locate(nodule.center_xyz)
+        images = draw_row(*predict_slice(dataset, predict, series_uid, center.index), center.row, center.col)
+        place = f"series {series_uid}, slice {center.index} of 0 to {ct.shape_irc[0] - 1}"
+        caption = f"{place}, nodule of {nodule.diameter_mm:.1f} mm. {explain(*COMPARED)}"
+        rows.append([write_caption(stack([images]), caption)])
     return stack(rows)
 
 

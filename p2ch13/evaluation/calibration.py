@@ -56,7 +56,9 @@ def describe(
     probabilities: Floats, is_nodule: NDArray[np.bool_], scan_ndxs: NDArray[np.int_], draws: NDArray[np.int_]
 ) -> dict[str, Any]:
     """Args: probabilities, is_nodule, scan_ndxs: (finding,); draws: see `draw_scans`."""
-    low, high = confidence_interval(resample_error(probabilities, is_nodule, scan_ndxs, draws)).tolist()
+    has_spread = len(np.unique(scan_ndxs)) > 1  # of one scan's findings every draw would have the same error
+    errors = resample_error(probabilities, is_nodule, scan_ndxs, draws) if has_spread else np.empty(0)
+    low, high = confidence_interval(errors).tolist()
     return {
         "findings": len(probabilities),
         "nodules": int(is_nodule.sum()),

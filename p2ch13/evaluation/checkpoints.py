@@ -154,23 +154,28 @@ def choose_listed(options: EvaluationOptions, index: ScanIndex, path: Path) -> l
     return chosen
 
 
-def warn_of_used_scans(checkpoints: Sequence[Checkpoint], chosen: Sequence[str]) -> None:
-    """Warn of scans that every network was trained on, and of those that one scores that was selected on them."""
+def describe_used_scans(checkpoints: Sequence[Checkpoint], chosen: Sequence[str]) -> list[str]:
+    """Warn of scans that every network was trained on, and of those that one scores that was selected on them.
+
+    Returns: a sentence for each kind of them that is there.
+    """
     subject = f"{checkpoints[0].path} was" if len(checkpoints) == 1 else f"These {len(checkpoints)} networks were"
     scored_by = {uid: choose_unseen(checkpoints, uid) for uid in chosen}
     trained_on = [uid for uid, some in scored_by.items() if any(uid in each.training for each in some)]
-    if trained_on:
-        log.warning(
-            f"{subject} trained on {len(trained_on)} of these {len(chosen)} scans: scores on them say little about "
-            "other scans."
-        )
     selected_on = [
         uid
         for uid, some in scored_by.items()
         if any(uid in each.validation and each.path.name.endswith(BEST_STATE) for each in some)
     ]
+    warnings = []
+    if trained_on:
+        warnings.append(
+            f"{subject} trained on {len(trained_on)} of these {len(chosen)} scans: scores on them say little about "
+            "other scans."
+        )
     if selected_on:
-        log.warning(
+        warnings.append(
             f"{subject} selected on {len(selected_on)} of these {len(chosen)} scans as the best of a run, and likely "
             "to score better on them than on others. A run's last state was not selected."
         )
+    return warnings

@@ -119,7 +119,7 @@ class FrocCurve:
 
 @dataclass(frozen=True, eq=False)
 class Froc:
-    """A FROC analysis; intervals are 95% CI from resampled scans."""
+    """A FROC analysis; intervals are 95% CI from resampled scans, NaN without two scans with nodules."""
 
     curve: FrocCurve  # of all scans
     limited_count: int  # number of scans with more than `FINDINGS_PER_SCAN` findings, not all of them on the curve
@@ -129,12 +129,17 @@ class Froc:
     cpm_interval: Floats  # (2,)
     band: Floats  # (2, 121), the interval at `BAND_POINTS`
 
+    @property
+    def has_interval(self) -> bool:
+        return not math.isnan(self.cpm_interval[0])
+
 
 def compute_froc(matches: Sequence[ScanMatch], bootstrap_count: int = BOOTSTRAP_COUNT, seed: int = 0) -> Froc:
     """Compute the curve, sensitivities, CPM and their bootstrap confidence intervals.
 
     The bootstrap draws as many scans as there are, with replacement, `bootstrap_count` times. Draws without nodule are
-    skipped. Without any nodule, all sensitivities are NaN.
+    skipped. Without any nodule, all sensitivities are NaN. If one scan holds all nodules, their spread over scans is
+    unknown: every draw would repeat that scan, and an interval of its sensitivity alone would look exact.
 
     Args: matches: one for each scan, including scans without nodules and findings: they count in the denominator.
     """
@@ -143,7 +148,8 @@ def compute_froc(matches: Sequence[ScanMatch], bootstrap_count: int = BOOTSTRAP_
     sensitivities = curve.sensitivity_at(OPERATING_POINTS)
     rng = np.random.default_rng(seed)
     rates = np.concatenate([OPERATING_POINTS, BAND_POINTS])
-    draws = np.empty((bootstrap_count, len(rates)))  # at these rates alone: all curves of LUNA16 would fill the memory
+    draw_count = bootstrap_count if np.count_nonzero(events.nodule_counts) > 1 else 0
+    draws = np.empty((draw_count, len(rates)))  # at these rates alone: all curves of LUNA16 would fill the memory
     for draw in draws:
         scan_ndxs = rng.integers(len(matches), size=len(matches))
         draw[:] = events.curve(np.bincount(scan_ndxs, minlength=len(matches))).sensitivity_at(rates)
@@ -161,7 +167,7 @@ def compute_froc(matches: Sequence[ScanMatch], bootstrap_count: int = BOOTSTRAP_
 
 def confidence_interval(values: Floats) -> Floats:
     """Compute lower and upper bounds, (draw, ...) -> (2, ...); draws with NaN are skipped. NaN without draws."""
-    defined = values[~np.isnan(values.reshape(len(values), -1)).any(axis=1)]
+    defined = values[~np.isnan(values.reshape(len(values), math.prod(values.shape[1:]))).any(axis=1)]
     if not len(defined):
         return np.full((2, *values.shape[1:]), math.nan)
     tail = (1 - CONFIDENCE) / 2

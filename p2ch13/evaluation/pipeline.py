@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import NamedTuple
 
-from p2ch13.config import MIN_CANDIDATE_MM, MIN_DIAMETER_MM, EvaluationOptions, LabelOptions
+from p2ch13.config import EvaluationOptions
 from p2ch13.data.ct import Ct
 from p2ch13.data.index import ScanIndex
 from p2ch13.data.layouts import find_layout
@@ -23,21 +23,24 @@ from p2ch13.evaluation.checkpoints import (
     choose_labels,
     choose_series,
     choose_unseen,
+    describe_used_scans,
     fit_labels,
-    warn_of_used_scans,
 )
 from p2ch13.evaluation.external import choose_values, find_mask, read_excluded_by_series, read_findings
-from p2ch13.evaluation.report import describe_curve, format_summary, write_report
-from p2ch13.evaluation.scoring import Labels, ScanScores, score_scan
+from p2ch13.evaluation.page import PAGE_FILE, write_page
+from p2ch13.evaluation.report import FROC_FILE, format_summary, write_report
+from p2ch13.evaluation.results import Results, describe_settings
+from p2ch13.evaluation.scoring import Labels, score_scan
 from p2ch13.evaluation.submission import check_findings, is_submission, score_submission
 from p2ch13.evaluation.summary import Summary, summarize
-from p2ch13.evaluation.worst_cases import WorstCases
+from p2ch13.evaluation.words import count, describe_curve, describe_search
+from p2ch13.evaluation.worst_cases import FALSE_POSITIVES_FILE, NODULES_FILE
 from p2ch13.labels.candidates import find_excluded_file, read_annotations, sort_candidates
 from p2ch13.labels.mask import read_mask
 from p2ch13.network.card import log_card
 from p2ch13.network.compute import choose_threads, get_device, keep_freed_memory
 from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
-from p2ch13.util.files import make_writable_folder
+from p2ch13.util.files import make_writable_folder, written_together
 from p2ch13.util.progress import progress_bar
 
 log = logging.getLogger(__name__)
@@ -54,15 +57,6 @@ class Found(NamedTuple):
 Finder = Callable[[Ct], Found]
 
 
-@dataclass
-class Results:
-    scans: list[ScanScores] = field(default_factory=list)
-    skipped: dict[str, str] = field(default_factory=dict)  # series UID -> why
-    worst_cases: WorstCases = field(default_factory=WorstCases)
-    labels: LabelOptions | None = None  # None if no scan is opened
-    thresholds: tuple[float, ...] = ()  # of findings, of all networks that score a scan
-
-
 def evaluate(options: EvaluationOptions) -> int:
     """Score the chosen scans, or a table of findings without scans, and write the report.
 
@@ -76,17 +70,26 @@ def evaluate(options: EvaluationOptions) -> int:
     else:
         results = evaluate_scans(options)
     summary = summarize(results.scans, options.seed)
-    write_report(options.output, summary, describe_settings(options, results), results.skipped)
-    results.worst_cases.write(options.output)
-    slices = "" if summary.slice_count is None else f" with {summary.slice_count} slices"
-    log.info(
-        f"{len(results.scans)} scans{slices} and {len(summary.nodules)} nodules, {len(results.skipped)} skipped.\n\n"
-        f"{format_summary(summary)}\n\n{describe_curve(summary)}"
-    )
+    write_results(options, summary, results)
+    slices = "" if summary.slice_count is None else f" with {count(summary.slice_count, 'slice')}"
+    counts = f"{count(len(results.scans), 'scan')}{slices} and {count(len(summary.nodules), 'nodule')}"
+    log.info(f"{counts}, {len(results.skipped)} skipped.\n\n{format_summary(summary)}\n\n{describe_curve(summary)}")
     if results.thresholds:
         log.info(describe_search(options, summary, results.thresholds))
-    log.info(f"Tables, curve and figures: {options.output}. {time.monotonic() - start:.0f} s.")
+    page = options.output / PAGE_FILE
+    log.info(f"All of this with pictures: {page}; tables are beside it. {time.monotonic() - start:.0f} s.")
     return EXIT_SKIPPED if results.skipped else EXIT_DONE
+
+
+def write_results(options: EvaluationOptions, summary: Summary, results: Results) -> None:
+    """Write all files of an evaluation together, and remove pictures of an earlier one that this one has not."""
+    with written_together(options.output, "evaluation") as unfinished:
+        write_report(unfinished, summary, describe_settings(options, results), results.skipped)
+        results.worst_cases.write(unfinished)
+        write_page(unfinished / PAGE_FILE, options, summary, results)
+        written = {path.name for path in unfinished.iterdir()}
+    for name in {FROC_FILE, NODULES_FILE, FALSE_POSITIVES_FILE} - written:
+        (options.output / name).unlink(missing_ok=True)
 
 
 def evaluate_scans(options: EvaluationOptions) -> Results:
@@ -103,13 +106,20 @@ def evaluate_scans(options: EvaluationOptions) -> Results:
     for note in index.labels.notes:
         log.info(note)
     series_list = index.keep_labeled(choose_series(options, index, checkpoints))
-    warn_of_used_scans(checkpoints, series_list)
+    warnings = describe_used_scans(checkpoints, series_list)
+    for warning in warnings:
+        log.warning(warning)
     detectors = load_detectors(options, checkpoints, series_list)
     finder = make_searcher(options, detectors) if detectors else make_reader(options, index, series_list)
     excluded = read_excluded_by_series(find_excluded_file(options.data_dir, options.excluded), index.layout.scans)
     make_writable_folder(options.output, "--output")
 
-    results = Results(labels=labels, thresholds=tuple(sorted({each.threshold for each in detectors.values()})))
+    results = Results(
+        labels=labels,
+        thresholds=tuple(sorted({each.threshold for each in detectors.values()})),
+        networks=[(each.path, each.card) for each in checkpoints],
+        warnings=warnings,
+    )
     with progress_bar(len(series_list), "Scoring", "scan") as bar:
         for series_uid in series_list:
             try:
@@ -204,38 +214,3 @@ def make_reader(options: EvaluationOptions, index: ScanIndex, series_list: Seque
         return Found(labels, findings if given is None else given.get(ct.series_uid, []))
 
     return find
-
-
-def describe_search(options: EvaluationOptions, summary: Summary, thresholds: Sequence[float]) -> str:
-    """Say which findings are scored."""
-    cut = f"a probability of {' or '.join(format(threshold, '.3g') for threshold in thresholds)} (--threshold)"
-    limit = MIN_DIAMETER_MM if summary.operating_point is None else MIN_CANDIDATE_MM
-    size = f"of at least {limit if options.min_diameter is None else options.min_diameter:g} mm (--min-diameter)"
-    search = "The scores of validation in training are of slices, without this search, and differ."
-    if summary.operating_point is None:
-        return (
-            f"Findings are components above {cut} and {size}; the curve ends with the least probable of them. {search}"
-        )
-    return (
-        f"Findings are candidates of the first stage {size}, scored by the second; curve and calibration use all of "
-        f"them, voxel scores those from {cut} on. {search}"
-    )
-
-
-def describe_settings(options: EvaluationOptions, results: Results) -> dict[str, Any]:
-    """Return all settings that the scores depend on, as plain values and paths."""
-    settings = asdict(options)
-    settings["excluded"] = find_excluded_file(options.data_dir, options.excluded)
-    settings["series"] = sorted([*(scan.series_uid for scan in results.scans), *results.skipped])
-    settings["labels"] = None
-    if results.labels is not None:
-        values = results.labels.as_dict()
-        settings["labels"] = {"kind": values.pop("labels"), **values}
-    irrelevant = ("all", "val_stride", "split", "splits", "series_uid", "output", "label_changes", "threads", "network")
-    if not results.thresholds:
-        settings |= dict.fromkeys(
-            ("threshold", "sensitivity", "second_stage", "tta", "pixel_mm", "lung_mask", "precision")
-        )
-    elif len(results.thresholds) == 1:
-        settings["threshold"] = results.thresholds[0]  # what the checkpoint makes of the option
-    return {key: value for key, value in settings.items() if key not in irrelevant}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 from collections.abc import Sequence
 from fractions import Fraction
@@ -11,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from p2ch13.evaluation.calibration import CALIBRATIONS
-from p2ch13.evaluation.froc import BAND_POINTS, BOOTSTRAP_COUNT, CONFIDENCE, FINDINGS_PER_SCAN, OPERATING_POINTS, Froc
+from p2ch13.evaluation.figures import draw_froc
+from p2ch13.evaluation.froc import BOOTSTRAP_COUNT, CONFIDENCE, FINDINGS_PER_SCAN, OPERATING_POINTS
 from p2ch13.evaluation.scoring import NoduleScore, ScanScores
 from p2ch13.evaluation.summary import Summary, only_finite
 from p2ch13.labels.tables import POSITION_COLUMNS
 from p2ch13.util.files import atomic_write, write_csv
 
+FROC_FILE = "froc.png"
 FORMAT_VERSION = 2  # of metrics.json; raised when a key changes its meaning or goes
 NODULE_COLUMNS = (
     *(*POSITION_COLUMNS, "diameter_mm", "found", "probability", "logit", "recall", "dice"),
@@ -42,9 +43,8 @@ def write_report(folder: Path, summary: Summary, settings: dict[str, Any], skipp
     write_csv(folder / "per_nodule.csv", NODULE_COLUMNS, map(nodule_row, summary.nodules))
     write_csv(folder / "per_scan.csv", SCAN_COLUMNS, map(scan_row, summary.scans))
     if summary.nodules:
-        draw_froc(folder / "froc.png", summary.froc)
-    else:
-        (folder / "froc.png").unlink(missing_ok=True)  # an earlier evaluation's
+        with atomic_write(folder / FROC_FILE) as file:
+            file.write(draw_froc(summary.froc))
 
 
 def nodule_row(nodule: NoduleScore) -> list[object]:
@@ -65,17 +65,24 @@ def scan_row(scan: ScanScores) -> list[object]:
 
 def format_summary(summary: Summary) -> str:
     """Format the tables for the screen, in Markdown."""
+    return "\n\n".join(format_table(rows) for rows in make_tables(summary).values())
+
+
+def make_tables(summary: Summary) -> dict[str, list[list[str]]]:
+    """Make the tables of all scores that are defined, each with its header first, by what they show."""
     values = summary.as_dict()
-    tables = [nodule_table(values["nodules"], values["findings"]), froc_table(values["froc"])]
+    tables = {}
     if values["voxels"] is not None:
-        tables.insert(0, voxel_table(values["voxels"]))
-    if values["operating_point"] is not None:
-        tables.insert(-1, operating_point_table(values["operating_point"]))
-    if values["calibration"] is not None:
-        tables.append(calibration_table(values["calibration"]))
+        tables["voxels"] = voxel_table(values["voxels"])
+    tables["nodules"] = nodule_table(values["nodules"], values["findings"])
     if values["nodules"]["outlined"]:
-        tables.insert(-1, reader_table(values["nodules"]))
-    return "\n\n".join(format_table(rows) for rows in tables)
+        tables["readers"] = reader_table(values["nodules"])
+    if values["operating_point"] is not None:
+        tables["operating_point"] = operating_point_table(values["operating_point"])
+    tables["froc"] = froc_table(values["froc"])
+    if values["calibration"] is not None:
+        tables["calibration"] = calibration_table(values["calibration"])
+    return tables
 
 
 def voxel_table(voxels: dict[str, Any]) -> list[list[str]]:
@@ -110,11 +117,14 @@ def operating_point_table(point: dict[str, Any]) -> list[list[str]]:
 
 
 def calibration_table(calibration: dict[str, Any]) -> list[list[str]]:
-    rows = [["calibration", "findings", "nodules", "ECE", f"{CONFIDENCE:.0%} CI, lower", "upper"]]
+    has_interval = any(calibration[key]["ece_low"] is not None for key in CALIBRATIONS.values())
+    scores = ("ece", "ece_low", "ece_high") if has_interval else ("ece",)
+    interval = [f"{CONFIDENCE:.0%} CI, lower", "upper"] if has_interval else []
+    rows = [["calibration", "findings", "nodules", "ECE", *interval]]
     for name, key in CALIBRATIONS.items():
         part = calibration[key]
-        scores = (show(part[score]) for score in ("ece", "ece_low", "ece_high"))
-        rows.append([name, show(part["findings"], "d"), show(part["nodules"], "d"), *scores])
+        counts = (show(part[count], "d") for count in ("findings", "nodules"))
+        rows.append([name, *counts, *(show(part[score]) for score in scores)])
     return rows
 
 
@@ -131,22 +141,10 @@ def reader_table(nodules: dict[str, Any]) -> list[list[str]]:
 
 def froc_table(froc: dict[str, Any]) -> list[list[str]]:
     rows = [["false positives per scan", *map(str, map(Fraction, OPERATING_POINTS)), "CPM"]]
-    interval = f"{CONFIDENCE:.0%} CI"
-    for name, ending in (("sensitivity", ""), (f"{interval}, lower", "_low"), (f"{interval}, upper", "_high")):
+    lines = [("sensitivity", ""), (f"{CONFIDENCE:.0%} CI, lower", "_low"), (f"{CONFIDENCE:.0%} CI, upper", "_high")]
+    for name, ending in lines if froc["cpm_low"] is not None else lines[:1]:
         rows.append([name, *map(show, [*froc[f"sensitivity{ending}"], froc[f"cpm{ending}"]])])
     return rows
-
-
-def describe_curve(summary: Summary) -> str:
-    """Say where the curve ends, and which findings of crowded scans it uses."""
-    froc = summary.froc
-    end = f"The curve ends at {froc.curve.false_positives_per_scan[-1]:.2f} false positives per scan."
-    if not froc.limited_count:
-        return end
-    return (
-        f"{end} {froc.limited_count} scans have more than {FINDINGS_PER_SCAN} findings: as in LUNA16's script, the "
-        f"curve uses those that score higher than number {FINDINGS_PER_SCAN + 1}. The other tables use all findings."
-    )
 
 
 def show(value: float | None, form: str = ".3f") -> str:
@@ -159,27 +157,3 @@ def format_table(rows: Sequence[Sequence[str]]) -> str:
     lines = [" | ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
     rule = " | ".join(["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
     return "\n".join(f"| {line} |" for line in (lines[0], rule, *lines[1:]))
-
-
-def draw_froc(path: Path, froc: Froc) -> None:
-    """Draw the curve with its confidence band, dotted beyond its last point."""
-    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it logs every font at INFO
-    from matplotlib.figure import Figure  # takes a second
-
-    figure = Figure(figsize=(7, 5), dpi=120, layout="constrained")
-    axes = figure.add_subplot()
-    low, high = froc.band
-    axes.fill_between(BAND_POINTS, low, high, alpha=0.2, linewidth=0, label=f"{CONFIDENCE:.0%} CI")
-    sensitivity = froc.curve.sensitivity_at(BAND_POINTS)
-    is_measured = froc.curve.false_positives_per_scan[-1] >= BAND_POINTS
-    (line,) = axes.plot(BAND_POINTS[is_measured], sensitivity[is_measured], label=f"CPM {froc.cpm:.3f}")
-    if not is_measured.all():
-        axes.plot(BAND_POINTS, sensitivity, ":", color=line.get_color(), label="no further findings")
-    axes.plot(OPERATING_POINTS, froc.sensitivities, "o", color=line.get_color())
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(OPERATING_POINTS, [str(Fraction(rate)) for rate in OPERATING_POINTS])
-    axes.set(xlabel="false positives per scan", ylabel="sensitivity", xlim=BAND_POINTS[[0, -1]], ylim=(0, 1.02))
-    axes.grid(alpha=0.3)
-    axes.legend(loc="best")
-    with atomic_write(path) as file:
-        figure.savefig(file, format="png")

@@ -66,6 +66,11 @@ class VoxelCounts:
         return Scores.from_counts(math.nan, math.nan, self.tp, self.fn, self.fp)
 
 
+def is_shown(probability: float, threshold: float | None) -> bool:
+    """Whether a finding of this probability is shown, see `ScanScores`; NaN, of a nodule without a hit, is not."""
+    return probability >= threshold if threshold is not None else not math.isnan(probability)
+
+
 @dataclass(frozen=True)
 class ScanScores:
     """The scores of one scan.
@@ -83,8 +88,7 @@ class ScanScores:
     threshold: float | None = None
 
     def shows(self, probability: float) -> bool:
-        """Whether a finding of this probability is shown; NaN, of a missed nodule, is not."""
-        return probability >= (self.threshold or 0.0)
+        return is_shown(probability, self.threshold)
 
     @property
     def false_positives(self) -> list[Finding]:

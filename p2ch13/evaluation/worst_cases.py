@@ -8,68 +8,102 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image as PillowImage
-from PIL import ImageDraw, ImageFont
+from numpy.typing import NDArray
 
 from p2ch13.data.ct import Ct
-from p2ch13.detection.colors import COMPARED, explain
+from p2ch13.detection.colors import ANNOTATED, COMPARED, FALSE_POSITIVE, Color, explain
 from p2ch13.detection.findings import Finding
-from p2ch13.detection.pictures import Image, draw_row, stack, write_png
-from p2ch13.evaluation.scoring import Labels, NoduleScore, ScanScores
+from p2ch13.detection.pictures import Image, blend, draw_gray, draw_overlay, enlarge, stack, write_caption, write_png
+from p2ch13.evaluation.scoring import Labels, NoduleScore, ScanScores, is_shown
 from p2ch13.util.coordinates import IrcTuple
 
 CASE_COUNT = 6  # of each kind
-CAPTION_HEIGHT = 28  # pixels
+ENLARGED_PIXELS, ENLARGEMENT = 128, 4  # so many pixels around a center, each enlarged to so many
+CROSS_PIXELS = np.arange(6, 15)  # of each arm of a cross, from its center, which stays free
+NODULES_FILE, FALSE_POSITIVES_FILE = "worst_nodules.png", "worst_false_alarms.png"
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    severity: tuple[float, float]  # the largest is the worst
-    row: list[Image]
+    """A nodule or a false positive, and how it looks.
+
+    Attributes:
+        severity: the largest is the worst.
+        place: its slice, and its center in mm.
+        text: its size and scores.
+        colors: those that the pictures may have.
+        row, col: of its center in the slice.
+        overlay, surroundings, marked: its slice; the pixels around its center enlarged, plain and with the overlay.
+    """
+
+    severity: tuple[float, float]
+    series_uid: str
+    place: str
+    text: str
+    colors: tuple[Color, ...]
+    row: int
+    col: int
+    overlay: Image
+    surroundings: Image
+    marked: Image
+
+    def draw(self) -> Image:
+        """Arrange the pictures side by side, below a caption."""
+        pictures = stack([[self.overlay, self.surroundings, self.marked]])
+        return write_caption(pictures, f"{self.series_uid}, {self.place}: {self.text}. {explain(*self.colors)}")
 
 
 @dataclass
 class WorstCases:
-    """The worst cases of all added scans, drawn at once, so that no scan is opened twice."""
+    """The worst cases of all added scans, drawn at once, so that no scan is opened twice.
+
+    Attributes: the `CASE_COUNT` worst of each kind, the worst first; findings that are not shown are no false positives
+        here, and their nodules are missed.
+    """
 
     nodules: list[Case] = field(default_factory=list)
     false_positives: list[Case] = field(default_factory=list)
 
     def add(self, ct: Ct, labels: Labels | None, scores: ScanScores) -> None:
         """Args: labels: (index, row, col), not 0 in findings; None draws none."""
-        subjects: list[NoduleScore | Finding] = [*scores.nodules, *scores.false_positives]
+        false_positives = [each for each in scores.false_positives if scores.shows(each.probability)]
+        subjects: list[NoduleScore | Finding] = [*scores.nodules, *false_positives]
         for subject in subjects:
             kept = self.nodules if isinstance(subject, NoduleScore) else self.false_positives
-            severity = severity_of(subject)
+            severity = severity_of(subject, scores.threshold)
             if len(kept) < CASE_COUNT or severity > kept[-1].severity:
-                kept.append(Case(severity, draw_case(ct, labels, subject)))
+                kept.append(draw_case(ct, labels, subject, severity, describe(subject, scores.threshold)))
                 kept.sort(key=lambda case: case.severity, reverse=True)
                 del kept[CASE_COUNT:]
 
     def write(self, folder: Path) -> None:
-        """Write `worst_nodules.png` and `worst_false_alarms.png`, the worst on top, if there are any."""
-        for name, cases in (("worst_nodules.png", self.nodules), ("worst_false_alarms.png", self.false_positives)):
+        """Write a figure of each kind, the worst on top, if there are any."""
+        for name, cases in ((NODULES_FILE, self.nodules), (FALSE_POSITIVES_FILE, self.false_positives)):
             if cases:
-                write_png(folder / name, stack([case.row for case in cases]))
-            else:
-                (folder / name).unlink(missing_ok=True)  # an earlier evaluation's
+                write_png(folder / name, stack([[case.draw()] for case in cases]))
 
 
-def severity_of(subject: NoduleScore | Finding) -> tuple[float, float]:
-    """Rank missed nodules first, the largest on top, then found ones by falling error; false positives by score."""
+def severity_of(subject: NoduleScore | Finding, threshold: float | None = None) -> tuple[float, float]:
+    """Rank missed nodules first, the largest on top, then found ones by falling error; false positives by score.
+
+    Args: threshold: see `ScanScores`; a nodule whose findings are all below it is missed.
+    """
     if isinstance(subject, Finding):
         return subject.score, 0.0 if math.isnan(subject.diameter_mm) else subject.diameter_mm
-    if not subject.is_found:
+    if not is_shown(subject.probability, threshold):
         return 1.0, subject.diameter_mm
     return 0.0, 0.0 if math.isnan(subject.dice) else 1 - subject.dice
 
 
-def describe(subject: NoduleScore | Finding) -> str:
+def describe(subject: NoduleScore | Finding, threshold: float | None = None) -> str:
     size = "" if math.isnan(subject.diameter_mm) else f" of {subject.diameter_mm:.1f} mm"
     if isinstance(subject, Finding):
         return f"false positive{size}, {describe_score(subject)}"
-    found = f"found with {describe_score(subject)}" if subject.is_found else "missed"
-    return f"nodule{size}, {found}{'' if math.isnan(subject.dice) else f', Dice {subject.dice:.2f}'}"
+    dice = "" if math.isnan(subject.dice) else f", Dice {subject.dice:.2f}"
+    if is_shown(subject.probability, threshold):
+        return f"nodule{size}, found with {describe_score(subject)}{dice}"
+    below = f": {describe_score(subject)} is below the threshold of {threshold:.3g}" if subject.is_found else ""
+    return f"nodule{size}, missed{below}{dice}"
 
 
 def describe_score(subject: NoduleScore | Finding) -> str:
@@ -78,28 +112,44 @@ def describe_score(subject: NoduleScore | Finding) -> str:
     return f"probability {subject.probability:.2f}{logit}"
 
 
-def draw_case(ct: Ct, labels: Labels | None, subject: NoduleScore | Finding) -> list[Image]:
-    """Draw the slice through its center and the center enlarged, below captions."""
+def draw_case(
+    ct: Ct, labels: Labels | None, subject: NoduleScore | Finding, severity: tuple[float, float], text: str
+) -> Case:
+    """Draw the slice through its center and the center enlarged.
+
+    Without labels there is nothing to compare with annotated nodules, and a cross marks a false positive.
+    """
     index, row, col = find_voxel(ct, subject.center_xyz)
-    label = ct.get_slice_mask(index)
-    is_predicted = np.zeros_like(label) if labels is None else labels[index] != 0
-    images = draw_row(ct.hu[index], is_predicted, label, row, col)
-    captions = [
-        ct.series_uid,
-        f"slice {index}: {describe(subject)}",
-        explain(*COMPARED),
-    ]
-    return [write_caption(image, caption) for image, caption in zip(images, captions, strict=True)]
+    hu, label = ct.hu[index], ct.get_slice_mask(index)
+    colors: tuple[Color, ...] = COMPARED
+    if labels is not None:
+        overlay = draw_overlay(hu, labels[index] != 0, label)
+    else:
+        overlay, colors = draw_gray(hu), (ANNOTATED,)
+        blend(overlay, label, ANNOTATED)
+        if isinstance(subject, Finding):
+            blend(overlay, draw_cross(label.shape, row, col), FALSE_POSITIVE)
+            colors = (ANNOTATED, FALSE_POSITIVE)
+    center = ", ".join(f"{value:.1f}" for value in subject.center_xyz)
+    width, height = (ENLARGED_PIXELS * size for size in ct.vx_size_xyz[:2])
+    place = (
+        f"slice {index} of 0 to {ct.shape_irc[0] - 1}, center {center} mm (LPS), {width:.0f} x {height:.0f} mm enlarged"
+    )
+    plain = draw_gray(hu)
+    surroundings, marked = (enlarge(each, row, col, ENLARGED_PIXELS, ENLARGEMENT) for each in (plain, overlay))
+    return Case(severity, ct.series_uid, place, text, colors, row, col, overlay, surroundings, marked)
+
+
+def draw_cross(shape: tuple[int, ...], row: int, col: int) -> NDArray[np.bool_]:
+    """Mark a cross around a pixel: bool (row, col)."""
+    cross = np.zeros(shape, dtype=bool)
+    rows, cols = row + np.hstack([-CROSS_PIXELS, CROSS_PIXELS]), col + np.hstack([-CROSS_PIXELS, CROSS_PIXELS])
+    cross[rows[(rows >= 0) & (rows < shape[0])], col] = True
+    cross[row, cols[(cols >= 0) & (cols < shape[1])]] = True
+    return cross
 
 
 def find_voxel(ct: Ct, point_xyz: Sequence[float]) -> IrcTuple:
     """Find the nearest voxel of the scan: other programs' findings may lie outside."""
     pairs = zip(ct.to_irc(point_xyz), ct.shape_irc, strict=True)
     return IrcTuple(*(min(max(value, 0), size - 1) for value, size in pairs))
-
-
-def write_caption(image: Image, text: str) -> Image:
-    """Put a caption above an image, white on black, cut at the image's width."""
-    strip = PillowImage.new("RGB", (image.shape[1], CAPTION_HEIGHT))
-    ImageDraw.Draw(strip).text((4, 4), text, fill="white", font=ImageFont.load_default(size=14))
-    return np.concatenate([np.asarray(strip), image], axis=0)

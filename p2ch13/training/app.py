@@ -23,6 +23,7 @@ from p2ch13.training.distributed import copy_buffers_from_first, sync_batchnorm
 from p2ch13.training.graphs import enable_determinism, is_recorded, seed_epoch
 from p2ch13.training.learner import Learner
 from p2ch13.training.loop import train_one_epoch, validate
+from p2ch13.training.loss_curve import LossCurve
 from p2ch13.training.losses import segmentation_loss
 from p2ch13.training.messages import STOPPING, log_end, log_images, log_metrics, log_start, stopped
 from p2ch13.training.non_finite import NonFiniteLossMonitor
@@ -39,7 +40,7 @@ from p2ch13.training.samples import (
     open_train_ds,
     open_val_ds,
 )
-from p2ch13.training.tensorboard import open_report
+from p2ch13.training.tensorboard import TensorBoardReport, open_report
 from p2ch13.training.totals import EpochTotals, StepResult, reduce_validation
 from p2ch13.util.interruption import Interruption
 from p2ch13.util.process_rank import ProcessRank
@@ -76,6 +77,7 @@ class SegmentationTrainingApp:
         self.totals = EpochTotals(device)
         self.non_finite = NonFiniteLossMonitor(device, config.skip_non_finite)
         self.interruption: Interruption | None = None
+        self.report: TensorBoardReport | None = None
         self.backgrounds: BackgroundSamples | None = None
 
     def init_model(self) -> SegmentationNetwork:
@@ -116,17 +118,17 @@ class SegmentationTrainingApp:
             log_start(self.run, train_ds, val_ds, self.compute)
             files = self.run.own_files() if self.process.is_first else nullcontext()
             signals = Interruption(STOPPING) if self.process.is_alone else nullcontext()
-            with files, open_report(self.run, self.process.is_first) as report, signals as self.interruption:
+            with files, open_report(self.run, self.process.is_first) as self.report, signals as self.interruption:
                 for epoch_ndx in range(self.run.epoch + 1, self.config.epochs + 1):
                     if self.run.should_stop():
                         log.info(f"No better model in {self.config.early_stop} validations; --early-stop ends the run.")
                         break
-                    log_metrics(report, self.run, "trn", self.do_training(epoch_ndx, train_ds), self.learner)
+                    log_metrics(self.report, self.run, "trn", self.do_training(epoch_ndx, train_ds), self.learner)
                     val_scores = None
                     if self.run.is_validation_epoch(epoch_ndx):
                         val_scores = self.do_validation(epoch_ndx, val_ds)
-                        log_metrics(report, self.run, "val", val_scores, self.learner)
-                        log_images(report, self.run, datasets, self.learner)
+                        log_metrics(self.report, self.run, "val", val_scores, self.learner)
+                        log_images(self.report, self.run, datasets, self.learner)
                     self.run.end_epoch(self.totals.skipped_count)
                     self.save_model(val_scores, is_best=val_scores is not None and self.run.update_best(val_scores))
             if self.process.is_first:
@@ -138,6 +140,7 @@ class SegmentationTrainingApp:
         seed_epoch(self.config.seed, epoch_ndx, self.process.rank)
         train_ds.shuffle_samples(epoch_ndx)
         self.totals = self.run.begin_epoch(self.compute.device)
+        loss_curve = LossCurve(self.run, self.totals, self.report)
         mining = open_mining(train_ds, self.backgrounds, self.learner, self.run, self.settings.path)
         batches = train_ds.batches(self.config.batch_size, self.process, self.run.step, mining.hardness)
         if self.backgrounds:
@@ -146,6 +149,7 @@ class SegmentationTrainingApp:
         with progress_bar(len(train_ds), f"E{epoch_ndx} training", "sample", done=done) as bar:
 
             def step(ct_slices: torch.Tensor, label_mask: torch.Tensor) -> StepResult:
+                loss_curve.begin_step()
                 set_learning_rate(self.optimizer, self.run.learning_rate(epoch_ndx))
                 return self.learner.train_step(ct_slices, label_mask)
 
@@ -157,6 +161,7 @@ class SegmentationTrainingApp:
                 mining.follow(self.run.count_samples(epoch_ndx - 1, self.run.step))
                 self.run.mining = mining.state_dict()
                 self.pause(f"in epoch {epoch_ndx}, after {self.run.step} steps")
+                loss_curve.end_step()
 
             train_one_epoch(step, batches, self.totals, after_step, self.learner.train_threads)
         self.non_finite.check()

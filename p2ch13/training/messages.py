@@ -13,6 +13,7 @@ from p2ch13.commands import spell
 from p2ch13.config import NETWORKS
 from p2ch13.data.cache import describe_rebuilt
 from p2ch13.data.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
+from p2ch13.detection.colors import COMPARED, explain
 from p2ch13.detection.pictures import draw_findings, write_png
 from p2ch13.evaluation.metrics import Scores
 from p2ch13.network.checkpoint import load_checkpoint
@@ -116,7 +117,7 @@ def log_end(run: RunState, learner: Learner, val_ds: Luna2dSegmentationDataset) 
         log.info(f"Its scores, epoch {best['epoch']}: {scores}")
         if scores.of_all:
             log.info(f"With slices without nodule: {describe_all(scores.of_all)}")
-        log.info(f"Figure (green: true positive, orange: missed, red: false positive): {run.files.figure}")
+        log.info(f"Figure ({explain(*COMPARED)}): {run.files.figure}")
     log.info(f"Curves and figures: {shlex.join(['tensorboard', '--logdir', str(run.config.runs_dir)])}")
 
 

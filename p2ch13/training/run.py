@@ -38,7 +38,7 @@ class RunState:
 
     Attributes:
         world_size: processes of the run.
-        epoch: finished epochs; step, totals: of the one after these, see `EpochTotals`.
+        epoch: finished epochs; step, totals, marked_totals: of the one after these, see `EpochTotals`.
         random_state: of an epoch that was saved midway and is not resumed yet.
         mining: state of `Mining`.
         splits: of all scans; series: "trn" and "val", series UIDs of those that have labels; "backgrounds", of those.
@@ -58,6 +58,7 @@ class RunState:
     epoch: int = 0
     step: int = 0
     totals: list[float] | None = None
+    marked_totals: list[float] | None = None
     random_state: dict[str, torch.Tensor] | None = None
     mining: dict[str, Any] | None = None
     splits: Splits = field(default_factory=lambda: Splits([], [], []))
@@ -98,17 +99,17 @@ class RunState:
     def begin_epoch(self, device: torch.device) -> EpochTotals:
         """Begin an epoch's training; or continue the one that was saved midway, random numbers included."""
         if self.random_state is None:
-            self.step, self.totals = 0, None
+            self.step, self.totals, self.marked_totals = 0, None, None
         else:
             set_random_state(device, self.random_state)
             self.random_state = None
-        return EpochTotals(device, self.totals)
+        return EpochTotals(device, self.totals, self.marked_totals)
 
     def end_epoch(self, skipped_count: int) -> None:
         """Count an epoch whose training and validation are done."""
         self.epoch += 1
         self.skipped_count += skipped_count
-        self.step, self.totals = 0, None
+        self.step, self.totals, self.marked_totals = 0, None, None
 
     def update_best(self, scores: Scores) -> bool:
         """Compare a validation's scores with the best, once in every process.
@@ -138,7 +139,8 @@ class RunState:
         """
         random_state = None
         if totals is not None:
-            self.totals, random_state = totals.values.tolist(), get_random_state(totals.values.device)
+            self.totals, self.marked_totals = totals.values.tolist(), totals.marked.tolist()
+            random_state = get_random_state(totals.values.device)
         state = as_dict(self, learner, scores, random_state)
         check_finite(self.files.last, state)
         if scores:
@@ -166,9 +168,9 @@ class RunState:
             learner.load(state)
             self.mining = state.get("mining")
             self.epoch, self.step = state["epoch"], state["step"]
-            self.totals = state["totals"]
-            if self.totals is not None:
-                EpochTotals(torch.device("cpu"), self.totals)  # raises ValueError for those of another version
+            self.totals, self.marked_totals = state["totals"], state.get("marked_totals")  # earlier files have none
+            if self.totals is not None:  # raises ValueError for those of another version
+                EpochTotals(torch.device("cpu"), self.totals, self.marked_totals)
                 self.random_state = state["random_state"]
             self.best_score = state["best_score"]
             self.validations_since_best = state["validations_since_best"]
@@ -221,6 +223,7 @@ def as_dict(
         "epoch": run.epoch,
         "step": run.step,
         "totals": run.totals,
+        "marked_totals": run.marked_totals,
         "random_state": random_state,
         "mining": run.mining,
         "threads": torch.get_num_threads(),

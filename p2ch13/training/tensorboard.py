@@ -12,12 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
 from p2ch13.data.datasets import Luna2dSegmentationDataset
 from p2ch13.data.splits import SPLITS_FILE, write_splits
-from p2ch13.detection.pictures import Image, Predictor, draw_overlay, encode_png, predict_slice
+from p2ch13.detection.colors import ANNOTATED, COMPARED, explain
+from p2ch13.detection.pictures import (
+    Image,
+    Predictor,
+    blend,
+    draw_gray,
+    draw_overlay,
+    encode_png,
+    predict_slice,
+    write_caption,
+)
 from p2ch13.evaluation.metrics import Scores
 from p2ch13.training.provenance import get_commit, get_versions
 from p2ch13.training.run import RunState
@@ -25,6 +36,7 @@ from p2ch13.training.run_files import runs_dir_of
 from p2ch13.util.files import atomic_write
 from p2ch13.util.threads import available_cores
 
+LOSS_WITHIN_EPOCH = "loss/within_epoch"
 OVERLAY_SERIES_COUNT = 12
 OVERLAY_SLICE_COUNT = 6
 
@@ -74,6 +86,10 @@ class TensorBoardReport:
         for name, value in values.items():
             self.writers[mode].add_scalar(name, value, samples_count)
 
+    def log_loss(self, loss: float, samples_count: int) -> None:
+        """Write a point of the loss within an epoch, over the number of training samples so far."""
+        self.writers["trn"].add_scalar(LOSS_WITHIN_EPOCH, loss, samples_count)
+
     def log_images(
         self,
         datasets: Mapping[str, Luna2dSegmentationDataset],
@@ -115,7 +131,9 @@ def open_report(run: RunState, is_first: bool) -> Iterator[TensorBoardReport | N
     if not is_first:
         yield None
         return
-    folder, first_step = runs_dir_of(run.config), run.count_samples(run.epoch) + 1
+    # A finished epoch's events are kept. In the middle of one, those at the last saved step will be written again.
+    first_step = run.count_samples(run.epoch, run.step) + (run.step == 0)
+    folder = runs_dir_of(run.config)
     with TensorBoardReport(folder, run.files.time_str, run.files.comment, first_step) as report:
         report.log_settings(run)
         yield report
@@ -133,13 +151,29 @@ def name_curves(group: str, scores: Scores) -> dict[str, float]:
 def draw_overlays(
     dataset: Luna2dSegmentationDataset, predict: Predictor, with_labels: bool
 ) -> Iterator[tuple[str, Image]]:
-    """Yield names and overlays of 6 slices of each of the first 12 series; with labels, also of these alone."""
+    """Yield names and overlays of 6 slices of each of the first 12 series; with labels, also of these alone.
+
+    A caption says which slice of which series an overlay shows, and what its colors mean.
+    """
     for series_ndx, series_uid in enumerate(dataset.series_list[:OVERLAY_SERIES_COUNT]):
-        for ndx, slice_ndx in enumerate(choose_slices(*dataset.ct_cache.get_ct_sample_size(series_uid))):
+        slice_count, positive_indexes = dataset.ct_cache.get_ct_sample_size(series_uid)
+        for ndx, slice_ndx in enumerate(choose_slices(slice_count, positive_indexes)):
             ct_slice, is_predicted, label = predict_slice(dataset, predict, series_uid, slice_ndx)
-            yield f"{series_ndx}_prediction_{ndx}", draw_overlay(ct_slice, is_predicted, label)
+            place = f"series {series_uid}, slice {slice_ndx} of 0 to {slice_count - 1}"
+            overlay = draw_overlay(ct_slice, is_predicted, label)
+            yield f"{series_ndx}_prediction_{ndx}", write_caption(overlay, f"{place}. {explain(*COMPARED)}")
             if with_labels:
-                yield f"{series_ndx}_label_{ndx}", draw_overlay(ct_slice, label, label)
+                yield (
+                    f"{series_ndx}_label_{ndx}",
+                    write_caption(draw_label(ct_slice, label), f"{place}. {explain(ANNOTATED)}"),
+                )
+
+
+def draw_label(hu: NDArray[Any], label: NDArray[np.bool_]) -> Image:
+    """Draw the annotated nodules of a slice; both (row, col)."""
+    image = draw_gray(hu)
+    blend(image, label, ANNOTATED)
+    return image
 
 
 def add_png(writer: SummaryWriter, tag: str, overlay: Image, samples_count: int) -> None:

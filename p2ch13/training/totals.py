@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -37,16 +38,30 @@ class EpochTotals:
 
     Attributes: `values`, (16,) float64: the number of skipped batches; of the others the sums of `TOTAL_NAMES`, the
         counts of `COUNT_NAMES` and `PixelSums`. One tensor, which one call sums over the processes of a run; whole
-        numbers are exact in it up to 2**53.
+        numbers are exact in it up to 2**53. `marked`, the values at the latest `mark`; without one, at the start.
     Raises: ValueError for another number of values.
     """
 
-    def __init__(self, device: torch.device, values: Sequence[float] | None = None) -> None:
+    def __init__(
+        self, device: torch.device, values: Sequence[float] | None = None, marked: Sequence[float] | None = None
+    ) -> None:
         like: dict[str, Any] = {"dtype": torch.float64, "device": device}
         value_count = 1 + len(TOTAL_NAMES) + len(COUNT_NAMES) + SUM_COUNT
         self.values = torch.zeros(value_count, **like) if values is None else torch.tensor(values, **like)
-        if self.values.shape != (value_count,):
-            raise ValueError(f"{len(self.values)} totals of an epoch, not {value_count}")
+        self.marked = self.values.clone() if marked is None else torch.tensor(marked, **like)
+        for each in (self.values, self.marked):
+            if each.shape != (value_count,):
+                raise ValueError(f"{len(each)} totals of an epoch, not {value_count}")
+
+    def mark(self) -> None:
+        """Have `since_mark` count from here on, without reading anything from the device."""
+        self.marked = self.values.clone()
+
+    def since_mark(self) -> EpochTotals:
+        """Return the totals of what was added since the latest mark."""
+        totals = EpochTotals(self.values.device)
+        totals.values = self.values - self.marked
+        return totals
 
     def add(self, result: StepResult, is_counted: torch.Tensor | None = None) -> None:
         """Add a batch, or the samples that `is_counted`, (batch,) bool, names; skip and count one that has a fault."""
@@ -78,17 +93,27 @@ class EpochTotals:
     def reduce(self, options: LossOptions, name: str) -> Scores:
         """Sum the totals over all processes and compute the epoch's scores.
 
-        The loss is the mean over samples; with `batch_dice` that of all samples of the epoch as one batch, which is the
-        same function in training and validation, however many slices are computed at once.
-
         Args: name: of the epoch, for messages. Raises: InputError if every batch was skipped.
         """
-        sum_over_processes(self.values)
+        loss = self.summed_loss(options)
         if self.skipped_count:
             log.warning(f"Skipped {self.skipped_count} batches of {name}, whose loss or gradient was not finite.")
         if not self.sample_count:
             raise InputError(f"no batch of {name} has a finite loss and gradient; lower it", option="--learning-rate")
-        return self.scores(loss_of_sums(self.sums, options).item() if options.batch_dice else None)
+        return self.scores(loss)
+
+    def summed_loss(self, options: LossOptions) -> float:
+        """Sum the totals over all processes and compute their loss; NaN without samples.
+
+        It is the mean over samples; with `batch_dice` that of all samples as one batch, which is the same function in
+        training and validation, however many slices are computed at once.
+        """
+        sum_over_processes(self.values)
+        if not self.sample_count:
+            return math.nan
+        if options.batch_dice:
+            return loss_of_sums(self.sums, options).item()
+        return float(self.values[1 + TOTAL_NAMES.index("loss")]) / self.sample_count
 
     def scores(self, loss: float | None = None) -> Scores:
         """Compute the scores of all samples. Args: loss: replaces the samples' mean."""

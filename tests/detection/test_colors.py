@@ -3,10 +3,10 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from p2ch13.detection.colors import COMPARED, FALSE_POSITIVE, MARKED, MISSED, TRUE_POSITIVE, explain
+from p2ch13.detection.colors import ANNOTATED, COMPARED, FALSE_POSITIVE, MARKED, MISSED, TRUE_POSITIVE, explain
 from p2ch13.detection.pictures import COLOR_WEIGHT
 
-COLORS = (MARKED, TRUE_POSITIVE, MISSED, FALSE_POSITIVE)
+COLORS = (ANNOTATED, MARKED, TRUE_POSITIVE, MISSED, FALSE_POSITIVE)
 # How dichromats see linear RGB: Machado, Oliveira and Fernandes, 2009, severity 1.
 VISION = {
     "normal": np.eye(3),

@@ -50,9 +50,16 @@ def test_shown_findings_by_hand():
     shown = measure_calibration(scans)["after_shown"]
     assert (shown["findings"], shown["nodules"]) == (2, 1)
     assert shown["ece"] == pytest.approx((0.25 + 0.65) / 2)
+    assert math.isnan(shown["ece_low"]) and math.isnan(shown["ece_high"])  # findings of one scan have no spread
     nothing = measure_calibration([make_scan("1", [0.4], 1, threshold=0.5)])["after_shown"]
     assert nothing["findings"] == 0
     assert math.isnan(nothing["ece"])
+
+
+def test_one_scan_has_no_interval():
+    after = measure_calibration([make_scan("1", [0.75, 0.65, 0.1], 1)])["after"]
+    assert after["ece"] > 0
+    assert math.isnan(after["ece_low"]) and math.isnan(after["ece_high"])
 
 
 def test_draws_of_scans_by_hand():

@@ -118,7 +118,7 @@ def test_scans_without_nodules_count():
 
 
 def test_no_findings():
-    froc = compute_froc([match(nodules=[(0, 6)]), match()], bootstrap_count=20)
+    froc = compute_froc([match(nodules=[(0, 6)]), match(nodules=[(0, 6)]), match()], bootstrap_count=20)
     assert froc.sensitivities.tolist() == [0] * 7
     assert froc.cpm == 0
     assert froc.cpm_interval.tolist() == [0, 0]
@@ -199,13 +199,33 @@ def test_the_seed_fixes_the_interval(ten_scans):
     assert (first != other).any()
 
 
+HALF_FOUND = match([(0, 0.9)], [(0, 6), (50, 6)])
+
+
+@pytest.mark.parametrize(
+    "scans",
+    [
+        pytest.param([HALF_FOUND], id="one scan"),
+        pytest.param([HALF_FOUND, match()], id="one scan with nodules, one with nothing"),
+        pytest.param([match([(20, 0.9)]), HALF_FOUND, match([(20, 0.5)])], id="one with nodules, two false positives"),
+    ],
+)
+def test_nodules_of_one_scan_have_no_interval(scans):
+    froc = compute_froc(scans, bootstrap_count=20)
+    assert not froc.has_interval
+    assert froc.sensitivities[-1] == 0.5
+    for interval in (froc.cpm_interval, froc.sensitivity_intervals, froc.band):
+        assert np.isnan(interval).all()
+    assert froc.band.shape == (2, len(BAND_POINTS))
+
+
 def test_a_draw_is_a_set_of_scans():
-    # With one scan every draw is that scan. With two, one of which has the nodule, draws without it are left out, so
-    # that its finding is found in all others.
-    one = compute_froc([match([(0, 0.9)], [(0, 6), (50, 6)])], bootstrap_count=20)
-    assert one.cpm_interval.tolist() == [0.5, 0.5]
-    two = compute_froc([match([(0, 0.9)], [(0, 6)]), match()], bootstrap_count=50)
-    assert two.cpm_interval.tolist() == [1, 1]
+    # Of two scans, one found and one missed, a draw finds both, one or none. Draws without a nodule are skipped: in
+    # the third scan is none, and whatever is drawn with it, a share of 0, 1/2 or 1 is found.
+    scans = [match([(0, 0.9)], [(0, 6)]), match(nodules=[(0, 6)]), match()]
+    froc = compute_froc(scans, bootstrap_count=200)
+    assert froc.has_interval
+    assert froc.cpm_interval.tolist() == [0, 1]
 
 
 def test_every_point_by_counting():

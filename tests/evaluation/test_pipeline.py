@@ -23,6 +23,7 @@ from tests.support.commands import exit_status
 from tests.support.hold import start_held
 from tests.support.networks import make_finding_scorer, write_two_stages
 from tests.support.scan_files import SHAPE_IRC, TINY_SCANS, ball_mask, to_xyz, write_csv, write_luna, write_scan
+from tests.support.web_pages import assert_stands_alone
 
 SUBMISSION = ["seriesuid", "coordX", "coordY", "coordZ", "probability"]
 VALIDATION = ("1.2.0", "1.2.2")  # with a stride of 2; three nodules
@@ -77,7 +78,8 @@ def test_masks_from_the_shell(folders, tmp_path, mask_dir):
     assert "data/evaluation/masks" in done.stdout
     written = {path.name for path in (tmp_path / "data" / "evaluation" / "masks").iterdir()}
     assert written == {
-        "metrics.json", "per_nodule.csv", "per_scan.csv", "froc.png", "worst_nodules.png", "worst_false_alarms.png"
+        "metrics.json", "per_nodule.csv", "per_scan.csv", "froc.png", "worst_nodules.png", "worst_false_alarms.png",
+        "report.html",
     }  # fmt: skip
 
     # The numbers by hand. Label masks are the balls; one of three is missed; one false positive has 27 voxels.
@@ -261,6 +263,38 @@ def test_annotations_and_series_of_other_files(evaluation, folders, tmp_path, ma
     assert metrics["settings"]["series"] == ["1.2.0", "1.2.2"]
     assert (metrics["nodules"]["count"], metrics["nodules"]["found"]) == (1, 1)
     assert metrics["findings"]["false_positives"] == 2  # the ball without annotation, and the false positive
+
+
+def test_one_scan_has_no_interval(evaluation, tmp_path, mask_dir, capsys):
+    assert evaluation("--mask", mask_dir, "--series-uid", "1.2.0") == 0
+    froc = read_metrics(tmp_path)["froc"]
+    assert (froc["cpm"], froc["cpm_low"], froc["cpm_high"]) == (1, None, None)
+    assert froc["sensitivity_low"] == froc["sensitivity_high"] == [None] * 7
+    printed = capsys.readouterr().out
+    assert "| sensitivity " in printed and "CI" not in printed
+    assert evaluation("--mask", mask_dir, "--val-stride", "2") == 0
+    assert read_metrics(tmp_path)["froc"]["cpm_low"] is not None
+    assert "| 95% CI, lower " in capsys.readouterr().out
+
+
+def test_the_page_holds_the_scores_and_only_this_evaluations(evaluation, tmp_path, mask_dir):
+    assert evaluation("--mask", mask_dir, "--val-stride", "2") == 0
+    assert (tmp_path / "out" / "worst_false_alarms.png").exists()
+    page = assert_stands_alone((tmp_path / "out" / "report.html").read_text())
+    metrics = read_metrics(tmp_path)
+    assert page.texts["strong"][1] == "2 of 3 nodules (67%) are found in 2 scans, with 0.50 false positives a scan."
+    assert "{cpm:.3f}, 95% confidence interval {cpm_low:.3f} to {cpm_high:.3f}.".format(**metrics["froc"]) in page.text
+    cells = {row[0]: row[1:] for rows in page.tables for row in rows}
+    for name, key in (("sensitivity", ""), ("95% CI, lower", "_low"), ("95% CI, upper", "_high")):
+        values = [*metrics["froc"][f"sensitivity{key}"], metrics["froc"][f"cpm{key}"]]
+        assert cells[name] == [f"{value:.3f}" for value in values]
+    assert (cells["1.2.0"][1:4], cells["1.2.2"][1:4]) == (["2", "0", "0"], ["1", "1", "1"])
+
+    # Pictures of an earlier evaluation are removed, and nothing else.
+    (tmp_path / "out" / "mine.txt").write_text("")
+    assert evaluation("--mask", mask_dir, "--series-uid", "1.2.0") == 0
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert "worst_false_alarms.png" not in names and {"worst_nodules.png", "report.html", "mine.txt"} <= names
 
 
 def test_no_nodule_at_all(evaluation, tmp_path, mask_dir):

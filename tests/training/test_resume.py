@@ -100,6 +100,12 @@ def last_state(folder):
     return load_checkpoint(path)
 
 
+def read_loss_curve(folder):
+    """Steps and values, in the order in which TensorBoard shows them."""
+    (path,) = (folder / "runs" / "p2ch13").glob("*_trn_*")
+    return [(event.step, event.value) for event in EventAccumulator(str(path)).Reload().Scalars("loss/within_epoch")]
+
+
 def assert_same_state(state, expected):
     """All of it, but for when and how it was made."""
     for name in ("model_state", "trained_state"):
@@ -120,7 +126,7 @@ def assert_same_state(state, expected):
     ],
 )
 def test_stopped_and_resumed_is_bit_for_bit_the_same(
-    options, tmp_path, monkeypatch, whole, function, after, signal_number, position
+    options, tmp_path, monkeypatch, whole_dir, whole, function, after, signal_number, position
 ):
     app = SegmentationTrainingApp(options)
     owner = {"train_step": learner_module, "validate": training_app, "log_images": TensorBoardReport}[function]
@@ -143,6 +149,9 @@ def test_stopped_and_resumed_is_bit_for_bit_the_same(
     (val_folder,) = (folder for folder in folders if "_val_" in folder.name)
     events = EventAccumulator(str(val_folder)).Reload()
     assert [event.step for event in events.Scalars("loss/all")] == [20, 40]
+    curve = read_loss_curve(tmp_path)
+    assert [step for step, _ in curve] == [8, 16, 20, 28, 36, 40]  # each once, and forward
+    assert curve == read_loss_curve(whole_dir)
 
 
 def test_from_an_earlier_epoch(tmp_path, whole_dir, whole, caplog):

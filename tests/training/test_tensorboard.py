@@ -1,16 +1,22 @@
+import io
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image as PillowImage
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from p2ch13.data.datasets import Luna2dSegmentationDataset
+from p2ch13.detection.colors import ANNOTATED, TRUE_POSITIVE
+from p2ch13.detection.pictures import LINE_PIXELS
 from p2ch13.evaluation.metrics import Scores
 from p2ch13.training.tensorboard import TensorBoardReport, choose_slices
 from tests.support.networks import is_dense
+from tests.support.scan_files import TINY_SCANS
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -85,7 +91,24 @@ def test_pictures_of_every_series(tmp_path, report, folders):
     assert set(events.Tags()["images"]) == {f"val/{kind}_{ndx}" for kind in kinds for ndx in range(6)}
     assert [event.step for event in events.Images("val/0_prediction_0")] == [1600, 3200]
     assert [event.step for event in events.Images("val/0_label_0")] == [1600]
-    assert (events.Images("val/0_label_0")[0].height, events.Images("val/0_label_0")[0].width) == (100, 104)
+
+
+def test_captions_and_colors_of_pictures(tmp_path, report, folders):
+    dataset = Luna2dSegmentationDataset(2, True, folders=folders)
+    report.log_images({"val": dataset}, is_dense, 1600, with_labels=True)
+    events = read_events(tmp_path, "val")
+    ball = TINY_SCANS[dataset.series_list[0]][0]
+    chosen = choose_slices(*dataset.ct_cache.get_ct_sample_size(dataset.series_list[0]))
+    ndx = next(ndx for ndx, slice_ndx in enumerate(chosen) if abs(slice_ndx - ball.center_irc[0]) < ball.radius)
+    for kind, color in (("prediction", TRUE_POSITIVE), ("label", ANNOTATED)):
+        (event,) = events.Images(f"val/0_{kind}_{ndx}")
+        picture = np.asarray(PillowImage.open(io.BytesIO(event.encoded_image_string)))
+        assert picture.shape == (event.height, event.width, 3)
+        # The slice of 100 rows lies below its caption. 0 HU is gray 230, half of which is the color's.
+        caption, overlay = picture[:-100], picture[-100:]
+        assert caption.max() == 255 and (caption[..., :1] == caption).all()  # gray letters on black
+        assert len(caption) > 2 * LINE_PIXELS  # wrapped
+        assert overlay[ball.center_irc[1:]].tolist() == [round((230 + value) / 2) for value in color.rgb]
 
 
 def test_a_full_disk_is_one_line(tmp_path):

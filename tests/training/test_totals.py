@@ -82,6 +82,19 @@ def test_the_loss_of_all_samples_as_one(totals):
     assert totals.scores(loss=expected).loss == expected
 
 
+def test_totals_since_a_mark(totals):
+    totals.add(as_result([0.5, 0.25], [[2, 2, 0], [1, 0, 0]]))
+    assert totals.since_mark().sample_count == 2  # since the start
+    totals.mark()
+    totals.add(as_result([2.0], [[0, 3, 1]]))
+    totals.add(as_result([9.0], [[7, 7, 7]], faults=BAD))
+    since = totals.since_mark()
+    assert (since.skipped_count, since.sample_count, since.scores().loss) == (1, 1, 2.0)
+    assert counts_in(since) == [0, 3, 1]
+    assert totals.sample_count == 3
+
+
 def test_totals_of_another_version_are_refused():
-    with pytest.raises(ValueError, match="7 totals"):
-        EpochTotals(torch.device("cpu"), [0.0] * 7)
+    for totals in ([[0.0] * 7], [None, [0.0] * 7]):
+        with pytest.raises(ValueError, match="7 totals"):
+            EpochTotals(torch.device("cpu"), *totals)
