@@ -6,6 +6,7 @@ from itertools import product
 from pathlib import Path
 
 from p2ch13.config import IMAGE_FORMATS
+from p2ch13.detection.dicom.writer import ENDINGS as DICOM_ENDINGS
 from p2ch13.detection.outputs import NODULES_FILE
 from p2ch13.labels.mask import check_geometry
 from p2ch13.util.errors import InputError
@@ -13,9 +14,8 @@ from p2ch13.util.files import make_writable_folder
 from p2ch13.volumes.volume import Volume
 
 FOLDER_ENDING = "_nodules"
-SEGMENTATION_ENDING = "_seg.dcm"
 IMAGE_ENDINGS = tuple(f"_{kind}.{suffix}" for kind, suffix in product(("mask", "probability"), IMAGE_FORMATS))
-ENDINGS = (*IMAGE_ENDINGS, SEGMENTATION_ENDING, "_overlay.png")
+ENDINGS = (*IMAGE_ENDINGS, *DICOM_ENDINGS.values(), "_overlay.png")
 
 
 def name_folder(name: str) -> Path:
@@ -60,6 +60,6 @@ def check_own(folder: Path, name: str, scan: Volume) -> None:
 
 
 def is_own_folder(folder: Path) -> bool:
-    """Tell whether a folder is a scan's own and holds a DICOM segmentation, which is no scan."""
+    """Tell whether a folder is a scan's own and holds DICOM objects of its findings, which are no scan."""
     name = folder.name.removesuffix(FOLDER_ENDING)
-    return name != folder.name and (folder / f"{name}{SEGMENTATION_ENDING}").is_file()
+    return name != folder.name and any((folder / f"{name}{ending}").is_file() for ending in DICOM_ENDINGS.values())

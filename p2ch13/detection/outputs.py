@@ -1,17 +1,14 @@
-"""Output files: masks and probabilities in the scan's geometry, nodules.csv, DICOM Segmentation objects."""
+"""Output files: masks and probabilities in the scan's geometry, nodules.csv."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from p2ch13 import __version__
 from p2ch13.data.ct import Ct
 from p2ch13.detection.findings import Finding
 from p2ch13.labels.tables import POSITION_COLUMNS
@@ -19,14 +16,10 @@ from p2ch13.util.errors import InputError
 from p2ch13.util.files import atomic_path, utf8_path, write_csv
 from p2ch13.volumes.files import check_whole
 
-if TYPE_CHECKING:
-    from highdicom.seg import SegmentDescription
-
 NODULES_FILE = "nodules.csv"
 # LUNA16's submission columns, and further ones.
 SIZE_COLUMNS = ("diameter_mm", "volume_mm3", "first_slice", "last_slice", "finding")
 NODULE_COLUMNS = (*POSITION_COLUMNS, "probability", "logit", *SIZE_COLUMNS)
-SERIES_NUMBER_OFFSET = 1000  # from the scan's series number to its segmentation's
 
 
 def write_image(path: Path, voxels: NDArray[Any], ct: Ct) -> None:
@@ -66,72 +59,3 @@ def nodule_row(finding: Finding) -> list[object]:
         finding.last_slice,
         finding.number,
     ]
-
-
-def write_dicom_segmentation(path: Path, mask: NDArray[np.bool_], ct: Ct) -> None:
-    """Write a mask as one binary segment that refers to the scan's files; an empty mask has all frames.
-
-    Args: mask: (index, row, col), axial.
-    Raises: InputError, naming the scan, if its files lack attributes that the object must repeat.
-    Source: DICOM PS3.3, A.51, segmentation IOD.
-    """
-    from highdicom import UID
-    from highdicom.seg import Segmentation, SegmentationTypeValues
-    from pydicom import dcmread
-
-    slices = [dcmread(file, stop_before_pixels=True) for file in ct.header.dicom_files]
-    try:
-        with warnings.catch_warnings():  # about the format of patients' names
-            warnings.simplefilter("ignore", UserWarning)
-            segmentation = Segmentation(
-                source_images=slices,
-                pixel_array=in_order_of_frames(ct.as_stored(mask), ct).astype(np.uint8),
-                segmentation_type=SegmentationTypeValues.BINARY,
-                segment_descriptions=[describe_segment()],
-                series_instance_uid=UID(),
-                series_number=int(slices[0].get("SeriesNumber") or 0) + SERIES_NUMBER_OFFSET,
-                series_description="Lung nodules, for research only",
-                sop_instance_uid=UID(),
-                instance_number=1,
-                manufacturer="p2ch13",
-                manufacturer_model_name="p2ch13",
-                software_versions=__version__,
-                device_serial_number="0",
-                omit_empty_frames=bool(mask.any()),
-            )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"--dicom-seg cannot refer to it ({error}); omit it", path=ct.header.path) from None
-    with atomic_path(path) as unfinished:
-        segmentation.save_as(unfinished)
-
-
-def in_order_of_frames(mask: NDArray[np.bool_], ct: Ct) -> NDArray[np.bool_]:
-    """Order the slices of a mask, (index, row, col) as stored, as those of the scan's files.
-
-    Raises: InputError if one of several files has several frames, or not all of them are of the scan.
-    """
-    slices = ct.header.dicom_slices
-    counts = {one.pixels.frame_count for one in slices}
-    if counts == {1}:
-        return mask
-    if len(ct.header.dicom_files) > 1 or counts != {len(slices)}:
-        raise ValueError("frames of several files, or a part of one's")
-    return mask[np.argsort([one.frame for one in slices])]
-
-
-def describe_segment() -> SegmentDescription:
-    from highdicom import AlgorithmIdentificationSequence
-    from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
-    from pydicom.sr.codedict import codes
-
-    return SegmentDescription(
-        segment_number=1,
-        segment_label="Lung nodule",
-        segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
-        segmented_property_type=codes.SCT.Nodule,
-        anatomic_regions=[codes.SCT.Lung],
-        algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
-        algorithm_identification=AlgorithmIdentificationSequence(
-            name="U-Net", version=__version__, family=codes.DCM.ArtificialIntelligence
-        ),
-    )

@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +15,12 @@ from p2ch13.config import MAX_DIAMETER_MM, PredictOptions
 from p2ch13.data.ct import Ct
 from p2ch13.data.layouts import find_layout, has_images
 from p2ch13.detection.detector import Detector, average, detect, load_detector
+from p2ch13.detection.dicom.objects import name_nodules
+from p2ch13.detection.dicom.writer import DicomWriter, check_library
 from p2ch13.detection.findings import Finding
 from p2ch13.detection.folders import choose_folder, is_own_folder, name_folder
-from p2ch13.detection.outputs import NODULES_FILE, write_dicom_segmentation, write_image, write_nodules
+from p2ch13.detection.measure import measure_findings
+from p2ch13.detection.outputs import NODULES_FILE, write_image, write_nodules
 from p2ch13.detection.pictures import draw_nodules, write_png
 from p2ch13.network.card import log_card, read_card
 from p2ch13.network.checkpoint import load_checkpoint
@@ -58,8 +60,7 @@ def predict(options: PredictOptions) -> int:
     Returns: the exit status, 1 if a scan was skipped.
     Raises: InputError if the model or the output folder cannot be used, or every scan was skipped.
     """
-    if options.dicom_seg and find_spec("highdicom") is None:
-        raise InputError("highdicom is not installed; pip install highdicom", option="--dicom-seg")
+    check_library(options.dicom_objects)
     scans, errors = collect_inputs(options)
     total = len(scans) + len(errors)
     for error in errors:
@@ -178,8 +179,7 @@ def predict_scan(
     start = time.monotonic()
     mask_name = f"{scan.name}_mask.{options.format}"
     ct = Ct(scan.source, series_uid=scan.series_uid)
-    if options.dicom_seg and not ct.header.dicom_slices:
-        raise InputError("--dicom-seg is for DICOM series, and this is none; omit it", path=scan.path)
+    dicom = DicomWriter.of(ct, options.dicom_objects, options.checkpoint)
     output = options.output or choose_folder(scan.name, ct)
     logits, labels, findings = detect(ct, detector, threshold, **options.detection, show_progress=True, threads=threads)
     with written_together(output, scan.name) as folder:
@@ -187,8 +187,9 @@ def predict_scan(
             path = folder / f"{scan.name}_probability.{options.format}"
             write_image(path, torch.from_numpy(logits).float().sigmoid().numpy(), ct)
         write_image(folder / mask_name, (labels > 0).astype(np.uint8), ct)
-        if options.dicom_seg:
-            write_dicom_segmentation(folder / f"{scan.name}_seg.dcm", labels > 0, ct)
+        if dicom is not None:
+            nodules = name_nodules(ct, findings, measure_findings(ct, labels, findings))
+            dicom.write(folder / scan.name, ct.as_stored(labels), nodules)
         numbers = [finding.number for finding in findings[:OVERLAY_COUNT]]
         overlays = draw_nodules(ct.hu, labels, numbers)
         write_png(folder / f"{scan.name}_overlay.png", overlays)
