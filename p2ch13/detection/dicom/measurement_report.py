@@ -12,6 +12,7 @@ from pydicom.sr.coding import Code
 from p2ch13.detection.dicom.objects import MAKER, Algorithm, Nodule, new_series, repeat_attributes
 from p2ch13.detection.dicom.outlines import Outlines, Points
 from p2ch13.detection.dicom.source import Source, SourceImage
+from p2ch13.detection.size_categories import round_half_up
 
 if TYPE_CHECKING:
     from highdicom.sr import Comprehensive3DSR, ImageRegion, Measurement
@@ -22,6 +23,7 @@ DESCRIPTION = "Lung nodules, measurements, for research only"
 DEVICE_UID = "2.25.142903838893436012467427041735842113561"  # of this program, in all reports
 CHEST_CT = Code("24627-2", "LN", "CT Chest")
 QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
+PERCENT_DIGITS = 12  # as many as a probability and 100 have together without the last one's error
 PIXEL_CENTER = 0.5  # of the first pixel, in coordinates of an image
 
 
@@ -137,17 +139,17 @@ def measure_nodule(nodule: Nodule) -> list[Measurement]:
     from highdicom.sr import Measurement
     from pydicom.sr.codedict import codes
 
-    finding, measures = nodule.finding, nodule.measures
-    mm, mm3 = codes.UCUM.Millimeter, codes.UCUM.CubicMillimeter
+    measures, percent = nodule.measures, 100 * nodule.finding.probability
+    mm, mm3, hu = codes.UCUM.Millimeter, codes.UCUM.CubicMillimeter, codes.UCUM.HounsfieldUnit
     rows = [
-        (codes.SCT.LongAxis, round(measures.axes.long.length_mm, 1), mm, None),
-        (codes.SCT.ShortAxis, round(measures.axes.short.length_mm, 1), mm, None),
-        (codes.SCT.Diameter, round(measures.axes.mean_mm, 1), mm, codes.SCT.Mean),
-        (codes.SCT.Volume, float(round(measures.volume_mm3)), mm3, None),
-        (codes.DCM.AttenuationCoefficient, float(round(measures.mean_hu)), codes.UCUM.HounsfieldUnit, codes.SCT.Mean),
-        (codes.DCM.CertaintyOfFinding, round(100 * finding.probability, 10), codes.UCUM.Percent, None),
+        (codes.SCT.LongAxis, round_half_up(measures.axes.long.length_mm, "0.1"), mm, None),
+        (codes.SCT.ShortAxis, round_half_up(measures.axes.short.length_mm, "0.1"), mm, None),
+        (codes.SCT.Diameter, round_half_up(measures.axes.mean_mm, "0.1"), mm, codes.SCT.Mean),
+        (codes.SCT.Volume, round(measures.volume_mm3, 1), mm3, None),
+        (codes.DCM.AttenuationCoefficient, round_half_up(measures.mean_hu, "1"), hu, codes.SCT.Mean),
+        (codes.DCM.CertaintyOfFinding, round(percent, PERCENT_DIGITS), codes.UCUM.Percent, None),
     ]
-    return [Measurement(name, value, unit, derivation=derivation) for name, value, unit, derivation in rows]
+    return [Measurement(name, float(value), unit, derivation=derivation) for name, value, unit, derivation in rows]
 
 
 def refer_to_region(source: Source, outlines: Outlines, nodule: Nodule, segmentation: Dataset | None) -> dict[str, Any]:

@@ -64,17 +64,13 @@ def drop_straight(ring: Points) -> Points:
 
 
 def join(outline: Points, hole: Points) -> Points:
-    """Join a hole to the polygon around it by the shortest channel that passes the center of no pixel.
+    """Join a hole, from its first point, to the polygon around it: the shortest channel through no pixel's center.
 
     A center on the channel would be on the border of the polygon, which some programs count as outside.
     """
-    apart = np.linalg.norm(outline[:, np.newaxis] - hole, axis=-1)
-    for place in np.argsort(apart, axis=None):
-        at, of_hole = np.unravel_index(place, apart.shape)
-        if not passes_center(outline[at], hole[of_hole]):
-            break
-    around = np.roll(hole, -of_hole, axis=0)
-    return np.concatenate([outline[: at + 1], around, around[:1], outline[at:]])
+    nearest_first = np.argsort(np.linalg.norm(outline - hole[0], axis=1))
+    at = next((at for at in nearest_first if not passes_center(outline[at], hole[0])), nearest_first[0])
+    return np.concatenate([outline[: at + 1], hole, hole[:1], outline[at:]])
 
 
 def passes_center(start: Points, end: Points) -> bool:

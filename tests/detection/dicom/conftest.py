@@ -1,5 +1,6 @@
 """A scan with findings of all shapes, and the objects that are written of it."""
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -27,8 +28,8 @@ def make_findings_hu():
 
 
 def make_measures(number, volume_mm3):
-    axes = Axes(3, Diameter(10.04 + number, LINE), Diameter(7.26 + number, LINE))
-    return Measures(axes, volume_mm3, -123.4 - number, "solid", None, False)
+    axes = Axes(3, Diameter(10.04 + number, LINE), Diameter(7.28 + number, LINE))
+    return Measures(axes, volume_mm3, -123.4 - number, "solid", None, math.nan, False)
 
 
 @pytest.fixture
@@ -52,7 +53,11 @@ def write(tmp_path):
         paths = [tmp_path / f"found{ENDINGS[option]}" for option in objects]
         assert sorted(tmp_path.glob("found*")) == sorted(paths)
         return SimpleNamespace(
-            ct=ct, labels=labels, stored=np.array(ct.as_stored(labels)), nodules=nodules, paths=dict(zip(objects, paths, strict=True))
+            ct=ct,
+            labels=labels,
+            stored=np.array(ct.as_stored(labels)),
+            nodules=nodules,
+            paths=dict(zip(objects, paths, strict=True)),
         )
 
     return write
