@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from p2ch13.detection.dicom.objects import name_nodules
 from p2ch13.detection.dicom.writer import DicomWriter, check_library
 from p2ch13.detection.findings import Finding
 from p2ch13.detection.folders import choose_folder, is_own_folder, name_folder
-from p2ch13.detection.measure import measure_findings
+from p2ch13.detection.measure import Measures, measure_findings
 from p2ch13.detection.outputs import NODULES_FILE, write_image, write_nodules
 from p2ch13.detection.pictures import draw_nodules, write_png
 from p2ch13.network.card import log_card, read_card
@@ -52,6 +53,13 @@ class ScanInput:
         return self.series or self.path
 
 
+class Found(NamedTuple):
+    """The findings of scans, and the measures of each."""
+
+    findings: tuple[Finding, ...] = ()
+    measures: tuple[Measures, ...] = ()
+
+
 def predict(options: PredictOptions) -> int:
     """Search scans for nodules; report and skip those that cannot be read.
 
@@ -74,10 +82,10 @@ def predict(options: PredictOptions) -> int:
     make_writable_folder(options.output or Path(), "--output")
     log.info(detector.describe(threshold))
     threads = choose_threads(options.threads)
-    findings: list[Finding] = []
+    found = Found()
     for scan in scans:
         try:
-            findings += predict_scan(scan, detector, threshold, options, threads, findings)
+            found = predict_scan(scan, detector, threshold, options, threads, found)
         except InputError as error:
             report_skipped(error, total)
             errors.append(error)
@@ -87,7 +95,7 @@ def predict(options: PredictOptions) -> int:
     scan_count = total - len(errors)
     place = options.output or name_folder(scans[0].name if len(scans) == 1 else "*")
     log.info(
-        f"{len(findings)} findings in {scan_count} scan{'' if scan_count == 1 else 's'}{skipped}: "
+        f"{len(found.findings)} findings in {scan_count} scan{'' if scan_count == 1 else 's'}{skipped}: "
         f"{place / NODULES_FILE}"
     )
     log.info(f"Overlays of the most probable findings: {place}/*_overlay.png.")
@@ -169,11 +177,11 @@ def predict_scan(
     threshold: float,
     options: PredictOptions,
     threads: ThreadTuner,
-    earlier: list[Finding],
-) -> list[Finding]:
+    earlier: Found,
+) -> Found:
     """Search one scan; its files and the list of nodules appear together, or not at all if anything fails.
 
-    Args: threshold: see `detect`; earlier: the findings of the earlier scans. Returns: this scan's.
+    Args: threshold: see `detect`; earlier: what the earlier scans have. Returns: the same with this scan's.
     Raises: InputError, naming the scan, if it cannot be used.
     """
     start = time.monotonic()
@@ -182,20 +190,23 @@ def predict_scan(
     dicom = DicomWriter.of(ct, options.dicom_objects, options.checkpoint)
     output = options.output or choose_folder(scan.name, ct)
     logits, labels, findings = detect(ct, detector, threshold, **options.detection, show_progress=True, threads=threads)
+    own = Found(tuple(findings), tuple(measure_findings(ct, labels, findings)))
+    found = Found(earlier.findings + own.findings, earlier.measures + own.measures)
     with written_together(output, scan.name) as folder:
         if options.probability:
             path = folder / f"{scan.name}_probability.{options.format}"
             write_image(path, torch.from_numpy(logits).float().sigmoid().numpy(), ct)
         write_image(folder / mask_name, (labels > 0).astype(np.uint8), ct)
         if dicom is not None:
-            nodules = name_nodules(ct, findings, measure_findings(ct, labels, findings))
+            nodules = name_nodules(ct, own.findings, own.measures)
             dicom.write(folder / scan.name, ct.as_stored(labels), nodules)
         numbers = [finding.number for finding in findings[:OVERLAY_COUNT]]
         overlays = draw_nodules(ct.hu, labels, numbers)
         write_png(folder / f"{scan.name}_overlay.png", overlays)
-        write_nodules(folder / NODULES_FILE, [*earlier, *findings] if options.output else findings)
+        listed = found if options.output else own
+        write_nodules(folder / NODULES_FILE, listed.findings, listed.measures)
     log.info(f"{scan.path}: {describe(findings)}; {time.monotonic() - start:.0f} s. {output / mask_name}")
-    return findings
+    return found
 
 
 def describe(findings: Sequence[Finding]) -> str:
