@@ -517,9 +517,10 @@ class PredictOptions(DetectionOptions):
         shown=PACKAGED_NETWORK,
     )
     output: Path | None = option(
-        None, "folder for masks, overlays and nodules.csv", shown="a new folder for each scan, <scan name>_nodules"
+        None, "folder for masks, reports and nodules.csv", shown="a new folder for each scan, <scan name>_nodules"
     )
     format: str = option("nii.gz", "format of masks and probability maps", choices=IMAGE_FORMATS)
+    binary: bool = option(False, "masks of 0 and 1, instead of the findings' numbers", const=True)
     probability: bool = option(False, "also write a map of each voxel's probability", const=True)
     dicom_seg: bool = option(
         False, "also write a DICOM Segmentation of each DICOM series, with a segment for each finding", const=True

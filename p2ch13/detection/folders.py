@@ -14,8 +14,11 @@ from p2ch13.util.files import make_writable_folder
 from p2ch13.volumes.volume import Volume
 
 FOLDER_ENDING = "_nodules"
+REPORT_ENDING = "_report.html"
 IMAGE_ENDINGS = tuple(f"_{kind}.{suffix}" for kind, suffix in product(("mask", "probability"), IMAGE_FORMATS))
-ENDINGS = (*IMAGE_ENDINGS, *DICOM_ENDINGS.values(), "_overlay.png")
+ENDINGS = (
+    *(*IMAGE_ENDINGS, *DICOM_ENDINGS.values(), REPORT_ENDING, "_report.json", "_findings.mrk.json", "_overlay.png"),
+)
 
 
 def name_folder(name: str) -> Path:

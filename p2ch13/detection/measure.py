@@ -16,7 +16,6 @@ from p2ch13.detection.contours import find_contours, find_longest, find_longest_
 from p2ch13.detection.findings import Finding, find_largest_fragment
 from p2ch13.labels.regions import sphere_volume, volume_mm3
 from p2ch13.util.boxes import BoxMask, pad_box, split_components, widen
-from p2ch13.volumes.lungs import find_lungs
 
 SOLID_HU = -300.0  # denser voxels are solid
 SOLID, PART_SOLID, GROUND_GLASS = KINDS = ("solid", "part-solid", "ground glass")
@@ -77,16 +76,15 @@ def measure_findings(ct: Ct, labels: NDArray[np.int32], findings: Sequence[Findi
     """
     if not findings:
         return []
-    lungs = find_lungs(ct.hu, ct.vx_size_xyz)
     boxes = ndimage.find_objects(labels)
     parts = [(boxes[finding.number - 1], finding.number) for finding in findings]
-    return [measure(ct, BoxMask(box, labels[box] == number), lungs) for box, number in parts]
+    return [measure(ct, BoxMask(box, labels[box] == number), ct.lungs) for box, number in parts]
 
 
 def measure(ct: Ct, part: BoxMask, lungs: NDArray[np.bool_] | None = None, solid_hu: float = SOLID_HU) -> Measures:
     """Measure the part of a scan that a mask marks, at least one voxel.
 
-    Args: lungs: the scan's, see `find_lungs`; solid_hu: border between solid and ground glass.
+    Args: lungs: the scan's, see `Volume.lungs`; solid_hu: border between solid and ground glass.
     """
     hu = ct.hu[part.box]
     kind, solid_part = find_kind(hu, part, ct, solid_hu)

@@ -11,15 +11,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
+from PIL import ImageDraw, ImageFont
 
 from p2ch13.data.datasets import Luna2dSegmentationDataset
+from p2ch13.detection.colors import FALSE_POSITIVE, MARKED, MISSED, TRUE_POSITIVE, Color, explain
+from p2ch13.detection.findings import Finding
 from p2ch13.util.files import atomic_write
 
 LUNG_WINDOW_HU = (-1350.0, 150.0)  # black and white: level -600, width 1500
-FOUND, MISSED, FALSE_POSITIVE = (0, 255, 0), (255, 128, 0), (255, 0, 0)  # green, orange, red
 COLOR_WEIGHT = 0.5
+ENLARGED = 4  # times, of a finding's surroundings
+CAPTION_PIXELS, LINE_PIXELS, CAPTION_MARGIN = 14, 18, 4
 PNG_LEVEL = 3  # compression; higher levels hardly make files smaller
 Image = NDArray[np.uint8]  # (row, col, 3)
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 # (batch, 7, row, col) in HU -> the predicted mask, bool (batch, 1, row, col).
 Predictor = Callable[[torch.Tensor], torch.Tensor]
 
@@ -33,20 +38,32 @@ def predict_slice(
 
 
 def draw_overlay(hu: NDArray[Any], is_predicted: NDArray[np.bool_], label: NDArray[np.bool_]) -> Image:
-    """Draw a slice in a lung window: green is true positive, orange missed nodule, red false positive.
+    """Draw a slice in a lung window, with true positive, missed and false positive pixels in their colors.
 
     Args: hu, prediction and label of the slice, each (row, col).
     """
-    black, white = LUNG_WINDOW_HU
-    gray = ((hu - black) * (255 / (white - black))).clip(0, 255).round().astype(np.uint8)
-    image = np.repeat(gray[..., np.newaxis], 3, axis=2)
-    for color, where in (
-        (FOUND, is_predicted & label),
-        (MISSED, ~is_predicted & label),
-        (FALSE_POSITIVE, is_predicted & ~label),
-    ):
-        image[where] = ((1 - COLOR_WEIGHT) * image[where] + COLOR_WEIGHT * np.array(color)).round()
+    image = draw_gray(hu)
+    blend(image, is_predicted & label, TRUE_POSITIVE)
+    blend(image, ~is_predicted & label, MISSED)
+    blend(image, is_predicted & ~label, FALSE_POSITIVE)
     return image
+
+
+def draw_gray(hu: NDArray[Any]) -> Image:
+    """Draw a slice, (row, col), in a lung window."""
+    return np.repeat(as_gray(hu)[..., np.newaxis], 3, axis=2)
+
+
+def as_gray(hu: NDArray[Any]) -> NDArray[np.uint8]:
+    """Convert HU, of any shape, to gray in a lung window."""
+    black, white = LUNG_WINDOW_HU
+    gray: NDArray[np.uint8] = ((hu - black) * (255 / (white - black))).clip(0, 255).round().astype(np.uint8)
+    return gray
+
+
+def blend(image: Image, where: NDArray[np.bool_], color: Color) -> None:
+    """Blend a color into the pixels of an image that a mask, (row, col), marks."""
+    image[where] = ((1 - COLOR_WEIGHT) * image[where] + COLOR_WEIGHT * np.array(color.rgb)).round()
 
 
 def draw_findings(dataset: Luna2dSegmentationDataset, predict: Predictor, series_count: int = 4) -> Image:
@@ -59,23 +76,29 @@ def draw_findings(dataset: Luna2dSegmentationDataset, predict: Predictor, series
     return stack(rows)
 
 
-def draw_nodules(hu: NDArray[np.int16], labels: NDArray[np.int32], numbers: Sequence[int]) -> Image:
-    """Draw the findings of an unlabeled scan, a row for each, all green.
+def draw_nodules(hu: NDArray[np.int16], labels: NDArray[np.int32], findings: Sequence[Finding]) -> Image:
+    """Draw the findings of an unlabeled scan, a row for each.
 
     Args:
         hu, labels: (index, row, col), axial slices with rows to the back, as in `Ct`.
-        numbers: the findings' values in `labels`; each is drawn in its largest slice. None: the scan's middle slice.
+        findings: each is drawn in its largest slice; without any, the scan's middle slice is.
     """
     rows = []
-    for number in numbers:
-        is_nodule = labels == number
+    for finding in findings:
+        is_nodule = labels == finding.number
         index = int(is_nodule.sum(axis=(1, 2)).argmax())
         row, col = (round(float(axis.mean())) for axis in np.nonzero(is_nodule[index]))
-        rows.append(draw_row(hu[index], labels[index] > 0, labels[index] > 0, row, col))
-    if not rows:
-        middle = len(hu) // 2
-        rows = [[draw_overlay(hu[middle], labels[middle] > 0, labels[middle] > 0)]]
-    return stack(rows)
+        plain, marked = draw_gray(hu[index]), draw_gray(hu[index])
+        blend(marked, labels[index] > 0, MARKED)
+        captions = [
+            f"finding {finding.number}, slice {index}: probability {finding.probability:.2f}",
+            f"as a sphere {finding.diameter_mm:.1f} mm; pixels enlarged {ENLARGED} times",
+            explain(MARKED),
+        ]
+        images = [marked, enlarge(plain, row, col), enlarge(marked, row, col)]
+        rows.append([write_caption(image, caption) for image, caption in zip(images, captions, strict=True)])
+    middle = len(hu) // 2
+    return stack(rows or [[write_caption(draw_gray(hu[middle]), f"slice {middle}: no findings in this scan")]])
 
 
 def draw_row(
@@ -98,10 +121,39 @@ def stack(rows: Sequence[Sequence[Image]]) -> Image:
     return np.vstack([np.hstack([pad(image) for image in row]) for row in rows])
 
 
-def enlarge(image: Image, row: int, col: int, size: int = 128, factor: int = 4) -> Image:
+def enlarge(image: Image, row: int, col: int, size: int = 128, factor: int = ENLARGED) -> Image:
     """Enlarge the `size` x `size` pixels around a pixel `factor` times; beyond the image's edge they are black."""
     padded = np.pad(image, ((size // 2, size // 2), (size // 2, size // 2), (0, 0)))
     return padded[row : row + size, col : col + size].repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def write_caption(image: Image, text: str) -> Image:
+    """Put a caption above an image, white on black; it wraps at the image's width."""
+    font = ImageFont.load_default(size=CAPTION_PIXELS)
+    lines = wrap_text(text, image.shape[1] - 2 * CAPTION_MARGIN, font)
+    strip = PillowImage.new("RGB", (image.shape[1], 2 * CAPTION_MARGIN + len(lines) * LINE_PIXELS))
+    for number, line in enumerate(lines):
+        ImageDraw.Draw(strip).text(
+            (CAPTION_MARGIN, CAPTION_MARGIN + number * LINE_PIXELS), line, fill="white", font=font
+        )
+    return np.concatenate([np.asarray(strip), image], axis=0)
+
+
+def wrap_text(text: str, width: float, font: Font) -> list[str]:
+    """Split a text at spaces into lines of at most so many pixels; longer words, such as series UIDs, are split too."""
+    lines = [""]
+    for word in text.split():
+        extended = f"{lines[-1]} {word}".lstrip()
+        if font.getlength(extended) <= width:
+            lines[-1] = extended
+            continue
+        if lines[-1]:
+            lines.append("")
+        for letter in word:
+            if lines[-1] and font.getlength(lines[-1] + letter) > width:
+                lines.append("")
+            lines[-1] += letter
+    return lines
 
 
 def encode_png(image: Image) -> bytes:

@@ -7,10 +7,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from p2ch13.config import MAX_DIAMETER_MM, PredictOptions
 from p2ch13.data.ct import Ct
@@ -19,11 +20,14 @@ from p2ch13.detection.detector import Detector, average, detect, load_detector
 from p2ch13.detection.dicom.objects import name_nodules
 from p2ch13.detection.dicom.writer import DicomWriter, check_library
 from p2ch13.detection.findings import Finding
-from p2ch13.detection.folders import choose_folder, is_own_folder, name_folder
+from p2ch13.detection.folders import REPORT_ENDING, choose_folder, is_own_folder, name_folder
+from p2ch13.detection.markups import write_markups
 from p2ch13.detection.measure import Measures, measure_findings
 from p2ch13.detection.outputs import NODULES_FILE, write_image, write_nodules
 from p2ch13.detection.pictures import draw_nodules, write_png
-from p2ch13.network.card import log_card, read_card
+from p2ch13.detection.report import write_report
+from p2ch13.detection.search_facts import SearchFacts
+from p2ch13.network.card import Card, log_card, read_card
 from p2ch13.network.checkpoint import load_checkpoint
 from p2ch13.network.compute import choose_threads
 from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
@@ -73,19 +77,21 @@ def predict(options: PredictOptions) -> int:
     total = len(scans) + len(errors)
     for error in errors:
         report_skipped(error, total)
+    cards: list[tuple[str, Card | None]] = []
     for path in options.checkpoint:
-        log_card(path, read_card(path, load_checkpoint(path)))
+        cards.append((path.name, read_card(path, load_checkpoint(path))))
+        log_card(path, cards[-1][1])
     detector = average(
         {path: load_detector(path, options.network, options.second_stage) for path in options.checkpoint}
     )
-    threshold = detector.choose_threshold(options.threshold, options.sensitivity)
+    facts = SearchFacts.of(cards, detector, detector.choose_threshold(options.threshold, options.sensitivity), options)
     make_writable_folder(options.output or Path(), "--output")
-    log.info(detector.describe(threshold))
+    log.info(facts.explanation)
     threads = choose_threads(options.threads)
     found = Found()
     for scan in scans:
         try:
-            found = predict_scan(scan, detector, threshold, options, threads, found)
+            found = predict_scan(scan, detector, facts, options, threads, found)
         except InputError as error:
             report_skipped(error, total)
             errors.append(error)
@@ -93,13 +99,13 @@ def predict(options: PredictOptions) -> int:
         raise errors[0] if total == 1 else InputError(f"all {total} scans were skipped, see above")
     skipped = f", {len(errors)} skipped" if errors else ""
     scan_count = total - len(errors)
-    place = options.output or name_folder(scans[0].name if len(scans) == 1 else "*")
+    name = scans[0].name if len(scans) == 1 else "*"
+    place = options.output or name_folder(name)
     log.info(
         f"{len(found.findings)} findings in {scan_count} scan{'' if scan_count == 1 else 's'}{skipped}: "
         f"{place / NODULES_FILE}"
     )
-    log.info(f"Overlays of the most probable findings: {place}/*_overlay.png.")
-    log.info("To see all findings, open a scan and its mask in 3D Slicer or ITK-SNAP.")
+    log.info(f"Open in a browser, for pictures and measures of all of them: {place / f'{name}{REPORT_ENDING}'}")
     return EXIT_SKIPPED if errors else EXIT_DONE
 
 
@@ -174,39 +180,48 @@ def choose_dicom(found: Search, series_uid: str | None = None) -> list[ScanInput
 def predict_scan(
     scan: ScanInput,
     detector: Detector,
-    threshold: float,
+    facts: SearchFacts,
     options: PredictOptions,
     threads: ThreadTuner,
     earlier: Found,
 ) -> Found:
     """Search one scan; its files and the list of nodules appear together, or not at all if anything fails.
 
-    Args: threshold: see `detect`; earlier: what the earlier scans have. Returns: the same with this scan's.
+    Args: earlier: what the earlier scans have. Returns: the same with this scan's.
     Raises: InputError, naming the scan, if it cannot be used.
     """
     start = time.monotonic()
     mask_name = f"{scan.name}_mask.{options.format}"
     ct = Ct(scan.source, series_uid=scan.series_uid)
-    dicom = DicomWriter.of(ct, options.dicom_objects, options.checkpoint)
+    dicom = DicomWriter.of(ct, options.dicom_objects, facts.network_names)
     output = options.output or choose_folder(scan.name, ct)
-    logits, labels, findings = detect(ct, detector, threshold, **options.detection, show_progress=True, threads=threads)
-    own = Found(tuple(findings), tuple(measure_findings(ct, labels, findings)))
+    logits, labels, findings = detect(
+        ct, detector, facts.threshold, **options.detection, show_progress=True, threads=threads
+    )
+    measures = measure_findings(ct, labels, findings)
+    own = Found(tuple(findings), tuple(measures))
     found = Found(earlier.findings + own.findings, earlier.measures + own.measures)
     with written_together(output, scan.name) as folder:
         if options.probability:
             path = folder / f"{scan.name}_probability.{options.format}"
             write_image(path, torch.from_numpy(logits).float().sigmoid().numpy(), ct)
-        write_image(folder / mask_name, (labels > 0).astype(np.uint8), ct)
+        write_image(folder / mask_name, as_mask(labels, options.binary), ct)
         if dicom is not None:
-            nodules = name_nodules(ct, own.findings, own.measures)
-            dicom.write(folder / scan.name, ct.as_stored(labels), nodules)
-        numbers = [finding.number for finding in findings[:OVERLAY_COUNT]]
-        overlays = draw_nodules(ct.hu, labels, numbers)
-        write_png(folder / f"{scan.name}_overlay.png", overlays)
+            dicom.write(folder / scan.name, ct.as_stored(labels), name_nodules(ct, findings, measures))
+        write_png(folder / f"{scan.name}_overlay.png", draw_nodules(ct.hu, labels, findings[:OVERLAY_COUNT]))
+        write_report(folder / scan.name, ct, labels, findings, measures, facts)
+        write_markups(folder / f"{scan.name}_findings.mrk.json", scan.name, findings)
         listed = found if options.output else own
         write_nodules(folder / NODULES_FILE, listed.findings, listed.measures)
     log.info(f"{scan.path}: {describe(findings)}; {time.monotonic() - start:.0f} s. {output / mask_name}")
     return found
+
+
+def as_mask(labels: NDArray[np.int32], is_binary: bool) -> NDArray[np.unsignedinteger[Any]]:
+    """Turn labels into a mask of the smallest type for their numbers, or of 0 and 1."""
+    if is_binary:
+        return (labels > 0).astype(np.uint8)
+    return labels.astype(np.min_scalar_type(labels.max()))
 
 
 def describe(findings: Sequence[Finding]) -> str:

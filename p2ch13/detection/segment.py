@@ -24,7 +24,6 @@ from p2ch13.util.logits import to_logit
 from p2ch13.util.process_rank import ProcessRank
 from p2ch13.util.progress import progress_bar
 from p2ch13.util.threads import ThreadTuner
-from p2ch13.volumes.lungs import find_lungs
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +86,7 @@ def segment(
     ct.read_ahead(0, ct.shape_irc[0] - 1)
     if ct.hu.min() == ct.hu.max():
         raise InputError(f"every voxel is {ct.hu.min()} HU; export the scan again", path=ct.header.path)
-    lungs = find_lungs(ct.hu, ct.vx_size_xyz) if lung_mask else None
+    lungs = ct.lungs if lung_mask else None
     if lung_mask and lungs is None:
         log.warning(f"{ct.header.path}: no lungs found; searching the whole scan. Is it a chest CT in HU?")
     margin = model.receptive_field // 2

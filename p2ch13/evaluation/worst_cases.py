@@ -12,6 +12,7 @@ from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFont
 
 from p2ch13.data.ct import Ct
+from p2ch13.detection.colors import COMPARED, explain
 from p2ch13.detection.findings import Finding
 from p2ch13.detection.pictures import Image, draw_row, stack, write_png
 from p2ch13.evaluation.scoring import Labels, NoduleScore, ScanScores
@@ -86,7 +87,7 @@ def draw_case(ct: Ct, labels: Labels | None, subject: NoduleScore | Finding) -> 
     captions = [
         ct.series_uid,
         f"slice {index}: {describe(subject)}",
-        "green: true positive, orange: missed, red: false positive",
+        explain(*COMPARED),
     ]
     return [write_caption(image, caption) for image, caption in zip(images, captions, strict=True)]
 

@@ -18,6 +18,7 @@ from p2ch13.util.errors import InputError
 from p2ch13.volumes.chest import check_scan
 from p2ch13.volumes.dicom.series import Series
 from p2ch13.volumes.files import read_ahead, read_header, read_voxels
+from p2ch13.volumes.lungs import find_lungs
 
 Scan = TypeVar("Scan", bound="Volume")
 
@@ -63,9 +64,14 @@ class Volume:
         # Each axial slice of a sagittal or coronal file would be read from all of its pages.
         return voxels if self._has_stored_slices else np.ascontiguousarray(voxels)
 
+    @cached_property
+    def lungs(self) -> NDArray[np.bool_] | None:
+        """(index, row, col), see `find_lungs`; None if no lung is found."""
+        return find_lungs(self.hu, self.vx_size_xyz)
+
     def with_hu(self: Scan, hu: NDArray[np.int16]) -> Scan:
         """Return this scan with other voxels, (index, row, col), axial, in the same geometry."""
-        other = copy.copy(self)
+        other = self._without_lungs()
         other.hu = hu
         return other
 
@@ -74,13 +80,19 @@ class Volume:
 
         Slices at its upper end that are too few for one more are left out.
         """
-        other = copy.copy(self)
+        other = self._without_lungs()
         slice_count = self.shape_irc[0] // count
         other.shape_irc = slice_count, *self.shape_irc[1:]
         other.vx_size_xyz = self.vx_size_xyz * (1, 1, count)
         other.origin_xyz = np.array(self.to_xyz(((count - 1) / 2, 0, 0)))
         groups = (self.hu[first : first + count] for first in range(0, slice_count * count, count))
         other.hu = np.stack([group.mean(axis=0).round().astype(np.int16) for group in groups])
+        return other
+
+    def _without_lungs(self: Scan) -> Scan:
+        """Copy it for other voxels, in which the lungs are elsewhere."""
+        other = copy.copy(self)
+        other.__dict__.pop("lungs", None)
         return other
 
     @property

@@ -2,7 +2,16 @@ import numpy as np
 from PIL import Image as PillowImage
 
 from p2ch13.data.datasets import Luna2dSegmentationDataset
-from p2ch13.detection.pictures import draw_findings, draw_nodules, draw_overlay, enlarge, write_png
+from p2ch13.detection.pictures import (
+    CAPTION_MARGIN,
+    LINE_PIXELS,
+    draw_findings,
+    draw_nodules,
+    draw_overlay,
+    enlarge,
+    write_caption,
+    write_png,
+)
 from tests.support.networks import is_dense
 
 
@@ -12,8 +21,8 @@ def test_colors_by_hand():
     label = np.array([[0, 0, 0, 0], [1, 1, 0, 0]], dtype=bool)
     picture = draw_overlay(hu, predicted, label)
     assert picture[0].tolist() == [[0, 0, 0], [128, 128, 128], [255, 255, 255], [0, 0, 0]]
-    # Half way from gray 128 to green, orange and red.
-    assert picture[1, :3].tolist() == [[64, 192, 64], [192, 128, 64], [192, 64, 64]]
+    # Half way from gray 128 to green, pink and blue.
+    assert picture[1, :3].tolist() == [[64, 164, 104], [192, 109, 174], [104, 104, 192]]
     assert picture[1, 3].tolist() == [255, 255, 255]
 
 
@@ -30,8 +39,8 @@ def test_findings_show_a_nodule_in_each_row(folders):
     # Two validation series; three pictures side by side, the enlarged ones of 512 x 512.
     assert picture.shape == (2 * 512, 3 * 512, 3)
     assert picture[256, 512 + 256].tolist() == [230, 230, 230]  # 0 HU is 90% of the way to white
-    assert picture[256, 1024 + 256].tolist() == [115, 242, 115]  # found: half green
-    assert picture[50, 52].tolist() == [115, 242, 115]
+    assert picture[256, 1024 + 256].tolist() == [115, 215, 155]  # found: half green
+    assert picture[50, 52].tolist() == [115, 215, 155]
 
 
 def test_nodules_show_the_slice_that_has_most_of_each():
@@ -42,19 +51,30 @@ def test_nodules_show_the_slice_that_has_most_of_each():
     labels[4, 30:33, 5:8] = 2
     picture = draw_nodules(hu, labels, [2, 1])
     assert picture.shape == (2 * 512, 3 * 512, 3)
-    green, black = [0, 128, 0], [0, 0, 0]
-    assert picture[31, 6].tolist() == green
+    yellow, black = [128, 100, 0], [0, 0, 0]
+    assert picture[31, 6].tolist() == yellow
     assert picture[11, 21].tolist() == black  # of another slice
     assert picture[256, 512 + 256].tolist() == black  # enlarged, as the scanner saw it
-    assert picture[256, 1024 + 256].tolist() == green
-    assert picture[512 + 13, 21].tolist() == green  # slice 2
-    assert picture[512 + 256, 1024 + 256].tolist() == green
+    assert picture[256, 1024 + 256].tolist() == yellow
+    assert picture[512 + 13, 21].tolist() == yellow  # slice 2
+    assert picture[512 + 256, 1024 + 256].tolist() == yellow
 
 
 def test_without_nodules_the_middle_slice_is_shown():
     hu = np.full((5, 4, 6), -1350, dtype=np.int16)
     hu[2] = 150
     assert (draw_nodules(hu, np.zeros(hu.shape, dtype=np.int32), []) == 255).all()
+
+
+def test_a_caption_wraps_at_the_width_of_its_picture():
+    picture = np.full((10, 200, 3), 7, dtype=np.uint8)
+    one, three = write_caption(picture, "slice 5"), write_caption(picture, "1.2.3" * 12 + " slice 5")
+    assert one.shape == (10 + 2 * CAPTION_MARGIN + LINE_PIXELS, 200, 3)
+    assert three.shape[0] >= one.shape[0] + 2 * LINE_PIXELS  # a word wider than the picture takes several lines
+    for captioned in (one, three):
+        assert (captioned[-10:] == 7).all()
+        assert captioned[:-10].max() == 255
+        assert (captioned[:, -CAPTION_MARGIN:][:-10] == 0).all()  # nothing is cut off
 
 
 def test_write_png(tmp_path):

@@ -56,7 +56,7 @@ def test_certain_false_positives_are_ranked_by_their_logits(ct):
 
 
 def test_figures_show_the_finding(ct, tmp_path):
-    # The left half of the ball is marked, cols below 12: green left, orange right.
+    # The left half of the ball is marked, cols below 12: green left, pink right.
     labels = (ct.positive_mask & (np.arange(SHAPE[2]) < 12)).astype(np.int32)
     worst = WorstCases()
     worst.add(ct, labels, score_scan(ct, labels, []))
@@ -64,11 +64,11 @@ def test_figures_show_the_finding(ct, tmp_path):
     picture = np.asarray(PillowImage.open(tmp_path / "worst_nodules.png"))
     assert picture.shape == (CAPTION_HEIGHT + 512, 3 * 512, 3)
     assert picture[:CAPTION_HEIGHT].max() == 255  # the caption
-    # 0 HU is gray 230, blended with green or orange; each pixel is enlarged to 4 x 4, the center is at 256.
+    # 0 HU is gray 230, blended with green or pink; each pixel is enlarged to 4 x 4, the center is at 256.
     middle = CAPTION_HEIGHT + 256
     assert picture[middle, 512 + 256].tolist() == [230, 230, 230]
-    assert picture[middle, 1024 + 255].tolist() == [115, 242, 115]
-    assert picture[middle, 1024 + 256].tolist() == [242, 179, 115]
+    assert picture[middle, 1024 + 255].tolist() == [115, 215, 155]
+    assert picture[middle, 1024 + 256].tolist() == [242, 160, 225]
     assert not (tmp_path / "worst_false_alarms.png").exists()
 
     WorstCases().write(tmp_path)  # without cases an earlier figure is removed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -141,7 +142,7 @@ def measure_nodule(nodule: Nodule) -> list[Measurement]:
 
     measures, percent = nodule.measures, 100 * nodule.finding.probability
     mm, mm3, hu = codes.UCUM.Millimeter, codes.UCUM.CubicMillimeter, codes.UCUM.HounsfieldUnit
-    rows = [
+    rows: list[tuple[Code, float | Decimal, Code, Code | None]] = [
         (codes.SCT.LongAxis, round_half_up(measures.axes.long.length_mm, "0.1"), mm, None),
         (codes.SCT.ShortAxis, round_half_up(measures.axes.short.length_mm, "0.1"), mm, None),
         (codes.SCT.Diameter, round_half_up(measures.axes.mean_mm, "0.1"), mm, codes.SCT.Mean),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pydicom.dataset import Dataset
@@ -21,7 +20,6 @@ LATIN_1, UTF_8 = "ISO_IR 100", "ISO_IR 192"  # the first one is what older progr
 MAKER = "p2ch13"
 SERIAL_NUMBER = "0"  # software has none, and the attribute may not be empty
 NOTHING_FOUND = "No nodule found"
-COLOR_RGB = (255, 200, 0)
 LARGEST_SERIES_NUMBER = 2**31 - 1
 NAME_LENGTH = 64  # of an algorithm, a segment or an ROI
 
@@ -59,9 +57,9 @@ class Algorithm:
     version: str = __version__
 
     @classmethod
-    def of(cls, checkpoints: Sequence[Path]) -> Algorithm:
-        """Name it by its checkpoints, in ASCII: their names are any text."""
-        names = "+".join(path.name.removesuffix(".state") for path in checkpoints)
+    def of(cls, networks: Sequence[str]) -> Algorithm:
+        """Name it by its networks, in ASCII: their names are any text."""
+        names = "+".join(networks)
         plain = "".join(letter if letter.isascii() and letter.isprintable() else "_" for letter in names)
         return cls(f"{MAKER} {plain}".replace("\\", "_")[:NAME_LENGTH].rstrip())
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage
 
+from p2ch13.detection.colors import MARKED
 from p2ch13.detection.dicom.objects import (
-    COLOR_RGB,
     NOTHING_FOUND,
     Algorithm,
     Nodule,
@@ -112,7 +112,7 @@ def describe_segments(nodules: Sequence[Nodule], algorithm: Algorithm) -> list[S
             algorithm_identification=AlgorithmIdentificationSequence(
                 name=algorithm.name, version=algorithm.version, family=codes.DCM.ArtificialIntelligence
             ),
-            display_color=CIELabColor.from_rgb(*COLOR_RGB),
+            display_color=CIELabColor.from_rgb(*MARKED.rgb),
             tracking_uid=uid,
             tracking_id=name,
         )

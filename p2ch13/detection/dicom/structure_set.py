@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage
 
+from p2ch13.detection.colors import MARKED
 from p2ch13.detection.dicom.objects import (
-    COLOR_RGB,
     NOTHING_FOUND,
     Algorithm,
     Nodule,
@@ -93,7 +93,7 @@ def name_roi(source: Source, number: int, label: str, algorithm: Algorithm) -> D
 def draw_roi(number: int, outlines: Sequence[tuple[SourceImage, Points]]) -> Dataset:
     """Return the contours of an ROI; none if there are no outlines."""
     roi = Dataset()
-    roi.ReferencedROINumber, roi.ROIDisplayColor = number, list(COLOR_RGB)
+    roi.ReferencedROINumber, roi.ROIDisplayColor = number, list(MARKED.rgb)
     if outlines:
         roi.ContourSequence = [draw_contour(ndx, *each) for ndx, each in enumerate(outlines, 1)]
     return roi

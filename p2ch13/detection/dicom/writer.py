@@ -46,10 +46,10 @@ class DicomWriter:
     algorithm: Algorithm
 
     @classmethod
-    def of(cls, ct: Ct, objects: Sequence[str], checkpoints: Sequence[Path]) -> DicomWriter | None:
+    def of(cls, ct: Ct, objects: Sequence[str], networks: Sequence[str]) -> DicomWriter | None:
         """Return the writer of a scan; None if there is nothing to write.
 
-        Args: checkpoints: of the networks that search the scan.
+        Args: networks: the names of those that search the scan.
         Raises: InputError, naming the scan or the file, if it is no DICOM series, or objects cannot refer to it.
         """
         if not objects:
@@ -58,7 +58,7 @@ class DicomWriter:
         if not ct.header.dicom_slices:
             raise InputError(f"no DICOM series, of which DICOM objects are made; {cure}", path=ct.header.path)
         try:
-            return cls(read_source(ct.header), objects, Algorithm.of(checkpoints))
+            return cls(read_source(ct.header), objects, Algorithm.of(networks))
         except InputError as error:
             raise InputError(f"{error.message}; {cure}", path=error.path) from None
 
