@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -69,7 +71,7 @@ class DicomWriter:
             stem: of the files, without their endings.
             labels: (index, row, col), as stored; the finding's number of each voxel, 0 for none.
         """
-        with quiet_pydicom():  # about UIDs and the format of names, which are the series' own
+        with quiet_libraries():
             for option, made in self._make(labels, nodules).items():
                 with atomic_path(stem.with_name(stem.name + ENDINGS[option])) as unfinished:
                     made.save_as(unfinished, enforce_file_format=True)
@@ -86,3 +88,16 @@ class DicomWriter:
             outlines = {} if segmentation is not None else outline_findings(self.source, labels)
             made[SR] = make_report(self.source, outlines, nodules, self.algorithm, segmentation)
         return made
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Silence what is said of UIDs and the format of names, which are the series' own, and of each step."""
+    logger = logging.getLogger("highdicom")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with quiet_pydicom():
+            yield
+    finally:
+        logger.setLevel(level)
