@@ -540,10 +540,26 @@ class PredictOptions(DetectionOptions):
         "also write <name>_viewer.html, a page with all slices; `python -m p2ch13.view` writes it later",
         const=True,
     )
-    dicom_seg: bool = option(False, "also write a DICOM Segmentation object for each DICOM series", const=True)
+    dicom_seg: bool = option(
+        False, "also write a DICOM Segmentation of each DICOM series, with a segment for each finding", const=True
+    )
+    rtstruct: bool = option(
+        False, "also write a DICOM RT Structure Set of each DICOM series, with contours of each finding", const=True
+    )
+    dicom_sr: bool = option(
+        False,
+        "also write a DICOM Structured Report of each DICOM series, with measures of each finding",
+        const=True,
+    )
     series_uid: str | None = option(
         None, "DICOM series, if a folder has several of a study", shown="the largest original one"
     )
+
+    @property
+    def dicom_objects(self) -> tuple[str, ...]:
+        """The options of the DICOM objects to write."""
+        asked = {"--dicom-seg": self.dicom_seg, "--rtstruct": self.rtstruct, "--dicom-sr": self.dicom_sr}
+        return tuple(option for option, is_on in asked.items() if is_on)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 
 from p2ch13.config import IMAGE_FORMATS
+from p2ch13.detection.dicom.writer import ENDINGS as DICOM_ENDINGS
 from p2ch13.detection.outputs import NODULES_FILE
 from p2ch13.labels.mask import check_geometry
 from p2ch13.util.errors import InputError
@@ -14,12 +15,11 @@ from p2ch13.util.files import make_writable_folder
 from p2ch13.volumes.volume import Volume
 
 FOLDER_ENDING = "_nodules"
-SEGMENTATION_ENDING = "_seg.dcm"
 REPORT_ENDING, VIEWER_ENDING = "_report.html", "_viewer.html"
 SCAN_ENDING = "_scan.txt"  # the scan's path
 IMAGE_ENDINGS = tuple(f"_{kind}.{suffix}" for kind, suffix in product(("mask", "probability"), IMAGE_FORMATS))
 OTHER_ENDINGS = (VIEWER_ENDING, SCAN_ENDING, "_report.json", "_findings.mrk.json", "_overlay.png")
-ENDINGS = (*IMAGE_ENDINGS, SEGMENTATION_ENDING, REPORT_ENDING, *OTHER_ENDINGS)
+ENDINGS = (*IMAGE_ENDINGS, *DICOM_ENDINGS.values(), REPORT_ENDING, *OTHER_ENDINGS)
 
 
 def name_folder(name: str) -> Path:
@@ -64,9 +64,9 @@ def check_own(folder: Path, name: str, scan: Volume) -> None:
 
 
 def is_own_folder(folder: Path) -> bool:
-    """Tell whether a folder is a scan's own and holds a DICOM segmentation, which is no scan."""
+    """Tell whether a folder is a scan's own and holds DICOM objects of its findings, which are no scan."""
     name = folder.name.removesuffix(FOLDER_ENDING)
-    return name != folder.name and (folder / f"{name}{SEGMENTATION_ENDING}").is_file()
+    return name != folder.name and any((folder / f"{name}{ending}").is_file() for ending in DICOM_ENDINGS.values())
 
 
 def write_scan_path(path: Path, scan: Path, folder: Path) -> None:

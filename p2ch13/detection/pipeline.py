@@ -6,9 +6,8 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +17,8 @@ from p2ch13.config import MAX_DIAMETER_MM, PredictOptions
 from p2ch13.data.ct import Ct
 from p2ch13.data.layouts import find_layout, has_images
 from p2ch13.detection.detector import Detector, average, detect, load_detector
+from p2ch13.detection.dicom.objects import name_nodules
+from p2ch13.detection.dicom.writer import DicomWriter, check_library
 from p2ch13.detection.findings import Finding
 from p2ch13.detection.folders import (
     REPORT_ENDING,
@@ -29,8 +30,8 @@ from p2ch13.detection.folders import (
     write_scan_path,
 )
 from p2ch13.detection.markups import write_markups
-from p2ch13.detection.measure import measure_findings
-from p2ch13.detection.outputs import NODULES_FILE, write_dicom_segmentation, write_image, write_nodules
+from p2ch13.detection.measure import Measures, measure_findings
+from p2ch13.detection.outputs import NODULES_FILE, write_image, write_nodules
 from p2ch13.detection.pictures import draw_nodules, write_png
 from p2ch13.detection.report import write_report
 from p2ch13.detection.search_facts import SearchFacts
@@ -67,6 +68,13 @@ class ScanInput:
         return self.series or self.path
 
 
+class Found(NamedTuple):
+    """The findings of scans, and the measures of each."""
+
+    findings: tuple[Finding, ...] = ()
+    measures: tuple[Measures, ...] = ()
+
+
 def predict(options: PredictOptions) -> int:
     """Search scans for nodules; report and skip those that cannot be read.
 
@@ -75,8 +83,7 @@ def predict(options: PredictOptions) -> int:
     Returns: the exit status, 1 if a scan was skipped.
     Raises: InputError if the model or the output folder cannot be used, or every scan was skipped.
     """
-    if options.dicom_seg and find_spec("highdicom") is None:
-        raise InputError("highdicom is not installed; pip install highdicom", option="--dicom-seg")
+    check_library(options.dicom_objects)
     scans, errors = collect_inputs(options)
     total = len(scans) + len(errors)
     for error in errors:
@@ -93,10 +100,10 @@ def predict(options: PredictOptions) -> int:
     make_writable_folder(options.output or Path(), "--output")
     log.info(facts.explanation)
     threads = choose_threads(options.threads, device)
-    findings: list[Finding] = []
+    found = Found()
     for scan in scans:
         try:
-            findings += predict_scan(scan, detector, facts, options, threads, findings)
+            found = predict_scan(scan, detector, facts, options, threads, found)
         except InputError as error:
             report_skipped(error, total)
             errors.append(error)
@@ -107,7 +114,7 @@ def predict(options: PredictOptions) -> int:
     name = scans[0].name if len(scans) == 1 else "*"
     place = options.output or name_folder(name)
     log.info(
-        f"{len(findings)} findings in {scan_count} scan{'' if scan_count == 1 else 's'}{skipped}: "
+        f"{len(found.findings)} findings in {scan_count} scan{'' if scan_count == 1 else 's'}{skipped}: "
         f"{place / NODULES_FILE}"
     )
     log.info(f"Open in a browser, for pictures and measures of all of them: {place / f'{name}{REPORT_ENDING}'}")
@@ -191,39 +198,41 @@ def predict_scan(
     facts: SearchFacts,
     options: PredictOptions,
     threads: ThreadTuner,
-    earlier: list[Finding],
-) -> list[Finding]:
+    earlier: Found,
+) -> Found:
     """Search one scan; its files and the list of nodules appear together, or not at all if anything fails.
 
-    Args: earlier: the findings of the earlier scans. Returns: this scan's.
+    Args: earlier: what the earlier scans have. Returns: the same with this scan's.
     Raises: InputError, naming the scan, if it cannot be used.
     """
     start = time.monotonic()
     mask_name = f"{scan.name}_mask.{options.format}"
     ct = Ct(scan.source, series_uid=scan.series_uid)
-    if options.dicom_seg and not ct.header.dicom_slices:
-        raise InputError("--dicom-seg is for DICOM series, and this is none; omit it", path=scan.path)
+    dicom = DicomWriter.of(ct, options.dicom_objects, facts.network_names)
     output = options.output or choose_folder(scan.name, ct)
     logits, labels, findings = detect(
         ct, detector, facts.threshold, **options.detection, show_progress=True, threads=threads
     )
     measures = measure_findings(ct, labels, findings)
+    own = Found(tuple(findings), tuple(measures))
+    found = Found(earlier.findings + own.findings, earlier.measures + own.measures)
     with written_together(output, scan.name) as folder:
         if options.probability:
             path = folder / f"{scan.name}_probability.{options.format}"
             write_image(path, torch.from_numpy(logits).float().sigmoid().numpy(), ct)
         write_image(folder / mask_name, as_mask(labels, options.binary), ct)
-        if options.dicom_seg:
-            write_dicom_segmentation(folder / f"{scan.name}_seg.dcm", labels > 0, ct)
+        if dicom is not None:
+            dicom.write(folder / scan.name, ct.as_stored(labels), name_nodules(ct, findings, measures))
         write_png(folder / f"{scan.name}_overlay.png", draw_nodules(ct.hu, labels, findings[:OVERLAY_COUNT]))
         write_report(folder / scan.name, ct, labels, findings, measures, facts)
         write_markups(folder / f"{scan.name}_findings.mrk.json", scan.name, findings)
         if options.viewer:
             write_viewer(folder / f"{scan.name}{VIEWER_ENDING}", scan.name, ct, labels, findings, measures)
         write_scan_path(folder / f"{scan.name}{SCAN_ENDING}", scan.given or scan.path, output)
-        write_nodules(folder / NODULES_FILE, [*earlier, *findings] if options.output else findings)
+        listed = found if options.output else own
+        write_nodules(folder / NODULES_FILE, listed.findings, listed.measures)
     log.info(f"{scan.path}: {describe(findings)}; {time.monotonic() - start:.0f} s. {output / mask_name}")
-    return findings
+    return found
 
 
 def as_mask(labels: NDArray[np.int32], is_binary: bool) -> NDArray[np.unsignedinteger[Any]]:

@@ -51,6 +51,11 @@ class SearchFacts:
             smallest,
         )
 
+    @property
+    def network_names(self) -> list[str]:
+        """The networks by their cards, or else by their files."""
+        return [card.name if card and card.name else file.removesuffix(".state") for file, card in self.cards]
+
     def as_json(self) -> dict[str, Any]:
         """Return the keys `networks`, `threshold` and `search` of a report."""
         return {

@@ -117,14 +117,14 @@ def test_hidden_files_are_the_systems(tmp_path, here):
             choose_folder(name, scan)
 
 
-def test_dicom_is_searched_again_where_its_segmentation_lies(here, search):
+def test_dicom_is_searched_again_where_its_objects_lie(here, search):
     pytest.importorskip("highdicom")
     write_series(here / "ct", HU)
     folder = here / f"{SERIES_UID}_nodules"
     for _ in range(2):
-        assert search(here, "--dicom-seg") == 0
+        assert search(here, "--dicom-seg", "--rtstruct", "--dicom-sr") == 0
         assert names_in(here) == {"ct", folder.name}
-        assert f"{SERIES_UID}_seg.dcm" in names_in(folder)
+        assert {f"{SERIES_UID}_{kind}.dcm" for kind in ("seg", "rtstruct", "sr")} <= names_in(folder)
     shutil.rmtree(here / "ct")
     assert search(here) == 2
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ import pytest
 import SimpleITK as sitk
 import torch
 from PIL import Image as PillowImage
+from pydicom import dcmread
 
 from p2ch13.detection import pipeline as app
 from p2ch13.detection.detector import Detection
+from p2ch13.detection.dicom import writer
 from p2ch13.detection.pictures import CAPTION_MARGIN, LINE_PIXELS
 from p2ch13.detection.pipeline import find_inputs
 from p2ch13.network.model import BOOK_MODEL, UNetWrapper
@@ -37,6 +40,7 @@ REPOSITORY = Path(__file__).parents[2]
 PROGRAM = "from p2ch13.predict import main; from p2ch13.util.errors import run_command; run_command(main)"
 SHAPE_IRC = (10, 40, 44)
 BALLS = [Ball((5, 20, 22), 4), Ball((3, 8, 9), 2)]
+DICOM_OPTIONS = ("--dicom-seg", "--rtstruct", "--dicom-sr")
 TURNED = (0, 0, 1, 1, 0, 0, 0, -1, 0)
 
 
@@ -257,8 +261,8 @@ def test_mistakes_end_in_one_line(tmp_path, predict, out, capsys):
 
 
 def test_without_highdicom(tmp_path, predict, monkeypatch, capsys):
-    monkeypatch.setattr(app, "find_spec", lambda name: None)
-    assert predict(tmp_path, "--dicom-seg") == 2
+    monkeypatch.setattr(writer, "find_spec", lambda name: None)
+    assert predict(tmp_path, "--dicom-seg", "--rtstruct") == 2
     assert_one_line(capsys, "--dicom-seg: ", "highdicom")
 
 
@@ -412,17 +416,59 @@ def test_one_of_several_scans_fails(tmp_path, predict, out, monkeypatch):
     assert [row["seriesuid"] for row in read_rows(out)] == ["a", "a", "c", "c"]
 
 
-def test_a_scan_that_dicom_cannot_refer_to_leaves_no_mask(tmp_path, predict, out, monkeypatch, capsys):
-    pytest.importorskip("highdicom")
-    write_series(tmp_path / "patient", make_hu(BALLS, SHAPE_IRC))
+@pytest.mark.parametrize(
+    "options", [DICOM_OPTIONS[:1], DICOM_OPTIONS[1:2], DICOM_OPTIONS[2:], DICOM_OPTIONS], ids=" ".join
+)
+def test_objects_that_cannot_be_made_are_refused_before_the_search(
+    tmp_path, predict, out, monkeypatch, capsys, options
+):
+    """Of other formats than DICOM, and of a series that no object can refer to."""
 
-    def fail(path, mask, ct):
-        raise InputError("--dicom-seg", path=ct.header.path)
+    def fail(*arguments, **keywords):
+        raise AssertionError("searched")
 
-    monkeypatch.setattr(app, "write_dicom_segmentation", fail)
-    assert predict(tmp_path / "patient", "--no-lung-mask", "--dicom-seg") == 2
-    assert_one_line(capsys, "patient: ", "--dicom-seg")
+    monkeypatch.setattr(app, "detect", fail)
+    scan = write_scan(tmp_path / "a.mha", make_hu(BALLS, SHAPE_IRC))
+    assert predict(scan, *options) == 2
+    assert_one_line(capsys, "a.mha: ", *options)
+    write_series(tmp_path / "patient", make_hu(BALLS, SHAPE_IRC), FrameOfReferenceUID=ABSENT)
+    assert predict(tmp_path / "patient", *options) == 2
+    assert_one_line(capsys, "patient: ", "FrameOfReferenceUID", *options)
     assert read_files(out) == {}
+
+
+def test_all_dicom_objects_of_an_anonymized_series(tmp_path, predict, out, capfd):
+    """Segments are the mask, measurements are those of the list of nodules; a second run takes no object for a scan."""
+    highdicom = pytest.importorskip("highdicom")
+    hu = make_hu(BALLS, SHAPE_IRC)
+    write_series(tmp_path / "patient", hu, PatientBirthDate=ABSENT, StudyID=ABSENT, ReferringPhysicianName=ABSENT)
+    with zipfile.ZipFile(tmp_path / "patient.zip", "w") as archive:
+        for file in (tmp_path / "patient").iterdir():
+            archive.write(file, f"ct/{file.name}")
+    found = tmp_path / "patient" / "found"
+    for scan, folder in (("patient", found), ("patient", found), ("patient.zip", out)):
+        assert predict(tmp_path / scan, "--no-lung-mask", *DICOM_OPTIONS, out=folder) == 0
+        files = {kind: folder / f"{SERIES_UID}_{kind}.dcm" for kind in ("seg", "rtstruct", "sr")}
+        segmentation = highdicom.seg.segread(files["seg"])
+        instances = [f"{SERIES_UID}.{ndx}" for ndx in range(1, len(hu) + 1)]
+        segments = segmentation.get_pixels_by_source_instance(instances, assert_missing_frames_are_empty=True)
+        mask = read_mask(folder / f"{SERIES_UID}_mask.nii.gz")
+        rois = dcmread(files["rtstruct"]).StructureSetROISequence
+        groups = highdicom.sr.srread(files["sr"]).content.get_volumetric_roi_measurement_groups()
+        rows = read_rows(folder)
+        assert len(rows) == segments.shape[-1] == len(rois) == len(groups) == 2
+        for row, roi, group in zip(rows, rois, groups, strict=True):
+            number = int(row["finding"])
+            np.testing.assert_array_equal(segments[..., number - 1], mask == number)
+            assert roi.ROINumber == number
+            assert group.tracking_identifier == f"Nodule {number}"
+            values = [measurement.value for measurement in group.get_measurements()]
+            names = ("long_axis_mm", "short_axis_mm", "mean_axis_mm", "volume_mm3", "mean_hu")
+            assert values[:-1] == [float(row[name]) for name in names]
+            assert values[-1] == pytest.approx(100 * float(row["probability"]))
+    said = capfd.readouterr()
+    assert "Warning" not in said.err
+    assert "copy" not in said.out  # of each attribute, by highdicom
 
 
 def test_leftovers_of_a_killed_run_are_skipped(tmp_path):

@@ -10,7 +10,6 @@ from pydicom.sequence import Sequence
 from pydicom.uid import RLELossless
 
 from p2ch13.data.ct import Ct
-from p2ch13.detection.outputs import write_dicom_segmentation
 from p2ch13.volumes.dicom.search import find_series
 from tests.support.checks import messages_of_reader, refused
 from tests.support.dicom_files import ABSENT, GROUPS, ORIGIN_XYZ, SERIES_UID, write_enhanced
@@ -203,29 +202,3 @@ def test_a_missing_frame_and_a_tilt(tmp_path, hu):
     edit(path, tilt)
     with refused(path=tmp_path / "tilt"):
         Ct(tmp_path / "tilt")
-
-
-@pytest.mark.parametrize("order", ORDERS)
-def test_a_segmentation_refers_to_the_frames(tmp_path, hu, order):
-    """The second reader is highdicom; a frame is marked by its number in the file."""
-    highdicom = pytest.importorskip("highdicom")
-    path = write_enhanced(tmp_path / "ct.dcm", hu, order=order, ContentDate="20200101", ContentTime="120000")
-    edit(path, add_dimensions)
-    ct = Ct(tmp_path)
-    mask = hu > -500
-    write_dicom_segmentation(tmp_path / "seg.dcm", mask, ct)
-    segmentation = highdicom.seg.segread(tmp_path / "seg.dcm")
-    planes = segmentation.PerFrameFunctionalGroupsSequence
-    places = [frame.PlanePositionSequence[0].ImagePositionPatient[2] for frame in planes]
-    frames = {place: segmentation.pixel_array[ndx] for ndx, place in enumerate(places)}
-    for ndx, one in enumerate(mask):
-        marked = frames.get(ORIGIN_XYZ[2] + 2.5 * ndx, np.zeros_like(one))
-        np.testing.assert_array_equal(marked, one)
-
-
-def add_dimensions(data):
-    """What highdicom asks of a file of several frames."""
-    for ndx, frame in enumerate(data.PerFrameFunctionalGroupsSequence):
-        content = Dataset()
-        content.StackID, content.InStackPositionNumber, content.DimensionIndexValues = "1", ndx + 1, [1, ndx + 1]
-        frame.FrameContentSequence = [content]
