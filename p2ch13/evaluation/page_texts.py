@@ -31,8 +31,8 @@ MEANINGS: dict[str, list[tuple[str, str]]] = {
     ],
     "sizes": [
         ("mean Dice", "as above, of the nodules of a size"),
-        ("volume bias, spread", "mean and standard deviation of (marked - annotated) / annotated volume, if any is marked"),
-        ("surface distance", "mean distance of the marked and the annotated surface, if any is marked"),
+        ("volume bias, spread", "mean and standard deviation of the relative error of volumes, if any voxel is marked"),
+        ("surface distance", "mean distance of the marked and the annotated surface, if any voxel is marked"),
     ],
     "operating_point": [
         ("operating point", "the probability from which on findings are shown"),
