@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from p2ch13.__main__ import main
+from p2ch13.commands import COMMANDS as COMMANDS_BY_NAME
 from tests.docs.world import name_as_pages_do, write_world
 from tests.support.commands import REPOSITORY, run_python
 from tests.support.documentation import PAGES, find_blocks, find_commands, parse, read_page
@@ -40,6 +41,10 @@ RUN = {
 def test_options(command):
     name, *arguments = command
     parse(name, arguments)
+
+
+def test_every_command_is_shown():
+    assert {name for name, *_ in OWN} == set(COMMANDS_BY_NAME)
 
 
 @pytest.mark.slow
