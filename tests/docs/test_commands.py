@@ -3,14 +3,12 @@
 import faulthandler
 import shlex
 import subprocess
-from pathlib import Path
 
 import pytest
 import torch
 
 from p2ch13.__main__ import main
-from p2ch13.network.checkpoint import save_checkpoint
-from p2ch13.network.model import BOOK_MODEL, UNetWrapper
+from p2ch13.commands import COMMANDS as COMMANDS_BY_NAME
 from tests.docs.world import name_as_pages_do, write_world
 from tests.support.commands import REPOSITORY, run_python
 from tests.support.documentation import PAGES, find_blocks, find_commands, parse, read_page
@@ -32,14 +30,21 @@ OWN = sorted({(each.own[0], *each.own[1]) for each in COMMANDS if each.own})
 OTHERS = [each for each in COMMANDS if not each.own]
 MAKE = sorted({each.words[1:] for each in OTHERS if each.words[0] == "make"})
 MODULES = sorted({each.words[2:] for each in OTHERS if each.words[1:2] == ("-m",)})
-RUN = {page: [each for each in COMMANDS if each.page == page and each.own and not each.not_run] for page in PAGES}
-PYTHON = [block for page in PAGES for block in find_blocks(page) if block.language == "python"]
+BLOCKS = {page: [block for block in find_blocks(page) if not block.not_run] for page in PAGES}
+RUN = {
+    page: [block for block in blocks if block.language == "python" or any(each.own for each in block.commands)]
+    for page, blocks in BLOCKS.items()
+}
 
 
 @pytest.mark.parametrize("command", OWN, ids=shlex.join)
 def test_options(command):
     name, *arguments = command
     parse(name, arguments)
+
+
+def test_every_command_is_shown():
+    assert {name for name, *_ in OWN} == set(COMMANDS_BY_NAME)
 
 
 @pytest.mark.slow
@@ -86,21 +91,21 @@ def run(name, arguments):
     return status
 
 
+def words_of(blocks):
+    """Return the words that may name files: those of commands, and texts of Python code."""
+    commands = [each for block in blocks for each in block.commands if each.own and not each.not_run]
+    texts = [text for block in blocks if block.language == "python" for text in block.code.split('"')[1::2]]
+    return {*(word for each in commands for word in each.words), *texts}
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if RUN[page]])
-def test_commands(page, enter):
-    """Each command ends with exit status 0, one after the other as the page has them."""
-    enter({word for each in RUN[page] for word in each.own[1]})
-    for command in RUN[page]:
-        print(f"$ {command}")
-        assert not run(*command.own)
-
-
-@pytest.mark.parametrize("block", PYTHON, ids=[f"{block.page}-{ndx}" for ndx, block in enumerate(PYTHON)])
-def test_python(block, enter):
-    """Each block runs as it stands, with slices that it takes for given."""
-    words = block.code.split('"')[1::2]
-    enter({word for word in words if not word.endswith(".state")})
-    for name in words:
-        if name.endswith(".state"):
-            save_checkpoint(Path(name), {"model_state": UNetWrapper(**BOOK_MODEL).state_dict()})
-    exec(block.code, {"hu": torch.zeros(1, 7, 64, 64)})
+def test_page(page, enter):
+    """Each command ends with exit status 0 and Python code runs as it stands, in the order of the page."""
+    enter(words_of(RUN[page]))
+    for block in RUN[page]:
+        if block.language == "python":
+            exec(block.code, {"hu": torch.zeros(1, 7, 64, 64)})  # slices that a page takes for given
+        for command in block.commands:
+            if command.own and not command.not_run:
+                print(f"$ {command}")
+                assert not run(*command.own)
