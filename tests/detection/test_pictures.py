@@ -43,7 +43,7 @@ def test_findings_show_a_nodule_in_each_row(folders):
     # Two validation series; below a caption three pictures side by side, the enlarged ones of 512 x 512.
     height, width, _ = picture.shape
     top = height // 2 - 512
-    assert (width, top) == (3 * 512, 2 * CAPTION_MARGIN + LINE_PIXELS)
+    assert (width, top) == (3 * 512, 2 * CAPTION_MARGIN + 30)  # letters of 24 pixels, a 64th of the width
     assert picture[:top].max() == 255
     assert picture[top + 256, 512 + 256].tolist() == [230, 230, 230]  # 0 HU is 90% of the way to white
     assert picture[top + 256, 1024 + 256].tolist() == [115, 215, 155]  # found: half green
