@@ -7,6 +7,7 @@ HEADINGS = {
     "operating_point": "At the operating point",
     "froc": "Sensitivity against false positives (FROC)",
     "nodules": "Nodules",
+    "sizes": "By size of the nodule",
     "voxels": "Outlines, voxel by voxel",
     "readers": "Agreement with radiologists",
     "calibration": "Are the probabilities right?",
@@ -27,6 +28,11 @@ MEANINGS: dict[str, list[tuple[str, str]]] = {
         ("mean Dice", "mean over nodules of the overlap with the findings that touch them; 1 is perfect, 0 none"),
         ("findings", "all candidates of a second stage, however improbable; else all places that are marked or listed"),
         FALSE_POSITIVES,
+    ],
+    "sizes": [
+        ("volume bias", "how much larger (+) or smaller (-) than annotated what is marked is, on average"),
+        ("spread", "standard deviation of that over nodules"),
+        ("surface distance", "mean distance of the marked and the annotated surface; 0 is perfect"),
     ],
     "operating_point": [
         ("operating point", "the probability from which on findings are shown"),
