@@ -69,16 +69,19 @@ def blend(image: Image, where: NDArray[np.bool_], color: Color) -> None:
 
 
 def draw_findings(dataset: Luna2dSegmentationDataset, predict: Predictor, series_count: int = 4) -> Image:
-    """Draw the largest nodule of each of the first series that have one, a row for each, see `draw_row`."""
+    """Draw the largest nodule of each of the first series that have one, a row for each, below captions."""
     rows = []
     for series_uid in [uid for uid in dataset.series_list if dataset.index.nodules[uid]][:series_count]:
         ct = dataset.index.get_ct(series_uid)
         nodule = dataset.index.nodules[series_uid][0]
         center = ct.locate(nodule.center_xyz)
         images = draw_row(*predict_slice(dataset, predict, series_uid, center.index), center.row, center.col)
-        place = f"series {series_uid}, slice {center.index} of 0 to {ct.shape_irc[0] - 1}"
-        caption = f"{place}, nodule of {nodule.diameter_mm:.1f} mm. {explain(*COMPARED)}"
-        rows.append([write_caption(stack([images]), caption)])
+        captions = [
+            f"{series_uid}, slice {center.index}",
+            f"nodule of {nodule.diameter_mm:.1f} mm; pixels enlarged {ENLARGED} times",
+            explain(*COMPARED),
+        ]
+        rows.append([write_caption(image, caption) for image, caption in zip(images, captions, strict=True)])
     return stack(rows)
 
 

@@ -39,15 +39,14 @@ def test_enlarge_puts_the_place_in_the_middle():
 
 
 def test_findings_show_a_nodule_in_each_row(folders):
-    picture = draw_findings(Luna2dSegmentationDataset(2, True, folders=folders), is_dense)
-    # Two validation series; below a caption three pictures side by side, the enlarged ones of 512 x 512.
-    height, width, _ = picture.shape
-    top = height // 2 - 512
-    assert (width, top) == (3 * 512, 2 * CAPTION_MARGIN + 30)  # letters of 24 pixels, a 64th of the width
-    assert picture[:top].max() == 255
-    assert picture[top + 256, 512 + 256].tolist() == [230, 230, 230]  # 0 HU is 90% of the way to white
-    assert picture[top + 256, 1024 + 256].tolist() == [115, 215, 155]  # found: half green
-    assert picture[top + 50, 52].tolist() == [115, 215, 155]
+    captioned = draw_findings(Luna2dSegmentationDataset(2, True, folders=folders), is_dense)
+    # Two validation series; three pictures side by side, the enlarged ones of 512 x 512, below captions.
+    caption = 2 * CAPTION_MARGIN + LINE_PIXELS
+    assert captioned.shape == (2 * (caption + 512), 3 * 512, 3)
+    picture = captioned[caption:]
+    assert picture[256, 512 + 256].tolist() == [230, 230, 230]  # 0 HU is 90% of the way to white
+    assert picture[256, 1024 + 256].tolist() == [115, 215, 155]  # found: half green
+    assert picture[50, 52].tolist() == [115, 215, 155]
 
 
 def test_nodules_show_the_slice_that_has_most_of_each():
