@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from p2ch13.detection.detector import Detector, average, detect, load_detector
 from p2ch13.detection.findings import Finding
 from p2ch13.detection.folders import REPORT_ENDING, choose_folder, is_own_folder, name_folder
 from p2ch13.detection.markups import write_markups
-from p2ch13.detection.measure import measure_findings
+from p2ch13.detection.measure import Measures, measure_findings
 from p2ch13.detection.outputs import NODULES_FILE, write_dicom_segmentation, write_image, write_nodules
 from p2ch13.detection.pictures import draw_nodules, write_png
 from p2ch13.detection.report import write_report
@@ -56,6 +56,13 @@ class ScanInput:
         return self.series or self.path
 
 
+class Found(NamedTuple):
+    """The findings of scans, and the measures of each."""
+
+    findings: tuple[Finding, ...] = ()
+    measures: tuple[Measures, ...] = ()
+
+
 def predict(options: PredictOptions) -> int:
     """Search scans for nodules; report and skip those that cannot be read.
 
@@ -81,10 +88,10 @@ def predict(options: PredictOptions) -> int:
     make_writable_folder(options.output or Path(), "--output")
     log.info(facts.explanation)
     threads = choose_threads(options.threads)
-    findings: list[Finding] = []
+    found = Found()
     for scan in scans:
         try:
-            findings += predict_scan(scan, detector, facts, options, threads, findings)
+            found = predict_scan(scan, detector, facts, options, threads, found)
         except InputError as error:
             report_skipped(error, total)
             errors.append(error)
@@ -95,7 +102,7 @@ def predict(options: PredictOptions) -> int:
     name = scans[0].name if len(scans) == 1 else "*"
     place = options.output or name_folder(name)
     log.info(
-        f"{len(findings)} findings in {scan_count} scan{'' if scan_count == 1 else 's'}{skipped}: "
+        f"{len(found.findings)} findings in {scan_count} scan{'' if scan_count == 1 else 's'}{skipped}: "
         f"{place / NODULES_FILE}"
     )
     log.info(f"Open in a browser, for pictures and measures of all of them: {place / f'{name}{REPORT_ENDING}'}")
@@ -176,11 +183,11 @@ def predict_scan(
     facts: SearchFacts,
     options: PredictOptions,
     threads: ThreadTuner,
-    earlier: list[Finding],
-) -> list[Finding]:
+    earlier: Found,
+) -> Found:
     """Search one scan; its files and the list of nodules appear together, or not at all if anything fails.
 
-    Args: earlier: the findings of the earlier scans. Returns: this scan's.
+    Args: earlier: what the earlier scans have. Returns: the same with this scan's.
     Raises: InputError, naming the scan, if it cannot be used.
     """
     start = time.monotonic()
@@ -192,7 +199,8 @@ def predict_scan(
     logits, labels, findings = detect(
         ct, detector, facts.threshold, **options.detection, show_progress=True, threads=threads
     )
-    measures = measure_findings(ct, labels, findings)
+    own = Found(tuple(findings), tuple(measure_findings(ct, labels, findings)))
+    found = Found(earlier.findings + own.findings, earlier.measures + own.measures)
     with written_together(output, scan.name) as folder:
         if options.probability:
             path = folder / f"{scan.name}_probability.{options.format}"
@@ -201,11 +209,12 @@ def predict_scan(
         if options.dicom_seg:
             write_dicom_segmentation(folder / f"{scan.name}_seg.dcm", labels > 0, ct)
         write_png(folder / f"{scan.name}_overlay.png", draw_nodules(ct.hu, labels, findings[:OVERLAY_COUNT]))
-        write_report(folder / scan.name, ct, labels, findings, measures, facts)
+        write_report(folder / scan.name, ct, labels, findings, own.measures, facts)
         write_markups(folder / f"{scan.name}_findings.mrk.json", scan.name, findings)
-        write_nodules(folder / NODULES_FILE, [*earlier, *findings] if options.output else findings)
+        listed = found if options.output else own
+        write_nodules(folder / NODULES_FILE, listed.findings, listed.measures)
     log.info(f"{scan.path}: {describe(findings)}; {time.monotonic() - start:.0f} s. {output / mask_name}")
-    return findings
+    return found
 
 
 def as_mask(labels: NDArray[np.int32], is_binary: bool) -> NDArray[np.unsignedinteger[Any]]:
