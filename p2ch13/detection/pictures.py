@@ -21,8 +21,9 @@ from p2ch13.util.files import atomic_write
 LUNG_WINDOW_HU = (-1350.0, 150.0)  # black and white: level -600, width 1500
 COLOR_WEIGHT = 0.5
 ENLARGED = 4  # times, of a finding's surroundings
-CAPTION_PIXELS, LINE_PIXELS, CAPTION_MARGIN = 14, 18, 4
+CAPTION_PIXELS, LINE_PIXELS, CAPTION_MARGIN = 14, 18, 4  # at least
 LEAST_WIDTH = 256  # pixels of a caption
+LETTER_SHARE = 64  # of an image's width, for the height of letters: wide images are shown smaller
 PNG_LEVEL = 3  # compression; higher levels hardly make files smaller
 Image = NDArray[np.uint8]  # (row, col, 3)
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -138,13 +139,13 @@ def enlarge(image: Image, row: int, col: int, size: int = 128, factor: int = ENL
 def write_caption(image: Image, text: str) -> Image:
     """Put a caption above an image, white on black; it wraps at the image's width. A narrow image gets black beside."""
     image = np.pad(image, ((0, 0), (0, max(0, LEAST_WIDTH - image.shape[1])), (0, 0)))
-    font = ImageFont.load_default(size=CAPTION_PIXELS)
+    size = max(CAPTION_PIXELS, image.shape[1] // LETTER_SHARE)
+    font, line_pixels = ImageFont.load_default(size=size), size * LINE_PIXELS // CAPTION_PIXELS
     lines = wrap_text(text, image.shape[1] - 2 * CAPTION_MARGIN, font)
-    strip = PillowImage.new("RGB", (image.shape[1], 2 * CAPTION_MARGIN + len(lines) * LINE_PIXELS))
+    strip = PillowImage.new("RGB", (image.shape[1], 2 * CAPTION_MARGIN + len(lines) * line_pixels))
     for number, line in enumerate(lines):
-        ImageDraw.Draw(strip).text(
-            (CAPTION_MARGIN, CAPTION_MARGIN + number * LINE_PIXELS), line, fill="white", font=font
-        )
+        place = (CAPTION_MARGIN, CAPTION_MARGIN + number * line_pixels)
+        ImageDraw.Draw(strip).text(place, line, fill="white", font=font)
     return np.concatenate([np.asarray(strip), image], axis=0)
 
 

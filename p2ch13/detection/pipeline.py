@@ -224,7 +224,7 @@ def predict_scan(
         if dicom is not None:
             dicom.write(folder / scan.name, ct.as_stored(labels), name_nodules(ct, findings, measures))
         write_png(folder / f"{scan.name}_overlay.png", draw_nodules(ct.hu, labels, findings[:OVERLAY_COUNT]))
-        write_report(folder / scan.name, ct, labels, findings, measures, facts)
+        write_report(folder / scan.name, ct, labels, findings, own.measures, facts)
         write_markups(folder / f"{scan.name}_findings.mrk.json", scan.name, findings)
         if options.viewer:
             write_viewer(folder / f"{scan.name}{VIEWER_ENDING}", scan.name, ct, labels, findings, measures)

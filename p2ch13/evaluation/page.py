@@ -72,8 +72,8 @@ def list_scores(summary: Summary) -> Iterator[dict[str, Any]]:
             if not summary.nodules:
                 continue
             figure, note = show_froc(summary), describe_curve(summary)
-        elif name == "nodules" and summary.operating_point is not None:
-            note = "This table counts findings of any probability, also those that are not shown."
+        elif name in ("nodules", "sizes") and summary.operating_point is not None:
+            note = "This table counts findings of any probability, even those that are not shown."
         elif name == "calibration" and summary.calibration is not None:
             figure = show_reliability(summary.calibration)
         has_interval = any("CI" in cell for row in rows for cell in row)

@@ -28,7 +28,7 @@ VIEW = (
 def list_failures(summary: Summary, worst_cases: WorstCases) -> Iterator[dict[str, Any]]:
     """Yield the sections of missed or poorly marked nodules, and of false positives."""
     if summary.nodules:
-        cases = worst_cases.nodules
+        cases = [case for case in worst_cases.nodules if case.is_missed or summary.voxels is not None]
         yield show_cases("worst_nodules", "Where it fails: nodules", describe_nodules(summary, cases), cases)
     cases = worst_cases.false_positives
     text = describe_false_positives(summary, cases)
@@ -45,11 +45,11 @@ def show_cases(name: str, heading: str, text: str, cases: Sequence[Case]) -> dic
 
 def describe_nodules(summary: Summary, cases: Sequence[Case]) -> str:
     missed = sum(not scan.shows(nodule.probability) for scan in summary.scans for nodule in scan.nodules)
-    text = "No nodule is missed." if not missed else f"{count(missed, 'nodule')} missed."
-    if not cases:
+    text = f"{count(missed, 'nodule')} missed, the largest first." if missed else "No nodule is missed."
+    if all(case.is_missed for case in cases):
         return text
-    order = "largest first, then " if missed else ""
-    return f"{text} The {len(cases)} worst nodules: {order}those whose outline overlaps least with the annotated one."
+    others = "Then those" if missed else "These are those"
+    return f"{text} {others} whose outline overlaps least with the annotated one."
 
 
 def describe_false_positives(summary: Summary, cases: Sequence[Case]) -> str:

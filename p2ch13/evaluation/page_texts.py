@@ -7,7 +7,7 @@ HEADINGS = {
     "operating_point": "At the operating point",
     "froc": "Sensitivity against false positives (FROC)",
     "nodules": "Nodules",
-    "sizes": "Nodules by size",
+    "sizes": "By size of the nodule",
     "voxels": "Outlines, voxel by voxel",
     "readers": "Agreement with radiologists",
     "calibration": "Are the probabilities right?",
@@ -30,9 +30,9 @@ MEANINGS: dict[str, list[tuple[str, str]]] = {
         FALSE_POSITIVES,
     ],
     "sizes": [
-        ("mean Dice", "as above, of the nodules of a size"),
-        ("volume bias, spread", "mean and standard deviation of the relative error of volumes, if any voxel is marked"),
-        ("surface distance", "mean distance of the marked and the annotated surface, if any voxel is marked"),
+        ("volume bias", "how much larger (+) or smaller (-) than annotated what is marked is, on average"),
+        ("spread", "standard deviation of that over nodules"),
+        ("surface distance", "mean distance of the marked and the annotated surface; 0 is perfect"),
     ],
     "operating_point": [
         ("operating point", "the probability from which on findings are shown"),

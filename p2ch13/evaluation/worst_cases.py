@@ -29,6 +29,7 @@ class Case:
 
     Attributes:
         severity: the largest is the worst.
+        is_missed: whether it is a nodule that no finding hits, or none that is shown.
         place: its slice, and its center in mm.
         text: its size and scores.
         colors: those that the pictures may have.
@@ -37,6 +38,7 @@ class Case:
     """
 
     severity: tuple[float, float]
+    is_missed: bool
     series_uid: str
     place: str
     text: str
@@ -72,7 +74,7 @@ class WorstCases:
             kept = self.nodules if isinstance(subject, NoduleScore) else self.false_positives
             severity = severity_of(subject, scores.threshold)
             if len(kept) < CASE_COUNT or severity > kept[-1].severity:
-                kept.append(draw_case(ct, labels, subject, severity, describe(subject, scores.threshold)))
+                kept.append(draw_case(ct, labels, subject, scores.threshold))
                 kept.sort(key=lambda case: case.severity, reverse=True)
                 del kept[CASE_COUNT:]
 
@@ -112,9 +114,7 @@ def describe_score(subject: NoduleScore | Finding) -> str:
     return f"probability {subject.probability:.2f}{logit}"
 
 
-def draw_case(
-    ct: Ct, labels: Labels | None, subject: NoduleScore | Finding, severity: tuple[float, float], text: str
-) -> Case:
+def draw_case(ct: Ct, labels: Labels | None, subject: NoduleScore | Finding, threshold: float | None) -> Case:
     """Draw the slice through its center and the center enlarged.
 
     Without labels there is nothing to compare with annotated nodules, and a cross marks a false positive.
@@ -137,7 +137,10 @@ def draw_case(
     )
     plain = draw_gray(hu)
     surroundings, marked = (enlarge(each, row, col, ENLARGED_PIXELS, ENLARGEMENT) for each in (plain, overlay))
-    return Case(severity, ct.series_uid, place, text, colors, row, col, overlay, surroundings, marked)
+    is_missed = isinstance(subject, NoduleScore) and not is_shown(subject.probability, threshold)
+    words = (ct.series_uid, place, describe(subject, threshold))
+    severity = severity_of(subject, threshold)
+    return Case(severity, is_missed, *words, colors, row, col, overlay, surroundings, marked)
 
 
 def draw_cross(shape: tuple[int, ...], row: int, col: int) -> NDArray[np.bool_]:

@@ -6,5 +6,5 @@ parts of a step; `backgrounds`, `background_samples`, `painter`, `painting`, `sh
 painted into them; `painted_scans`: the same as whole scans; `two_stages`, `finding_examples`, `second_stage`: the
 training of the second stage; `totals`, `non_finite`: sums and faults of an epoch; `run`, `run_files`, `resume`,
 `provenance`: the run's state and files; `graphs`: compiled and recorded steps; `distributed`: several processes;
-`messages`, `tensorboard`: what a user sees.
+`messages`, `tensorboard`, `loss_curve`: what a user sees.
 """

@@ -131,12 +131,14 @@ def test_findings_below_the_threshold_are_not_shown(make_page, ct):
 
 
 def test_findings_alone(make_page, ct):
-    """No mask: no voxel scores, and no pixel is called missed or found."""
+    """No mask: no voxel scores, no pixel is called missed or found, and a found nodule is no failure."""
     options = replace(BY_MASK, mask=None, findings=Path("f.csv"))
     page = make_page(make_results(ct, None, FINDINGS), options)
     assert "Voxels (precision, recall, Dice)" in page.text
     assert "all scans as one" not in page.text
     assert [each["fill"] for each in page.find("rect")] == [ANNOTATED.css, ANNOTATED.css, FALSE_POSITIVE.css]
+    captions = page.texts["figcaption"][1:]
+    assert [caption.partition(".")[0] for caption in captions] == ["Nodule of 4", "False positive, probability 0"]
     marked = read_picture(page.find("img")[-1]["src"])
     assert (marked[64 + 7, 64] == [round((76 + value) / 2) for value in FALSE_POSITIVE.rgb]).all()  # the cross
     assert (marked[64, 64] == 76).all()

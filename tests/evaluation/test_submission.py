@@ -74,7 +74,7 @@ def test_a_submission_by_hand(run, tables, tmp_path, capsys):
         assert settings[name] == str(tables[f"--{name}"])
     assert "not scored" not in capsys.readouterr().out
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "metrics.json", "per_nodule.csv", "per_scan.csv", "froc.png"
+        "metrics.json", "per_nodule.csv", "per_scan.csv", "froc.png", "report.html"
     }  # fmt: skip
     with (tmp_path / "out" / "per_scan.csv").open(newline="") as file:
         assert [(row["seriesuid"], row["slices"]) for row in csv.DictReader(file)] == [("10", ""), ("1e1", "")]
