@@ -14,7 +14,7 @@ from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFont
 
 from p2ch13.data.datasets import Luna2dSegmentationDataset
-from p2ch13.detection.colors import FALSE_POSITIVE, MARKED, MISSED, TRUE_POSITIVE, Color, explain
+from p2ch13.detection.colors import COMPARED, FALSE_POSITIVE, MARKED, MISSED, TRUE_POSITIVE, Color, explain
 from p2ch13.detection.findings import Finding
 from p2ch13.util.files import atomic_write
 
@@ -68,12 +68,19 @@ def blend(image: Image, where: NDArray[np.bool_], color: Color) -> None:
 
 
 def draw_findings(dataset: Luna2dSegmentationDataset, predict: Predictor, series_count: int = 4) -> Image:
-    """Draw the largest nodule of each of the first series that have one, a row for each, see `draw_row`."""
+    """Draw the largest nodule of each of the first series that have one, a row for each, below captions."""
     rows = []
     for series_uid in [uid for uid in dataset.series_list if dataset.index.nodules[uid]][:series_count]:
         ct = dataset.index.get_ct(series_uid)
-        center = ct.locate(dataset.index.nodules[series_uid][0].center_xyz)
-        rows.append(draw_row(*predict_slice(dataset, predict, series_uid, center.index), center.row, center.col))
+        nodule = dataset.index.nodules[series_uid][0]
+        center = ct.locate(nodule.center_xyz)
+        images = draw_row(*predict_slice(dataset, predict, series_uid, center.index), center.row, center.col)
+        captions = [
+            f"{series_uid}, slice {center.index}",
+            f"nodule of {nodule.diameter_mm:.1f} mm; pixels enlarged {ENLARGED} times",
+            explain(*COMPARED),
+        ]
+        rows.append([write_caption(image, caption) for image, caption in zip(images, captions, strict=True)])
     return stack(rows)
 
 

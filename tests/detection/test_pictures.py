@@ -39,9 +39,11 @@ def test_enlarge_puts_the_place_in_the_middle():
 
 
 def test_findings_show_a_nodule_in_each_row(folders):
-    picture = draw_findings(Luna2dSegmentationDataset(2, True, folders=folders), is_dense)
-    # Two validation series; three pictures side by side, the enlarged ones of 512 x 512.
-    assert picture.shape == (2 * 512, 3 * 512, 3)
+    captioned = draw_findings(Luna2dSegmentationDataset(2, True, folders=folders), is_dense)
+    # Two validation series; three pictures side by side, the enlarged ones of 512 x 512, below captions.
+    caption = 2 * CAPTION_MARGIN + LINE_PIXELS
+    assert captioned.shape == (2 * (caption + 512), 3 * 512, 3)
+    picture = captioned[caption:]
     assert picture[256, 512 + 256].tolist() == [230, 230, 230]  # 0 HU is 90% of the way to white
     assert picture[256, 1024 + 256].tolist() == [115, 215, 155]  # found: half green
     assert picture[50, 52].tolist() == [115, 215, 155]
