@@ -7,7 +7,6 @@ const [sliceCount, rows, cols] = scan.shape;
 const [colMm, rowMm] = scan.spacing;
 const KEPT_SLICES = 64; // decoded, a megabyte each
 const AHEAD = 4; // slices that are decoded before they are asked for
-const PAGE = 10; // slices
 const NOTCH = 40; // pixels of scrolling for a slice: a wheel's notch has more, a touchpad sends fewer at a time
 const MAX_ZOOM = 16;
 const find = (id) => document.getElementById(id);
@@ -193,9 +192,10 @@ function toXyz(slice, row, col) {
 }
 
 function describePlace() {
-  const [row, col] = state.pointed ?? [-1, -1];
+  if (!state.pointed || !state.drawn) return; // the hint stays
+  const [row, col] = state.pointed;
   place.textContent = "";
-  if (row < 0 || col < 0 || row >= rows || col >= cols || !state.drawn) return;
+  if (row < 0 || col < 0 || row >= rows || col >= cols) return;
   const [x, y, z] = toXyz(state.drawn.ndx, row, col);
   const hu = scan.low + state.drawn.values[row * cols + col] * scan.step;
   place.textContent = `x ${x}, y ${y}, z ${z} mm (LPS); row ${row}, column ${col}: ${hu} HU`;
@@ -246,7 +246,7 @@ function moveCross(down, right) {
 const by = (count) => () => show(state.slice + count);
 const KEYS = {
   ArrowUp: by(1), ArrowRight: by(1), ArrowDown: by(-1), ArrowLeft: by(-1),
-  PageUp: by(PAGE), PageDown: by(-PAGE), Home: () => show(0), End: () => show(sliceCount - 1),
+  PageUp: by(10), PageDown: by(-10), Home: () => show(0), End: () => show(sliceCount - 1),
   m: toggleMask, n: () => chooseNext(1), p: () => chooseNext(-1),
   "+": () => setZoom(state.zoom * 1.5), "-": () => setZoom(state.zoom / 1.5), 0: () => setZoom(1),
 };

@@ -94,12 +94,14 @@ def test_rounding_is_half_a_step_at_most(step):
 
 
 def test_noise_is_rounded_until_the_page_is_small_enough():
-    """Noise of n equal values takes log2(n) bits a pixel, base64 4/3 of that, and MOST_BYTES is 4.2 bits."""
+    """Noise with a standard deviation of 64, as of a sharp kernel, takes log2(64 / step) + 2 bits a pixel."""
     assert choose_step(np.full((3, 64, 64), 100, np.int16)) == 1
-    noise = np.random.default_rng(0).integers(-128, 128, (3, 128, 128), dtype=np.int16)
+    noise = np.random.default_rng(0).normal(0, 64, (3, 128, 128)).astype(np.int16)
     step = choose_step(noise)
-    assert step == 32  # 8 values are 3 bits, 16 would be 4, and differences of neighbors are wider
-    assert len(encode_slice(quantize(noise[0], step))) < MOST_BYTES * noise[0].size
+    sizes = [len(encode_slice(quantize(noise[0], each))) / noise[0].size for each in STEPS_HU]
+    assert step == 24
+    assert sizes[STEPS_HU.index(step)] < MOST_BYTES < sizes[STEPS_HU.index(step) - 1]
+    assert sizes == sorted(sizes, reverse=True)
 
 
 def test_the_page_stands_alone(hu, write_page):
@@ -336,9 +338,8 @@ def test_another_programs_mask_has_no_probabilities(open_page):
 @pytest.mark.slow
 def test_500_slices(open_page):
     """Of the usual size: 512 x 512."""
-    rng = np.random.default_rng(0)
-    hu = rng.normal(0, 20, (500, 512, 512)).astype(np.int16)
-    hu += lung_hu(np.arange(500) % 50)[:, None, None].astype(np.int16)
+    noise = np.random.default_rng(0).normal(0, 20, (512, 512)).astype(np.int16)
+    hu = noise + lung_hu(np.arange(500) % 50)[:, None, None].astype(np.int16)
     hu[FIRST] = hu[SECOND] = TISSUE_HU
     browser = open_page(hu)
     wait_for_slice(browser, 5)
