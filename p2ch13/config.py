@@ -517,7 +517,10 @@ class PredictOptions(DetectionOptions):
         shown=PACKAGED_NETWORK,
     )
     output: Path | None = option(
-        None, "folder for masks, reports and nodules.csv", shown="a new folder for each scan, <scan name>_nodules"
+        None,
+        "folder for masks, reports and nodules.csv, whose positions are LPS, in mm (3D Slicer displays RAS: x and y "
+        "have the opposite sign)",
+        shown="a new folder for each scan, <scan name>_nodules",
     )
     format: str = option("nii.gz", "format of masks and probability maps", choices=IMAGE_FORMATS)
     binary: bool = option(False, "masks of 0 and 1, instead of the findings' numbers", const=True)

@@ -14,7 +14,7 @@ from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFont
 
 from p2ch13.data.datasets import Luna2dSegmentationDataset
-from p2ch13.detection.colors import FALSE_POSITIVE, MARKED, MISSED, TRUE_POSITIVE, Color, explain
+from p2ch13.detection.colors import COMPARED, FALSE_POSITIVE, MARKED, MISSED, TRUE_POSITIVE, Color, explain
 from p2ch13.detection.findings import Finding
 from p2ch13.util.files import atomic_write
 
@@ -22,6 +22,7 @@ LUNG_WINDOW_HU = (-1350.0, 150.0)  # black and white: level -600, width 1500
 COLOR_WEIGHT = 0.5
 ENLARGED = 4  # times, of a finding's surroundings
 CAPTION_PIXELS, LINE_PIXELS, CAPTION_MARGIN = 14, 18, 4
+LEAST_WIDTH = 256  # pixels of a caption
 PNG_LEVEL = 3  # compression; higher levels hardly make files smaller
 Image = NDArray[np.uint8]  # (row, col, 3)
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -67,12 +68,19 @@ def blend(image: Image, where: NDArray[np.bool_], color: Color) -> None:
 
 
 def draw_findings(dataset: Luna2dSegmentationDataset, predict: Predictor, series_count: int = 4) -> Image:
-    """Draw the largest nodule of each of the first series that have one, a row for each, see `draw_row`."""
+    """Draw the largest nodule of each of the first series that have one, a row for each, below captions."""
     rows = []
     for series_uid in [uid for uid in dataset.series_list if dataset.index.nodules[uid]][:series_count]:
         ct = dataset.index.get_ct(series_uid)
-        center = ct.locate(dataset.index.nodules[series_uid][0].center_xyz)
-        rows.append(draw_row(*predict_slice(dataset, predict, series_uid, center.index), center.row, center.col))
+        nodule = dataset.index.nodules[series_uid][0]
+        center = ct.locate(nodule.center_xyz)
+        images = draw_row(*predict_slice(dataset, predict, series_uid, center.index), center.row, center.col)
+        captions = [
+            f"{series_uid}, slice {center.index}",
+            f"nodule of {nodule.diameter_mm:.1f} mm; pixels enlarged {ENLARGED} times",
+            explain(*COMPARED),
+        ]
+        rows.append([write_caption(image, caption) for image, caption in zip(images, captions, strict=True)])
     return stack(rows)
 
 
@@ -128,7 +136,8 @@ def enlarge(image: Image, row: int, col: int, size: int = 128, factor: int = ENL
 
 
 def write_caption(image: Image, text: str) -> Image:
-    """Put a caption above an image, white on black; it wraps at the image's width."""
+    """Put a caption above an image, white on black; it wraps at the image's width. A narrow image gets black beside."""
+    image = np.pad(image, ((0, 0), (0, max(0, LEAST_WIDTH - image.shape[1])), (0, 0)))
     font = ImageFont.load_default(size=CAPTION_PIXELS)
     lines = wrap_text(text, image.shape[1] - 2 * CAPTION_MARGIN, font)
     strip = PillowImage.new("RGB", (image.shape[1], 2 * CAPTION_MARGIN + len(lines) * LINE_PIXELS))

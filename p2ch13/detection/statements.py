@@ -107,7 +107,7 @@ def list_limits_of_search(facts: SearchFacts) -> list[str]:
         limits.append(
             f"Nodules can be missing from this list: at its threshold, {missed:.0%} of {len(facts.validation.nodules)} "
             f"nodules in {facts.validation.scan_count} validation scans were missed, and "
-            f"{facts.validation.false_positives_at(facts.threshold):.2g} findings a scan were none."
+            f"{facts.validation.false_positives_at(facts.threshold):.2g} findings per scan were not nodules."
         )
     else:
         limits.append("Nodules can be missing from this list, and findings can be vessels, scars or other tissue.")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from p2ch13.detection.findings import Finding
+from p2ch13.detection.folders import REPORT_ENDING
 from p2ch13.labels.candidates import CandidateInfoTuple, group_by_series, read_excluded
 from p2ch13.labels.mask import list_values
 from p2ch13.labels.series_names import SeriesNames, bare_name
@@ -39,11 +40,11 @@ def find_mask(mask_dir: Path, series_uid: str) -> Path:
     return found
 
 
-def choose_values(mask_dir: Path, series_list: Iterable[str], values: tuple[int, ...]) -> tuple[int, ...]:
+def choose_values(mask_dir: Path, series_list: Sequence[str], values: tuple[int, ...]) -> tuple[int, ...]:
     """Choose the values of nodules in another program's masks; none: all above 0.
 
-    These are those of the data folder's masks, unless no mask of these series has a voxel of them. Masks are read up to
-    the first that has one.
+    These are those of the data folder's masks, unless no mask of these series has a voxel of them, or one of them is
+    prediction's, whose values are numbers of findings. Masks are read up to the first that has one.
     """
 
     def has_values(series_uid: str) -> bool:
@@ -52,11 +53,18 @@ def choose_values(mask_dir: Path, series_list: Iterable[str], values: tuple[int,
         except InputError:  # its scan will be skipped with this error
             return False
 
+    if any(has_report(mask_dir, series_uid) for series_uid in series_list):
+        return ()
     if not values or any(map(has_values, series_list)):
         return values
     listed = ", ".join(map(str, values))
     log.warning(f"{mask_dir}: no mask has a value of the data folder's nodules, {listed}; all above 0 are scored.")
     return ()
+
+
+def has_report(mask_dir: Path, series_uid: str) -> bool:
+    """Tell whether prediction's report of a scan is beside its mask."""
+    return (mask_dir / f"{series_uid}{REPORT_ENDING}").is_file()
 
 
 def read_findings(csv_path: Path, series: Collection[str] = ()) -> dict[str, list[Finding]]:

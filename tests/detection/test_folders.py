@@ -16,7 +16,8 @@ from tests.support.scan_files import Ball, make_hu, write_scan
 
 SHAPE_IRC = (10, 40, 44)
 HU = make_hu([Ball((5, 20, 22), 4)], SHAPE_IRC)
-OF_A_SCAN = {"nodules.csv", "a_mask.nii.gz", "a_overlay.png"}
+ENDINGS = ("findings.mrk.json", "mask.nii.gz", "overlay.png", "report.html", "report.json")
+OF_A_SCAN = {"nodules.csv", *(f"a_{ending}" for ending in ENDINGS)}
 
 
 @pytest.fixture

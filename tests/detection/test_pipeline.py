@@ -18,6 +18,7 @@ from pydicom import dcmread
 from p2ch13.detection import pipeline as app
 from p2ch13.detection.detector import Detection
 from p2ch13.detection.dicom import writer
+from p2ch13.detection.pictures import CAPTION_MARGIN, LINE_PIXELS
 from p2ch13.detection.pipeline import find_inputs
 from p2ch13.network.model import BOOK_MODEL, UNetWrapper
 from p2ch13.predict import main
@@ -63,6 +64,9 @@ def predict(checkpoint, out):
     return run
 
 
+ENDINGS = ("findings.mrk.json", "mask.nii.gz", "overlay.png", "report.html", "report.json")
+
+
 def options_of(checkpoint, out, *arguments):
     return [str(part) for part in ("--checkpoint", checkpoint, "--output", out, *arguments)]
 
@@ -84,9 +88,13 @@ def test_the_command_line(tmp_path, checkpoint, out):
     run = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
     assert run.returncode == 0, run.stderr
     assert "10/10" in run.stderr  # slices
-    names = ["1.2.3_mask.nii.gz", "1.2.3_overlay.png", "1.2.3_probability.nii.gz", "nodules.csv"]
+    names = [*(f"1.2.3_{ending}" for ending in sorted((*ENDINGS, "probability.nii.gz"))), "nodules.csv"]
     assert sorted(file.name for file in out.iterdir()) == names
-    np.testing.assert_array_equal(read_mask(out / "1.2.3_mask.nii.gz"), hu > -700)
+    assert str(out / "1.2.3_report.html") in run.stdout.splitlines()[-1]
+    mask = read_mask(out / "1.2.3_mask.nii.gz")
+    assert mask.dtype == np.uint8
+    for number, ball in enumerate(BALLS, 1):  # by falling size, as their probabilities are equal
+        np.testing.assert_array_equal(mask == number, ball_mask(ball, SHAPE_IRC))
     probability = read_mask(out / "1.2.3_probability.nii.gz")
     assert probability.dtype == np.float32
     np.testing.assert_array_equal(probability > 0.5, hu > -700)
@@ -101,8 +109,8 @@ def test_the_command_line(tmp_path, checkpoint, out):
         assert row["seriesuid"] == "1.2.3"
     assert [row["finding"] for row in (first, second)] == ["1", "2"]
     assert (second["first_slice"], second["last_slice"]) == ("1", "5")
-    # A row for each finding: the slice, 40 x 44, and two enlarged pictures of 512 x 512.
-    assert PillowImage.open(out / "1.2.3_overlay.png").size == (3 * 512, 2 * 512)
+    # A row for each finding: the slice, 40 x 44, and two enlarged pictures of 512 x 512, below captions of one line.
+    assert PillowImage.open(out / "1.2.3_overlay.png").size == (3 * 512, 2 * (2 * CAPTION_MARGIN + LINE_PIXELS + 512))
 
 
 @pytest.mark.parametrize("direction", [IDENTITY, TURNED, (0.8, -0.6, 0, 0.6, 0.8, 0, 0, 0, -1)])
@@ -111,7 +119,7 @@ def test_masks_and_positions_are_exact(tmp_path, predict, out, direction, name, 
     hu = make_hu(BALLS, SHAPE_IRC)
     path = write_scan(tmp_path / name, hu, direction)
     assert predict(path, "--format", file_format, "--no-lung-mask") == 0
-    np.testing.assert_array_equal(read_mask(out / f"a_mask.{file_format}"), hu > -700)
+    np.testing.assert_array_equal(read_mask(out / f"a_mask.{file_format}") > 0, hu > -700)
     row = read_rows(out)[0]
     position = [float(row[column]) for column in ("coordX", "coordY", "coordZ")]
     assert position == pytest.approx(to_xyz(BALLS[0].center_irc, direction), abs=2e-3)
@@ -139,7 +147,7 @@ def test_a_folder_in_luna16s_layout(tmp_path, predict, out):
     assert predict(data_dir, "--no-lung-mask") == 0
     assert not read_mask(out / "1.2.1_mask.nii.gz").any()
     assert [row["seriesuid"] for row in read_rows(out)] == ["1.2.0"]
-    assert PillowImage.open(out / "1.2.1_overlay.png").size == (44, 40)
+    assert PillowImage.open(out / "1.2.1_overlay.png").size == (256, 2 * CAPTION_MARGIN + LINE_PIXELS + 40)
 
 
 def test_a_folder_of_images_names_its_cases(tmp_path, predict, out):
@@ -185,7 +193,7 @@ def test_dicom(tmp_path, predict, out, capsys):
     write_series(tmp_path / "patient" / "study" / "ct", hu[:3], series_uid="1.2.9", names=["x", "y", "z"])
     assert predict(tmp_path / "patient", "--no-lung-mask", "--dicom-seg") == 0
     mask = sitk.ReadImage(str(out / f"{SERIES_UID}_mask.nii.gz"))
-    np.testing.assert_array_equal(sitk.GetArrayFromImage(mask), hu[::-1] > -700)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(mask) > 0, hu[::-1] > -700)
     assert mask.GetOrigin() == pytest.approx((-30, -40, 200 - 9 * 2.5))
     assert (out / f"{SERIES_UID}_seg.dcm").is_file()
     row = read_rows(out)[0]
@@ -403,7 +411,7 @@ def test_one_of_several_scans_fails(tmp_path, predict, out, monkeypatch):
     monkeypatch.setattr(app, "write_png", fail_once)
     assert predict(*scans, "--no-lung-mask") == 1
     assert sorted(read_files(out)) == sorted(
-        ["nodules.csv", *(f"{name}_{ending}" for name in "ac" for ending in ("mask.nii.gz", "overlay.png"))]
+        ["nodules.csv", *(f"{name}_{ending}" for name in "ac" for ending in ENDINGS)]
     )
     assert [row["seriesuid"] for row in read_rows(out)] == ["a", "a", "c", "c"]
 

@@ -5,7 +5,7 @@ import pytest
 import SimpleITK as sitk
 
 from p2ch13.data.ct import Ct
-from p2ch13.evaluation.external import find_mask, read_findings
+from p2ch13.evaluation.external import choose_values, find_mask, read_findings
 from p2ch13.labels.mask import read_mask
 from tests.support.checks import refused
 from tests.support.scan_files import Ball, ball_mask, make_hu, write_csv, write_scan
@@ -115,3 +115,12 @@ def test_a_series_uid_is_a_text(tmp_path):
     series_uids = ["007", "1e1", " 1.20 ", "1.2", "7", "../../secret", "/etc/passwd"]
     path = write_csv(tmp_path / "f.csv", COLUMNS, [(series_uid, 1, 2, 3, 0.5) for series_uid in series_uids])
     assert list(read_findings(path)) == ["007", "1e1", "1.20", *series_uids[3:]]
+
+
+@pytest.mark.parametrize(("is_predictions", "values"), [(True, ()), (False, (1,))])
+def test_values_of_predictions_masks_are_numbers_of_findings(tmp_path, is_predictions, values):
+    """Another program's are those of the data folder's masks."""
+    write_mask(tmp_path / "1.2_mask.nii.gz")
+    if is_predictions:
+        (tmp_path / "1.2_report.html").touch()
+    assert choose_values(tmp_path, ["1.2"], (1,)) == values
