@@ -55,11 +55,8 @@ def make_report(
 
 def describe_instance(source: Source, instance: str, sop_class: str) -> Dataset:
     described = repeat_attributes(source)
-    described.SeriesInstanceUID, described.SOPInstanceUID, described.SOPClassUID = (
-        source.series_uid,
-        instance,
-        sop_class,
-    )
+    described.SOPClassUID, described.SOPInstanceUID = sop_class, instance
+    described.SeriesInstanceUID = source.series_uid
     return described
 
 
