@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,11 +55,8 @@ def make_report(
 
 def describe_instance(source: Source, instance: str, sop_class: str) -> Dataset:
     described = repeat_attributes(source)
-    described.SeriesInstanceUID, described.SOPInstanceUID, described.SOPClassUID = (
-        source.series_uid,
-        instance,
-        sop_class,
-    )
+    described.SOPClassUID, described.SOPInstanceUID = sop_class, instance
+    described.SeriesInstanceUID = source.series_uid
     return described
 
 
@@ -142,15 +138,15 @@ def measure_nodule(nodule: Nodule) -> list[Measurement]:
 
     measures, percent = nodule.measures, 100 * nodule.finding.probability
     mm, mm3, hu = codes.UCUM.Millimeter, codes.UCUM.CubicMillimeter, codes.UCUM.HounsfieldUnit
-    rows: list[tuple[Code, float | Decimal, Code, Code | None]] = [
-        (codes.SCT.LongAxis, round_half_up(measures.axes.long.length_mm, "0.1"), mm, None),
-        (codes.SCT.ShortAxis, round_half_up(measures.axes.short.length_mm, "0.1"), mm, None),
-        (codes.SCT.Diameter, round_half_up(measures.axes.mean_mm, "0.1"), mm, codes.SCT.Mean),
+    rows: list[tuple[Code, float, Code, Code | None]] = [
+        (codes.SCT.LongAxis, float(round_half_up(measures.axes.long.length_mm, "0.1")), mm, None),
+        (codes.SCT.ShortAxis, float(round_half_up(measures.axes.short.length_mm, "0.1")), mm, None),
+        (codes.SCT.Diameter, float(round_half_up(measures.axes.mean_mm, "0.1")), mm, codes.SCT.Mean),
         (codes.SCT.Volume, round(measures.volume_mm3, 1), mm3, None),
-        (codes.DCM.AttenuationCoefficient, round_half_up(measures.mean_hu, "1"), hu, codes.SCT.Mean),
+        (codes.DCM.AttenuationCoefficient, int(round_half_up(measures.mean_hu, "1")), hu, codes.SCT.Mean),
         (codes.DCM.CertaintyOfFinding, round(percent, PERCENT_DIGITS), codes.UCUM.Percent, None),
     ]
-    return [Measurement(name, float(value), unit, derivation=derivation) for name, value, unit, derivation in rows]
+    return [Measurement(name, value, unit, derivation=derivation) for name, value, unit, derivation in rows]
 
 
 def refer_to_region(source: Source, outlines: Outlines, nodule: Nodule, segmentation: Dataset | None) -> dict[str, Any]:

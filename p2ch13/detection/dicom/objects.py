@@ -61,7 +61,7 @@ class Algorithm:
         """Name it by its networks, in ASCII: their names are any text."""
         names = "+".join(networks)
         plain = "".join(letter if letter.isascii() and letter.isprintable() else "_" for letter in names)
-        return cls(f"{MAKER} {plain}".replace("\\", "_")[:NAME_LENGTH].rstrip())
+        return cls(plain.replace("\\", "_")[:NAME_LENGTH].strip() or MAKER)
 
 
 def name_nodules(ct: Ct, findings: Sequence[Finding], measures: Sequence[Measures]) -> list[Nodule]:

@@ -1,4 +1,4 @@
-"""Outlines of a mask as polygons: lines halfway between pixels inside and outside, with holes joined to them."""
+"""Outlines of a mask as polygons: lines between pixels inside and outside, with holes joined to them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from scipy import ndimage
 
 from p2ch13.detection.dicom.source import Source, SourceImage
 
+# Where a line passes from an outer pixel to an inner one: nearly halfway. Programs that round points to pixels then get
+# those of the mask, and others the area of its pixels.
+LEVEL = 0.51
 Points = NDArray[np.float64]  # (point, 2): row and col; the centers of pixels are whole numbers
 
 Outlines = dict[int, list[tuple[SourceImage, Points]]]  # of each finding, by its number
@@ -35,8 +38,9 @@ def outline_findings(source: Source, labels: NDArray[np.int32]) -> Outlines:
 def find_outlines(mask: NDArray[np.bool_]) -> list[Points]:
     """Find the polygons around the components of a mask (row, col), whose last point is to be joined to the first.
 
-    They pass halfway between pixels inside and outside: the centers of exactly the mask's pixels lie in them. A hole
-    is joined to the polygon around it by a channel of no width (keyhole technique).
+    They pass between pixels inside and outside: the centers of exactly the mask's pixels lie in them. A hole is joined
+    to the polygon around it by a channel of no width (keyhole technique).
+
     Source: DICOM PS3.3, C.8.8.6.3, representing inner and outer contours.
     """
     rows, cols = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
@@ -46,7 +50,7 @@ def find_outlines(mask: NDArray[np.bool_]) -> list[Points]:
     box = np.pad(mask[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1], 1)
     generator = contour_generator(z=box.astype(np.float64), fill_type=FillType.OuterOffset)
     outlines = []
-    for points, offsets in zip(*generator.filled(0.5, 2.0), strict=True):
+    for points, offsets in zip(*generator.filled(LEVEL, 2.0), strict=True):
         rings = [drop_straight(points[start : end - 1, ::-1]) for start, end in pairwise(offsets)]
         outline, *holes = rings
         for hole in holes:
@@ -59,8 +63,8 @@ def drop_straight(ring: Points) -> Points:
     """Drop the points between two in the same direction."""
     to_next = np.roll(ring, -1, axis=0) - ring
     from_last = np.roll(to_next, 1, axis=0)
-    turns: NDArray[np.bool_] = from_last[:, 0] * to_next[:, 1] != from_last[:, 1] * to_next[:, 0]
-    return ring[turns]
+    turns = from_last[:, 0] * to_next[:, 1] - from_last[:, 1] * to_next[:, 0]
+    return ring[abs(turns) > 1e-9]
 
 
 def join(outline: Points, hole: Points) -> Points:
@@ -74,7 +78,7 @@ def join(outline: Points, hole: Points) -> Points:
 
 
 def passes_center(start: Points, end: Points) -> bool:
-    """Tell whether the line between two points, each halfway between two pixels, passes the center of a pixel."""
+    """Tell whether the line between two points, each nearly halfway between two pixels, passes a pixel's center."""
     first, last = (np.rint(2 * point).astype(int) for point in (start, end))  # in half pixels
     step_count = math.gcd(*(last - first).tolist())
     steps = first + np.outer(np.arange(step_count + 1), (last - first) // step_count)

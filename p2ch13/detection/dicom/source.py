@@ -166,6 +166,8 @@ def clean(keyword: str, text: str) -> str:
             text = DA(text).strftime("%Y%m%d")  # of the older 2020.01.31, too
         elif vr == "TM" and text:
             TM(text)
+        elif keyword in CODES:
+            text = text.upper()
         values = text.split("\\") if keyword in SEVERAL_VALUES else [text]
         for value in values:
             validate_value(vr, value, RAISE)

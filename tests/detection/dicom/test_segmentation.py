@@ -55,8 +55,14 @@ def test_attributes(tmp_path, hu, write):
         assert description.SegmentNumber == nodule.number
         assert description.SegmentLabel == f"Nodule {nodule.number} (probability 1.00)"
         assert (description.TrackingUID, description.TrackingID) == (nodule.uid, f"Nodule {nodule.number}")
-        assert description.SegmentAlgorithmName == "p2ch13 seg.best"
+        assert description.SegmentAlgorithmName == "seg.best"
         assert description.SegmentedPropertyTypeCodeSequence[0].CodeMeaning == "Nodule"
+
+
+def test_a_series_that_lost_information_by_compression(tmp_path, hu, write):
+    write_series(tmp_path / "scan", hu, LossyImageCompression="01", LossyImageCompressionRatio="4.5")
+    segmentation = dcmread(write(tmp_path / "scan", [SEG]).paths[SEG])
+    assert (segmentation.LossyImageCompression, segmentation.LossyImageCompressionRatio) == ("01", 4.5)
 
 
 def test_frames_are_those_with_a_part_of_their_segment(tmp_path, hu, write):

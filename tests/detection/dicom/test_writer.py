@@ -10,7 +10,7 @@ from p2ch13.detection.dicom import writer as module
 from p2ch13.detection.dicom.source import OPTIONAL, REPEATED
 from p2ch13.detection.dicom.writer import ENDINGS, RTSTRUCT, SEG, SR, DicomWriter, check_library
 from tests.support.checks import refused
-from tests.support.dicom_files import ABSENT, rewrite_all, write_enhanced, write_series
+from tests.support.dicom_files import ABSENT, rewrite, rewrite_all, write_enhanced, write_series
 from tests.support.scan_files import write_scan
 from tests.support.tools import assert_valid_dicom
 
@@ -53,6 +53,15 @@ def write_private(folder, hu):
         dataset.save_as(file)
 
 
+def write_long_numbers(folder, hu):
+    """With more digits than the standard allows, as programs write that print all of a float's."""
+    for ndx, file in enumerate(write_series(folder, hu, PixelSpacing=b"0.70312500000000011\\0.703125000000000111 ")):
+        position = f"-171.699996948242188\\-166.123456789012345\\{200 + 2.5000000000000013 * ndx:.15f}"
+        cosines = b"0.99999999999999989\\0.00000012345678901\\0\\-0.00000012345678901\\0.99999999999999989\\0"
+        even = position + " " * (len(position) % 2)
+        rewrite(file, ImagePositionPatient=even.encode(), ImageOrientationPatient=cosines + b" " * (len(cosines) % 2))
+
+
 def write_odd_uids(folder, hu):
     """UIDs that break the standard are the images' own all the same; one of even, one of odd length."""
     rewrite_all(write_series(folder, hu, series_uid="1.2.03"), StudyInstanceUID=b"1.2.04", FrameOfReferenceUID="1.2.3")
@@ -67,6 +76,7 @@ SERIES = {
         folder, hu, SpecificCharacterSet="ISO_IR 192", PatientName="Иванов^Илья"
     ),
     "without thickness": lambda folder, hu: write_series(folder, hu, SliceThickness=ABSENT),
+    "long numbers": write_long_numbers,
     "sagittal": lambda folder, hu: write_series(folder, hu, cosines=(0, 1, 0, 0, 0, -1)),
     "compressed": write_compressed,
     "private elements": write_private,
