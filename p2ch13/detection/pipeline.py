@@ -35,6 +35,7 @@ from p2ch13.detection.outputs import NODULES_FILE, write_image, write_nodules
 from p2ch13.detection.pictures import draw_nodules, write_png
 from p2ch13.detection.report import write_report
 from p2ch13.detection.search_facts import SearchFacts
+from p2ch13.detection.sides import find_sides
 from p2ch13.detection.viewer import write_viewer
 from p2ch13.network.card import Card, log_card, read_card
 from p2ch13.network.checkpoint import load_checkpoint
@@ -69,10 +70,14 @@ class ScanInput:
 
 
 class Found(NamedTuple):
-    """The findings of scans, and the measures of each."""
+    """The findings of scans, and the measures and the side of each."""
 
     findings: tuple[Finding, ...] = ()
     measures: tuple[Measures, ...] = ()
+    sides: tuple[str | None, ...] = ()
+
+    def followed_by(self, later: Found) -> Found:
+        return Found(self.findings + later.findings, self.measures + later.measures, self.sides + later.sides)
 
 
 def predict(options: PredictOptions) -> int:
@@ -114,8 +119,7 @@ def predict(options: PredictOptions) -> int:
     name = scans[0].name if len(scans) == 1 else "*"
     place = options.output or name_folder(name)
     log.info(
-        f"{len(found.findings)} findings in {scan_count} scan{'' if scan_count == 1 else 's'}{skipped}: "
-        f"{place / NODULES_FILE}"
+        f"{count(found.findings)} in {scan_count} scan{'' if scan_count == 1 else 's'}{skipped}: {place / NODULES_FILE}"
     )
     log.info(f"Open in a browser, for pictures and measures of all of them: {place / f'{name}{REPORT_ENDING}'}")
     if options.viewer:
@@ -214,8 +218,8 @@ def predict_scan(
         ct, detector, facts.threshold, **options.detection, show_progress=True, threads=threads
     )
     measures = measure_findings(ct, labels, findings)
-    own = Found(tuple(findings), tuple(measures))
-    found = Found(earlier.findings + own.findings, earlier.measures + own.measures)
+    own = Found(tuple(findings), tuple(measures), tuple(find_sides(ct, findings)))
+    found = earlier.followed_by(own)
     with written_together(output, scan.name) as folder:
         if options.probability:
             path = folder / f"{scan.name}_probability.{options.format}"
@@ -224,13 +228,12 @@ def predict_scan(
         if dicom is not None:
             dicom.write(folder / scan.name, ct.as_stored(labels), name_nodules(ct, findings, measures))
         write_png(folder / f"{scan.name}_overlay.png", draw_nodules(ct.hu, labels, findings[:OVERLAY_COUNT]))
-        write_report(folder / scan.name, ct, labels, findings, own.measures, facts)
+        write_report(folder / scan.name, ct, labels, *own, facts)
         write_markups(folder / f"{scan.name}_findings.mrk.json", scan.name, findings)
         if options.viewer:
             write_viewer(folder / f"{scan.name}{VIEWER_ENDING}", scan.name, ct, labels, findings, measures)
         write_scan_path(folder / f"{scan.name}{SCAN_ENDING}", scan.given or scan.path, output)
-        listed = found if options.output else own
-        write_nodules(folder / NODULES_FILE, listed.findings, listed.measures)
+        write_nodules(folder / NODULES_FILE, *(found if options.output else own))
     log.info(f"{scan.path}: {describe(findings)}; {time.monotonic() - start:.0f} s. {output / mask_name}")
     return found
 
@@ -248,9 +251,13 @@ def describe(findings: Sequence[Finding]) -> str:
     largest = max(findings, key=lambda finding: finding.volume_mm3)
     note = ", larger than what the network was made for" if largest.diameter_mm > MAX_DIAMETER_MM else ""
     return (
-        f"{len(findings)} findings, the largest {largest.diameter_mm:.1f} mm in slices {largest.first_slice} to "
+        f"{count(findings)}, the largest {largest.diameter_mm:.1f} mm in slices {largest.first_slice} to "
         f"{largest.last_slice} (probability {largest.probability:.2f}{note})"
     )
+
+
+def count(findings: Sequence[Finding]) -> str:
+    return "1 finding" if len(findings) == 1 else f"{len(findings)} findings"
 
 
 def report_skipped(error: InputError, total: int) -> None:
