@@ -325,7 +325,7 @@ def test_all_of_it_has_names_and_is_reached_by_tab(open_page):
     browser = open_page()
     for element in browser.find_all("button, input, canvas, [role=group]"):
         assert element.accessible_name, element.get_attribute("outerHTML")
-    for element in ("#picture", "#slice", "#mask", "#findings li:last-child button", "summary"):
+    for element in ("#picture", "#slice", "#mask", "#findings li:last-child button", "#notes", "summary"):
         browser.tab_to(element)
     browser.press(Keys.ENTER)
     assert browser.find("dl").is_displayed()
