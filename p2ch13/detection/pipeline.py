@@ -226,7 +226,7 @@ def predict_scan(
             write_image(path, torch.from_numpy(logits).float().sigmoid().numpy(), ct)
         write_image(folder / mask_name, as_mask(labels, options.binary), ct)
         if dicom is not None:
-            dicom.write(folder / scan.name, ct.as_stored(labels), name_nodules(ct, findings, measures))
+            dicom.write(folder / scan.name, ct.as_stored(labels), name_nodules(*own))
         write_png(folder / f"{scan.name}_overlay.png", draw_nodules(ct.hu, labels, findings[:OVERLAY_COUNT]))
         write_report(folder / scan.name, ct, labels, *own, facts)
         write_markups(folder / f"{scan.name}_findings.mrk.json", scan.name, findings)

@@ -20,13 +20,14 @@ from p2ch13.detection.viewer import (
     MOST_BYTES,
     STEPS_HU,
     choose_step,
+    describe_scan,
     encode_slice,
     predict,
     quantize,
     write_viewer,
 )
 from tests.support.pages import HOSTILE, assert_no_sideways_scrolling, assert_readable, assert_stands_alone
-from tests.support.scan_files import VX_SIZE_XYZ, write_scan
+from tests.support.scan_files import ORIENTATIONS, VX_SIZE_XYZ, write_scan, write_turned
 
 SHAPE_IRC = (12, 40, 60)
 FIRST, SECOND = np.s_[4:7, 17:24, 19:26], np.s_[9:10, 8:12, 40:50]  # the findings' voxels
@@ -112,6 +113,16 @@ def test_the_page_stands_alone(hu, write_page):
     assert page.count("<script>") == 1
     assert page.count('id="hu-') == SHAPE_IRC[0]
     assert page.count('id="labels-') == 4
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_positions_of_any_stored_order(tmp_path, hu, orientation):
+    """The page has the axial order's geometry: col, row and slice are steps from its origin."""
+    scan = write_turned(tmp_path / "turned.mha", orientation, write_scan(tmp_path / "a.mha", hu))
+    page = describe_scan(Ct(scan), [], [], 1)
+    place = np.array(page["steps"]) @ (10, 30, 5) + page["origin"]
+    assert place == pytest.approx((-30 + 10 * 0.7, -40 + 30 * 0.7, 200 + 5 * 1.5))
+    assert (page["shape"], page["first"]) == (SHAPE_IRC, 6)
 
 
 # In a browser
@@ -314,7 +325,7 @@ def test_all_of_it_has_names_and_is_reached_by_tab(open_page):
     browser = open_page()
     for element in browser.find_all("button, input, canvas, [role=group]"):
         assert element.accessible_name, element.get_attribute("outerHTML")
-    for element in ("#picture", "#slice", "#mask", "#findings li:last-child button", "summary"):
+    for element in ("#picture", "#slice", "#mask", "#findings li:last-child button", "#notes", "summary"):
         browser.tab_to(element)
     browser.press(Keys.ENTER)
     assert browser.find("dl").is_displayed()

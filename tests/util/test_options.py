@@ -72,6 +72,20 @@ def test_only_what_is_given_comes_back(parser, arguments, given):
     assert vars(parser.parse_args(["--out", "a", *arguments])) == {"out": Path("a"), **given}
 
 
+@dataclass(frozen=True)
+class Place(Options):
+    """Place."""
+
+    folder: Path | None = option(None, "folder", positional=True)
+
+
+@pytest.mark.parametrize(("arguments", "given"), [([], {}), (["a"], {"folder": Path("a")})])
+def test_a_path_without_a_name_may_be_missing(arguments, given):
+    parser = CommandParser()
+    add_options(parser, Place)
+    assert vars(parser.parse_args(arguments)) == given
+
+
 def test_later_sources_win():
     drawing = merge(Drawing, {"out": Path("a"), "size": 2, "kind": "square"}, {"size": 4, "layers": [0, 3]})
     assert drawing == Drawing(4, "square", layers=(0, 3), out=Path("a"))

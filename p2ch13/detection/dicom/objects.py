@@ -10,11 +10,9 @@ from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
 from p2ch13 import __version__
-from p2ch13.data.ct import Ct
 from p2ch13.detection.dicom.source import OPTIONAL, REPEATED, Source, SourceImage
 from p2ch13.detection.findings import Finding
 from p2ch13.detection.measure import Measures
-from p2ch13.detection.sides import find_sides
 
 LATIN_1, UTF_8 = "ISO_IR 100", "ISO_IR 192"  # the first one is what older programs read
 MAKER = "p2ch13"
@@ -64,9 +62,10 @@ class Algorithm:
         return cls(plain.replace("\\", "_")[:NAME_LENGTH].strip() or MAKER)
 
 
-def name_nodules(ct: Ct, findings: Sequence[Finding], measures: Sequence[Measures]) -> list[Nodule]:
-    """Give each finding its side and its UID. Args: measures: of the findings, in their order."""
-    sides = find_sides(ct, findings)
+def name_nodules(
+    findings: Sequence[Finding], measures: Sequence[Measures], sides: Sequence[str | None]
+) -> list[Nodule]:
+    """Give each finding its UID. Args: measures, sides: of the findings, in their order."""
     return [
         Nodule(finding, measured, side, generate_uid(prefix=None))
         for finding, measured, side in zip(findings, measures, sides, strict=True)
