@@ -118,9 +118,8 @@ def predict(options: PredictOptions) -> int:
     scan_count = total - len(errors)
     name = scans[0].name if len(scans) == 1 else "*"
     place = options.output or name_folder(name)
-    log.info(
-        f"{count(found.findings)} in {scan_count} scan{'' if scan_count == 1 else 's'}{skipped}: {place / NODULES_FILE}"
-    )
+    scans_text = f"{scan_count} scan{'' if scan_count == 1 else 's'}"
+    log.info(f"{count(found.findings)} in {scans_text}{skipped}: {place / NODULES_FILE}")
     log.info(f"Open in a browser, for pictures and measures of all of them: {place / f'{name}{REPORT_ENDING}'}")
     if options.viewer:
         log.info(f"The same, for all slices: {place / f'{name}{VIEWER_ENDING}'}")
