@@ -19,12 +19,16 @@ SCANS = {f"1.2.{ndx}": [Ball((2 + ndx % 2, 16 + ndx, 20), 4)] for ndx in range(4
 NODULES = [(uid, *to_xyz(ball.center_irc), ball.diameter_mm) for uid, balls in SCANS.items() for ball in balls]
 
 
-def write_masks(folder: Path, name: str = "{}.nii.gz") -> None:
-    for uid, balls in SCANS.items():
-        mask = np.zeros(SHAPE_IRC, np.uint8)
-        for ball in balls:
-            mask[ball_mask(ball, SHAPE_IRC)] = 1
-        write_scan(folder / name.format(uid), mask)
+def write_mask(path: Path, uid: str = "1.2.0") -> None:
+    mask = np.zeros(SHAPE_IRC, np.uint8)
+    for ball in SCANS[uid]:
+        mask[ball_mask(ball, SHAPE_IRC)] = 1
+    write_scan(path, mask)
+
+
+def write_masks(folder: Path) -> None:
+    for uid in SCANS:
+        write_mask(folder / f"{uid}.nii.gz", uid)
 
 
 def write_candidates(folder: Path) -> None:
@@ -96,6 +100,7 @@ WORLD: dict[str, Callable[[Path], object]] = {
     "nnunet_predictions": write_masks,
     "scan.nii.gz": lambda path: write_scan(path, make_hu(SCANS["1.2.0"], SHAPE_IRC)),
     "scan.mhd": lambda path: write_scan(path, make_hu(SCANS["1.2.0"], SHAPE_IRC)),
+    "mask.nii.gz": write_mask,
     "second scan.mhd": lambda path: write_scan(path, make_hu(SCANS["1.2.1"], SHAPE_IRC)),
     "nodules.csv": write_findings,
     "submission.csv": write_findings,
