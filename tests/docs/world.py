@@ -96,6 +96,7 @@ WORLD: dict[str, Callable[[Path], object]] = {
     "data/luna25": write_luna25,
     "lungs": write_backgrounds,
     "LIDC-IDRI": lambda path: write_series(path / "a", make_hu(SCANS["1.2.0"], SHAPE_IRC)),
+    "series": lambda path: write_series(path, make_hu(SCANS["1.2.0"], SHAPE_IRC)),
     "results": write_masks,
     "nnunet_predictions": write_masks,
     "scan.nii.gz": lambda path: write_scan(path, make_hu(SCANS["1.2.0"], SHAPE_IRC)),
