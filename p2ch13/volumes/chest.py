@@ -93,23 +93,31 @@ def find_false_air(counts: NDArray[np.int64]) -> str | None:
     rest[padding] = 0
     if rest.sum() < LEAST_SCANNED * counts.sum() or np.count_nonzero(rest) < MEASURED_VALUES:
         return None
-    shares = rest.cumsum() / rest.sum()
-    low, high = np.searchsorted(shares, (LEAST_AIR, 1 - LEAST_AIR)) + LOWEST_HU
+    low, high = find_range(rest)
     if low < LEAST_PADDED_HU or high - low < LEAST_WIDTH_HU:
         return None
     return describe_lack_of_air(rest, LEAST_PADDED_HU, ", beside padding")
 
 
 def find_lack_of_tissue(counts: NDArray[np.int64]) -> str | None:
-    """Say what is wrong if measured values include no soft tissue; else None."""
+    """Say what is wrong if measured values of more than one tissue include no soft one; else None."""
     low, high = (limit - LOWEST_HU for limit in TISSUE_HU)
     if counts[low:high].sum() >= LEAST_AIR * counts.sum() or np.count_nonzero(counts) < MEASURED_VALUES:
         return None
-    values = np.flatnonzero(counts) + LOWEST_HU
+    lowest, highest = find_range(counts)
+    if highest - lowest < LEAST_WIDTH_HU:
+        return None  # noise around a single value
     return (
-        f"values of {values[0]} to {values[-1]}, none of soft tissue ({TISSUE_HU[0]} to {TISSUE_HU[1]} HU), as of a "
+        f"values of {lowest} to {highest}, none of soft tissue ({TISSUE_HU[0]} to {TISSUE_HU[1]} HU), as of a "
         "picture whose values were shifted; convert it again, to HU"
     )
+
+
+def find_range(counts: NDArray[np.int64]) -> tuple[int, int]:
+    """Find the range of values but for the rarest at both ends. Args: counts: of values from `LOWEST_HU` on."""
+    shares = counts.cumsum() / counts.sum()
+    low, high = np.searchsorted(shares, (LEAST_AIR, 1 - LEAST_AIR)) + LOWEST_HU
+    return int(low), int(high)
 
 
 def describe_lack_of_air(counts: NDArray[np.int64], lowest: int, beside: str = "") -> str:

@@ -34,6 +34,7 @@ FINE = {
     "padded by the least value": padded(CHEST, -32768),
     "padded with two values": np.where(np.arange(128) < 9, np.int16(-2048), padded(CHEST, -3024)),
     "lung alone": make_hu([], (3, 20, 22)),
+    "lung alone, with noise": make_hu([], (3, 20, 22)) + NOISE[:3, :20, :22] // 2,
     "one slice": CHEST[:1],
     "metal": np.where(CHEST > 20, np.int16(30_000), CHEST),
     "clipped to a wide window": CHEST.clip(-1000, 400),
