@@ -104,10 +104,7 @@ def predict(options: PredictOptions) -> int:
     scan_count = total - len(errors)
     name = scans[0].name if len(scans) == 1 else "*"
     place = options.output or name_folder(name)
-    log.info(
-        f"{len(findings)} findings in {scan_count} scan{'' if scan_count == 1 else 's'}{skipped}: "
-        f"{place / NODULES_FILE}"
-    )
+    log.info(f"{count(findings)} in {scan_count} scan{'' if scan_count == 1 else 's'}{skipped}: {place / NODULES_FILE}")
     log.info(f"Open in a browser, for pictures and measures of all of them: {place / f'{name}{REPORT_ENDING}'}")
     if options.viewer:
         log.info(f"The same, for all slices: {place / f'{name}{VIEWER_ENDING}'}")
@@ -236,9 +233,13 @@ def describe(findings: Sequence[Finding]) -> str:
     largest = max(findings, key=lambda finding: finding.volume_mm3)
     note = ", larger than what the network was made for" if largest.diameter_mm > MAX_DIAMETER_MM else ""
     return (
-        f"{len(findings)} findings, the largest {largest.diameter_mm:.1f} mm in slices {largest.first_slice} to "
+        f"{count(findings)}, the largest {largest.diameter_mm:.1f} mm in slices {largest.first_slice} to "
         f"{largest.last_slice} (probability {largest.probability:.2f}{note})"
     )
+
+
+def count(findings: Sequence[Finding]) -> str:
+    return "1 finding" if len(findings) == 1 else f"{len(findings)} findings"
 
 
 def report_skipped(error: InputError, total: int) -> None:

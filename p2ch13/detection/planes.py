@@ -109,7 +109,6 @@ class Window(NamedTuple):
 
     def show(self, ct: Ct, labels: NDArray[np.int32], number: int, axes: Axes) -> Plane:
         found, starts = self.cut(labels)
-        others = [other for other in np.unique(found).tolist() if other not in (0, number)]
         diameters = (axes.long, axes.short) if self.name == AXIAL else ()
         return Plane(
             self.name,
@@ -117,19 +116,22 @@ class Window(NamedTuple):
             self.resample(ct.hu),
             self.side_mm / self.pixel_count,
             self.trace(found == number, starts),
-            [line for other in others for line in self.trace(found == other, starts)],
+            self.trace((found > 0) & (found != number), starts),
             [self.to_pixels(np.array(diameter.ends_rowcol) + 0.5) for diameter in diameters],
         )
 
     def resample(self, hu: NDArray[np.int16]) -> Gray:
         """Interpolate the window's pixels; beyond the scan they are black."""
         part, starts = self.cut(hu)
-        (row_scale, col_scale), (row, col) = self.scale, np.subtract(self.first, starts).tolist()
-        shown = PillowImage.fromarray(as_gray(part)).transform(
-            (self.pixel_count, self.pixel_count),
-            PillowImage.Transform.AFFINE,
-            (col_scale, 0, col, 0, row_scale, row),
-            PillowImage.Resampling.BICUBIC,
+        first = np.array(self.first) - starts  # in the part
+        last = first + np.array(self.scale) * self.pixel_count
+        before = np.maximum(np.ceil(-first), 0).astype(int)
+        after = np.maximum(np.ceil(last) - part.shape, 0).astype(int)
+        padded = np.pad(as_gray(part), np.stack([before, after], axis=1))
+        (top, left), (bottom, right) = (first + before).tolist(), (last + before).tolist()
+        size = (self.pixel_count, self.pixel_count)
+        shown = PillowImage.fromarray(padded).resize(
+            size, PillowImage.Resampling.BICUBIC, box=(left, top, right, bottom)
         )
         gray = np.asarray(shown)
         return gray[::-1] if self.is_upside_down else gray

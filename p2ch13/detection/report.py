@@ -18,6 +18,7 @@ from p2ch13.detection import statements
 from p2ch13.detection.colors import MARKED
 from p2ch13.detection.findings import Finding
 from p2ch13.detection.measure import Axes, Measures
+from p2ch13.detection.planes import ENDS
 from p2ch13.detection.report_pictures import VIEW, draw_findings, draw_overview
 from p2ch13.detection.search_facts import SearchFacts
 from p2ch13.detection.sides import find_sides
@@ -147,6 +148,7 @@ def write_page(
         pictures=draw_findings(ct, labels, findings, measures),
         overview=draw_overview(ct, findings),
         view=VIEW,
+        ends=ENDS,
         marked=MARKED,
         axis_names=", ".join(SIDES[letter] for letter in report["scan"]["stored_axes"]),
         show_probability=statements.show_probability,

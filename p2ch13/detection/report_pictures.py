@@ -27,7 +27,6 @@ SCALE_BAR_SHARE = 0.15  # of a picture's width at least
 OVERVIEW_PIXELS = 320  # width of a projection
 OVERVIEW_HU = (-1000, 100)  # black and white of a mean over the whole body
 FLATTEST = 0.1  # height / width of a projection that is still worth a look
-THINNED = 1.0  # distance of a contour's points, in the SVG's units
 
 
 class ScaleBar(NamedTuple):
@@ -45,7 +44,6 @@ class Picture(NamedTuple):
     others: str  # of other findings
     diameters: str
     scale_bar: ScaleBar
-    ends: tuple[str, ...]  # letters of the patient's sides: top, right, bottom, left
 
 
 class Dot(NamedTuple):
@@ -62,7 +60,7 @@ class Overview(NamedTuple):
     width: int
     height: int
     dots: list[Dot]
-    ends: tuple[str, ...]
+    ends: tuple[str, ...]  # see `ENDS`
 
 
 def draw_findings(
@@ -90,7 +88,7 @@ def draw_plane(plane: Plane) -> Picture:
     scale = VIEW / len(plane.gray)
 
     def draw(lines: Iterable[Line]) -> str:
-        return as_path(thin(line * scale) for line in lines)
+        return as_path(thin(line) * scale for line in lines)
 
     return Picture(
         plane.name,
@@ -100,7 +98,6 @@ def draw_plane(plane: Plane) -> Picture:
         draw(plane.others),
         as_path(line * scale for line in plane.diameters),
         choose_scale_bar(plane.mm_per_pixel / scale),
-        ENDS[plane.name],
     )
 
 
@@ -112,9 +109,9 @@ def choose_scale_bar(mm_per_unit: float) -> ScaleBar:
 
 
 def thin(line: Line) -> Line:
-    """Drop points of a line that are close to the one before."""
+    """Drop points of a line that are within a pixel of the one before."""
     steps = np.linalg.norm(np.diff(line, axis=0, prepend=line[:1]), axis=1)
-    places = np.floor(np.cumsum(steps) / THINNED)
+    places = np.floor(np.cumsum(steps))
     kept: Line = line[np.concatenate([[True], np.diff(places) > 0])]
     return kept
 

@@ -251,3 +251,21 @@ def test_pictures_become_smaller_the_more_there_are():
 def test_scale_bars(mm_per_unit, mm):
     bar = choose_scale_bar(mm_per_unit)
     assert (bar.mm, bar.length) == (mm, pytest.approx(mm / mm_per_unit))
+
+
+def test_sixty_findings_have_their_pictures(tmp_path):
+    """In rows of ten, 24 mm apart, in lungs of noise, which compresses badly."""
+    hu = np.random.default_rng(0).integers(-1000, -700, (8, 160, 160)).astype(np.int16)
+    labels = np.zeros(hu.shape, dtype=bool)
+    for ndx in range(60):
+        row, col = 10 + 24 * (ndx // 10), 8 + 15 * (ndx % 10)
+        labels[3:5, row : row + 4, col : col + 5] = True
+    ct = Ct(write_scan(tmp_path / "1.2.mha", np.where(labels, 0, hu).astype(np.int16), vx_size_xyz=(1.0, 1.0, 2.5)))
+    labels, findings = find_marked(ct, labels)
+    write_report(tmp_path / "1.2", ct, labels, findings, measure_findings(ct, labels, findings), FACTS)
+    path = tmp_path / "1.2_report.html"
+    page = Page(path.read_text(encoding="utf-8"))
+    assert len(page.all("article")) == 60
+    pictures = [image for image in page.all("image") if image["width"] == image["height"] == "256"]
+    assert len(pictures) == 3 * 60
+    assert path.stat().st_size < 5e6
