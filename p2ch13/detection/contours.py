@@ -9,20 +9,23 @@ from scipy import ndimage
 from scipy.spatial import ConvexHull
 
 Floats = NDArray[np.float64]
-Contours = list[Floats]  # closed lines (point, 2), row and col; those around holes run the other way
+Contours = list[Floats]  # closed lines (point, 2), row and col
 
-SMOOTHING_PIXELS = 1.0  # standard deviation of the Gaussian that interpolates a mask between its pixels
-MARGIN = 5  # pixels around a mask that its Gaussian reaches
+# Standard deviation of the Gaussian that interpolates a mask between its pixels: less follows the pixels' corners, more
+# blunts what is pointed.
+SMOOTHING_PIXELS = 1.5
+MARGIN = 7  # pixels around a mask that its Gaussian reaches
 LEAST_VARIANCE = 1 / 12  # of the coordinates of a pixel's area
 
 
 def find_contours(mask: NDArray[np.bool_]) -> Contours:
-    """Find the contours of a mask (row, col) that is not empty, in pixels; pixel centers have whole coordinates.
+    """Find the outer contours of a mask (row, col) that is not empty, in pixels; pixel centers have whole coordinates.
 
     The mask is smoothed, and its contours are scaled so that their area has the mean and the covariance of the mask's
-    pixels. Lines halfway between pixel centers make the longest diameter 0.3 to 0.5 pixels too long: of all the places
-    where a shape ends between two centers, it picks those that were rounded outward.
+    pixels. Holes count as filled. Lines halfway between pixel centers make the longest diameter 0.3 to 0.5 pixels too
+    long: of all the places where a shape ends between two centers, it picks those that were rounded outward.
     """
+    mask = ndimage.binary_fill_holes(mask)
     smoothed = ndimage.gaussian_filter(np.pad(mask, MARGIN).astype(np.float64), SMOOTHING_PIXELS)
     lines = contour_generator(z=smoothed, line_type=LineType.Separate).lines(float(smoothed.max()) / 2)
     contours = [np.asarray(line)[:, ::-1] - MARGIN for line in lines]

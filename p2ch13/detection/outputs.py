@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from p2ch13 import __version__
 from p2ch13.data.ct import Ct
 from p2ch13.detection.findings import Finding
+from p2ch13.detection.measure import Measures
+from p2ch13.detection.size_categories import fleischner, lung_rads, round_half_up
 from p2ch13.labels.tables import POSITION, POSITION_COLUMNS, SERIES, parse_center, parse_rows
 from p2ch13.util.errors import InputError
 from p2ch13.util.files import as_text, atomic_path, utf8_path, write_csv
@@ -28,6 +30,11 @@ NODULES_FILE = "nodules.csv"
 # LUNA16's submission columns, and further ones.
 SIZE_COLUMNS = ("diameter_mm", "volume_mm3", "first_slice", "last_slice", "finding")
 NODULE_COLUMNS = (*POSITION_COLUMNS, "probability", "logit", *SIZE_COLUMNS)
+MEASURE_COLUMNS = (
+    *("long_axis_mm", "short_axis_mm", "mean_axis_mm", "whole_mm3", "mean_hu", "kind", "at_pleura"),
+    *("solid_long_axis_mm", "solid_mean_axis_mm", "solid_mm3", "lung_rads_v2022", "fleischner_2017"),
+)
+SIDE_COLUMN = "side"  # the patient's
 SERIES_NUMBER_OFFSET = 1000  # from the scan's series number to its segmentation's
 
 
@@ -48,12 +55,31 @@ def write_image(path: Path, voxels: NDArray[Any], ct: Ct) -> None:
             raise InputError("cannot write all of it; is the disk full? Choose another --output", path=path) from None
 
 
-def write_nodules(path: Path, findings: Iterable[Finding]) -> None:
-    """Write the list of nodules in LUNA16's submission format: centers in mm, patient coordinates.
+def write_nodules(
+    path: Path,
+    findings: Iterable[Finding],
+    measures: Iterable[Measures] | None = None,
+    sides: Iterable[str | None] | None = None,
+) -> None:
+    """Write the list of nodules in LUNA16's submission format: centers in mm, patient coordinates (LPS).
 
     Centers and logits are not rounded further, so that the file scores as the findings do.
+
+    Args:
+        measures: of each finding, in their order; None: without `MEASURE_COLUMNS`.
+        sides: see `find_sides`; None: without the last column.
     """
-    write_csv(path, NODULE_COLUMNS, map(nodule_row, findings))
+    columns: tuple[str, ...] = NODULE_COLUMNS
+    rows = list(map(nodule_row, findings))
+    if measures is not None:
+        columns, rows = columns + MEASURE_COLUMNS, add_columns(rows, map(measure_row, measures))
+    if sides is not None:
+        columns, rows = (*columns, SIDE_COLUMN), add_columns(rows, ([side or ""] for side in sides))
+    write_csv(path, columns, rows)
+
+
+def add_columns(rows: Iterable[list[object]], others: Iterable[list[object]]) -> list[list[object]]:
+    return [row + other for row, other in zip(rows, others, strict=True)]
 
 
 def nodule_row(finding: Finding) -> list[object]:
@@ -68,6 +94,35 @@ def nodule_row(finding: Finding) -> list[object]:
         finding.last_slice,
         finding.number,
     ]
+
+
+def measure_row(measures: Measures) -> list[object]:
+    """Format measures as reports round them: lengths to 0.1 mm, volumes and density to whole mm3 and HU."""
+    axes, solid_axes = measures.axes, measures.solid_axes
+    solid = ["", "", ""]
+    if solid_axes is not None:
+        solid = [
+            *map(round_mm, (solid_axes.long.length_mm, solid_axes.mean_mm)),
+            round_whole(measures.solid_volume_mm3),
+        ]
+    return [
+        *map(round_mm, (axes.long.length_mm, axes.short.length_mm, axes.mean_mm)),
+        round_whole(measures.volume_mm3),
+        round_whole(measures.mean_hu),
+        measures.kind,
+        "" if measures.is_at_pleura is None else measures.is_at_pleura,
+        *solid,
+        lung_rads(measures).category,
+        fleischner(measures).category,
+    ]
+
+
+def round_mm(length_mm: float) -> str:
+    return str(round_half_up(length_mm, "0.1"))
+
+
+def round_whole(value: float) -> str:
+    return str(round_half_up(value, "1"))
 
 
 def read_nodules(path: Path, series_uid: str) -> list[Finding]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,11 +29,12 @@ from p2ch13.detection.folders import (
     write_scan_path,
 )
 from p2ch13.detection.markups import write_markups
-from p2ch13.detection.measure import measure_findings
+from p2ch13.detection.measure import Measures, measure_findings
 from p2ch13.detection.outputs import NODULES_FILE, write_dicom_segmentation, write_image, write_nodules
 from p2ch13.detection.pictures import draw_nodules, write_png
 from p2ch13.detection.report import write_report
 from p2ch13.detection.search_facts import SearchFacts
+from p2ch13.detection.sides import find_sides
 from p2ch13.detection.viewer import write_viewer
 from p2ch13.network.card import Card, log_card, read_card
 from p2ch13.network.checkpoint import load_checkpoint
@@ -66,6 +67,17 @@ class ScanInput:
         return self.series or self.path
 
 
+class Found(NamedTuple):
+    """The findings of scans, and the measures and the side of each."""
+
+    findings: tuple[Finding, ...] = ()
+    measures: tuple[Measures, ...] = ()
+    sides: tuple[str | None, ...] = ()
+
+    def followed_by(self, later: Found) -> Found:
+        return Found(self.findings + later.findings, self.measures + later.measures, self.sides + later.sides)
+
+
 def predict(options: PredictOptions) -> int:
     """Search scans for nodules; report and skip those that cannot be read.
 
@@ -91,10 +103,10 @@ def predict(options: PredictOptions) -> int:
     make_writable_folder(options.output or Path(), "--output")
     log.info(facts.explanation)
     threads = choose_threads(options.threads)
-    findings: list[Finding] = []
+    found = Found()
     for scan in scans:
         try:
-            findings += predict_scan(scan, detector, facts, options, threads, findings)
+            found = predict_scan(scan, detector, facts, options, threads, found)
         except InputError as error:
             report_skipped(error, total)
             errors.append(error)
@@ -104,7 +116,9 @@ def predict(options: PredictOptions) -> int:
     scan_count = total - len(errors)
     name = scans[0].name if len(scans) == 1 else "*"
     place = options.output or name_folder(name)
-    log.info(f"{count(findings)} in {scan_count} scan{'' if scan_count == 1 else 's'}{skipped}: {place / NODULES_FILE}")
+    log.info(
+        f"{count(found.findings)} in {scan_count} scan{'' if scan_count == 1 else 's'}{skipped}: {place / NODULES_FILE}"
+    )
     log.info(f"Open in a browser, for pictures and measures of all of them: {place / f'{name}{REPORT_ENDING}'}")
     if options.viewer:
         log.info(f"The same, for all slices: {place / f'{name}{VIEWER_ENDING}'}")
@@ -185,11 +199,11 @@ def predict_scan(
     facts: SearchFacts,
     options: PredictOptions,
     threads: ThreadTuner,
-    earlier: list[Finding],
-) -> list[Finding]:
+    earlier: Found,
+) -> Found:
     """Search one scan; its files and the list of nodules appear together, or not at all if anything fails.
 
-    Args: earlier: the findings of the earlier scans. Returns: this scan's.
+    Args: earlier: what the earlier scans have. Returns: the same with this scan's.
     Raises: InputError, naming the scan, if it cannot be used.
     """
     start = time.monotonic()
@@ -201,7 +215,8 @@ def predict_scan(
     logits, labels, findings = detect(
         ct, detector, facts.threshold, **options.detection, show_progress=True, threads=threads
     )
-    measures = measure_findings(ct, labels, findings)
+    own = Found(tuple(findings), tuple(measure_findings(ct, labels, findings)), tuple(find_sides(ct, findings)))
+    found = earlier.followed_by(own)
     with written_together(output, scan.name) as folder:
         if options.probability:
             path = folder / f"{scan.name}_probability.{options.format}"
@@ -210,14 +225,14 @@ def predict_scan(
         if options.dicom_seg:
             write_dicom_segmentation(folder / f"{scan.name}_seg.dcm", labels > 0, ct)
         write_png(folder / f"{scan.name}_overlay.png", draw_nodules(ct.hu, labels, findings[:OVERLAY_COUNT]))
-        write_report(folder / scan.name, ct, labels, findings, measures, facts)
+        write_report(folder / scan.name, ct, labels, *own, facts)
         write_markups(folder / f"{scan.name}_findings.mrk.json", scan.name, findings)
         if options.viewer:
-            write_viewer(folder / f"{scan.name}{VIEWER_ENDING}", scan.name, ct, labels, findings, measures)
+            write_viewer(folder / f"{scan.name}{VIEWER_ENDING}", scan.name, ct, labels, findings, own.measures)
         write_scan_path(folder / f"{scan.name}{SCAN_ENDING}", scan.given or scan.path, output)
-        write_nodules(folder / NODULES_FILE, [*earlier, *findings] if options.output else findings)
+        write_nodules(folder / NODULES_FILE, *(found if options.output else own))
     log.info(f"{scan.path}: {describe(findings)}; {time.monotonic() - start:.0f} s. {output / mask_name}")
-    return findings
+    return found
 
 
 def as_mask(labels: NDArray[np.int32], is_binary: bool) -> NDArray[np.unsignedinteger[Any]]:

@@ -151,5 +151,8 @@ def name_range(size: Size, borders: tuple[Border, ...], includes_last: bool = Fa
 
 
 def round_half_up(value: float, step: str) -> Decimal:
-    """Round as people do, to a step such as "0.1": `round` rounds halves to even digits."""
-    return Decimal(repr(float(value))).quantize(Decimal(step), ROUND_HALF_UP)
+    """Round as people do, to a step such as "0.1": `round` rounds halves to even digits.
+
+    The mean of 6.1 and 5.8 is 5.95, though that of their binary fractions is a little less.
+    """
+    return Decimal(f"{value:.9f}").quantize(Decimal(step), ROUND_HALF_UP)

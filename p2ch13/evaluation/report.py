@@ -13,6 +13,7 @@ from typing import Any
 from p2ch13.evaluation.calibration import CALIBRATIONS
 from p2ch13.evaluation.froc import BAND_POINTS, BOOTSTRAP_COUNT, CONFIDENCE, FINDINGS_PER_SCAN, OPERATING_POINTS, Froc
 from p2ch13.evaluation.scoring import NoduleScore, ScanScores
+from p2ch13.evaluation.size_classes import name_class
 from p2ch13.evaluation.summary import Summary, only_finite
 from p2ch13.labels.tables import POSITION_COLUMNS
 from p2ch13.util.files import atomic_write, write_csv
@@ -20,7 +21,7 @@ from p2ch13.util.files import atomic_write, write_csv
 FORMAT_VERSION = 2  # of metrics.json; raised when a key changes its meaning or goes
 NODULE_COLUMNS = (
     *(*POSITION_COLUMNS, "diameter_mm", "found", "probability", "logit", "recall", "dice"),
-    *("readers", "inter_reader_dice", "dice_with_readers"),
+    *("readers", "inter_reader_dice", "dice_with_readers", "volume_error", "surface_distance_mm"),
 )
 SCAN_COLUMNS = (
     *("seriesuid", "slices", "nodules", "found", "findings", "false_positives"),
@@ -50,7 +51,8 @@ def write_report(folder: Path, summary: Summary, settings: dict[str, Any], skipp
 def nodule_row(nodule: NoduleScore) -> list[object]:
     scores = (nodule.probability, nodule.logit, nodule.recall, nodule.dice)
     readers = (nodule.reader_count or math.nan, nodule.inter_reader_dice, nodule.dice_with_readers)
-    return [nodule.series_uid, *nodule.center_xyz, nodule.diameter_mm, nodule.is_found, *scores, *readers]
+    shape = (nodule.volume_error, nodule.surface_distance_mm)
+    return [nodule.series_uid, *nodule.center_xyz, nodule.diameter_mm, nodule.is_found, *scores, *readers, *shape]
 
 
 def scan_row(scan: ScanScores) -> list[object]:
@@ -67,6 +69,8 @@ def format_summary(summary: Summary) -> str:
     """Format the tables for the screen, in Markdown."""
     values = summary.as_dict()
     tables = [nodule_table(values["nodules"], values["findings"]), froc_table(values["froc"])]
+    if summary.nodules:
+        tables.insert(1, size_table(values["sizes"]))
     if values["voxels"] is not None:
         tables.insert(0, voxel_table(values["voxels"]))
     if values["operating_point"] is not None:
@@ -95,6 +99,23 @@ def nodule_table(nodules: dict[str, Any], findings: dict[str, Any]) -> list[list
         ["nodules", "found", "touched", "found / all", "mean Dice", "findings", "false positives per scan"],
         [*counts, *shares, show(findings["count"], "d"), false_positives],
     ]
+
+
+def size_table(sizes: dict[str, Any]) -> list[list[str]]:
+    """Show the scores of the size classes that have nodules, and of all."""
+    rows = [["nodules by size", "count", "found", "mean Dice", "volume bias", "spread", "surface distance, mm"]]
+    for part in sizes["classes"]:
+        if part["count"]:
+            name = name_class(part["from_mm"], part["to_mm"])
+            rows.append([name, *(show(part[key], "d") for key in ("count", "found")), show(part["mean_dice"])])
+            rows[-1] += show_shapes(part)
+    counts = [sum(part[key] for part in sizes["classes"]) for key in ("count", "found")]
+    return [*rows, ["all", *map(str, counts), "", *show_shapes(sizes)]]
+
+
+def show_shapes(part: dict[str, Any]) -> list[str]:
+    shares = [show(part["volume_bias"], "+.0%"), show(part["volume_spread"], ".0%")]
+    return [*shares, show(part["mean_surface_distance_mm"], ".2f")]
 
 
 def operating_point_table(point: dict[str, Any]) -> list[list[str]]:

@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from p2ch13.data.ct import Ct
 from p2ch13.detection.findings import Finding
 from p2ch13.evaluation.froc import ScanMatch, match_findings
 from p2ch13.evaluation.metrics import Scores
+from p2ch13.evaluation.shapes import score_shape
 from p2ch13.labels.candidates import CandidateInfoTuple
 from p2ch13.labels.rules import LidcRule
 from p2ch13.util.boxes import BoxMask
@@ -26,7 +28,7 @@ Labels = NDArray[np.integer[Any]]  # (index, row, col): the finding's number of 
 
 @dataclass(frozen=True)
 class NoduleScore:
-    """Scores of one annotated nodule; recall and Dice are NaN without a mask.
+    """Scores of one annotated nodule; those of voxels are NaN without a mask.
 
     Those with readers are of LIDC-IDRI's readers who outlined any of its voxels, if readers' contours are its label and
     there is a mask to compare with them. With the database as their source each annotation is a reader of its own.
@@ -39,6 +41,8 @@ class NoduleScore:
     logit: float = math.nan  # of the same hit; NaN also if it has a probability alone
     recall: float = math.nan  # share of its voxels that are marked
     dice: float = math.nan  # of its voxels and all voxels of the findings that overlap it; 0 if none does
+    volume_error: float = math.nan  # see `ShapeScore`
+    surface_distance_mm: float = math.nan  # likewise
     reader_count: int = 0
     inter_reader_dice: float = math.nan  # mean Dice of the outlines of each two readers; NaN with fewer than two
     dice_with_readers: float = math.nan  # mean of `dice` with each reader's outline in place of the consensus; likewise
@@ -146,16 +150,22 @@ def count_voxels(ct: Ct, labels: Labels) -> VoxelCounts:
 def score_overlaps(nodules: Sequence[NoduleScore], ct: Ct, labels: Labels) -> tuple[NoduleScore, ...]:
     """Add to the scores of the scan's nodules, at least one, those of their voxels."""
     sizes = count_labels(labels)
+    boxes = ndimage.find_objects(labels)
+    vx_size_irc = ct.vx_size_xyz[::-1]
     outlines = ct.rule.mark_readers(ct) if isinstance(ct.rule, LidcRule) else [[] for _ in nodules]
     scored = []
     for score, nodule, readers in zip(nodules, ct.nodules, outlines, strict=True):
-        recall, dice = score_overlap(labels[ct.build_annotation_mask([nodule])], sizes)
+        mask = ct.build_annotation_mask([nodule])
+        recall, dice = score_overlap(labels[mask], sizes)
+        volume_error, surface_distance_mm = score_shape(mask, labels, boxes, vx_size_irc)
         inter_reader_dice, dice_with_readers = score_readers(readers, labels, sizes)
         scored.append(
             replace(
                 score,
                 recall=recall,
                 dice=dice,
+                volume_error=volume_error,
+                surface_distance_mm=surface_distance_mm,
                 reader_count=len(readers),
                 inter_reader_dice=inter_reader_dice,
                 dice_with_readers=dice_with_readers,

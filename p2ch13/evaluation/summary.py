@@ -11,6 +11,7 @@ from typing import Any
 from p2ch13.evaluation.calibration import measure_calibration
 from p2ch13.evaluation.froc import OPERATING_POINTS, Froc, compute_froc
 from p2ch13.evaluation.scoring import NoduleScore, ScanScores, VoxelCounts
+from p2ch13.evaluation.size_classes import summarize_sizes
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ class Summary:
                 "false_positives": false_positive_count,
                 "false_positives_per_scan": false_positive_count / len(self.scans),  # of all findings
             },
+            "sizes": summarize_sizes(self.nodules),
             "operating_point": self.operating_point,
             "calibration": self.calibration,
             "froc": froc_as_dict(self.froc) | {"threshold_unit": score_unit},

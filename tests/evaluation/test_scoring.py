@@ -258,3 +258,23 @@ def test_undefined_scores_are_null_in_json(tmp_path):
     assert values["froc"]["cpm"] is None
     assert values["froc"]["sensitivity_low"] == [None] * 7
     json.dumps(values, allow_nan=False)
+
+
+def test_shapes_and_sizes_of_a_scan(ct):
+    """A finding is the large ball and as many voxels beside it; the small ball is missed."""
+    label = ball_mask(LARGE, SHAPE)
+    size = int(label.sum())
+    labels = label.astype(np.int32)
+    beside = np.argwhere(~label)[-size:]
+    labels[tuple(beside.T)] = 1
+    large, small = score_scan(ct, labels, []).nodules
+    assert large.volume_error == pytest.approx(1)
+    assert large.surface_distance_mm > 1
+    assert math.isnan(small.volume_error)
+    sizes = summarize([score_scan(ct, labels, [])]).as_dict()["sizes"]
+    assert (sizes["compared"], sizes["volume_bias"], sizes["volume_spread"]) == (1, pytest.approx(1), 0)
+    # Balls of 5.6 and 4.2 mm.
+    assert [part["count"] for part in sizes["classes"]] == [0, 2, 0, 0]
+    without_mask = summarize([score_scan(ct, None, [])]).as_dict()["sizes"]
+    assert (without_mask["compared"], without_mask["classes"][1]["count"]) == (0, 2)
+    assert without_mask["classes"][1]["mean_dice"] is None
