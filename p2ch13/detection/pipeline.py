@@ -230,7 +230,7 @@ def predict_scan(
         write_report(folder / scan.name, ct, labels, *own, facts)
         write_markups(folder / f"{scan.name}_findings.mrk.json", scan.name, findings)
         if options.viewer:
-            write_viewer(folder / f"{scan.name}{VIEWER_ENDING}", scan.name, ct, labels, findings, measures)
+            write_viewer(folder / f"{scan.name}{VIEWER_ENDING}", scan.name, ct, labels, findings, own.measures)
         write_scan_path(folder / f"{scan.name}{SCAN_ENDING}", scan.given or scan.path, output)
         write_nodules(folder / NODULES_FILE, *(found if options.output else own))
     log.info(f"{scan.path}: {describe(findings)}; {time.monotonic() - start:.0f} s. {output / mask_name}")

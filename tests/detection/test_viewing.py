@@ -132,7 +132,9 @@ def test_a_list_of_another_search(out, capsys):
     """Its third finding is nowhere in the mask."""
     path = out / "nodules.csv"
     header, first, second = path.read_text().splitlines()
-    path.write_text("\n".join([header, first, second, second.rpartition(",")[0] + ",3", ""]))
+    third = second.split(",")
+    third[header.split(",").index("finding")] = "3"
+    path.write_text("\n".join([header, first, second, ",".join(third), ""]))
     assert view(out) == 2
     assert_one_line(capsys, "a_mask.nii.gz: ", "finding 3")
     path.write_text(f"{header}\n")  # of other scans: this one's findings are the mask's components
