@@ -19,7 +19,7 @@ from p2ch13.util.boxes import BoxMask, pad_box, split_components, widen
 
 SOLID_HU = -300.0  # denser voxels are solid
 SOLID, PART_SOLID, GROUND_GLASS = KINDS = ("solid", "part-solid", "ground glass")
-SOLID_SHARE = 0.8  # of a solid finding's core that is solid
+SOLID_SHARE = 0.75  # of a solid finding's core that is solid
 MIN_SOLID_MM = 3.0  # diameter of the sphere as large as the smallest solid part: smaller ones are vessels and noise
 PLEURA_MM = 2.0  # a finding as close to the border of the lungs touches it: the steps of the lung mask
 CROSS = ndimage.generate_binary_structure(3, 1)
@@ -89,19 +89,19 @@ def measure(ct: Ct, part: BoxMask, lungs: NDArray[np.bool_] | None = None, solid
     hu = ct.hu[part.box]
     kind, solid_part = find_kind(hu, part, ct, solid_hu)
     return Measures(
-        axes=find_axes(find_largest_fragment(part), ct),
+        axes=find_axes(find_largest_fragment(part), ct.vx_size_xyz),
         volume_mm3=volume_mm3(part, ct),
         mean_hu=float(hu[part.mask].mean(dtype=np.float64)),
         kind=kind,
-        solid_axes=solid_part and find_axes(solid_part, ct),
+        solid_axes=solid_part and find_axes(solid_part, ct.vx_size_xyz),
         solid_volume_mm3=volume_mm3(solid_part, ct) if solid_part else math.nan,
         is_at_pleura=None if lungs is None else touches_pleura(part, lungs, ct),
     )
 
 
-def find_axes(part: BoxMask, ct: Ct) -> Axes:
+def find_axes(part: BoxMask, vx_size_xyz: NDArray[np.float64]) -> Axes:
     """Find the axes of a mask; of equally long ones those with the longer short axis."""
-    pixel_mm = ct.vx_size_xyz[1::-1]
+    pixel_mm = vx_size_xyz[1::-1]
     slices = (
         Axes(part.box[0].start + ndx, *find_diameters(mask, part, pixel_mm))
         for ndx, mask in enumerate(part.mask)

@@ -32,6 +32,7 @@ MEASURE_COLUMNS = (
     *("long_axis_mm", "short_axis_mm", "mean_axis_mm", "whole_mm3", "mean_hu", "kind", "at_pleura"),
     *("solid_long_axis_mm", "solid_mean_axis_mm", "solid_mm3", "lung_rads_v2022", "fleischner_2017"),
 )
+SIDE_COLUMN = "side"  # the patient's
 SERIES_NUMBER_OFFSET = 1000  # from the scan's series number to its segmentation's
 
 
@@ -52,19 +53,31 @@ def write_image(path: Path, voxels: NDArray[Any], ct: Ct) -> None:
             raise InputError("cannot write all of it; is the disk full? Choose another --output", path=path) from None
 
 
-def write_nodules(path: Path, findings: Iterable[Finding], measures: Iterable[Measures] | None = None) -> None:
+def write_nodules(
+    path: Path,
+    findings: Iterable[Finding],
+    measures: Iterable[Measures] | None = None,
+    sides: Iterable[str | None] | None = None,
+) -> None:
     """Write the list of nodules in LUNA16's submission format: centers in mm, patient coordinates (LPS).
 
     Centers and logits are not rounded further, so that the file scores as the findings do.
 
-    Args: measures: of each finding, in their order; None: without `MEASURE_COLUMNS`.
+    Args:
+        measures: of each finding, in their order; None: without `MEASURE_COLUMNS`.
+        sides: see `find_sides`; None: without the last column.
     """
-    rows = map(nodule_row, findings)
-    if measures is None:
-        write_csv(path, NODULE_COLUMNS, rows)
-    else:
-        measured = (row + measure_row(each) for row, each in zip(rows, measures, strict=True))
-        write_csv(path, (*NODULE_COLUMNS, *MEASURE_COLUMNS), measured)
+    columns: tuple[str, ...] = NODULE_COLUMNS
+    rows = list(map(nodule_row, findings))
+    if measures is not None:
+        columns, rows = columns + MEASURE_COLUMNS, add_columns(rows, map(measure_row, measures))
+    if sides is not None:
+        columns, rows = (*columns, SIDE_COLUMN), add_columns(rows, ([side or ""] for side in sides))
+    write_csv(path, columns, rows)
+
+
+def add_columns(rows: Iterable[list[object]], others: Iterable[list[object]]) -> list[list[object]]:
+    return [row + other for row, other in zip(rows, others, strict=True)]
 
 
 def nodule_row(finding: Finding) -> list[object]:

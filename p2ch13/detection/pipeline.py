@@ -26,6 +26,7 @@ from p2ch13.detection.outputs import NODULES_FILE, write_dicom_segmentation, wri
 from p2ch13.detection.pictures import draw_nodules, write_png
 from p2ch13.detection.report import write_report
 from p2ch13.detection.search_facts import SearchFacts
+from p2ch13.detection.sides import find_sides
 from p2ch13.network.card import Card, log_card, read_card
 from p2ch13.network.checkpoint import load_checkpoint
 from p2ch13.network.compute import choose_threads
@@ -57,10 +58,14 @@ class ScanInput:
 
 
 class Found(NamedTuple):
-    """The findings of scans, and the measures of each."""
+    """The findings of scans, and the measures and the side of each."""
 
     findings: tuple[Finding, ...] = ()
     measures: tuple[Measures, ...] = ()
+    sides: tuple[str | None, ...] = ()
+
+    def followed_by(self, later: Found) -> Found:
+        return Found(self.findings + later.findings, self.measures + later.measures, self.sides + later.sides)
 
 
 def predict(options: PredictOptions) -> int:
@@ -101,8 +106,9 @@ def predict(options: PredictOptions) -> int:
     scan_count = total - len(errors)
     name = scans[0].name if len(scans) == 1 else "*"
     place = options.output or name_folder(name)
-    scans_text = f"{scan_count} scan{'' if scan_count == 1 else 's'}"
-    log.info(f"{count(found.findings)} in {scans_text}{skipped}: {place / NODULES_FILE}")
+    log.info(
+        f"{count(found.findings)} in {scan_count} scan{'' if scan_count == 1 else 's'}{skipped}: {place / NODULES_FILE}"
+    )
     log.info(f"Open in a browser, for pictures and measures of all of them: {place / f'{name}{REPORT_ENDING}'}")
     return EXIT_SKIPPED if errors else EXIT_DONE
 
@@ -197,8 +203,8 @@ def predict_scan(
     logits, labels, findings = detect(
         ct, detector, facts.threshold, **options.detection, show_progress=True, threads=threads
     )
-    own = Found(tuple(findings), tuple(measure_findings(ct, labels, findings)))
-    found = Found(earlier.findings + own.findings, earlier.measures + own.measures)
+    own = Found(tuple(findings), tuple(measure_findings(ct, labels, findings)), tuple(find_sides(ct, findings)))
+    found = earlier.followed_by(own)
     with written_together(output, scan.name) as folder:
         if options.probability:
             path = folder / f"{scan.name}_probability.{options.format}"
@@ -207,10 +213,9 @@ def predict_scan(
         if options.dicom_seg:
             write_dicom_segmentation(folder / f"{scan.name}_seg.dcm", labels > 0, ct)
         write_png(folder / f"{scan.name}_overlay.png", draw_nodules(ct.hu, labels, findings[:OVERLAY_COUNT]))
-        write_report(folder / scan.name, ct, labels, findings, own.measures, facts)
+        write_report(folder / scan.name, ct, labels, *own, facts)
         write_markups(folder / f"{scan.name}_findings.mrk.json", scan.name, findings)
-        listed = found if options.output else own
-        write_nodules(folder / NODULES_FILE, listed.findings, listed.measures)
+        write_nodules(folder / NODULES_FILE, *(found if options.output else own))
     log.info(f"{scan.path}: {describe(findings)}; {time.monotonic() - start:.0f} s. {output / mask_name}")
     return found
 

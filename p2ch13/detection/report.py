@@ -21,7 +21,6 @@ from p2ch13.detection.measure import Axes, Measures
 from p2ch13.detection.planes import ENDS
 from p2ch13.detection.report_pictures import VIEW, draw_findings, draw_overview
 from p2ch13.detection.search_facts import SearchFacts
-from p2ch13.detection.sides import find_sides
 from p2ch13.detection.size_categories import fleischner, lung_rads, round_half_up
 from p2ch13.util.files import as_text, atomic_write
 from p2ch13.util.web_page import render
@@ -33,13 +32,18 @@ DIRECTIONS = ("RL", "AP", "IS")  # from where to where the patient's x, y and z 
 
 
 def make_report(
-    name: str, ct: Ct, findings: Sequence[Finding], measures: Sequence[Measures], facts: SearchFacts
+    name: str,
+    ct: Ct,
+    findings: Sequence[Finding],
+    measures: Sequence[Measures],
+    sides: Sequence[str | None],
+    facts: SearchFacts,
 ) -> dict[str, Any]:
     """Make the content of a scan's report, as `docs/report.md` describes it.
 
-    Args: name: of the scan's files; measures: of each finding.
+    Args: name: of the scan's files; measures, sides: of each finding.
     """
-    entries = [describe_finding(*each) for each in zip(findings, measures, find_sides(ct, findings), strict=True)]
+    entries = [describe_finding(*each) for each in zip(findings, measures, sides, strict=True)]
     return {
         "format_version": FORMAT_VERSION,
         "program": {"name": "p2ch13", "version": __version__},
@@ -112,13 +116,14 @@ def write_report(
     labels: NDArray[np.int32],
     findings: Sequence[Finding],
     measures: Sequence[Measures],
+    sides: Sequence[str | None],
     facts: SearchFacts,
 ) -> None:
     """Write `<stem>_report.json` and `<stem>_report.html`.
 
     Args: stem: folder and name of the scan's files; see `make_report` and `write_page`.
     """
-    report = make_report(stem.name, ct, findings, measures, facts)
+    report = make_report(stem.name, ct, findings, measures, sides, facts)
     write_json(stem.with_name(f"{stem.name}_report.json"), report)
     write_page(stem.with_name(f"{stem.name}_report.html"), report, ct, labels, findings, measures, facts)
 

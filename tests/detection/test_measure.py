@@ -53,9 +53,9 @@ ELLIPSOIDS = [
 
 
 @pytest.mark.parametrize(("axes_mm", "degrees", "vx_size_xyz", "shift_xyz"), ELLIPSOIDS)
-def test_axes_of_ellipsoids_in_a_slice_through_their_center(tmp_path, axes_mm, degrees, vx_size_xyz, shift_xyz):
+def test_axes_of_ellipsoids_in_a_slice_through_their_center(axes_mm, degrees, vx_size_xyz, shift_xyz):
     mask, section_mm, _ = mark_ellipsoid(axes_mm, degrees, vx_size_xyz, shift_xyz)
-    axes = find_axes(part_of(mask), open_scan(tmp_path, np.arange(mask.size).reshape(mask.shape) % 99, vx_size_xyz))
+    axes = find_axes(part_of(mask), np.array(vx_size_xyz))
     half_pixel = max(vx_size_xyz[:2]) / 2
     assert axes.long.length_mm == pytest.approx(max(section_mm), abs=half_pixel)
     assert axes.short.length_mm == pytest.approx(min(section_mm), abs=half_pixel)
@@ -63,10 +63,10 @@ def test_axes_of_ellipsoids_in_a_slice_through_their_center(tmp_path, axes_mm, d
 
 
 @pytest.mark.parametrize(("axes_mm", "degrees", "vx_size_xyz", "shift_xyz"), ELLIPSOIDS)
-def test_axes_of_ellipsoids_between_two_slices(tmp_path, axes_mm, degrees, vx_size_xyz, shift_xyz):
+def test_axes_of_ellipsoids_between_two_slices(axes_mm, degrees, vx_size_xyz, shift_xyz):
     """A section at a height h of H has axes that are sqrt(1 - (h / H)^2) as long as those through the center."""
     mask, section_mm, height_mm = mark_ellipsoid(axes_mm, degrees, vx_size_xyz, (*shift_xyz[:2], 0.5))
-    axes = find_axes(part_of(mask), open_scan(tmp_path, np.arange(mask.size).reshape(mask.shape) % 99, vx_size_xyz))
+    axes = find_axes(part_of(mask), np.array(vx_size_xyz))
     shrunk = math.sqrt(1 - (vx_size_xyz[2] / 2 / height_mm) ** 2)
     half_pixel = max(vx_size_xyz[:2]) / 2
     for axis, true_mm in ((axes.long, max(section_mm)), (axes.short, min(section_mm))):
@@ -85,13 +85,12 @@ def test_volumes_of_ellipsoids(tmp_path, axes_mm, degrees, shift_xyz):
     assert (measures.mean_hu, measures.kind) == (20, SOLID)
 
 
-def test_the_ends_of_axes_lie_in_the_scans_slice(tmp_path):
+def test_the_ends_of_axes_lie_in_the_scans_slice():
     """Blocks of 9 x 11 and 9 x 12 pixels of 0.5 x 1 mm around row 20, from col 10 on, in slices 4 and 5."""
-    hu = np.full((8, 40, 40), LUNG_HU)
-    labels = np.zeros(hu.shape, dtype=np.int32)
-    labels[4, 16:25, 10:21] = labels[5, 16:25, 10:22] = 1
-    axes = find_axes(BoxMask(make_box((3, 15, 8), (7, 27, 30)), labels[3:7, 15:27, 8:30] == 1),
-                     open_scan(tmp_path, hu + labels, (1.0, 0.5, 2.0)))  # fmt: skip
+    mask = np.zeros((8, 40, 40), dtype=bool)
+    mask[4, 16:25, 10:21] = mask[5, 16:25, 10:22] = True
+    box = make_box((3, 15, 8), (7, 27, 30))
+    axes = find_axes(BoxMask(box, mask[box]), np.array([1.0, 0.5, 2.0]))
     assert axes.slice_ndx == 5
     assert axes.long.length_mm == pytest.approx(12, abs=1)
     assert axes.short.length_mm == pytest.approx(4.5, abs=0.5)

@@ -89,4 +89,8 @@ def test_the_columns_of_measures(tmp_path, measures, expected):
         "solid_long_axis_mm", "solid_mean_axis_mm", "solid_mm3", "lung_rads_v2022", "fleischner_2017",
     ]  # fmt: skip
     assert row[11:] == expected
+    for side, text in (("left", "left"), (None, "")):
+        write_nodules(tmp_path / "nodules.csv", [finding], [measures], [side])
+        sided_header, sided_row = csv.reader((tmp_path / "nodules.csv").open(newline=""))
+        assert (sided_header, sided_row) == ([*header, "side"], [*row, text])
     assert row[6:11] == ["5.68", "95.9", "3", "7", "1"]

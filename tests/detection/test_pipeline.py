@@ -22,7 +22,7 @@ from p2ch13.predict import main
 from p2ch13.util.errors import InputError
 from tests.support.checks import Intruder, assert_one_line, refused
 from tests.support.commands import exit_status
-from tests.support.dicom_files import ABSENT, SERIES_UID, rewrite, write_series
+from tests.support.dicom_files import ABSENT, SERIES_UID, rewrite, rewrite_all, write_series
 from tests.support.hold import start_held
 from tests.support.networks import (
     PIXEL_MODEL,
@@ -569,3 +569,40 @@ def test_a_mass_is_kept_and_called_too_large(tmp_path, predict, out, capsys):
     assert "larger than what the network was made for" in capsys.readouterr().out
     assert predict(write_scan(tmp_path / "b.mha", make_hu(BALLS, SHAPE_IRC)), "--no-lung-mask") == 0
     assert "larger than" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("largest", "is_binary", "dtype"),
+    [
+        (0, False, np.uint8),
+        (255, False, np.uint8),
+        (256, False, np.uint16),
+        (65536, False, np.uint32),
+        (256, True, np.uint8),
+    ],
+)
+def test_masks_have_the_smallest_type_for_their_numbers(largest, is_binary, dtype):
+    mask = app.as_mask(np.array([[[0, largest]]], dtype=np.int32), is_binary)
+    assert mask.dtype == dtype
+    assert mask.tolist() == [[[0, min(largest, 1) if is_binary else largest]]]
+
+
+def test_binary_masks(tmp_path, predict, out):
+    hu = make_hu(BALLS, SHAPE_IRC)
+    path = write_scan(tmp_path / "a.mha", hu)
+    assert predict(path, "--no-lung-mask", "--binary") == 0
+    np.testing.assert_array_equal(read_mask(out / "a_mask.nii.gz"), (hu > -700).astype(np.uint8))
+
+
+def test_reports_name_nobody(tmp_path, predict, out):
+    """Neither by a DICOM header nor by a path."""
+    files = write_series(tmp_path / "DOE^JANE", make_hu(BALLS, SHAPE_IRC))
+    rewrite_all(
+        files, PatientName="DOE^JANE", PatientID="ID4711", PatientBirthDate="19520814", InstitutionName="Clinic7"
+    )
+    assert predict(tmp_path / "DOE^JANE", "--no-lung-mask") == 0
+    written = [path for path in out.iterdir() if path.suffix in (".html", ".json", ".csv")]
+    assert len(written) == 4
+    for path in written:
+        text = path.read_text(encoding="utf-8")
+        assert not [word for word in ("DOE", "JANE", "ID4711", "19520814", "Clinic7", str(tmp_path)) if word in text]

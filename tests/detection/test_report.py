@@ -15,6 +15,7 @@ from p2ch13.detection.measure import GROUND_GLASS, PART_SOLID, SOLID, Axes, Diam
 from p2ch13.detection.report import describe_finding, make_report, name_axis, write_report
 from p2ch13.detection.report_pictures import MOST_PIXELS, choose_pixel_count, choose_scale_bar
 from p2ch13.detection.search_facts import SearchFacts
+from p2ch13.detection.sides import find_sides
 from p2ch13.network.card import Card
 from p2ch13.network.finding_scorer import Validation
 from tests.support.scan_files import make_chest, write_scan
@@ -48,7 +49,9 @@ def find(ct, count=2):
 
 def write(tmp_path, ct, name="1.2", count=2, facts=FACTS):
     labels, findings = find(ct, count)
-    write_report(tmp_path / name, ct, labels, findings, measure_findings(ct, labels, findings), facts)
+    write_report(
+        tmp_path / name, ct, labels, findings, measure_findings(ct, labels, findings), find_sides(ct, findings), facts
+    )
     stem = tmp_path / name
     report = json.loads(stem.with_name(f"{name}_report.json").read_text(encoding="utf-8"))
     return report, stem.with_name(f"{name}_report.html").read_text(encoding="utf-8")
@@ -156,7 +159,7 @@ def test_keyboard_and_outline(tmp_path, ct):
 def test_a_name_with_html_in_it_is_text(tmp_path, ct):
     labels, findings = find(ct)
     ct.series_uid = EVIL
-    report = make_report(EVIL, ct, findings, measure_findings(ct, labels, findings), FACTS)
+    report = make_report(EVIL, ct, findings, measure_findings(ct, labels, findings), [None, None], FACTS)
     assert report["scan"]["name"] == EVIL
     name = EVIL.replace("/", "_")
     page = Page(write(tmp_path, ct, name)[1])
@@ -262,7 +265,7 @@ def test_sixty_findings_have_their_pictures(tmp_path):
         labels[3:5, row : row + 4, col : col + 5] = True
     ct = Ct(write_scan(tmp_path / "1.2.mha", np.where(labels, 0, hu).astype(np.int16), vx_size_xyz=(1.0, 1.0, 2.5)))
     labels, findings = find_marked(ct, labels)
-    write_report(tmp_path / "1.2", ct, labels, findings, measure_findings(ct, labels, findings), FACTS)
+    write_report(tmp_path / "1.2", ct, labels, findings, measure_findings(ct, labels, findings), [None] * 60, FACTS)
     path = tmp_path / "1.2_report.html"
     page = Page(path.read_text(encoding="utf-8"))
     assert len(page.all("article")) == 60
