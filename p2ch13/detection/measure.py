@@ -19,7 +19,7 @@ from p2ch13.util.boxes import BoxMask, pad_box, split_components, widen
 
 SOLID_HU = -300.0  # denser voxels are solid
 SOLID, PART_SOLID, GROUND_GLASS = KINDS = ("solid", "part-solid", "ground glass")
-SOLID_SHARE = 0.75  # of a solid finding's core that is solid
+SOLID_SHARE = 0.75  # of a finding's core; if more of it is solid, the finding is
 MIN_SOLID_MM = 3.0  # diameter of the sphere as large as the smallest solid part: smaller ones are vessels and noise
 PLEURA_MM = 2.0  # a finding as close to the border of the lungs touches it: the steps of the lung mask
 CROSS = ndimage.generate_binary_structure(3, 1)
@@ -126,7 +126,7 @@ def find_diameters(mask: NDArray[np.bool_], part: BoxMask, pixel_mm: NDArray[np.
 def find_kind(hu: NDArray[np.int16], part: BoxMask, ct: Ct, solid_hu: float) -> tuple[str, BoxMask | None]:
     """Tell a finding's kind, and find the solid part of a part-solid one.
 
-    A finding is solid if nearly all of its core is. The rim is not looked at: there voxels are partly lung.
+    A finding is solid if `SOLID_SHARE` of its core is. The rim is not looked at: there voxels are partly lung.
 
     Args: hu: (index, row, col) of the part's box.
     """

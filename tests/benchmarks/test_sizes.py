@@ -51,6 +51,7 @@ def test_phantoms_are_opened_with_their_nodules(tmp_path, index):
         assert first == pytest.approx(origin, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_smoke_test_prints_the_tables(capsys):
     main(["--smoke"])
     rows = [line.split(" | ")[0] for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
