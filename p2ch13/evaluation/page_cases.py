@@ -10,11 +10,11 @@ from PIL import Image as PillowImage
 from PIL import ImageDraw
 
 from p2ch13.detection.colors import Color
-from p2ch13.detection.pictures import Image, encode_png
+from p2ch13.detection.pictures import ENLARGED, Image, encode_png
 from p2ch13.detection.statements import COORDINATES, SLICES
 from p2ch13.evaluation.summary import Summary
 from p2ch13.evaluation.words import count
-from p2ch13.evaluation.worst_cases import ENLARGED_PIXELS, ENLARGEMENT, Case, WorstCases
+from p2ch13.evaluation.worst_cases import ENLARGED_PIXELS, Case, WorstCases
 from p2ch13.util.web_page import as_data_uri
 
 OVERVIEW_PIXELS = 320  # of the longer side of a whole slice: larger ones would make the page too large
@@ -67,8 +67,8 @@ def show_case(case: Case) -> dict[str, str]:
         "series_uid": case.series_uid,
         "alt": f"{case.text}, {case.place}",
         "overview": as_png_uri(draw_overview(case)),
-        "surroundings": as_png_uri(case.surroundings[::ENLARGEMENT, ::ENLARGEMENT]),  # the browser enlarges it
-        "marked": as_png_uri(case.marked[::ENLARGEMENT, ::ENLARGEMENT]),
+        "surroundings": as_png_uri(case.surroundings[::ENLARGED, ::ENLARGED]),  # the browser enlarges it
+        "marked": as_png_uri(case.marked[::ENLARGED, ::ENLARGED]),
     }
 
 

@@ -18,7 +18,7 @@ from p2ch13.evaluation.scoring import Labels, NoduleScore, ScanScores, is_shown
 from p2ch13.util.coordinates import IrcTuple
 
 CASE_COUNT = 6  # of each kind
-ENLARGED_PIXELS, ENLARGEMENT = 128, 4  # so many pixels around a center, each enlarged to so many
+ENLARGED_PIXELS = 128  # of the slice, around a center
 CROSS_PIXELS = np.arange(6, 15)  # of each arm of a cross, from its center, which stays free
 NODULES_FILE, FALSE_POSITIVES_FILE = "worst_nodules.png", "worst_false_alarms.png"
 
@@ -136,7 +136,7 @@ def draw_case(ct: Ct, labels: Labels | None, subject: NoduleScore | Finding, thr
         f"slice {index} of 0 to {ct.shape_irc[0] - 1}, center {center} mm (LPS), {width:.0f} x {height:.0f} mm enlarged"
     )
     plain = draw_gray(hu)
-    surroundings, marked = (enlarge(each, row, col, ENLARGED_PIXELS, ENLARGEMENT) for each in (plain, overlay))
+    surroundings, marked = (enlarge(each, row, col, ENLARGED_PIXELS) for each in (plain, overlay))
     is_missed = isinstance(subject, NoduleScore) and not is_shown(subject.probability, threshold)
     words = (ct.series_uid, place, describe(subject, threshold))
     severity = severity_of(subject, threshold)
