@@ -39,7 +39,7 @@ def find_shapes(kind: str, held_out: bool = False) -> list[NoduleShape]:
     if kind != "lidc":
         shapes += make_shapes(SYNTHETIC_COUNT, seed=int(held_out))
     if kind != "synthetic":
-        shapes += [shape for shape in read_shapes(find_outlines()) if is_held_out(shape.series_uid) == held_out]
+        shapes += [shape for shape in read_readers_shapes(find_outlines()) if is_held_out(shape.series_uid) == held_out]
     return shapes
 
 
@@ -55,6 +55,12 @@ def find_outlines() -> Path:
     except InputError:
         message = "lidc needs the readers' outlines: pip install 'p2ch13[lidc]', or use synthetic"
         raise InputError(message, option="--nodule-shapes") from None
+
+
+@functools.cache
+def read_readers_shapes(database: Path) -> tuple[NoduleShape, ...]:
+    """Read all shapes of a database, once: that takes half a minute."""
+    return tuple(read_shapes(database))
 
 
 @functools.cache

@@ -37,6 +37,11 @@ def check_scan(header: ScanHeader, voxels: NDArray[np.int16]) -> None:
     low, high = CHEST_IN_CM
     if low <= np.sort(extent)[1] <= high:
         warn_once(f"{header.path}: only {format_mm(extent)} mm. Is its voxel size in cm, not in mm?")
+    if lacks_tissue(sample(voxels)) and lacks_tissue(voxels):
+        warn_once(
+            f"{header.path}: no soft tissue ({TISSUE_HU[0]} to {TISSUE_HU[1]} HU), as in a picture whose values were "
+            "shifted. Is it in HU?"
+        )
     if blank := find_blank_slices(voxels):
         numbers = f"{blank[0]} to {blank[-1]}" if len(blank) > 1 else str(blank[0])
         warn_once(
@@ -63,16 +68,19 @@ def check_chest(path: Path, voxels: NDArray[np.int16]) -> None:
     view, of one value or two. Voxels, of any order of axes, are read on until they are found right.
     Raises: InputError, which says what the values look like.
     """
-    step = max(1, len(voxels) // SLICES_LOOKED_AT)
-    if find_fault(voxels[step // 2 :: step]) and (fault := find_fault(voxels)):
+    if find_fault(sample(voxels)) and (fault := find_fault(voxels)):
         raise InputError(fault, path=path)
+
+
+def sample(voxels: NDArray[np.int16]) -> NDArray[np.int16]:
+    """Return a few slices, spread over a scan."""
+    step = max(1, len(voxels) // SLICES_LOOKED_AT)
+    return voxels[step // 2 :: step]
 
 
 def find_fault(voxels: NDArray[np.int16]) -> str | None:
     """Say what is wrong with voxels, at least one, and what helps; None if they can be HU of a chest."""
-    counts = np.zeros(2**16, dtype=np.int64)  # of -32768, -32767, ...
-    for plane in voxels:  # a scan is never copied to a larger type
-        counts += np.bincount(plane.ravel().astype(np.int32) + 2**15, minlength=2**16)
+    counts = count_values(voxels)
     below, scanned = counts[: LOWEST_HU + 2**15], counts[LOWEST_HU + 2**15 :]
     if below.sum() - np.sort(below)[-2:].sum() > MOST_BELOW * voxels.size:
         share = f"{below.sum() / voxels.size:.0%} of its voxels are below {LOWEST_HU} HU"
@@ -82,7 +90,15 @@ def find_fault(voxels: NDArray[np.int16]) -> str | None:
     air = scanned[: AIR_HU - LOWEST_HU]
     if air.sum() < LEAST_AIR * scanned.sum():
         return describe_lack_of_air(scanned, LEAST_SHIFTED_HU)
-    return find_false_air(scanned) or find_lack_of_tissue(scanned)
+    return find_false_air(scanned)
+
+
+def count_values(voxels: NDArray[np.int16]) -> NDArray[np.int64]:
+    """Count the voxels of each value, from -32768 on."""
+    counts = np.zeros(2**16, dtype=np.int64)
+    for plane in voxels:  # a scan is never copied to a larger type
+        counts += np.bincount(plane.ravel().astype(np.int32) + 2**15, minlength=2**16)
+    return counts
 
 
 def find_false_air(counts: NDArray[np.int64]) -> str | None:
@@ -99,18 +115,12 @@ def find_false_air(counts: NDArray[np.int64]) -> str | None:
     return describe_lack_of_air(rest, LEAST_PADDED_HU, ", beside padding")
 
 
-def find_lack_of_tissue(counts: NDArray[np.int64]) -> str | None:
-    """Say what is wrong if measured values of more than one tissue include no soft one; else None."""
+def lacks_tissue(voxels: NDArray[np.int16]) -> bool:
+    """Tell whether voxels are of many values, of which none is soft tissue's, as of a picture minus 1024."""
+    counts = count_values(voxels)[LOWEST_HU + 2**15 :]
     low, high = (limit - LOWEST_HU for limit in TISSUE_HU)
-    if counts[low:high].sum() >= LEAST_AIR * counts.sum() or np.count_nonzero(counts) < MEASURED_VALUES:
-        return None
-    lowest, highest = find_range(counts)
-    if highest - lowest < LEAST_WIDTH_HU:
-        return None  # noise around a single value
-    return (
-        f"values of {lowest} to {highest}, none of soft tissue ({TISSUE_HU[0]} to {TISSUE_HU[1]} HU), as of a "
-        "picture whose values were shifted; convert it again, to HU"
-    )
+    is_measured = bool(np.count_nonzero(counts) >= MEASURED_VALUES)
+    return is_measured and bool(counts[low:high].sum() < LEAST_AIR * counts.sum())
 
 
 def find_range(counts: NDArray[np.int64]) -> tuple[int, int]:

@@ -229,15 +229,15 @@ def test_the_page_in_docs(tmp_path, monkeypatch):
     write_scan(tmp_path / "scan.mhd", make_hu([Ball((4, 20, 30), 4)], (8, 40, 44)))
     write_two_stages(tmp_path / "tiny.state", -700, make_finding_scorer())
     blocks = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    assert [language for language, _ in blocks] == ["", "python", "python", "python"]
+    assert [language for language, _ in blocks] == ["sh", "python", "python", "python"]
     for language, code in blocks:
         if language == "python":
             exec(code, {})
             continue
         for line in code.splitlines():
             words = shlex.split(line)
-            assert words[:3] == ["python", "-m", "p2ch13.export"]
-            main(words[3:], weights=Path("tiny.state"))
+            assert words[:2] == ["p2ch13", "export"]
+            main(words[2:], weights=Path("tiny.state"))
 
 
 @pytest.mark.parametrize("name", ["a.tar", "onnx", "a.onnx.gz", "a"])

@@ -255,7 +255,7 @@ def test_the_strong_preset_for_real(options, tmp_path, capsys):
         for mode in ("trn", "val")
     }
     curves = {mode: set(each.Tags()["scalars"]) for mode, each in events.items()}
-    assert curves["trn"] - curves["val"] == {"learning_rate"}
+    assert curves["trn"] - curves["val"] == {"learning_rate", "loss/within_epoch"}
     assert curves["val"] - curves["trn"] == {
         f"pr_all/{name}" for name in ("precision", "recall", "f1_score", "dice", "slice_f1")
     }

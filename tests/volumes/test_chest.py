@@ -34,7 +34,6 @@ FINE = {
     "padded by the least value": padded(CHEST, -32768),
     "padded with two values": np.where(np.arange(128) < 9, np.int16(-2048), padded(CHEST, -3024)),
     "lung alone": make_hu([], (3, 20, 22)),
-    "lung alone, with noise": make_hu([], (3, 20, 22)) + NOISE[:3, :20, :22] // 2,
     "one slice": CHEST[:1],
     "metal": np.where(CHEST > 20, np.int16(30_000), CHEST),
     "clipped to a wide window": CHEST.clip(-1000, 400),
@@ -44,15 +43,18 @@ FINE = {
 }
 NOISY = CHEST + NOISE // 2
 PICTURE = ((NOISY.clip(-1000, 400) + 1000) / 1400 * 255).astype(np.int16)
+SHIFTED = {
+    "a picture - 1024": PICTURE - 1024,
+    "an inverted picture - 1000": 255 - PICTURE - 1000,
+    "HU + 500": NOISY + 500,
+    "lung alone, with noise": make_hu([], (3, 20, 22)) + NOISE[:3, :20, :22] // 2,
+}
 WRONG = {
     "HU + 1024, padded with -1000": padded(NOISY + 1024, -1000),
     "HU + 1024, padded with -1024 and -1000": np.where(
         np.arange(128) < 9, np.int16(-1000), padded(NOISY + 1024, -1024)
     ),
     "a picture, padded with -1000": padded(PICTURE, -1000),
-    "a picture - 1024": PICTURE - 1024,
-    "an inverted picture - 1000": 255 - PICTURE - 1000,
-    "HU + 500": NOISY + 500,
     "magnetic resonance, padded with -1000": padded(np.random.default_rng(1).gamma(2, 150, CHEST.shape), -1000),
     "HU + 1024": CHEST + 1024,
     "HU + 1000": CHEST + 1000,
@@ -101,6 +103,15 @@ def test_slices_without_content_are_warned_of(tmp_path, first, value, is_warned,
     hu[first : first + 3] = value
     Volume(write_scan(tmp_path / "scan.mhd", hu, vx_size_xyz=(3, 3, 3))).hu  # noqa: B018 (its values are checked)
     assert [f"{tmp_path / 'scan.mhd'}: " in message for message in caplog.messages] == [True] * is_warned
+
+
+@pytest.mark.parametrize("name", SHIFTED)
+def test_a_scan_without_soft_tissue_is_warned_of(tmp_path, name, caplog):
+    """It can be lung alone, and such scans are drawn; a picture minus 1024 has the same values."""
+    for path, hu, is_warned in ((tmp_path / "a.mhd", SHIFTED[name], True), (tmp_path / "b.mhd", NOISY, False)):
+        caplog.clear()
+        Volume(write_scan(path, hu.astype(np.int16), vx_size_xyz=(3, 3, 3))).hu  # noqa: B018 (its values are checked)
+        assert any("soft tissue" in message for message in caplog.messages) == is_warned
 
 
 @pytest.mark.parametrize("suffix", ["mhd", "mha", "nii.gz", "nrrd"])
