@@ -14,6 +14,7 @@ from p2ch13 import __version__
 from p2ch13.commands import COMMANDS, PROGRAM
 from p2ch13.util.errors import EXIT_USER_MISTAKE, InputError, run_command
 from p2ch13.util.options import CommandParser, suggest
+from p2ch13.util.outcome import Outcome
 from p2ch13.weights import WEIGHTS
 
 MODULES_WITH_MAIN = ("phantom", "training")  # packages, whose command is their `__main__`
@@ -27,9 +28,9 @@ def main(sys_argv: Sequence[str] | None = None) -> int | None:
     arguments = list(sys.argv[1:] if sys_argv is None else sys_argv)
     own = list(takewhile(lambda each: each.startswith("-"), arguments))
     parser = build_parser()
-    if parser.parse_args(own).version:
-        print(describe_version())
-        return None
+    given = parser.parse_args(own)
+    if given.version:
+        return describe_version().finish(given.json)
     if len(own) == len(arguments):
         parser.print_help()
         return EXIT_USER_MISTAKE
@@ -53,6 +54,7 @@ def build_parser() -> CommandParser:
         formatter_class=RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="store_true", help="version of the package and of the network in it")
+    parser.add_argument("--json", action="store_true", help="with --version: print it as one JSON object")
     return parser
 
 
@@ -61,12 +63,12 @@ def find_module(name: str) -> str:
     return f"{PROGRAM}.{module}.__main__" if module in MODULES_WITH_MAIN else f"{PROGRAM}.{module}"
 
 
-def describe_version() -> str:
+def describe_version() -> Outcome:
     """Return the package's version, and the SHA-256 of the network in it."""
-    network = (
-        f"{WEIGHTS.name}, SHA-256 {hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()}" if WEIGHTS.is_file() else "none"
-    )
-    return f"{PROGRAM} {__version__}\nnetwork in the package: {network}"
+    sha256 = hashlib.sha256(WEIGHTS.read_bytes()).hexdigest() if WEIGHTS.is_file() else None
+    network = f"{WEIGHTS.name}, SHA-256 {sha256}" if sha256 else "none"
+    lines = [f"{PROGRAM} {__version__}", f"network in the package: {network}"]
+    return Outcome(lines, {"version": __version__, "network": {"file": WEIGHTS, "sha256": sha256} if sha256 else None})
 
 
 def run() -> NoReturn:

@@ -30,6 +30,7 @@ from p2ch13.util.errors import run_command
 from p2ch13.util.files import atomic_write, make_writable_folder
 from p2ch13.util.logconf import set_up_logging
 from p2ch13.util.options import add_options, as_arguments, list_options, merge
+from p2ch13.util.outcome import Outcome
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ COLUMNS: tuple[tuple[str, tuple[str, str], int], ...] = (
 )
 
 
-def main(sys_argv: Sequence[str] | None = None) -> None:
+def main(sys_argv: Sequence[str] | None = None) -> int:
     """Train and score every variant with every seed; print and write one table.
 
     Scores are kept: a study that was stopped continues when it is started again.
@@ -53,7 +54,7 @@ def main(sys_argv: Sequence[str] | None = None) -> None:
     options = parse_options(sys_argv)
     from p2ch13.training.provenance import get_commit, get_versions  # imports torch
 
-    set_up_logging()
+    set_up_logging(to_stderr=options.json)
     make_writable_folder(options.output, "--output")
     variants = with_labels(list_variants(options.preset), options)
     code = {"commit": get_commit(), "versions": get_versions()}
@@ -67,8 +68,10 @@ def main(sys_argv: Sequence[str] | None = None) -> None:
         records[name].append(get_record(options, name, variants[name], seed, code))
         with atomic_write(options.output / "ablation.md") as file:
             file.write(format_report(records).encode())
-    print(format_report(records))
-    log.info(f"Table: {options.output / 'ablation.md'}, with the scores of each run beside it")
+    table = options.output / "ablation.md"
+    lines = [format_report(records), f"Table: {table}, with the scores of each run beside it"]
+    variants_scores = {name: [record["scores"] for record in runs] for name, runs in records.items()}
+    return Outcome(lines, {"table": table, "variants": variants_scores}).finish(options.json)
 
 
 def parse_options(sys_argv: Sequence[str] | None = None) -> AblationOptions:

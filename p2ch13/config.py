@@ -29,6 +29,7 @@ from p2ch13.util.options import (
     option,
     read_values,
 )
+from p2ch13.util.outcome import OutcomeOptions
 from p2ch13.util.threads import available_cores
 
 # Volumes
@@ -443,7 +444,7 @@ class TrainingConfig(
 
 
 @dataclass(frozen=True)
-class TrainingCommand(TrainingConfig):
+class TrainingCommand(TrainingConfig, OutcomeOptions):
     """Run."""
 
     config: Path | None = option(
@@ -463,7 +464,7 @@ class Workers(Options):
 
 
 @dataclass(frozen=True)
-class PrecacheOptions(Folders, LabelOptions, CropOptions, Workers):
+class PrecacheOptions(Folders, LabelOptions, CropOptions, Workers, OutcomeOptions):
     """Recipe."""
 
     preset: str = option(
@@ -514,7 +515,7 @@ class DetectionOptions(ComputeOptions):
 
 
 @dataclass(frozen=True)
-class PredictOptions(DetectionOptions):
+class PredictOptions(DetectionOptions, OutcomeOptions):
     """Scans and outputs."""
 
     scans: tuple[Path, ...] = option(
@@ -566,7 +567,7 @@ class PredictOptions(DetectionOptions):
 
 
 @dataclass(frozen=True)
-class ViewOptions(Options):
+class ViewOptions(OutcomeOptions):
     """Pages.
 
     Raises: InputError for options that contradict each other.
@@ -598,7 +599,7 @@ class ViewOptions(Options):
 
 
 @dataclass(frozen=True)
-class EvaluationOptions(DataFolder, DetectionOptions):
+class EvaluationOptions(DataFolder, DetectionOptions, OutcomeOptions):
     """Evaluation."""
 
     checkpoint: tuple[Path, ...] | None = option(
@@ -653,7 +654,7 @@ class EvaluationOptions(DataFolder, DetectionOptions):
 
 
 @dataclass(frozen=True)
-class SecondStageOptions(ShapeOptions, Folders, ComputeOptions):
+class SecondStageOptions(ShapeOptions, Folders, ComputeOptions, OutcomeOptions):
     """Second stage."""
 
     checkpoint: Path = option(REQUIRED, f".state file of training, or {LATEST}: the first stage", metavar="STATE")
@@ -675,7 +676,7 @@ class SecondStageOptions(ShapeOptions, Folders, ComputeOptions):
 
 
 @dataclass(frozen=True)
-class ExportOptions(Options):
+class ExportOptions(OutcomeOptions):
     """Export."""
 
     checkpoint: Path | None = option(
@@ -693,7 +694,7 @@ class ExportOptions(Options):
 
 
 @dataclass(frozen=True)
-class AblationOptions(EpochOptions, SplitOptions, Folders):
+class AblationOptions(EpochOptions, SplitOptions, Folders, OutcomeOptions):
     """Study."""
 
     preset: str = option("strong", "recipe that is taken apart", choices=tuple(filter(PRESETS.get, PRESETS)))
@@ -705,7 +706,7 @@ class AblationOptions(EpochOptions, SplitOptions, Folders):
 
 
 @dataclass(frozen=True)
-class DownloadOptions(DataFolder):
+class DownloadOptions(DataFolder, OutcomeOptions):
     """Download."""
 
     subset: tuple[int, ...] | None = option(
@@ -722,7 +723,7 @@ class DownloadOptions(DataFolder):
 
 
 @dataclass(frozen=True)
-class ImportOptions(DataFolder, Workers):
+class ImportOptions(DataFolder, Workers, OutcomeOptions):
     """Import."""
 
     folder: Path = option(REQUIRED, "folder or .zip of DICOM files, at any depth", positional=True, metavar="DIR")
@@ -734,7 +735,7 @@ class ImportOptions(DataFolder, Workers):
 
 
 @dataclass(frozen=True)
-class PaintOptions(ShapeOptions):
+class PaintOptions(ShapeOptions, OutcomeOptions):
     """Painting."""
 
     backgrounds: Path = option(

@@ -16,8 +16,8 @@ def main(sys_argv: Sequence[str] | None = None, files: Sequence[RemoteFile] = FI
     options = parse(DownloadOptions, spell("download"), __doc__, sys_argv)
     from p2ch13.acquisition.download import get_luna16  # imports SimpleITK and requests
 
-    set_up_logging()
-    return get_luna16(options, files)
+    set_up_logging(to_stderr=options.json)
+    return get_luna16(options, files).finish(options.json)
 
 
 if __name__ == "__main__":

@@ -25,8 +25,8 @@ def main(sys_argv: Sequence[str] | None = None, weights: Path = WEIGHTS) -> int:
     options = parse_options(sys_argv, weights)
     from p2ch13.evaluation.pipeline import evaluate  # imports torch, which takes seconds
 
-    set_up_logging()
-    return evaluate(options)
+    set_up_logging(to_stderr=options.json)
+    return evaluate(options).finish(options.json)
 
 
 def parse_options(sys_argv: Sequence[str] | None = None, weights: Path = WEIGHTS) -> EvaluationOptions:

@@ -13,7 +13,7 @@ from p2ch13.util.logconf import set_up_logging
 from p2ch13.weights import WEIGHTS, find_weights
 
 
-def main(sys_argv: Sequence[str] | None = None, weights: Path = WEIGHTS) -> None:
+def main(sys_argv: Sequence[str] | None = None, weights: Path = WEIGHTS) -> int:
     """Export as a command line says.
 
     Args: weights: the .state file that is used without --checkpoint.
@@ -23,8 +23,9 @@ def main(sys_argv: Sequence[str] | None = None, weights: Path = WEIGHTS) -> None
     checkpoint = find_checkpoint(options.checkpoint) if options.checkpoint else find_weights(weights)
     from p2ch13.network.export import export_network  # imports torch, which takes seconds
 
-    set_up_logging()
-    export_network(checkpoint, options.output, options.stage, options.network)
+    set_up_logging(to_stderr=options.json)
+    outcome = export_network(checkpoint, options.output, options.stage, options.network)
+    return outcome.finish(options.json)
 
 
 if __name__ == "__main__":

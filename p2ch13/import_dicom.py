@@ -15,8 +15,8 @@ def main(sys_argv: Sequence[str] | None = None) -> int:
     options = parse(ImportOptions, spell("import-dicom"), __doc__, sys_argv)
     from p2ch13.acquisition.import_dicom import import_folder  # imports SimpleITK
 
-    set_up_logging()
-    return import_folder(options)
+    set_up_logging(to_stderr=options.json)
+    return import_folder(options).finish(options.json)
 
 
 if __name__ == "__main__":

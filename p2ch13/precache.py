@@ -17,8 +17,8 @@ def main(sys_argv: Sequence[str] | None = None) -> int:
     options = parse_options(sys_argv)
     from p2ch13.data.prepare import prepare  # imports SimpleITK
 
-    set_up_logging()
-    return prepare(options, ProcessRank.from_environment())
+    set_up_logging(to_stderr=options.json)
+    return prepare(options, ProcessRank.from_environment()).finish(options.json)
 
 
 def parse_options(sys_argv: Sequence[str] | None = None) -> PrecacheOptions:

@@ -25,8 +25,8 @@ def main(sys_argv: Sequence[str] | None = None, weights: Path = WEIGHTS) -> int:
     options = replace(options, checkpoint=checkpoints)
     from p2ch13.detection.pipeline import predict  # imports torch, which takes seconds
 
-    set_up_logging()
-    return predict(options)
+    set_up_logging(to_stderr=options.json)
+    return predict(options).finish(options.json)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from p2ch13.util.errors import run_command
 from p2ch13.util.logconf import set_up_logging
 
 
-def main(sys_argv: Sequence[str] | None = None) -> None:
+def main(sys_argv: Sequence[str] | None = None) -> int:
     """Train as a command line says.
 
     Raises: SystemExit for --help and a mistyped option, else see `add_second_stage`.
@@ -21,8 +21,8 @@ def main(sys_argv: Sequence[str] | None = None) -> None:
     options = replace(options, checkpoint=find_checkpoint(options.checkpoint))
     from p2ch13.training.two_stages import add_second_stage  # imports torch, which takes seconds
 
-    set_up_logging()
-    add_second_stage(options)
+    set_up_logging(to_stderr=options.json)
+    return add_second_stage(options).finish(options.json)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ def main(sys_argv: Sequence[str] | None = None) -> int:
     options = parse(ViewOptions, spell("view"), __doc__, sys_argv)
     from p2ch13.detection.viewing import view  # imports torch, which takes seconds
 
-    set_up_logging()
-    return view(options)
+    set_up_logging(to_stderr=options.json)
+    return view(options).finish(options.json)
 
 
 if __name__ == "__main__":

@@ -14,10 +14,10 @@ from typing import Any
 from benchmarks.bench import describe_cpu
 from benchmarks.kept import FORMAT_VERSION, read_kept
 from benchmarks.quality.parts import PARTS, Figure, Part
-from p2ch13.evaluation.summary import only_finite
 from p2ch13.training.provenance import get_commit
 from p2ch13.util.errors import errors_naming
 from p2ch13.util.files import atomic_write
+from p2ch13.util.json_values import only_finite
 
 SUMMARY = "summary"  # the card's table of all figures
 TABLES = (SUMMARY, "by_size", "by_kind", "operating_points", "calibration")

@@ -13,11 +13,13 @@ from filelock import FileLock, Timeout
 
 from p2ch13.acquisition.luna16 import MALIGNANCY, CsvFacts, RemoteFile
 from p2ch13.acquisition.verify import check_csv, check_subset, subset_folder, verify
+from p2ch13.commands import spell
 from p2ch13.config import DownloadOptions
 from p2ch13.util.archives import ArchiveError, unpack
 from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
 from p2ch13.util.fetch import DownloadError, fetch, part_of
 from p2ch13.util.files import check_free_disk, in_gb, make_writable_folder
+from p2ch13.util.outcome import Outcome
 
 log = logging.getLogger(__name__)
 
@@ -26,11 +28,12 @@ STAGING_FOLDER = ".download"  # in the data folder, so that complete files are r
 UNPACKED_RATIO = 1.8  # size of a subset's scans relative to its archive, about
 
 
-def get_luna16(options: DownloadOptions, files: Sequence[RemoteFile]) -> int:
+def get_luna16(options: DownloadOptions, files: Sequence[RemoteFile]) -> Outcome:
     """Download LUNA16, or verify the files on disk.
 
     Args: files: what LUNA16 consists of.
-    Returns: the exit status, 1 if a file was skipped because it cannot be had, or something is missing or corrupt.
+    Returns: what is there, and exit status 1 if a file was skipped because it cannot be had, or something is missing or
+        corrupt.
     Raises: InputError if nothing can be downloaded or verified.
     """
     data_dir, subset = options.data_dir, options.subset
@@ -41,11 +44,10 @@ def get_luna16(options: DownloadOptions, files: Sequence[RemoteFile]) -> int:
     with only_process(data_dir):
         to_do = report_plan(data_dir, chosen)
         if not to_do:
-            log.info(f"Nothing to do: {data_dir} has all of it.")
-            return EXIT_DONE
+            return conclude(data_dir, [f"Nothing to do: {data_dir} has all of it."])
         check_free_disk(data_dir, room_needed(data_dir, to_do), "downloading and unpacking this", "--data-dir")
         if options.dry_run:
-            return EXIT_DONE
+            return conclude(data_dir, [f"Nothing was downloaded: this was a --dry-run for {data_dir}."], to_do)
         try:
             return download(options, to_do)
         except KeyboardInterrupt:
@@ -115,17 +117,18 @@ def bytes_here(data_dir: Path, file: RemoteFile) -> int:
     return max((path.stat().st_size for path in (downloaded, part_of(downloaded)) if path.exists()), default=0)
 
 
-def download(options: DownloadOptions, files: Sequence[RemoteFile]) -> int:
+def download(options: DownloadOptions, files: Sequence[RemoteFile]) -> Outcome:
     """Download and unpack files one by one; log and skip those that fail.
 
-    Returns: the exit status, 1 if a file was skipped. Raises: InputError if all fail.
+    Returns: what was downloaded, and exit status 1 if a file was skipped. Raises: InputError if all fail.
     """
     staging = options.data_dir / STAGING_FOLDER
     staging.mkdir(exist_ok=True)
-    errors = []
+    errors, done = [], []
     for file in files:
         try:
             get_file(options, file)
+            done.append(file)
             log.info(f"{file.name}: done.")
         except InputError as error:
             errors.append(error)
@@ -135,7 +138,27 @@ def download(options: DownloadOptions, files: Sequence[RemoteFile]) -> int:
         staging.rmdir()
     if len(errors) == len(files):
         raise errors[0] if len(files) == 1 else InputError(f"none of {len(files)} files could be downloaded, see above")
-    return EXIT_SKIPPED if errors else EXIT_DONE
+    lines = [f"Downloaded {len(done)} files, skipped {len(errors)}: {options.data_dir}"]
+    if not errors:
+        lines.append(f"Next: {spell('precache', '--preset', 'strong', '--data-dir', str(options.data_dir))}")
+    left = [file for file in files if file not in done]
+    return conclude(options.data_dir, lines, left, done, [one_line(error) for error in errors])
+
+
+def conclude(
+    data_dir: Path,
+    lines: Sequence[str],
+    to_do: Sequence[RemoteFile] = (),
+    done: Sequence[RemoteFile] = (),
+    skipped: Sequence[str] = (),
+) -> Outcome:
+    values = {
+        "folder": data_dir,
+        "downloaded": [file.name for file in done],
+        "missing": [file.name for file in to_do],
+        "problems": skipped,
+    }
+    return Outcome(lines, values, EXIT_SKIPPED if skipped else EXIT_DONE)
 
 
 def get_file(options: DownloadOptions, file: RemoteFile) -> None:

@@ -18,6 +18,7 @@ from p2ch13.labels.candidates import ANNOTATIONS_FILE, MALIGNANCY_FILE
 from p2ch13.labels.patients import PATIENT_COLUMNS, PATIENTS_FILE, number_patients, read_patients
 from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
 from p2ch13.util.files import atomic_write, check_free_disk, make_writable_folder, write_csv
+from p2ch13.util.outcome import Outcome
 from p2ch13.util.processes import map_in_processes
 from p2ch13.volumes.dicom.search import find_series, holds_series
 from p2ch13.volumes.dicom.series import Series
@@ -52,10 +53,10 @@ class Conversion:
     comment: str
 
 
-def import_folder(options: ImportOptions) -> int:
+def import_folder(options: ImportOptions) -> Outcome:
     """Import the DICOM series of a folder or zip archive; name and skip one that cannot be read.
 
-    Returns: the exit status, 1 if a series was skipped.
+    Returns: what was imported, and exit status 1 if a series was skipped.
     Raises: InputError if there is no CT series, or not one can be imported.
     """
     folder, data_dir = options.folder, options.data_dir
@@ -81,9 +82,15 @@ def import_folder(options: ImportOptions) -> int:
         log.warning(f"Skipped: {one_line(error)}")
     if len(errors) == total:
         raise errors[0] if total == 1 else InputError(f"none of {total} series could be imported, see above")
-    log.info(f"Imported {len(to_do) - len(errors)} scans, skipped {len(errors)}: {target_folder}")
-    report_annotations(data_dir)
-    return EXIT_SKIPPED if errors else EXIT_DONE
+    imported = [each.target for each in to_do if each.target.exists()]
+    values = {
+        "folder": target_folder,
+        "series": total,
+        "imported": imported,
+        "skipped": [one_line(error) for error in errors],
+    }
+    lines = [f"Imported {len(imported)} scans, skipped {len(errors)}: {target_folder}", *describe_lack(data_dir)]
+    return Outcome(lines, values, EXIT_SKIPPED if errors else EXIT_DONE)
 
 
 def write_patients(path: Path, imported: Sequence[SeriesImport]) -> None:
@@ -101,12 +108,14 @@ def write_patients(path: Path, imported: Sequence[SeriesImport]) -> None:
         write_csv(path, PATIENT_COLUMNS, numbers.items())
 
 
-def report_annotations(data_dir: Path) -> None:
-    if not any((data_dir / name).exists() for name in (ANNOTATIONS_FILE, MALIGNANCY_FILE)):
-        log.info(
-            f"{data_dir} has no {ANNOTATIONS_FILE}: training and evaluation need it "
-            f"(`{spell('download', '--subset')}` downloads LUNA16's), or masks in masks/ and --labels mask."
-        )
+def describe_lack(data_dir: Path) -> list[str]:
+    """Say what training and evaluation need, if the folder lacks it."""
+    if any((data_dir / name).exists() for name in (ANNOTATIONS_FILE, MALIGNANCY_FILE)):
+        return []
+    return [
+        f"{data_dir} has no {ANNOTATIONS_FILE}: training and evaluation need it "
+        f"(`{spell('download', '--subset')}` downloads LUNA16's), or masks in masks/ and --labels mask."
+    ]
 
 
 def is_imported(one: SeriesImport, elsewhere: dict[str, Path]) -> bool:

@@ -12,6 +12,7 @@ from p2ch13.acquisition.luna16 import CANDIDATES, MALIGNANCY, CsvFacts, RemoteFi
 from p2ch13.labels.candidates import get_nodule_info_list
 from p2ch13.labels.tables import SERIES, parse_rows
 from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
+from p2ch13.util.outcome import Outcome
 from p2ch13.util.progress import progress_bar
 from p2ch13.util.tables import Column
 from p2ch13.volumes.files import list_scan_files, read_header, scan_name
@@ -29,13 +30,13 @@ class SubsetReport:
     problems: list[str]
 
 
-def verify(data_dir: Path, files: Sequence[RemoteFile], subsets: Collection[int] | None = None) -> int:
+def verify(data_dir: Path, files: Sequence[RemoteFile], subsets: Collection[int] | None = None) -> Outcome:
     """Log a line for each subset of a data folder and for each problem.
 
     Args:
         files: the expected files.
         subsets: the expected subsets; None expects those that exist.
-    Returns: the exit status, 1 if there is a problem.
+    Returns: the counts, and exit status 1 if there is a problem.
     Raises: InputError if the folder is missing, or has no subset and none is expected.
     """
     all_subsets = [file for file in files if file.subset is not None]
@@ -65,12 +66,15 @@ def verify(data_dir: Path, files: Sequence[RemoteFile], subsets: Collection[int]
     for problem in problems:
         log.warning(problem)
     absent = [f"subset{file.subset}" for file in all_subsets if file not in chosen]
-    log.info(
-        f"{len(scans)} readable scans with {sum(nodule_counts[series_uid] for series_uid in scans)} of "
-        f"{nodule_counts.total()} annotated nodules; {len(problems)} problems."
-        + (f" Not verified: {', '.join(absent)}." if absent else "")
+    nodule_count = sum(nodule_counts[series_uid] for series_uid in scans)
+    line = (
+        f"{len(scans)} readable scans with {nodule_count} of {nodule_counts.total()} annotated nodules; "
+        f"{len(problems)} problems."
     )
-    return EXIT_SKIPPED if problems else EXIT_DONE
+    if absent:
+        line += f" Not verified: {', '.join(absent)}."
+    values = {"folder": data_dir, "scans": len(scans), "nodules": nodule_count, "problems": problems}
+    return Outcome([line], values, EXIT_SKIPPED if problems else EXIT_DONE)
 
 
 def choose_subsets(data_dir: Path, subsets: Sequence[RemoteFile], numbers: Collection[int] | None) -> list[RemoteFile]:

@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 
 from p2ch13.commands import spell
-from p2ch13.config import CropChoice, Folders, LabelOptions, PrecacheOptions
+from p2ch13.config import PRESETS, CropChoice, Folders, LabelOptions, PrecacheOptions
 from p2ch13.data.cache import CtCache, describe_rebuilt
 from p2ch13.labels.candidates import CandidateInfoTuple
 from p2ch13.util.disk import CacheError
 from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
-from p2ch13.util.options import as_arguments
+from p2ch13.util.options import as_arguments, list_options
+from p2ch13.util.outcome import Outcome
 from p2ch13.util.process_rank import ProcessRank
 from p2ch13.util.processes import map_in_processes
 from p2ch13.util.progress import BAR_DELAY_S, progress_bar
@@ -21,12 +22,12 @@ from p2ch13.util.progress import BAR_DELAY_S, progress_bar
 log = logging.getLogger(__name__)
 
 
-def prepare(options: PrecacheOptions, process: ProcessRank) -> int:
+def prepare(options: PrecacheOptions, process: ProcessRank) -> Outcome:
     """Cache what training and validation read of every scan on disk.
 
     Valid entries are read and kept, which takes no longer than the start of a training. The processes of a torchrun
     share the scans, and each reports on its own.
-    Returns: the exit status, 1 if a scan was skipped because it cannot be read.
+    Returns: what is cached, and exit status 1 if a scan was skipped because it cannot be read.
     Raises: InputError if nothing can be cached.
     """
     start = time.monotonic()
@@ -70,14 +71,33 @@ def prepare(options: PrecacheOptions, process: ProcessRank) -> int:
     if not nodule_count and (reason := ct_cache.index.no_nodules(series_list)):
         log.warning(f"{prefix}No nodule: {one_line(reason)}.")
     is_done = not to_do_count and not rebuilt_count
-    done = "Nothing to do" if is_done else f"Cached {to_do_count - len(errors)} scans, skipped {len(errors)}"
-    log.info(
-        f"{prefix}{done}. {options.cache_dir}: {len(series_list) - len(errors)} scans, "
-        f"{nodule_count} nodules, {ct_cache.volume() / 1e6:.1f} MB. "
-        f"{time.monotonic() - start:.1f} s."
+    cached_count = 0 if is_done else to_do_count - len(errors)
+    done = "Nothing to do" if is_done else f"Cached {cached_count} scans, skipped {len(errors)}"
+    values = {
+        "folder": options.cache_dir,
+        "cached": cached_count,
+        "scans": len(series_list) - len(errors),
+        "nodules": nodule_count,
+        "megabytes": ct_cache.volume() / 1e6,
+        "seconds": time.monotonic() - start,
+        "skipped": [one_line(error) for error in errors],
+    }
+    line = (
+        f"{prefix}{done}. {options.cache_dir}: {values['scans']} scans, {nodule_count} nodules, "
+        f"{values['megabytes']:.1f} MB. {values['seconds']:.1f} s."
     )
+    next_line = f"Next: {spell('train', *chosen_arguments(options))}"
     # torchrun takes any other status for a failure and ends all processes, even those at work.
-    return EXIT_SKIPPED if errors and process.is_alone else EXIT_DONE
+    status = EXIT_SKIPPED if errors and process.is_alone else EXIT_DONE
+    return Outcome([line, next_line] if process.is_first else [line], values, status)
+
+
+def chosen_arguments(options: PrecacheOptions) -> list[str]:
+    """Return the options, as one types them, that training must be given too: those that differ from its preset's."""
+    usual = {**vars(PrecacheOptions()), **PRESETS[options.preset], "preset": PrecacheOptions.preset}
+    shared = [name for name in list_options(PrecacheOptions) if name not in ("num_workers", "json")]
+    values = {name: getattr(options, name) for name in shared}
+    return as_arguments({name: value for name, value in values.items() if value != usual[name]})
 
 
 def count_nodules(ct_cache: CtCache, series_list: Sequence[str]) -> int:

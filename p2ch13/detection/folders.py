@@ -15,10 +15,10 @@ from p2ch13.util.files import make_writable_folder
 from p2ch13.volumes.volume import Volume
 
 FOLDER_ENDING = "_nodules"
-REPORT_ENDING, VIEWER_ENDING = "_report.html", "_viewer.html"
+REPORT_ENDING, REPORT_JSON_ENDING, VIEWER_ENDING = "_report.html", "_report.json", "_viewer.html"
 SCAN_ENDING = "_scan.txt"  # the scan's path
 IMAGE_ENDINGS = tuple(f"_{kind}.{suffix}" for kind, suffix in product(("mask", "probability"), IMAGE_FORMATS))
-OTHER_ENDINGS = (VIEWER_ENDING, SCAN_ENDING, "_report.json", "_findings.mrk.json", "_overlay.png")
+OTHER_ENDINGS = (VIEWER_ENDING, SCAN_ENDING, REPORT_JSON_ENDING, "_findings.mrk.json", "_overlay.png")
 ENDINGS = (*IMAGE_ENDINGS, *DICOM_ENDINGS.values(), REPORT_ENDING, *OTHER_ENDINGS)
 
 

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from p2ch13.config import MAX_DIAMETER_MM, PredictOptions
 from p2ch13.data.ct import Ct
 from p2ch13.data.layouts import find_layout, has_images
+from p2ch13.detection.conclusion import conclude
 from p2ch13.detection.detector import Detector, average, detect, load_detector
 from p2ch13.detection.dicom.objects import name_nodules
 from p2ch13.detection.dicom.writer import DicomWriter, check_library
 from p2ch13.detection.findings import Finding
 from p2ch13.detection.folders import (
-    REPORT_ENDING,
     SCAN_ENDING,
     VIEWER_ENDING,
     choose_folder,
@@ -40,8 +40,9 @@ from p2ch13.detection.viewer import write_viewer
 from p2ch13.network.card import Card, log_card, read_card
 from p2ch13.network.checkpoint import load_checkpoint
 from p2ch13.network.compute import choose_threads, get_device
-from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
+from p2ch13.util.errors import InputError, one_line
 from p2ch13.util.files import make_writable_folder, written_together
+from p2ch13.util.outcome import Outcome
 from p2ch13.util.threads import ThreadTuner
 from p2ch13.volumes.dicom.archive import open_archive
 from p2ch13.volumes.dicom.search import Search, choose_largest, find_series, holds_series
@@ -80,12 +81,12 @@ class Found(NamedTuple):
         return Found(self.findings + later.findings, self.measures + later.measures, self.sides + later.sides)
 
 
-def predict(options: PredictOptions) -> int:
+def predict(options: PredictOptions) -> Outcome:
     """Search scans for nodules; report and skip those that cannot be read.
 
     In an output folder for all scans, the list of nodules is rewritten after each scan, so that it is complete for the
     scans that are done.
-    Returns: the exit status, 1 if a scan was skipped.
+    Returns: what was found, and exit status 1 if a scan was skipped.
     Raises: InputError if the model or the output folder cannot be used, or every scan was skipped.
     """
     check_library(options.dicom_objects)
@@ -106,24 +107,17 @@ def predict(options: PredictOptions) -> int:
     log.info(facts.explanation)
     threads = choose_threads(options.threads, device)
     found = Found()
+    searched: dict[str, Path] = {}
     for scan in scans:
         try:
             found = predict_scan(scan, detector, facts, options, threads, found)
+            searched[scan.name] = scan.path
         except InputError as error:
             report_skipped(error, total)
             errors.append(error)
     if len(errors) == total:
         raise errors[0] if total == 1 else InputError(f"all {total} scans were skipped, see above")
-    skipped = f", {len(errors)} skipped" if errors else ""
-    scan_count = total - len(errors)
-    name = scans[0].name if len(scans) == 1 else "*"
-    place = options.output or name_folder(name)
-    scans_text = f"{scan_count} scan{'' if scan_count == 1 else 's'}"
-    log.info(f"{count(found.findings)} in {scans_text}{skipped}: {place / NODULES_FILE}")
-    log.info(f"Open in a browser, for pictures and measures of all of them: {place / f'{name}{REPORT_ENDING}'}")
-    if options.viewer:
-        log.info(f"The same, for all slices: {place / f'{name}{VIEWER_ENDING}'}")
-    return EXIT_SKIPPED if errors else EXIT_DONE
+    return conclude(searched, {name: options.output or name_folder(name) for name in searched}, errors)
 
 
 def collect_inputs(options: PredictOptions) -> tuple[list[ScanInput], list[InputError]]:

@@ -21,8 +21,9 @@ from p2ch13.detection.pipeline import ScanInput, find_inputs, report_skipped
 from p2ch13.detection.viewer import write_viewer
 from p2ch13.labels.mask import check_geometry, read_mask
 from p2ch13.labels.regions import center_of, split_mask
-from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError
+from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
 from p2ch13.util.files import make_writable_folder
+from p2ch13.util.outcome import Outcome
 from p2ch13.volumes.volume import Volume
 
 log = logging.getLogger(__name__)
@@ -35,39 +36,48 @@ class Marked(NamedTuple):
     findings: Sequence[Finding]
 
 
-def view(options: ViewOptions) -> int:
+def view(options: ViewOptions) -> Outcome:
     """Write a page for a mask, or for each of a result; report and skip scans that cannot be read.
 
-    Returns: the exit status, 1 if a scan was skipped.
+    Returns: the pages, and exit status 1 if a scan was skipped.
     Raises: InputError if there is no result, the output folder cannot be used, or every scan was skipped.
     """
     if options.mask is not None:
         assert options.scan is not None
         scan = find_only(find_inputs(options.scan, options.series_uid), options.scan)
         ct = Ct(scan.source, series_uid=scan.series_uid)
-        write_page(options.output or options.mask.parent, scan.name, ct, mark_any(options.mask, ct))
-        return EXIT_DONE
+        return conclude([write_page(options.output or options.mask.parent, scan.name, ct, mark_any(options.mask, ct))])
     assert options.folder is not None
     masks = find_masks(options.folder, options.name)
-    errors = []
+    pages, errors = [], []
     for name, mask in masks.items():
         try:
             scan = find_scan(options.folder, name, options.scan)
             ct = Ct(scan.source, series_uid=scan.series_uid)
-            write_page(options.output or options.folder, name, ct, mark_result(mask, ct))
+            pages.append(write_page(options.output or options.folder, name, ct, mark_result(mask, ct)))
         except InputError as error:
             report_skipped(error, len(masks))
             errors.append(error)
     if len(errors) == len(masks):
         raise errors[0] if len(masks) == 1 else InputError(f"all {len(masks)} scans were skipped, see above")
-    return EXIT_SKIPPED if errors else EXIT_DONE
+    return conclude(pages, errors)
 
 
-def write_page(output: Path, name: str, ct: Ct, marked: Marked) -> None:
+def conclude(pages: Sequence[Path], errors: Sequence[InputError] = ()) -> Outcome:
+    """Say what was written and skipped."""
+    count = f"{len(pages)} page{'' if len(pages) == 1 else 's'}"
+    skipped = f", {len(errors)} scans skipped" if errors else ""
+    lines = [f"Wrote {count}{skipped}. Open in a browser:", *map(str, pages)]
+    values = {"pages": pages, "skipped": [one_line(error) for error in errors]}
+    return Outcome(lines, values, EXIT_SKIPPED if errors else EXIT_DONE)
+
+
+def write_page(output: Path, name: str, ct: Ct, marked: Marked) -> Path:
     make_writable_folder(output, "--output")
     path = output / f"{name}{VIEWER_ENDING}"
     write_viewer(path, name, ct, marked.labels, marked.findings, measure_findings(ct, *marked))
-    log.info(f"{path}: {path.stat().st_size / 1e6:.1f} MB; open it in a browser.")
+    log.info(f"{name}: {len(marked.findings)} findings, {path.stat().st_size / 1e6:.1f} MB.")
+    return path
 
 
 def find_masks(folder: Path, name: str | None = None) -> dict[str, Path]:

@@ -69,8 +69,6 @@ def list_scores(summary: Summary) -> Iterator[dict[str, Any]]:
         rows = tables[name]
         figure, note = None, ""
         if name == "froc":
-            if not summary.nodules:
-                continue
             figure, note = show_froc(summary), describe_curve(summary)
         elif name in ("nodules", "sizes") and summary.operating_point is not None:
             note = "This table counts findings of any probability, even those that are not shown."

@@ -33,7 +33,7 @@ from p2ch13.evaluation.results import Results, describe_settings
 from p2ch13.evaluation.scoring import Labels, score_scan
 from p2ch13.evaluation.submission import check_findings, is_submission, score_submission
 from p2ch13.evaluation.summary import Summary, summarize
-from p2ch13.evaluation.words import count, describe_curve, describe_search
+from p2ch13.evaluation.words import count, describe_curve, describe_ranking, describe_result, describe_search
 from p2ch13.evaluation.worst_cases import FALSE_POSITIVES_FILE, NODULES_FILE
 from p2ch13.labels.candidates import find_excluded_file, read_annotations, sort_candidates
 from p2ch13.labels.mask import read_mask
@@ -41,6 +41,7 @@ from p2ch13.network.card import log_card
 from p2ch13.network.compute import choose_threads, get_device, keep_freed_memory
 from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
 from p2ch13.util.files import make_writable_folder, written_together
+from p2ch13.util.outcome import Outcome
 from p2ch13.util.progress import progress_bar
 
 log = logging.getLogger(__name__)
@@ -57,10 +58,10 @@ class Found(NamedTuple):
 Finder = Callable[[Ct], Found]
 
 
-def evaluate(options: EvaluationOptions) -> int:
+def evaluate(options: EvaluationOptions) -> Outcome:
     """Score the chosen scans, or a table of findings without scans, and write the report.
 
-    Returns: the exit status, 1 if a scan was skipped because it or its mask cannot be read.
+    Returns: the scores, and exit status 1 if a scan was skipped because it or its mask cannot be read.
     Raises: InputError if nothing can be scored.
     """
     start = time.monotonic()
@@ -73,12 +74,21 @@ def evaluate(options: EvaluationOptions) -> int:
     write_results(options, summary, results)
     slices = "" if summary.slice_count is None else f" with {count(summary.slice_count, 'slice')}"
     counts = f"{count(len(results.scans), 'scan')}{slices} and {count(len(summary.nodules), 'nodule')}"
-    log.info(f"{counts}, {len(results.skipped)} skipped.\n\n{format_summary(summary)}\n\n{describe_curve(summary)}")
+    log.info(
+        f"{counts}, {len(results.skipped)} skipped, in {time.monotonic() - start:.0f} s.\n\n{format_summary(summary)}\n"
+    )
     if results.thresholds:
         log.info(describe_search(options, summary, results.thresholds))
+    return conclude(options, summary, results)
+
+
+def conclude(options: EvaluationOptions, summary: Summary, results: Results) -> Outcome:
+    """Say what was reached, and where everything is."""
     page = options.output / PAGE_FILE
-    log.info(f"All of this with pictures: {page}; tables are beside it. {time.monotonic() - start:.0f} s.")
-    return EXIT_SKIPPED if results.skipped else EXIT_DONE
+    lines = [describe_result(summary), describe_ranking(summary), describe_curve(summary)]
+    lines.append(f"All of this with pictures: {page}; tables are beside it.")
+    values = {"folder": options.output, "report": page, "skipped": results.skipped, "scores": summary.as_dict()}
+    return Outcome(list(filter(None, lines)), values, EXIT_SKIPPED if results.skipped else EXIT_DONE)
 
 
 def write_results(options: EvaluationOptions, summary: Summary, results: Results) -> None:

@@ -14,9 +14,10 @@ from p2ch13.evaluation.figures import draw_froc
 from p2ch13.evaluation.froc import BOOTSTRAP_COUNT, CONFIDENCE, FINDINGS_PER_SCAN, OPERATING_POINTS
 from p2ch13.evaluation.scoring import NoduleScore, ScanScores
 from p2ch13.evaluation.size_classes import name_class
-from p2ch13.evaluation.summary import Summary, only_finite
+from p2ch13.evaluation.summary import Summary
 from p2ch13.labels.tables import POSITION_COLUMNS
 from p2ch13.util.files import atomic_write, write_csv
+from p2ch13.util.json_values import only_finite
 
 FROC_FILE = "froc.png"
 FORMAT_VERSION = 2  # of metrics.json; raised when a key changes its meaning or goes
@@ -31,7 +32,7 @@ SCAN_COLUMNS = (
 
 
 def write_report(folder: Path, summary: Summary, settings: dict[str, Any], skipped: dict[str, str]) -> None:
-    """Write `metrics.json`, `per_nodule.csv`, `per_scan.csv` and, if there are nodules, `froc.png`.
+    """Write `metrics.json`, `per_nodule.csv`, `per_scan.csv` and, if it says anything, `froc.png`.
 
     Args:
         settings: all settings that the scores depend on; paths are written as text.
@@ -43,7 +44,7 @@ def write_report(folder: Path, summary: Summary, settings: dict[str, Any], skipp
         file.write(json.dumps(only_finite(metrics), indent=2, allow_nan=False, default=str).encode() + b"\n")
     write_csv(folder / "per_nodule.csv", NODULE_COLUMNS, map(nodule_row, summary.nodules))
     write_csv(folder / "per_scan.csv", SCAN_COLUMNS, map(scan_row, summary.scans))
-    if summary.nodules:
+    if summary.has_curve:
         with atomic_write(folder / FROC_FILE) as file:
             file.write(draw_froc(summary.froc))
 
@@ -83,7 +84,8 @@ def make_tables(summary: Summary) -> dict[str, list[list[str]]]:
         tables["readers"] = reader_table(values["nodules"])
     if values["operating_point"] is not None:
         tables["operating_point"] = operating_point_table(values["operating_point"])
-    tables["froc"] = froc_table(values["froc"])
+    if summary.has_curve:
+        tables["froc"] = froc_table(values["froc"])
     if values["calibration"] is not None:
         tables["calibration"] = calibration_table(values["calibration"])
     return tables

@@ -13,7 +13,8 @@ from p2ch13.evaluation.worst_cases import WorstCases
 from p2ch13.labels.candidates import find_excluded_file
 from p2ch13.network.card import Card
 
-IRRELEVANT = ("all", "val_stride", "split", "splits", "series_uid", "output", "label_changes", "threads", "network")
+OF_SELECTION = ("all", "val_stride", "split", "splits", "series_uid")
+IRRELEVANT = (*OF_SELECTION, "output", "json", "label_changes", "threads", "network")
 OF_NETWORKS = ("threshold", "sensitivity", "second_stage", "tta", "pixel_mm", "lung_mask", "precision")
 
 

@@ -12,6 +12,7 @@ from p2ch13.evaluation.calibration import measure_calibration
 from p2ch13.evaluation.froc import OPERATING_POINTS, Froc, compute_froc
 from p2ch13.evaluation.scoring import NoduleScore, ScanScores, VoxelCounts
 from p2ch13.evaluation.size_classes import summarize_sizes
+from p2ch13.util.json_values import only_finite
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,11 @@ class Summary:
     def voxels(self) -> VoxelCounts | None:
         counts = [scan.voxels for scan in self.scans if scan.voxels is not None]
         return sum(counts, VoxelCounts()) if counts else None
+
+    @property
+    def has_curve(self) -> bool:
+        """Whether FROC and CPM say anything: a scan alone has a CPM of 1 as soon as its nodules rank first."""
+        return len(self.scans) > 1 and bool(self.nodules)
 
     @property
     def slice_count(self) -> int | None:
@@ -150,12 +156,3 @@ def mean(values: Sequence[float]) -> float:
 
 def divide(numerator: float, denominator: float) -> float:
     return numerator / denominator if denominator else math.nan
-
-
-def only_finite(value: Any) -> Any:
-    """Replace NaN and infinities in lists and dicts by None: JSON has none of them."""
-    if isinstance(value, dict):
-        return {key: only_finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [only_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

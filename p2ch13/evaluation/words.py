@@ -36,6 +36,9 @@ def describe_result(summary: Summary) -> str:
         there = f"there {'is' if number == 1 else 'are'} {count(number, 'false positive')}"
         return f"No nodule is annotated in {scans}; {there}, {per_scan:.2f} a scan{which}."
     share = f"{found} of {count(nodule_count, 'nodule')} ({found / nodule_count:.0%})"
+    if len(summary.scans) == 1:
+        false_positives = count(round(per_scan), "false positive")
+        return f"{share} {'is' if found == 1 else 'are'} found in 1 scan, with {false_positives}{which}."
     return (
         f"{share} {'is' if found == 1 else 'are'} found in {scans}, with {per_scan:.2f} false positives a scan{which}."
     )
@@ -53,6 +56,8 @@ def describe_ranking(summary: Summary) -> str:
     froc = summary.froc
     if not summary.nodules:
         return "Without an annotated nodule there is no sensitivity, and neither FROC nor CPM."
+    if not summary.has_curve:
+        return "One scan says little about others: a FROC curve, its CPM and confidence intervals need several."
     cpm = f"CPM (mean sensitivity at 1/8 to 8 false positives a scan; 1 is perfect) {froc.cpm:.3f}"
     if froc.has_interval:
         low, high = froc.cpm_interval
@@ -149,7 +154,9 @@ def describe_search(options: EvaluationOptions, summary: Summary, thresholds: Se
 
 
 def describe_curve(summary: Summary) -> str:
-    """Say where the curve ends, and which findings of crowded scans it uses."""
+    """Say where the curve ends, and which findings of crowded scans it uses; nothing of one that is not shown."""
+    if not summary.has_curve:
+        return ""
     froc = summary.froc
     end = f"The curve ends at {froc.curve.false_positives_per_scan[-1]:.2f} false positives per scan."
     if not froc.limited_count:

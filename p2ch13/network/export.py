@@ -43,6 +43,7 @@ from p2ch13.network.second_stage import (
 )
 from p2ch13.util.errors import InputError
 from p2ch13.util.files import atomic_write, make_writable_folder
+from p2ch13.util.outcome import Outcome
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ class FindingLogits(nn.Module):
         return features @ self.weights + self.bias, second_stage_logit
 
 
-def export_network(checkpoint: Path, output: Path, stage: int = 1, network: str | None = None) -> None:
+def export_network(checkpoint: Path, output: Path, stage: int = 1, network: str | None = None) -> Outcome:
     """Write a network of a .state file in the format that the output's suffix names.
 
     Args: stage: 1, slices -> logits of pixels, or 2, cubes -> logits of findings; network: see `load_model`.
@@ -113,7 +114,15 @@ def export_network(checkpoint: Path, output: Path, stage: int = 1, network: str 
     content = write(exported)
     with atomic_write(output) as file:
         file.write(content)
-    log.info(f"Wrote {output}, {len(content) / 1e6:.1f} MB: {describe_contents(exported, suffix)}. {NOTICE}")
+    size, contents = f"{len(content) / 1e6:.1f} MB", describe_contents(exported, suffix)
+    values = {
+        "file": output,
+        "bytes": len(content),
+        "stage": stage,
+        "inputs": list(exported.inputs),
+        "outputs": list(exported.outputs),
+    }
+    return Outcome([f"Stage {stage} of {checkpoint.name}: {contents}. {NOTICE}", f"File: {output}, {size}"], values)
 
 
 def check_packages(packages: Sequence[str], suffix: str) -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from p2ch13.commands import spell
 from p2ch13.util.errors import run_command
-from p2ch13.util.options import REQUIRED, CommandParser, Options, add_options, merge, option
+from p2ch13.util.options import REQUIRED, CommandParser, add_options, merge, option
+from p2ch13.util.outcome import Outcome, OutcomeOptions
 from p2ch13.util.threads import available_cores
 
 
 @dataclass(frozen=True)
-class PhantomOptions(Options):
+class PhantomOptions(OutcomeOptions):
     """Phantoms."""
 
     out_dir: Path = option(REQUIRED, "output folder; must hold no scans yet", positional=True, metavar="OUT_DIR")
@@ -22,7 +23,7 @@ class PhantomOptions(Options):
     num_workers: int = option(available_cores, "processes; files do not depend on it", low=1, shown="all cores")
 
 
-def main(sys_argv: Sequence[str] | None = None) -> None:
+def main(sys_argv: Sequence[str] | None = None) -> int:
     """Write the data set and say what to do with it."""
     parser = CommandParser(prog=spell("phantom"), description=__doc__)
     add_options(parser, PhantomOptions)
@@ -30,8 +31,13 @@ def main(sys_argv: Sequence[str] | None = None) -> None:
     from p2ch13.phantom.dataset import write_phantoms  # imports NumPy
 
     done = write_phantoms(options.out_dir, options.scans, options.seed, options.num_workers)
-    print(f"{done.scans} scans with {done.nodules} nodules, {done.megabytes:.0f} MB, in {done.seconds:.0f} s")
-    print(f"Next: {spell('precache', '--data-dir', str(options.out_dir))}")
+    folder = str(options.out_dir)
+    lines = [
+        f"{done.scans} synthetic scans with {done.nodules} nodules, {done.megabytes:.0f} MB, in {done.seconds:.0f} s.",
+        f"Scans, lists of nodules, and masks: {folder}",
+        f"Next: {spell('precache', '--preset', 'strong', '--data-dir', folder)}",
+    ]
+    return Outcome(lines, {"folder": folder, **asdict(done)}).finish(options.json)
 
 
 if __name__ == "__main__":

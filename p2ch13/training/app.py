@@ -25,7 +25,7 @@ from p2ch13.training.learner import Learner
 from p2ch13.training.loop import train_one_epoch, validate
 from p2ch13.training.loss_curve import LossCurve
 from p2ch13.training.losses import segmentation_loss
-from p2ch13.training.messages import STOPPING, log_end, log_images, log_metrics, log_start, stopped
+from p2ch13.training.messages import STOPPING, conclude, finish_files, log_images, log_metrics, log_start, stopped
 from p2ch13.training.non_finite import NonFiniteLossMonitor
 from p2ch13.training.optimizers import build_optimizer, set_learning_rate
 from p2ch13.training.resume import load_init_weights, read_settings, resume_run
@@ -42,7 +42,9 @@ from p2ch13.training.samples import (
 )
 from p2ch13.training.tensorboard import TensorBoardReport, open_report
 from p2ch13.training.totals import EpochTotals, StepResult, reduce_validation
+from p2ch13.util.errors import Stopped
 from p2ch13.util.interruption import Interruption
+from p2ch13.util.outcome import Outcome
 from p2ch13.util.process_rank import ProcessRank
 from p2ch13.util.progress import progress_bar
 
@@ -104,7 +106,7 @@ class SegmentationTrainingApp:
     def init_val_ds(self) -> Luna2dSegmentationDataset:
         return open_val_ds(self.config, self.data)
 
-    def main(self) -> None:
+    def main(self) -> Outcome:
         """Train, validate, save. Raises: InputError for data, folders or options that cannot be used."""
         keep_freed_memory()
         with self.learner.training_together() as self.run.launch_id:
@@ -132,7 +134,12 @@ class SegmentationTrainingApp:
                     self.run.end_epoch(self.totals.skipped_count)
                     self.save_model(val_scores, is_best=val_scores is not None and self.run.update_best(val_scores))
             if self.process.is_first:
-                log_end(self.run, self.learner, val_ds)
+                finish_files(self.run, self.learner, val_ds)
+        return self.conclude()
+
+    def conclude(self, stopped: Stopped | None = None) -> Outcome:
+        """Say what the run has reached, and where everything is."""
+        return conclude(self.run, stopped)
 
     def do_training(self, epoch_ndx: int, train_ds: TrainingLuna2dSegmentationDataset) -> Scores:
         """Train for an epoch, or for the rest of the one in which a run was stopped."""

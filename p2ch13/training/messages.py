@@ -7,10 +7,9 @@ import math
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from p2ch13.commands import spell
-from p2ch13.config import NETWORKS
+from p2ch13.config import NETWORKS, TrainingConfig
 from p2ch13.data.cache import describe_rebuilt
 from p2ch13.data.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
 from p2ch13.detection.colors import COMPARED, explain
@@ -22,7 +21,8 @@ from p2ch13.training.graphs import is_compiled
 from p2ch13.training.learner import Learner
 from p2ch13.training.run import RunState
 from p2ch13.training.tensorboard import TensorBoardReport
-from p2ch13.util.errors import Stopped, name_signal
+from p2ch13.util.errors import EXIT_DONE, EXIT_SIGNAL, Stopped, name_signal
+from p2ch13.util.outcome import Outcome
 
 log = logging.getLogger(__name__)
 
@@ -101,24 +101,49 @@ def stopped(run: RunState, signal_number: int, where: str) -> Stopped:
     return Stopped(message, signal_number)
 
 
-def log_end(run: RunState, learner: Learner, val_ds: Luna2dSegmentationDataset) -> None:
-    """Draw the best model's findings, and say where everything is. The learner gets the best model's weights."""
-    best: dict[str, Any] | None = None
+def finish_files(run: RunState, learner: Learner, val_ds: Luna2dSegmentationDataset) -> None:
+    """Draw the best model's findings. The learner gets the best model's weights."""
     if run.best_score != -math.inf:
-        best = load_checkpoint(run.files.best)
-        learner.evaluated_model.load_state_dict(best["model_state"])
+        learner.evaluated_model.load_state_dict(load_checkpoint(run.files.best)["model_state"])
         write_png(run.files.figure, draw_findings(val_ds, learner.predict))
     run.files.forget_launch()
-    if best is None:
-        log.info("No best model: no validation found a pixel of a nodule. More samples or epochs may help.")
-    else:
+
+
+def conclude(run: RunState, stopped: Stopped | None = None) -> Outcome:
+    """Say what a run has reached, and where everything is. Args: stopped: what ended it early."""
+    best = load_checkpoint(run.files.best) if run.best_score != -math.inf else None
+    lines = ["No best model: no validation found a pixel of a nodule. More samples or epochs may help."]
+    if best is not None:
         scores = Scores.from_dict(best["scores"])
-        log.info(f"Best model, by {run.config.best_metric}: {run.files.best}")
-        log.info(f"Its scores, epoch {best['epoch']}: {scores}")
+        lines = [f"Best epoch, by {run.config.best_metric}: {best['epoch']}. Its validation, of slices: {scores}"]
         if scores.of_all:
-            log.info(f"With slices without nodule: {describe_all(scores.of_all)}")
-        log.info(f"Figure ({explain(*COMPARED)}): {run.files.figure}")
-    log.info(f"Curves and figures: {shlex.join(['tensorboard', '--logdir', str(run.config.runs_dir)])}")
+            lines.append(f"With slices without nodule: {describe_all(scores.of_all)}")
+        lines += [
+            f"Network: {run.files.best}",
+            f"Figure ({explain(*COMPARED)}): {run.files.figure}",
+        ]
+    lines.append(f"Curves and figures: {shlex.join(['tensorboard', '--logdir', str(run.config.runs_dir)])}")
+    if best is not None:
+        lines.append(f"Next: {evaluation_command(run)}")
+    values = {
+        "best": run.files.best if best else None,
+        "last": run.files.last,
+        "best_epoch": best["epoch"] if best else None,
+        "best_metric": run.config.best_metric,
+        "scores": best["scores"] if best else None,
+        "epochs": run.epoch,
+        "steps_of_next_epoch": run.step,
+        "samples": run.count_samples(run.epoch, run.step),
+        "stopped_by": stopped and name_signal(stopped.signal_number),
+    }
+    return Outcome(lines, values, EXIT_SIGNAL + stopped.signal_number if stopped else EXIT_DONE)
+
+
+def evaluation_command(run: RunState) -> str:
+    """Return the command that scores the best model on whole scans."""
+    own = run.config.data_dir != TrainingConfig.data_dir
+    data_dir = ["--data-dir", str(run.config.data_dir)] if own else []
+    return spell("evaluate", *data_dir, "--checkpoint", str(run.files.best))
 
 
 def describe_all(scores: Scores) -> str:

@@ -22,6 +22,7 @@ from p2ch13.config import (
 from p2ch13.network.latest import find_checkpoint
 from p2ch13.util.errors import InputError, one_line
 from p2ch13.util.options import as_flag, list_options, merge, read_values
+from p2ch13.util.outcome import OutcomeOptions
 
 FIND_RUN = ("resume", "models_dir", "tb_prefix", "comment")  # options that say which run to resume
 
@@ -64,11 +65,22 @@ def without_other_split(of_file: Mapping[str, Any], given: Mapping[str, Any]) ->
 
 
 def given_options(sys_argv: Sequence[str] | None) -> dict[str, Any]:
-    """Return the options that a command line, or this process's, names; `--augmented` as what it stands for."""
-    parser = make_parser(TrainingCommand, spell("train"), "Train the U-Net that marks lung nodules.")
-    given = vars(parser.parse_args(sys_argv))
+    """Return the run's options that a command line, or this process's, names; `--augmented` as what it stands for."""
+    given = parse_command(sys_argv)
+    given.pop("json", None)
     of_book = dict.fromkeys((f"augment_{name}" for name in BOOK_AUGMENTATION), True)
     return {**(of_book if given.pop("augmented", False) else {}), **given}
+
+
+def parse_command(sys_argv: Sequence[str] | None) -> dict[str, Any]:
+    parser = make_parser(TrainingCommand, spell("train"), "Train the U-Net that marks lung nodules.")
+    return vars(parser.parse_args(sys_argv))
+
+
+def parse_output(sys_argv: Sequence[str] | None) -> OutcomeOptions:
+    """Return the options that are the command's own, and not the run's."""
+    given = parse_command(sys_argv)
+    return merge(OutcomeOptions, {name: given[name] for name in list_options(OutcomeOptions) if name in given})
 
 
 def chosen_options(given: Mapping[str, Any]) -> dict[str, Any]:

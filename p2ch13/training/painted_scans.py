@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +26,7 @@ from p2ch13.training.shapes import find_shapes
 from p2ch13.util.boxes import box_of, pad_box, starts_of
 from p2ch13.util.errors import InputError
 from p2ch13.util.files import write_csv
+from p2ch13.util.outcome import Outcome
 from p2ch13.util.progress import progress_bar
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ IMAGES, MASKS = "images", "masks"
 SIZE_COLUMN = "diameter_mm"
 
 
-def paint(options: PaintOptions) -> None:
+def paint(options: PaintOptions) -> Outcome:
     """Paint the scans of a folder, see `write_painted_scans`, and say what to do with them.
 
     Raises: InputError for backgrounds, shapes or an output folder that cannot be used.
@@ -48,9 +48,14 @@ def paint(options: PaintOptions) -> None:
     painter = Painter(find_shapes(options.nodule_shapes, options.held_out))
     range_mm = options.smallest, options.largest
     count = write_painted_scans(backgrounds, painter, options.output, options.copies, range_mm, options.seed)
-    log.info(f"{len(backgrounds) * options.copies} scans with {count} nodules: {options.output}")
-    data_dir = shlex.quote(str(options.output))
-    log.info(f"Next: {spell('evaluate', '--data-dir', str(data_dir), '--labels', 'mask', '--all')} --checkpoint ...")
+    scan_count = len(backgrounds) * options.copies
+    next_command = spell("evaluate", "--data-dir", str(options.output), "--labels", "mask", "--all")
+    lines = [
+        f"Painted {count} nodules into {scan_count} scans.",
+        f"Scans, masks and lists of nodules: {options.output}",
+        f"Next: {next_command}",
+    ]
+    return Outcome(lines, {"folder": options.output, "scans": scan_count, "nodules": count})
 
 
 class PaintedScan(NamedTuple):

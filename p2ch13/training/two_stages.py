@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from p2ch13.commands import spell
 from p2ch13.config import SecondStageOptions
 from p2ch13.data.ct import Ct
 from p2ch13.data.index import ScanIndex
@@ -27,6 +28,7 @@ from p2ch13.training.second_stage import build_scorer
 from p2ch13.training.shapes import find_donors, find_shapes
 from p2ch13.util.errors import InputError
 from p2ch13.util.files import make_writable_folder
+from p2ch13.util.outcome import Outcome
 from p2ch13.util.progress import progress_bar
 
 log = logging.getLogger(__name__)
@@ -50,7 +52,7 @@ class LabeledScan(NamedTuple):
     group: int  # the same for all scans of a patient or lung
 
 
-def add_second_stage(options: SecondStageOptions) -> None:
+def add_second_stage(options: SecondStageOptions) -> Outcome:
     """Train, calibrate and write. Raises: InputError for files or folders that cannot be used."""
     keep_freed_memory()
     state = load_checkpoint(options.checkpoint)
@@ -74,7 +76,29 @@ def add_second_stage(options: SecondStageOptions) -> None:
     names = list(dict.fromkeys(background.series_uid for background in backgrounds))
     content = as_state(state, earlier, scorer, series_list, names, find_donors(shapes))
     save_checkpoint(options.output, {**content, PIXEL_MM: options.pixel_mm})
-    log.info(f"Both stages: {options.output}")
+    return conclude(options, examples, scorer)
+
+
+def conclude(options: SecondStageOptions, examples: Examples, scorer: FindingScorer) -> Outcome:
+    """Say how well findings are scored in validation, and where the file is."""
+    points = {
+        name: {
+            "probability": point,
+            "sensitivity": scorer.validation.sensitivity_at(point),
+            "false_positives_per_scan": scorer.validation.false_positives_at(point),
+        }
+        for name, point in scorer.operating_points.items()
+    }
+    shown = points[DEFAULT]
+    lines = [
+        f"In cross-validation on {scorer.validation.scan_count} scans, {shown['sensitivity']:.0%} of "
+        f"{len(scorer.validation.nodules)} nodules are found with {shown['false_positives_per_scan']:.2f} false "
+        f"positives a scan, at a probability of {shown['probability']:.3f}.",
+        f"Network of both stages: {options.output}",
+        f"Next: {spell('predict', '--checkpoint', str(options.output))} SCAN",
+    ]
+    candidates = {"candidates": len(examples), "nodules": int(np.count_nonzero(examples.is_nodule))}
+    return Outcome(lines, {"file": options.output, **candidates, "operating_points": points})
 
 
 def check_output(options: SecondStageOptions) -> None:

@@ -7,7 +7,7 @@ import pytest
 from p2ch13.data.ct import Ct
 from p2ch13.detection.findings import Finding, find_nodules
 from p2ch13.evaluation.scoring import score_findings, score_scan
-from p2ch13.evaluation.summary import only_finite, summarize
+from p2ch13.evaluation.summary import summarize
 from p2ch13.labels.candidates import CandidateInfoTuple
 from p2ch13.labels.lidc_database import list_series
 from p2ch13.labels.lidc_xml import XmlFile
@@ -208,11 +208,6 @@ def test_all_findings_and_those_on_the_curve(ct):
     assert values["froc"]["end"] == {
         "false_positives_per_scan": 50, "sensitivity": 0, "scans_with_more_findings": 1
     }  # fmt: skip
-
-
-def test_only_finite():
-    values = {"a": [1.5, math.nan, math.inf, {"b": -math.inf}], "c": "inf", "d": 3}
-    assert only_finite(values) == {"a": [1.5, None, None, {"b": None}], "c": "inf", "d": 3}
 
 
 def test_without_a_mask_there_are_no_voxel_scores(ct):
