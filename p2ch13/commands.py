@@ -19,6 +19,7 @@ class Command(NamedTuple):
 
 # In the order in which one needs them.
 COMMANDS = {
+    "demo": Command("demo", "try all of it on synthetic scans, in minutes"),
     "predict": Command("predict", "find the nodules of CT scans"),
     "view": Command("view", "write a page with all slices of a scan and its findings"),
     "evaluate": Command("evaluate", "score a network, masks or findings against annotations"),

@@ -754,6 +754,20 @@ class PaintOptions(ShapeOptions, OutcomeOptions):
             raise InputError(f"{self.largest} is less than --smallest {self.smallest}", option="--largest")
 
 
+@dataclass(frozen=True)
+class DemoOptions(OutcomeOptions):
+    """Demo."""
+
+    output: Path | None = option(None, "folder for all files", shown="data/demo; with --fast data/demo-fast")
+    fast: bool = option(
+        False, "fewer scans and a shorter training, in about a minute; its network marks vessels, too", const=True
+    )
+
+    @property
+    def folder(self) -> Path:
+        return self.output or Path("data/demo-fast" if self.fast else "data/demo")
+
+
 # `python -m p2ch13.phantom` has its own, since it knows nothing of the rest.
 COMMANDS: dict[str, type[Options]] = {
     "training": TrainingCommand,
@@ -767,6 +781,7 @@ COMMANDS: dict[str, type[Options]] = {
     "download": DownloadOptions,
     "import_dicom": ImportOptions,
     "paint": PaintOptions,
+    "demo": DemoOptions,
 }
 OF_CHECKPOINT, OF_PRESET = "as the checkpoint was trained", "the preset's"
 LABEL_DEFAULTS = {"evaluate": OF_CHECKPOINT, "ablation": OF_PRESET}  # of commands that read LabelOptions as well
