@@ -2,10 +2,9 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
-DEMO_DIR := data/demo
+DEMO_DIR := data/demo/scans
 BENCH_DATA ?= $(DEMO_DIR)
 BENCH_VAL_STRIDE ?= 4
-DEMO_OPTIONS := --data-dir $(DEMO_DIR) --cache-dir data/demo-cache
 WEIGHTS_DIR := data/weights-phantoms
 WEIGHTS_OPTIONS := --data-dir $(WEIGHTS_DIR) --cache-dir data/weights-cache
 WEIGHTS_SCANS ?= 100
@@ -25,20 +24,8 @@ help:
 
 .PHONY: help demo weights backgrounds test test-slow test-all docs-check bench stress check clean
 
-# So short a training misses less with a little more weight on what is missed. The network in the package searches the
-# same scan, for comparison.
-demo: $(VENV)/installed $(DEMO_DIR)/candidates.csv  ## train and score a network on synthetic scans, in five minutes
-	$(VENV)/bin/python precache.py $(DEMO_OPTIONS) --preset strong
-	$(VENV)/bin/python -m p2ch13.training $(DEMO_OPTIONS) --tb-prefix demo --val-stride 4 --preset strong \
-		--fn-weight 0.4 --epochs 1 --samples-per-epoch 15000
-	model=$$(ls -t data/models/demo/*.best.state | head -n 1); scan=$$(ls $(DEMO_DIR)/subset*/*.mhd | sort -t / -k 4 | head -n 1); \
-	$(VENV)/bin/python -m p2ch13.predict --checkpoint $$model $$scan --output data/demo-masks && \
-	$(VENV)/bin/python -m p2ch13.evaluate --mask data/demo-masks --findings data/demo-masks/nodules.csv --labels refined \
-		--data-dir $(DEMO_DIR) --output data/demo-evaluation --series-uid $$(basename $$scan .mhd) && \
-	echo "Above: the network that was just trained. Below: the network in the package, on the same scan." && \
-	$(VENV)/bin/python -m p2ch13.predict $$scan --output data/demo-package && \
-	$(VENV)/bin/python -m p2ch13.evaluate --mask data/demo-package --findings data/demo-package/nodules.csv --labels refined \
-		--data-dir $(DEMO_DIR) --output data/demo-package-evaluation --series-uid $$(basename $$scan .mhd)
+demo: $(VENV)/installed  ## search synthetic scans, train a network, compare; FAST=1: in a minute
+	$(VENV)/bin/python -m p2ch13.demo $(if $(FAST),--fast)
 
 # The first stage learns from phantoms and from nodules painted into the backgrounds, the second one from its findings.
 weights: $(VENV)/installed-dev backgrounds $(WEIGHTS_DIR)/candidates.csv  ## train the network in the package again: make weights BACKGROUNDS=DIR, CT of lungs
@@ -82,7 +69,7 @@ check: $(VENV)/installed-dev  ## check style, types and imports
 	$(VENV)/bin/lint-imports
 
 clean:  ## remove what the other targets have made in data/
-	rm -rf $(DEMO_DIR) data/demo-cache data/demo-masks data/demo-evaluation data/demo-package data/demo-package-evaluation
+	rm -rf data/demo data/demo-fast
 	rm -rf data/bench
 	rm -rf $(WEIGHTS_DIR) data/weights-cache data/quality
 

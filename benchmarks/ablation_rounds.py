@@ -96,8 +96,8 @@ def labels_of(args: argparse.Namespace) -> dict[str, str]:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ablation_rounds", description=__doc__)
-    parser.add_argument("--data-dir", type=Path, default=Path("data/demo"), help="annotated scans (%(default)s)")
-    parser.add_argument("--cache-dir", type=Path, default=Path("data/demo-cache"), help="cache of crops (%(default)s)")
+    parser.add_argument("--data-dir", type=Path, default=Path("data/demo/scans"), help="annotated scans (%(default)s)")
+    parser.add_argument("--cache-dir", type=Path, default=Path("data/demo/cache"), help="cache of crops (%(default)s)")
     parser.add_argument("--val-stride", type=int, default=4, help="every so manyth scan is scored (%(default)s)")
     parser.add_argument("--labels", help="of training and scores; the preset's, if it is not given")
     parser.add_argument("--runs", type=Path, default=Path("data/ablation-rounds"), help="for each run's scores")

@@ -63,6 +63,7 @@ class Searched:
     def as_dict(self) -> dict[str, Any]:
         return {
             "found": self.scores["nodules"]["found"],
+            "nodules": self.scores["nodules"]["count"],
             "false_positives": self.scores["findings"]["false_positives"],
             "report": self.report,
             "evaluation": self.evaluation,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, TextIO
+from collections.abc import Iterator, Sequence
+from typing import Any, TextIO, TypeVar
 
 from tqdm import tqdm
 
 from p2ch13.util.process_rank import ProcessRank
+
+Item = TypeVar("Item")
 
 BAR_DELAY_S = 1.0  # of a bar over values that may be cached, which are read before it would be seen
 
@@ -23,6 +26,14 @@ def progress_bar(
     Args: delay_s: the bar appears after this time; done: of an earlier run, which do not count toward the rate.
     """
     return make_bar(total, description, unit=f" {unit}", is_shown=is_shown, delay=delay_s, initial=done)
+
+
+def show_progress(items: Sequence[Item], description: str, unit: str) -> Iterator[Item]:
+    """Yield items below a bar, which appears if they take longer than `BAR_DELAY_S`."""
+    with progress_bar(len(items), description, unit, delay_s=BAR_DELAY_S) as bar:
+        for item in items:
+            yield item
+            bar.update()
 
 
 def byte_progress_bar(total: int | None, description: str, done: int = 0) -> tqdm[Any]:

@@ -14,7 +14,8 @@ from p2ch13.evaluation.pipeline import evaluate_scans, write_results
 from p2ch13.evaluation.scoring import ScanScores
 from p2ch13.evaluation.summary import summarize
 from p2ch13.labels.candidates import ANNOTATIONS_FILE, EXCLUDED_FILE
-from p2ch13.phantom.dataset import series_uid, write_phantoms
+from p2ch13.phantom.dataset import write_phantoms
+from p2ch13.phantom.uids import series_uid
 from p2ch13.training.backgrounds import Background, read_backgrounds
 from p2ch13.training.painted_scans import IMAGES, MASKS, write_painted_scans
 from p2ch13.training.painter import Painter

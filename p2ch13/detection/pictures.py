@@ -17,6 +17,7 @@ from p2ch13.data.datasets import Luna2dSegmentationDataset
 from p2ch13.detection.colors import COMPARED, FALSE_POSITIVE, MARKED, MISSED, TRUE_POSITIVE, Color, explain
 from p2ch13.detection.findings import Finding
 from p2ch13.util.files import atomic_write
+from p2ch13.util.progress import show_progress
 
 LUNG_WINDOW_HU = (-1350.0, 150.0)  # black and white: level -600, width 1500
 COLOR_WEIGHT = 0.5
@@ -71,7 +72,8 @@ def blend(image: Image, where: NDArray[np.bool_], color: Color) -> None:
 def draw_findings(dataset: Luna2dSegmentationDataset, predict: Predictor, series_count: int = 4) -> Image:
     """Draw the largest nodule of each of the first series that have one, a row for each, below captions."""
     rows = []
-    for series_uid in [uid for uid in dataset.series_list if dataset.index.nodules[uid]][:series_count]:
+    series_list = [uid for uid in dataset.series_list if dataset.index.nodules[uid]][:series_count]
+    for series_uid in show_progress(series_list, "Drawing findings", "series"):
         ct = dataset.index.get_ct(series_uid)
         nodule = dataset.index.nodules[series_uid][0]
         center = ct.locate(nodule.center_xyz)

@@ -16,6 +16,7 @@ from p2ch13.data.ct import Ct
 from p2ch13.detection.findings import Finding
 from p2ch13.detection.measure import Measures
 from p2ch13.detection.planes import CORONAL, ENDS, SAGITTAL, Gray, Line, Plane, cut_planes
+from p2ch13.util.progress import show_progress
 from p2ch13.util.web_page import as_data_uri
 
 JPEG_QUALITY = 80
@@ -74,7 +75,7 @@ def draw_findings(
             draw_plane(plane)
             for plane in cut_planes(ct, labels, each.number, boxes[each.number - 1], of.axes, pixel_count)
         ]
-        for each, of in zip(findings, measures, strict=True)
+        for each, of in show_progress(list(zip(findings, measures, strict=True)), "Drawing findings", "finding")
     ]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import struct
 import time
-import uuid
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from p2ch13.phantom.scan import Phantom, make_phantom
+from p2ch13.phantom.uids import series_uid
 from p2ch13.util.errors import InputError
 from p2ch13.util.files import atomic_write, write_csv
 from p2ch13.util.processes import map_in_processes
@@ -49,11 +49,6 @@ class Summary:
     nodules: int
     megabytes: float
     seconds: float
-
-
-def series_uid(seed: int, index: int) -> str:
-    """Make a DICOM UID from a UUID, under the root 2.25 that the standard reserves for these."""
-    return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, f'chest phantom, seed {seed}, scan {index}').int}"
 
 
 def write_phantoms(

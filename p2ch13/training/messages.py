@@ -17,8 +17,10 @@ from p2ch13.detection.pictures import draw_findings, write_png
 from p2ch13.evaluation.metrics import Scores
 from p2ch13.network.checkpoint import load_checkpoint
 from p2ch13.network.compute import Compute
+from p2ch13.phantom.uids import is_phantom
 from p2ch13.training.graphs import is_compiled
 from p2ch13.training.learner import Learner
+from p2ch13.training.recipe import describe_recipe
 from p2ch13.training.run import RunState
 from p2ch13.training.tensorboard import TensorBoardReport
 from p2ch13.util.errors import EXIT_DONE, EXIT_SIGNAL, Stopped, name_signal
@@ -34,6 +36,7 @@ def log_start(
 ) -> None:
     """Describe the data and the work of a run."""
     config, negative_count = run.config, len(val_ds) - val_ds.nodule_slice_count
+    log.info(describe_recipe(config))
     for line in train_ds.index.labels.notes:
         log.info(line)
     log.info(
@@ -41,8 +44,9 @@ def log_start(
         f"{len(val_ds.series_list)} series with {val_ds.nodule_slice_count} nodule slices"
         f"{f' and {negative_count} without nodule' if negative_count else ''}."
     )
+    epochs = f"{config.epochs} epoch{'' if config.epochs == 1 else 's'}"
     log.info(
-        f"{config.epochs} epochs of {config.samples_per_epoch:,} samples in batches of {config.batch_size}"
+        f"{epochs} of {config.samples_per_epoch:,} samples in batches of {config.batch_size}"
         f"{'' if run.world_size == 1 else f' in each of {run.world_size} processes'}; "
         f"{compute.dtype_name} on {compute.device.type}; augmentation: {', '.join(config.augmentation) or 'none'}."
     )
@@ -51,6 +55,8 @@ def log_start(
             f"Backgrounds: {len(backgrounds)} lungs, {config.background_share:.0%} of each batch; painted shapes: "
             f"{config.nodule_shapes}{f', of {len(run.shape_donors)} scans' if run.shape_donors else ''}."
         )
+    elif all(map(is_phantom, train_ds.series_list)):
+        log.info("All scans of the training are synthetic: expect many false positives in real lungs.")
     if config.init_from is not None:
         log_init(config.init_from, run.init_series, val_ds.series_list)
     if is_compiled(config):

@@ -17,7 +17,7 @@ from p2ch13.network.finding_scorer import DEFAULT, FindingScorer, Validation
 from p2ch13.network.second_stage import SecondStage
 from p2ch13.training.finding_examples import Examples, FindingExamples
 from p2ch13.util.errors import InputError
-from p2ch13.util.progress import progress_bar
+from p2ch13.util.progress import progress_bar, show_progress
 from p2ch13.util.threads import ThreadTuner
 
 log = logging.getLogger(__name__)
@@ -166,7 +166,8 @@ def cross_score(
     logits = np.empty(len(folds))
     for fold in range(FOLDS):
         model = train_second_stage(examples, folds != fold, steps, seed + 1 + fold, compute, threads)
-        for some in np.array_split(np.flatnonzero(folds == fold), max(1, (folds == fold).sum() // SCORED_AT_ONCE)):
+        parts = np.array_split(np.flatnonzero(folds == fold), max(1, (folds == fold).sum() // SCORED_AT_ONCE))
+        for some in show_progress(parts, "Scoring candidates", "batch"):
             logits[some] = model.score(examples.take(some)).numpy()
     return logits
 

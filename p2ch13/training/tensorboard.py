@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +34,7 @@ from p2ch13.training.provenance import get_commit, get_versions
 from p2ch13.training.run import RunState
 from p2ch13.training.run_files import runs_dir_of
 from p2ch13.util.files import atomic_write
+from p2ch13.util.progress import BAR_DELAY_S, progress_bar
 from p2ch13.util.threads import available_cores
 
 LOSS_WITHIN_EPOCH = "loss/within_epoch"
@@ -102,8 +103,7 @@ class TensorBoardReport:
         with ThreadPoolExecutor(available_cores()) as pool:
             written = [
                 pool.submit(add_png, self.writers[mode], f"{mode}/{name}", overlay, samples_count)
-                for mode, dataset in datasets.items()
-                for name, overlay in draw_overlays(dataset, predict, with_labels)
+                for mode, name, overlay in draw_all(datasets, predict, with_labels)
             ]
         for future in written:
             future.result()
@@ -148,8 +148,19 @@ def name_curves(group: str, scores: Scores) -> dict[str, float]:
     }
 
 
+def draw_all(
+    datasets: Mapping[str, Luna2dSegmentationDataset], predict: Predictor, with_labels: bool
+) -> Iterator[tuple[str, str, Image]]:
+    """Yield the datasets' modes, and names and overlays, see `draw_overlays`."""
+    count = sum(min(len(dataset.series_list), OVERLAY_SERIES_COUNT) for dataset in datasets.values())
+    with progress_bar(count, "Drawing slices for TensorBoard", "series", delay_s=BAR_DELAY_S) as bar:
+        for mode, dataset in datasets.items():
+            for name, overlay in draw_overlays(dataset, predict, with_labels, bar.update):
+                yield mode, name, overlay
+
+
 def draw_overlays(
-    dataset: Luna2dSegmentationDataset, predict: Predictor, with_labels: bool
+    dataset: Luna2dSegmentationDataset, predict: Predictor, with_labels: bool, after_series: Callable[[], object]
 ) -> Iterator[tuple[str, Image]]:
     """Yield names and overlays of 6 slices of each of the first 12 series; with labels, also of these alone.
 
@@ -167,6 +178,7 @@ def draw_overlays(
                     f"{series_ndx}_label_{ndx}",
                     write_caption(draw_label(ct_slice, label), f"{place}. {explain(ANNOTATED)}"),
                 )
+        after_series()
 
 
 def draw_label(hu: NDArray[Any], label: NDArray[np.bool_]) -> Image:

@@ -89,7 +89,7 @@ def find_newest(folder: Path, pattern: str) -> Path:
 # What pages name -> what writes it.
 WORLD: dict[str, Callable[[Path], object]] = {
     "data/part2/luna": write_luna16,
-    "data/demo": write_luna16,
+    "data/demo/scans": write_luna16,
     "data/phantoms": write_luna_with_masks,
     "data/own": write_images,
     "data/Dataset101_Nodules": lambda path: write_images(path, "imagesTr/{}_0000.nii.gz", "labelsTr"),

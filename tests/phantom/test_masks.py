@@ -20,6 +20,7 @@ from p2ch13.phantom.anatomy import Chest, draw_chest
 from p2ch13.phantom.nodules import draw_nodule, mark_nodule, paint_nodule
 from p2ch13.phantom.painting import Grid
 from p2ch13.phantom.scan import Phantom, make_phantom
+from p2ch13.phantom.uids import series_uid
 from tests.support.checks import refused
 
 SMALL = {"pixels": 96, "slice_count": 12}
@@ -74,7 +75,7 @@ def test_evaluation_reads_masks(data_dir):
 
 def test_the_file_is_the_mask(data_dir, phantoms):
     for index, phantom in enumerate(phantoms):
-        path = data_dir / "masks" / f"{dataset.series_uid(SEED, index)}.nii.gz"
+        path = data_dir / "masks" / f"{series_uid(SEED, index)}.nii.gz"
         assert phantom.mask.dtype == bool and phantom.mask.shape == phantom.hu.shape
         assert (sitk.GetArrayFromImage(sitk.ReadImage(str(path))) == phantom.mask).all()
         assert len(gzip.decompress(path.read_bytes())) == 352 + phantom.mask.size

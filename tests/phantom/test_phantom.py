@@ -19,13 +19,14 @@ import SimpleITK as sitk
 from p2ch13.phantom import __main__ as command_line
 from p2ch13.phantom import write_phantoms
 from p2ch13.phantom.anatomy import draw_chest
-from p2ch13.phantom.dataset import candidate_rows, header_text, nodule_rows, series_uid
+from p2ch13.phantom.dataset import candidate_rows, header_text, nodule_rows
 from p2ch13.phantom.fields import capsule_distance, coverage, draw_waves, ellipse_distance
 from p2ch13.phantom.muscles import muscle_distance
 from p2ch13.phantom.nodules import center_on_tissue, draw_diameter, draw_nodule, paint_nodule
 from p2ch13.phantom.painting import Grid, paint_rod, splat
 from p2ch13.phantom.scan import make_phantom
 from p2ch13.phantom.scanner import Scanner, draw_protocol
+from p2ch13.phantom.uids import series_uid
 from tests.support.checks import refused
 from tests.support.commands import run_python
 from tests.support.hold import start_held

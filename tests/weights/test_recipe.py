@@ -8,7 +8,7 @@ import pytest
 from benchmarks.held_out import read_held_out
 from p2ch13.config import COMMANDS, make_parser
 from p2ch13.network.checkpoint import load_checkpoint
-from p2ch13.phantom.dataset import series_uid
+from p2ch13.phantom.uids import series_uid
 from p2ch13.util.options import merge
 from p2ch13.weights import WEIGHTS
 from tests.support.commands import REPOSITORY
