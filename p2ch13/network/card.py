@@ -52,12 +52,12 @@ def describe_run(state: Mapping[str, Any]) -> Card | None:
     if not annotated:
         return None
     phantom_count = sum(map(is_phantom, annotated))
-    parts = [
-        (phantom_count, "synthetic scans (phantoms)"),
-        (len(annotated) - phantom_count, "annotated scans"),
-        (lungs, "lungs with painted nodules"),
-    ]
-    named = " and ".join(f"{count} {name}" for count, name in parts if count)
+    parts = {
+        "synthetic scans (phantoms)": phantom_count,
+        "annotated scans": len(annotated) - phantom_count,
+        "lungs with painted nodules": lungs,
+    }
+    named = " and ".join(f"{count} {name}" for name, count in parts.items() if count)
     is_synthetic = phantom_count == len(annotated) and not lungs
     recipe = f", by the recipe {config['preset']}" if "preset" in config else ""
     return Card(
