@@ -46,6 +46,22 @@ class Interruption:
 
 
 @contextmanager
+def next_signal_ends(message: str) -> Iterator[None]:
+    """Say on stderr that the end takes a moment; inside the block, SIGINT or SIGTERM ends the process at once.
+
+    For the main thread, which alone may change what signals do.
+    """
+    numbers = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
+    handlers = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
+    print(f"\n{message}", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def signals_deferred() -> Iterator[None]:
     """Defer SIGINT and SIGTERM to the end of the block, for a few operations that belong together.
 

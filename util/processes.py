@@ -15,6 +15,7 @@ import SimpleITK as sitk
 from threadpoolctl import threadpool_limits
 
 from p2ch13.util.errors import InputError
+from p2ch13.util.interruption import next_signal_ends
 from p2ch13.util.progress import progress_bar
 
 Item = TypeVar("Item")
@@ -32,7 +33,8 @@ def map_in_processes(
 ) -> Generator[Future[Result], None, None]:
     """Call a function on each item in worker processes and yield the future of each finished call.
 
-    After an error, after Ctrl-C, and if the caller stops early, calls in progress finish and no others start.
+    After an error, after Ctrl-C, and if the caller stops early, calls in progress finish and no others start. A second
+    Ctrl-C ends the process at once, and its workers with it.
 
     Args:
         function, start_worker: functions of a module, which processes can import by name; `start_worker` is called once
@@ -49,6 +51,10 @@ def map_in_processes(
                     raise InputError("a worker process was killed; if memory ran out, use fewer processes")
                 bar.update()
                 yield future
+    except KeyboardInterrupt:
+        with next_signal_ends(f"Stopping after the {unit}s in progress; once more ends at once."):
+            executor.shutdown(cancel_futures=True)
+        raise
     finally:
         executor.shutdown(cancel_futures=True)
 

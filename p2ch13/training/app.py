@@ -107,7 +107,10 @@ class SegmentationTrainingApp:
         return open_val_ds(self.config, self.data)
 
     def main(self) -> Outcome:
-        """Train, validate, save. Raises: InputError for data, folders or options that cannot be used."""
+        """Train, validate, save. Returns: what is reached, in the first process.
+
+        Raises: InputError for data, folders or options that cannot be used.
+        """
         keep_freed_memory()
         with self.learner.training_together() as self.run.launch_id:
             train_ds, val_ds = self.init_train_ds(), self.init_val_ds()
@@ -135,7 +138,7 @@ class SegmentationTrainingApp:
                     self.save_model(val_scores, is_best=val_scores is not None and self.run.update_best(val_scores))
             if self.process.is_first:
                 finish_files(self.run, self.learner, val_ds)
-        return self.conclude()
+        return self.conclude() if self.process.is_first else Outcome([], {})
 
     def conclude(self, stopped: Stopped | None = None) -> Outcome:
         """Say what the run has reached, and where everything is."""

@@ -97,7 +97,7 @@ def test_mistakes_end_in_one_line(folders, tmp_path, capsys):
 def test_a_process_without_a_scan_of_its_own(folders):
     """torchrun would end all processes for a status that is not 0."""
     options = PrecacheOptions(data_dir=folders.data_dir, cache_dir=folders.cache_dir)
-    assert [prepare(options, ProcessRank(rank, 5, rank, 5)) for rank in (4, 0)] == [0, 0]
+    assert [prepare(options, ProcessRank(rank, 5, rank, 5)).status for rank in (4, 0)] == [0, 0]
 
 
 def test_nothing_but_unreadable_scans(folders, capsys):

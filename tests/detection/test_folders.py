@@ -50,7 +50,7 @@ def test_without_an_output(tmp_path, here, search, capsys):
     assert names_in(here / "a_nodules") == OF_A_SCAN
     lines = capsys.readouterr().out.splitlines()
     assert sum("tiny 1" in line and "two lungs" in line for line in lines) == 1
-    assert any("a_nodules/nodules.csv" in line for line in lines)
+    assert lines[-1].endswith(" a_nodules/a_report.html")
     csv = (here / "a_nodules" / "nodules.csv").read_bytes()
 
     assert search(scan, "--probability", "--format", "mha") == 0  # its own folder, by now

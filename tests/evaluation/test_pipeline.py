@@ -271,7 +271,8 @@ def test_one_scan_has_no_interval(evaluation, tmp_path, mask_dir, capsys):
     assert (froc["cpm"], froc["cpm_low"], froc["cpm_high"]) == (1, None, None)
     assert froc["sensitivity_low"] == froc["sensitivity_high"] == [None] * 7
     printed = capsys.readouterr().out
-    assert "| sensitivity " in printed and "CI" not in printed
+    assert "| sensitivity " not in printed and "CPM (" not in printed and "CI" not in printed
+    assert not (tmp_path / "out" / "froc.png").exists()
     assert evaluation("--mask", mask_dir, "--val-stride", "2") == 0
     assert read_metrics(tmp_path)["froc"]["cpm_low"] is not None
     assert "| 95% CI, lower " in capsys.readouterr().out

@@ -276,8 +276,8 @@ def test_the_command_line(tmp_path, monkeypatch, capsys, size, scan_count, width
     monkeypatch.setattr("p2ch13.phantom.dataset.write_phantoms", partial(write_phantoms, **size))
     command_line.main([str(tmp_path), "--scans", str(scan_count), "--seed", "7", "--num-workers", "1"])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith(f"{scan_count} scans with ")
-    assert lines[-1] == f"Next: python -m p2ch13.precache --data-dir {tmp_path}"
+    assert lines[0].startswith(f"{scan_count} synthetic scans with ")
+    assert lines[-1] == f"Next: python -m p2ch13.precache --preset strong --data-dir {tmp_path}"
     headers = list(tmp_path.glob("subset0/*.mhd"))
     assert len(headers) == scan_count
     assert {sitk.ReadImage(str(header)).GetSize()[0] for header in headers} <= widths
@@ -294,6 +294,7 @@ def test_ctrl_c_leaves_only_whole_scans(tmp_path):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in errors
+    assert "Stopping after the scans in progress; once more ends at once." in errors.splitlines()
     headers, masks = (list((tmp_path / "demo").glob(pattern)) for pattern in ("subset*/*.mhd", "masks/*.nii.gz"))
     assert headers and all(header.with_suffix(".raw").stat().st_size == 96 * 96 * 12 * 2 for header in headers)
     assert {header.stem for header in headers} <= {mask.name.removesuffix(".nii.gz") for mask in masks}

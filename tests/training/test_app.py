@@ -55,7 +55,8 @@ def test_two_epochs_for_real(options, tmp_path):
     endings = [file.name.split("_tiny.")[1] for file in files]
     assert endings == ["128.state", "64.state", "best.png", "best.state", "last.state"]
     assert [line for line in lines if str(files[3]) in line]  # the final lines say where the best model is
-    assert "tensorboard --logdir" in lines[-1]
+    assert "tensorboard --logdir" in lines[-2]
+    assert lines[-1].startswith("Next: ") and str(files[3]) in lines[-1]
     assert len(list((tmp_path / "runs" / "p2ch13").iterdir())) == 2
     state = load_checkpoint(files[0])
     assert (state["epoch"], state["totalTrainingSamples_count"]) == (2, 128)
@@ -280,12 +281,12 @@ def test_averaged_weights_by_hand(options):
     assert torch.allclose(app.learner.evaluated_model.unet.last.weight, expected, atol=1e-7)
 
 
-def test_a_model_that_finds_nothing_is_said_to(options, caplog, monkeypatch):
+def test_a_model_that_finds_nothing_is_said_to(options, monkeypatch):
     monkeypatch.setattr(loop, "NODULE_LOGIT", math.inf)
     app = SegmentationTrainingApp(options)
-    with caplog.at_level("INFO"):
-        app.main()
-    assert "No best model" in caplog.text
+    outcome = app.main()
+    assert outcome.lines[0].startswith("No best model")
+    assert outcome.values["best"] is None
     assert not list(app.run.files.folder.glob("*best*"))
     assert len(list(app.run.files.folder.glob("*.64.state"))) == 1
 

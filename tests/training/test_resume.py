@@ -304,16 +304,15 @@ def test_more_epochs(options, tmp_path):
 
 
 @pytest.mark.parametrize("ending", ["last.state", "40.state"])
-def test_a_run_that_is_over_has_nothing_left_to_do(tmp_path, whole_dir, whole, caplog, ending):
+def test_a_run_that_is_over_has_nothing_left_to_do(tmp_path, whole_dir, whole, ending):
     """The state of the last epoch is as far as the last state: the run keeps its name."""
     shutil.copytree(whole_dir / "models", tmp_path / "models")
     (path,) = (tmp_path / "models" / "p2ch13").glob(f"*.{ending}")
     app = SegmentationTrainingApp(["--resume", str(path), *folder_options(tmp_path)])
-    with caplog.at_level("INFO"):
-        app.main()
+    outcome = app.main()
     assert app.run.files.time_str == whole["time_str"]
     assert_same_state(last_state(tmp_path), whole)
-    assert "tensorboard --logdir" in caplog.text
+    assert outcome.values["best"] == app.run.files.best
 
 
 def test_what_cannot_be_resumed(options, folders, tmp_path, capsys):
