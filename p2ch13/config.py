@@ -79,7 +79,7 @@ BEST_STATE = "best.state"  # ending of the file of a run's best model
 BOOK_AUGMENTATION: dict[str, Any] = {"flip": True, "offset": 0.03, "scale": 0.2, "rotate": True, "noise": 25.0}
 AUGMENTATION: dict[str, Any] = {**BOOK_AUGMENTATION, "intensity": 0.1, "blur": 0.8, "resolution": 1.0}
 
-# Options that --preset stands for. `book` is the chapter as it stands, `strong` marks fewer vessels.
+# Options that --preset stands for. `book` is the chapter as it stands, `strong` has far fewer false positives.
 PRESETS: dict[str, dict[str, Any]] = {
     "book": {},
     "strong": {
@@ -387,7 +387,8 @@ class RunOptions(Options):
 
     preset: str = option(
         "book",
-        f"recipe: the chapter as it stands, or, to mark fewer vessels, {' '.join(as_arguments(PRESETS['strong']))}",
+        "recipe: the chapter's, whose network marks most of what is denser than lung; strong, with far fewer false "
+        f"positives, is {' '.join(as_arguments(PRESETS['strong']))}",
         choices=tuple(PRESETS),
     )
     seed: int = option(0, "seed of weights and samples", low=0)

@@ -18,6 +18,7 @@ from p2ch13.data.index import ScanIndex
 from p2ch13.data.layouts import find_layout
 from p2ch13.detection.detector import Detector, average, detect, load_detector
 from p2ch13.detection.findings import Finding, find_marked
+from p2ch13.detection.outputs import NODULES_FILE as FINDINGS_FILE
 from p2ch13.evaluation.checkpoints import (
     Checkpoint,
     choose_labels,
@@ -213,6 +214,11 @@ def make_reader(options: EvaluationOptions, index: ScanIndex, series_list: Seque
     mask_dir = options.mask
     if mask_dir is not None and not mask_dir.is_dir():
         raise InputError("no such folder; --mask needs a folder of masks", path=mask_dir)
+    if mask_dir is not None and given is None and (mask_dir / FINDINGS_FILE).is_file():
+        log.warning(
+            f"{mask_dir / FINDINGS_FILE} is not read, and each component of a mask counts with probability 1: "
+            f"--findings {mask_dir / FINDINGS_FILE} scores the list, with its probabilities."
+        )
     values = () if mask_dir is None else choose_values(mask_dir, series_list, index.labels.mask_values)
 
     def find(ct: Ct) -> Found:
