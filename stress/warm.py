@@ -45,9 +45,15 @@ class Ended(NamedTuple):
 
 def in_new_process(function: Callable[..., Any], *arguments: Any, environment: Mapping[str, str] | None = None) -> Any:
     """Call a function of a module in a new process with these variables, where it can call `run_copy`."""
-    with patch.dict(os.environ, {**ONE_THREAD, **(environment or {})}):
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
-            return executor.submit(function, *arguments).result()
+    context = multiprocessing.get_context("spawn")
+    with patch.dict(os.environ, {**ONE_THREAD, **(environment or {})}), ProcessPoolExecutor(1, context) as executor:
+        return executor.submit(call_as_usual, function, *arguments).result()
+
+
+def call_as_usual(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function with the usual way to start processes of Linux, which this process was not started in."""
+    multiprocessing.set_start_method("fork", force=True)
+    return function(*arguments)
 
 
 def run_copy(command: Command, prepare: Callable[[], object] | None = None) -> Ended:
@@ -82,7 +88,7 @@ def run_here(main: Callable[[], int | None], output: int, prepare: Callable[[], 
     """In the copy: run a command to its end, and exit with its status as Python would."""
     for descriptor in (1, 2):
         os.dup2(output, descriptor)
-    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: PTH123, SIM115
+    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
     signal.signal(signal.SIGINT, signal.default_int_handler)
     status = 1
     try:
