@@ -64,7 +64,7 @@ def fail_writes_of(work: Work, faults: Faults, count: int | None) -> Row:
     faults.start()
     run_copy(work.command)
     total = faults.count
-    numbers = range(1, total + 1) if count is None else spread(total, count)
+    numbers = spread(total, count)
     met = ended = 0
     for number in numbers:
         error = ERRORS[number % len(ERRORS)]
@@ -92,8 +92,10 @@ def fail_writes_of(work: Work, faults: Faults, count: int | None) -> Row:
     )
 
 
-def spread(total: int, count: int) -> list[int]:
-    """Choose so many of the numbers from 1 to a total, evenly."""
+def spread(total: int, count: int | None) -> list[int]:
+    """Choose so many of the numbers from 1 to a total, evenly, or all of them."""
+    if count is None or count >= total:
+        return list(range(1, total + 1))
     return sorted({1 + ndx * (total - 1) // max(1, count - 1) for ndx in range(count)})
 
 

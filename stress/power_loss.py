@@ -1,6 +1,6 @@
 """Cut the power under precache, training and prediction: what was not synced is gone, and the rest must do.
 
-    python -m stress.power_loss --count 40
+    python -m stress.power_loss
 
 Each command runs once while a library logs its writes (see `stress.faults`). Then its files are laid as a disk may have
 them after the power was lost at some moment: with the contents of the last sync, and with the names of that moment, or
@@ -100,12 +100,12 @@ def main(sys_argv: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = make_parser("stress.power_loss", __doc__)
-    parser.add_argument("--count", type=positive_int, default=40, help="states of the disk, of each command")
+    parser.add_argument("--count", type=positive_int, help="states of the disk, of each command; default: each one")
     add_work_dir(parser)
     return parser
 
 
-def cut_all(count: int, work_dir: Path | None = None) -> list[Row]:
+def cut_all(count: int | None = None, work_dir: Path | None = None) -> list[Row]:
     """Raises: LostError."""
     if not is_possible():
         return [Row("power loss", NOT_POSSIBLE, "", 0, 0.0)]
@@ -116,17 +116,17 @@ def cut_all(count: int, work_dir: Path | None = None) -> list[Row]:
         return rows
 
 
-def cut_each(folder: Path, watched: Path, count: int) -> list[Row]:
+def cut_each(folder: Path, watched: Path, count: int | None) -> list[Row]:
     """In a process with the library: cut the power under each command."""
     faults = Faults()
     return [cut_power_under(work, faults, count) for work in prepare_work(folder, watched)]
 
 
-def cut_power_under(work: Work, faults: Faults, count: int) -> Row:
+def cut_power_under(work: Work, faults: Faults, count: int | None) -> Row:
     start = time.monotonic()
     states = record_states(work, faults)
     new = {str(path): path.read_bytes() for path in work.folder.rglob("*") if path.is_file()}
-    chosen = [states[ndx - 1] for ndx in spread(len(states), min(count, len(states)))]
+    chosen = [states[number - 1] for number in spread(len(states), count)]
     refused_count = 0
     for ndx, state in enumerate(chosen, start=1):
         what = f"{work.name}, state {ndx} of {len(chosen)} after a loss of power"

@@ -100,8 +100,11 @@ def written_together(folder: Path, name: str) -> Iterator[Path]:
     unfinished.mkdir()
     try:
         yield unfinished
+        files = sorted(unfinished.iterdir())
+        for file in files:
+            sync(file)  # or a power failure could leave an empty file in an old one's place
         with signals_deferred():
-            for file in sorted(unfinished.iterdir()):
+            for file in files:
                 file.replace(folder / file.name)
         sync(folder)
     except InputError as error:
