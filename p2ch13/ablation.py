@@ -187,7 +187,7 @@ def scoring_labels(options: AblationOptions) -> LabelOptions:
 def read_json(path: Path) -> dict[str, Any]:
     """Return a file's content; nothing if it is missing or holds something else."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

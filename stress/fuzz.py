@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import multiprocessing
 import os
-import resource
 import shutil
 import signal
 import sys
@@ -33,6 +32,7 @@ from p2ch13.util.progress import progress_bar
 from stress.command_line import make_parser
 from stress.kinds import KINDS
 from stress.mutations import mutate
+from tests.support.memory_limit import limit_memory
 
 TIME_LIMIT_S = 10.0  # of processor time; most files take a hundredth of a second
 STUCK_AFTER_S = 300.0  # without an outcome
@@ -156,7 +156,7 @@ def read_files(seed: int, first: int, stop: int, outcomes: Connection) -> None:
             kind.write(Path(folder, str(ndx)))
             kind.read(Path(folder, str(ndx)))
         silence()
-        limit_memory()
+        limit_memory(MEMORY_LIMIT_BYTES)
         outcomes.send("ready")
         for number in range(first, stop):
             signal.setitimer(signal.ITIMER_PROF, TIME_LIMIT_S)  # ends the process, whatever the reader does
@@ -168,12 +168,6 @@ def silence() -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         os.dup2(null, stream.fileno())
-
-
-def limit_memory() -> None:
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limit = pages * resource.getpagesize() + MEMORY_LIMIT_BYTES
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 def read_mutated(seed: int, number: int, folder: Path) -> str:

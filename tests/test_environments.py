@@ -1,4 +1,4 @@
-"""Commands in a C locale, with names that are no UTF-8, and without terminal or streams."""
+"""Commands in a C locale, with names that are no UTF-8, without terminal or streams, and as on other systems."""
 
 import csv
 import json
@@ -13,9 +13,14 @@ from p2ch13.config import COMMANDS
 from p2ch13.data.ct import Ct
 from p2ch13.detection.findings import Finding
 from p2ch13.detection.outputs import write_image, write_nodules
+from p2ch13.network.checkpoint import load_checkpoint
 from p2ch13.util.coordinates import XyzTuple
+from p2ch13.util.disk import encode
+from stress.commands import read_values
+from tests.support.commands import run_python
 from tests.support.environments import C_LOCALE, UTF_8, run_in
 from tests.support.networks import write_pixel_network
+from tests.support.other_systems import SYSTEMS, run_all
 from tests.support.scan_files import LUNG_HU, POSITION, TINY_SCANS, to_xyz, write_csv
 
 LATIN_1 = os.fsdecode(b"M\xfcller")  # no UTF-8
@@ -120,3 +125,24 @@ def test_tensorboard_needs_a_name_in_utf_8(folders, tmp_path):
     assert_no_traceback(done)
     (line,) = [line for line in done.stderr.splitlines() if line.startswith(b"error: ")]
     assert b"--runs-dir" in line
+
+
+@pytest.mark.slow
+def test_other_systems_give_the_same_results(luna_dir, tmp_path):
+    """What macOS and Windows lack is taken away; each file that a command wrote without it is the same."""
+    run_all(luna_dir, tmp_path / "linux")
+    expected = list_results(tmp_path / "linux")
+    assert len(expected) > 20
+    for system in SYSTEMS:
+        options = [system, luna_dir, tmp_path / system]
+        run_python("-X", "warn_default_encoding", "-m", "tests.support.other_systems", *options)
+        assert list_results(tmp_path / system) == expected, system
+
+
+def list_results(output):
+    """Name -> content of cached values, trained parameters, and all files of a search and a scoring."""
+    (last,) = output.rglob("*.last.state")
+    results = {key: encode(value) for key, value in read_values(output / "cache").items()}
+    results |= {name: values.numpy().tobytes() for name, values in load_checkpoint(last)["model_state"].items()}
+    files = [path for name in ("found", "scores") for path in (output / name).iterdir()]
+    return results | {path.name: path.read_bytes().replace(os.fsencode(output), b"OUTPUT") for path in files}

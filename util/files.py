@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import glob
+import io
 import mmap
 import os
 import platform
@@ -20,6 +21,7 @@ from p2ch13.util.errors import InputError
 from p2ch13.util.interruption import signals_deferred
 
 IS_WINDOWS = os.name == "nt"
+LARGE_READ_BYTES = 2**16  # smaller ones need no look at what is left
 SURROGATE = re.compile("[\udc80-\udcff]")  # Python's for a byte that is no UTF-8
 
 
@@ -98,8 +100,11 @@ def written_together(folder: Path, name: str) -> Iterator[Path]:
     unfinished.mkdir()
     try:
         yield unfinished
+        files = sorted(unfinished.iterdir())
+        for file in files:
+            sync(file)  # or a power failure could leave an empty file in an old one's place
         with signals_deferred():
-            for file in sorted(unfinished.iterdir()):
+            for file in files:
                 file.replace(folder / file.name)
         sync(folder)
     except InputError as error:
@@ -154,6 +159,23 @@ def is_running(process_id: int) -> bool:
     except OSError as error:
         return not isinstance(error, ProcessLookupError)  # PermissionError: another user's
     return True
+
+
+class BoundedReader(io.BufferedReader):
+    """A file that is open for reading, for libraries that believe the lengths in it.
+
+    Python reserves memory for all the bytes that a call asks for, 4 GB for four bytes of a DICOM file; here, no more
+    than are left in the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self._size = os.fstat(self.fileno()).st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > LARGE_READ_BYTES:
+            size = min(size, max(0, self._size - self.tell()))
+        return super().read(size)
 
 
 def as_text(name: Path | str) -> str:

@@ -21,6 +21,7 @@ from p2ch13.util.files import advise
 from p2ch13.util.threads import find_cgroups, read_text
 
 MEMORY_CGROUPS = ("cgroup", "cgroup/unified", "cgroup/memory")  # where the hierarchy that counts memory is mounted
+ZEROS_BYTES = 2**20  # written at once
 RELEASE_AFTER_SAMPLES = 64  # each may have mapped a huge page of 2 MB
 
 
@@ -54,10 +55,7 @@ class MemoryMappedTensor:
     def __init__(self, folder: Path, shape: Sequence[int], dtype: torch.dtype) -> None:
         byte_count = math.prod(shape) * dtype.itemsize
         with disk_errors_naming(folder), open_nameless(folder) as file:
-            if hasattr(os, "posix_fallocate"):  # with its space reserved, no write to the map meets a full disk
-                os.posix_fallocate(file.fileno(), 0, byte_count)
-            else:
-                os.ftruncate(file.fileno(), byte_count)
+            reserve(file, byte_count)
             self._map_file(file, shape, dtype)
 
     @classmethod
@@ -122,6 +120,20 @@ class RowWriter:
         with disk_errors_naming(self.folder), self._file as file:
             file.flush()
             return MemoryMappedTensor.of_file(file, (self.count, *self._row_shape), self._dtype)
+
+
+def reserve(file: IO[bytes], byte_count: int) -> None:
+    """Give an empty file its length, and its room on the disk: a write to the map of a file without ends the process.
+
+    Raises: OSError if there is no room.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, byte_count)
+        return
+    zeros = bytes(min(byte_count, ZEROS_BYTES))  # macOS and Windows
+    for start in range(0, byte_count, ZEROS_BYTES):
+        file.write(zeros[: byte_count - start])
+    file.flush()
 
 
 def open_nameless(folder: Path) -> IO[bytes]:

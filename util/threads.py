@@ -71,7 +71,7 @@ def find_cgroups(root: Path) -> set[PurePosixPath]:
 def read_text(path: Path) -> str:
     """Read a file; empty if it cannot be read."""
     try:
-        return path.read_text()
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeError):
         return ""
 

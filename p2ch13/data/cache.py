@@ -67,6 +67,10 @@ class CtCache:
             raise index.lack_of_nodules
         return cls(index, folders.cache_dir)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the open cache, for another process: it opens one where errors of the disk are expected."""
+        return {name: value for name, value in vars(self).items() if not isinstance(value, diskcache.Cache)}
+
     @cached_property
     def is_read_only(self) -> bool:
         """Whether entries are read, and new ones kept in memory alone, since the folder cannot be written."""

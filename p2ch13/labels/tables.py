@@ -30,22 +30,26 @@ def read_table(
 
     Args:
         columns: `SERIES` and others.
-        parse: makes a hashable value of a row; raises ValueError if it is invalid.
+        parse: makes a value of a row, whose `repr` shows all of it; raises ValueError if the row is invalid.
         scans: the series on disk, see `SeriesNames`; rows of others are skipped without parsing them, since most of
             LUNA16's candidates are in scans that are not on disk. None: all rows, by the names in the file.
         others: what happens to rows of other series, see `parse_rows`.
     Raises: InputError for a missing file or column or an invalid row; OtherSeriesError if all rows are of other series.
     """
-    first_lines: dict[T, int] = {}
+    first_lines: dict[str, int] = {}
+    rows: list[T] = []
     repeated: list[tuple[int, int]] = []  # line, and the first one like it
     for line, parsed in parse_rows(csv_path, columns, parse, scans, **others):
-        if first_lines.setdefault(parsed, line) != line:
-            repeated.append((line, first_lines[parsed]))
+        key = repr(parsed)  # two values with NaN are not equal
+        if first_lines.setdefault(key, line) != line:
+            repeated.append((line, first_lines[key]))
+        else:
+            rows.append(parsed)
     if repeated:
         line, first = repeated[0]
-        counts = f"{len(repeated)} of {len(first_lines) + len(repeated)} rows"
+        counts = f"{len(repeated)} of {len(rows) + len(repeated)} rows"
         say_once(f"{csv_path}: {counts} repeat another, such as line {line} line {first}; each counts once.")
-    return list(first_lines)
+    return rows
 
 
 def parse_rows(

@@ -52,7 +52,9 @@ def get_commit(folder: Path = Path(__file__).parents[1]) -> str | None:
 def ask_git(folder: Path, *arguments: str) -> str | None:
     """Return git's output; None if git is missing or fails."""
     try:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True)
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, encoding="utf-8", errors="replace"
+        )
     except OSError:
         return None
     return done.stdout.strip() if done.returncode == 0 else None

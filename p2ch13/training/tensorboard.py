@@ -111,18 +111,14 @@ class TensorBoardReport:
             writer.flush()
 
     def __enter__(self) -> TensorBoardReport:
-        threading.excepthook = ignore_os_errors
         return self
 
     def __exit__(self, *exception: object) -> None:
-        try:
-            for mode, writer in self.writers.items():
-                try:
-                    writer.close()
-                except OSError as error:
-                    raise OSError(error.errno, error.strerror, str(self.folders[mode])) from None
-        finally:
-            threading.excepthook = threading.__excepthook__
+        for mode, writer in self.writers.items():
+            try:
+                writer.close()
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(self.folders[mode])) from None
 
 
 @contextmanager
@@ -134,7 +130,8 @@ def open_report(run: RunState, is_first: bool) -> Iterator[TensorBoardReport | N
     # A finished epoch's events are kept. In the middle of one, those at the last saved step will be written again.
     first_step = run.count_samples(run.epoch, run.step) + (run.step == 0)
     folder = runs_dir_of(run.config)
-    with TensorBoardReport(folder, run.files.time_str, run.files.comment, first_step) as report:
+    files = (folder, run.files.time_str, run.files.comment)
+    with os_errors_of_threads_ignored(), TensorBoardReport(*files, first_step) as report:
         report.log_settings(run)
         yield report
 
@@ -198,10 +195,19 @@ def add_png(writer: SummaryWriter, tag: str, overlay: Image, samples_count: int)
     writer.file_writer.add_summary(summary, samples_count)  # type: ignore[attr-defined]  # declared as None
 
 
-def ignore_os_errors(error: threading.ExceptHookArgs) -> None:
-    """Ignore a full disk's error in a writer's thread: the writer's next call raises it again."""
-    if not issubclass(error.exc_type, OSError):
-        threading.__excepthook__(error)
+@contextmanager
+def os_errors_of_threads_ignored() -> Iterator[None]:
+    """Ignore a full disk's error in a writer's thread, which begins with the writer: its next call raises it again."""
+
+    def ignore(error: threading.ExceptHookArgs) -> None:
+        if not issubclass(error.exc_type, OSError):
+            threading.__excepthook__(error)
+
+    threading.excepthook = ignore
+    try:
+        yield
+    finally:
+        threading.excepthook = threading.__excepthook__
 
 
 def as_json(values: dict[str, Any]) -> str:

@@ -20,9 +20,17 @@ def test_dice_of_each_sample():
 
 
 def test_scores_by_hand():
-    scores = Scores.from_counts(loss=0.5, dice=0.6, tp=6, fn=2, fp=18)
+    scores = Scores.from_counts(loss=0.5, dice=0.6, tp=6, fn=2, fp=18, slice_f1=0.7)
     assert scores == Scores(
-        loss=0.5, precision=0.25, recall=0.75, f1=0.375, dice=0.6, tp_percent=75.0, fn_percent=25.0, fp_percent=225.0
+        loss=0.5,
+        precision=0.25,
+        recall=0.75,
+        f1=0.375,
+        dice=0.6,
+        tp_percent=75.0,
+        fn_percent=25.0,
+        fp_percent=225.0,
+        slice_f1=0.7,
     )
 
 
@@ -63,7 +71,7 @@ def test_an_epochs_line():
 
 
 def test_a_model_is_selected_on_all_slices():
-    of_all = Scores.from_counts(0.5, 0.3, 6, 2, 100)
+    of_all = Scores.from_counts(0.5, 0.3, 6, 2, 100, slice_f1=0.7)
     scores = dataclasses.replace(Scores.from_counts(0.5, 0.6, 6, 2, 18), of_all=of_all)
     assert scores.metric("dice", 0.0) == 0.3
     assert scores.metric("recall-at-precision", 0.2) == pytest.approx(6 / 106 - 0.2)

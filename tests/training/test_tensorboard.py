@@ -113,11 +113,13 @@ def test_captions_and_colors_of_pictures(tmp_path, report, folders):
 
 def test_a_full_disk_is_one_line(tmp_path):
     code = (
-        "import resource; from pathlib import Path; from p2ch13.training.tensorboard import TensorBoardReport\n"
+        "import resource; from pathlib import Path\n"
+        "from p2ch13.training.tensorboard import TensorBoardReport, os_errors_of_threads_ignored\n"
         "from p2ch13.util.errors import run_command\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
         "def main():\n"
-        f"    with TensorBoardReport(Path({str(tmp_path)!r}), 'now', 'none') as report:\n"
+        f"    folder = Path({str(tmp_path)!r})\n"
+        "    with os_errors_of_threads_ignored(), TensorBoardReport(folder, 'now', 'none') as report:\n"
         "        for step in range(999): report.writers['trn'].add_scalar('loss', 1.0, step)\n"
         "run_command(main)"
     )

@@ -9,9 +9,17 @@ import pytest
 
 from p2ch13.util import files
 from p2ch13.util.errors import InputError, stop
-from p2ch13.util.files import atomic_path, atomic_write, check_free_disk, make_writable_folder, written_together
+from p2ch13.util.files import (
+    BoundedReader,
+    atomic_path,
+    atomic_write,
+    check_free_disk,
+    make_writable_folder,
+    written_together,
+)
 from tests.support.checks import refused
 from tests.support.commands import run_python
+from tests.support.memory_limit import limited_memory
 
 
 def test_a_write_is_atomic(tmp_path):
@@ -177,3 +185,13 @@ def test_a_disk_without_space(tmp_path, monkeypatch):
     with refused(tmp_path / "new", "--data-dir") as caught:
         check_free_disk(tmp_path / "new", 2_600_000_000, "unpacking", "--data-dir")
     assert "2.6 GB, 2.5 GB" in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [2**40, -1, None])
+def test_a_read_reserves_no_more_than_the_file_has(tmp_path, size):
+    path = tmp_path / "file"
+    path.write_bytes(bytes(range(100)) * 1000)
+    with BoundedReader(path) as opened, limited_memory(50_000_000):
+        assert opened.read(3) == b"\0\1\2"
+        assert len(opened.read(size)) == 99_997
+        assert opened.read(2**40) == b""

@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from p2ch13.util.memory import MemoryMappedTensor, RowWriter, available_memory
+from p2ch13.util.memory import ZEROS_BYTES, MemoryMappedTensor, RowWriter, available_memory, reserve
 from tests.support.checks import refused
 
 
@@ -19,6 +19,15 @@ def test_values_outlive_the_memory_that_held_them(tmp_path, monkeypatch, is_wind
     mapped.release()
     assert mapped.tensor.flatten().tolist() == list(range(35))
     assert mapped.tensor.dtype == torch.int16
+
+
+def test_a_file_has_its_room_also_where_the_system_cannot_reserve_it(tmp_path, monkeypatch):
+    """All blocks are written: 5 MB and a rest, of which none is a hole."""
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    with (tmp_path / "file").open("wb") as file:
+        reserve(file, 5 * ZEROS_BYTES + 7)
+        assert os.fstat(file.fileno()).st_size == 5 * ZEROS_BYTES + 7
+        assert os.fstat(file.fileno()).st_blocks * 512 > 5 * ZEROS_BYTES
 
 
 def test_its_file_has_no_name(tmp_path):

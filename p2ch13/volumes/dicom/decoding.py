@@ -18,6 +18,7 @@ from pydicom.uid import UID, SecondaryCaptureImageStorage
 from scipy import ndimage
 
 from p2ch13.util.errors import InputError, errors_naming
+from p2ch13.util.files import BoundedReader
 from p2ch13.volumes.dicom.pixels import PixelFormat, Scale
 from p2ch13.volumes.dicom.tags import UNDEFINED, damaged, quiet_pydicom
 
@@ -83,7 +84,7 @@ def fill_padding(hu: NDArray[Any], is_padding: NDArray[np.bool_]) -> None:
 def read_native(pixels: PixelFormat, file: Path, frame: int) -> NDArray[Any]:
     """Read the stored values of a frame (row, col) that is not compressed."""
     count = pixels.shape[0] * pixels.shape[1]
-    with errors_naming(file), file.open("rb") as opened:
+    with errors_naming(file), BoundedReader(file) as opened:
         if pixels.span.offset is None:
             with quiet_pydicom():
                 data = dcmread(opened).PixelData[frame * pixels.frame_bytes :][: pixels.frame_bytes]
@@ -103,7 +104,7 @@ def decode(pixels: PixelFormat, file: Path, frame: int) -> NDArray[Any]:
     Raises: InputError if it cannot decode them, or gets another number of them.
     """
     try:
-        with errors_naming(file), file.open("rb") as opened:
+        with errors_naming(file), BoundedReader(file) as opened:
             opened.seek(pixels.span.offset or 0)
             encoded = get_frame(opened, frame, number_of_frames=pixels.frame_count)
     except ValueError as error:

@@ -21,6 +21,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from p2ch13.util.contents import HEAD_BYTES, describe_content
 from p2ch13.util.errors import InputError, errors_naming
+from p2ch13.util.files import BoundedReader
 
 DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
 FLOAT_PIXEL_DATA, PIXEL_DATA = 0x7FE00008, 0x7FE00010
@@ -214,7 +215,7 @@ def read_tags(file: Path) -> Tags:
         return tag >= FLOAT_PIXEL_DATA
 
     try:
-        with errors_naming(file), file.open("rb") as opened, quiet_pydicom():
+        with errors_naming(file), BoundedReader(file) as opened, quiet_pydicom():
             is_without_preamble = opened.read(132)[128:] != b"DICM"
             opened.seek(0)
             dataset = read_partial(opened, at_pixels, force=is_without_preamble, specific_tags=list(TAGS.values()))
