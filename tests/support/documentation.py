@@ -76,9 +76,9 @@ class Command:
 
     @property
     def own(self) -> tuple[str, list[str]] | None:
-        """Name and arguments of a command of the program, however it is started; None for another program's."""
+        """Name and arguments of a command of the program, however it is started; None for others, and `--version`."""
         if self.words[0] == PROGRAM:
-            return self.words[1], list(self.words[2:])
+            return None if self.words[1].startswith("-") else (self.words[1], list(self.words[2:]))
         for ndx, word in enumerate(self.words):
             name = SCRIPTS.get(word) or MODULE_NAMES.get(word)
             if name is not None:
