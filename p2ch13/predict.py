@@ -8,7 +8,7 @@ from pathlib import Path
 
 from p2ch13.commands import spell
 from p2ch13.config import PredictOptions, parse
-from p2ch13.network.latest import find_checkpoint
+from p2ch13.network.latest import find_checkpoints
 from p2ch13.util.errors import run_command
 from p2ch13.util.logconf import set_up_logging
 from p2ch13.weights import WEIGHTS, find_weights
@@ -21,7 +21,7 @@ def main(sys_argv: Sequence[str] | None = None, weights: Path = WEIGHTS) -> int:
     Raises: SystemExit for --help and a mistyped option, else see `predict`.
     """
     options = parse(PredictOptions, spell("predict"), __doc__, sys_argv)
-    checkpoints = tuple(map(find_checkpoint, options.checkpoint)) or (find_weights(weights),)
+    checkpoints = find_checkpoints(options.checkpoint) or (find_weights(weights),)
     options = replace(options, checkpoint=checkpoints)
     from p2ch13.detection.pipeline import predict  # imports torch, which takes seconds
 

@@ -141,10 +141,11 @@ class QualityScans:
             output=self.work_dir / "evaluation" / data_dir.name,
             label_changes={"labels": "mask"},
         )
-        results = evaluate_scans(options)
+        work, results = evaluate_scans(options)
         for reason in results.skipped.values():
             raise InputError(reason)
         write_results(options, summarize(results.scans), results)
+        work.remove()
         return ScoredSet(title, data_dir, tuple(results.scans))
 
 

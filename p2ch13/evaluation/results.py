@@ -13,7 +13,19 @@ from p2ch13.evaluation.worst_cases import WorstCases
 from p2ch13.labels.candidates import find_excluded_file
 from p2ch13.network.card import Card
 
-IRRELEVANT = ("all", "val_stride", "split", "splits", "series_uid", "output", "label_changes", "threads", "network")
+IRRELEVANT = (
+    "all",
+    "val_stride",
+    "split",
+    "splits",
+    "series_uid",
+    "output",
+    "label_changes",
+    "threads",
+    "network",
+    "shard",
+    "merge",
+)
 OF_NETWORKS = ("threshold", "sensitivity", "second_stage", "tta", "pixel_mm", "lung_mask", "precision")
 
 
@@ -26,6 +38,7 @@ class Results:
         labels: None if no scan is opened.
         thresholds: of findings, of all networks that score a scan; none without networks.
         networks: their files and cards.
+        scored_by: series UID -> the networks that score it.
         warnings: why scores on these scans may say little about others.
     """
 
@@ -35,6 +48,7 @@ class Results:
     labels: LabelOptions | None = None
     thresholds: tuple[float, ...] = ()
     networks: Sequence[tuple[Path, Card | None]] = ()
+    scored_by: dict[str, list[str]] = field(default_factory=dict)
     warnings: Sequence[str] = ()
 
 
