@@ -11,6 +11,7 @@ from p2ch13.network.latest import find_checkpoint, find_checkpoints
 from p2ch13.util.errors import run_command
 from p2ch13.util.logconf import set_up_logging
 from p2ch13.util.options import add_options, list_options, merge
+from p2ch13.util.process_rank import ProcessRank
 from p2ch13.weights import WEIGHTS, find_weights
 
 SUBJECTS = ("checkpoint", "mask", "findings")
@@ -25,8 +26,9 @@ def main(sys_argv: Sequence[str] | None = None, weights: Path = WEIGHTS) -> int:
     options = parse_options(sys_argv, weights)
     from p2ch13.evaluation.pipeline import evaluate  # imports torch, which takes seconds
 
-    set_up_logging()
-    return evaluate(options)
+    process = ProcessRank.from_environment()
+    set_up_logging(process.is_first)
+    return evaluate(options, process)
 
 
 def parse_options(sys_argv: Sequence[str] | None = None, weights: Path = WEIGHTS) -> EvaluationOptions:

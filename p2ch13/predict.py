@@ -11,6 +11,7 @@ from p2ch13.config import PredictOptions, parse
 from p2ch13.network.latest import find_checkpoints
 from p2ch13.util.errors import run_command
 from p2ch13.util.logconf import set_up_logging
+from p2ch13.util.process_rank import ProcessRank
 from p2ch13.weights import WEIGHTS, find_weights
 
 
@@ -25,8 +26,9 @@ def main(sys_argv: Sequence[str] | None = None, weights: Path = WEIGHTS) -> int:
     options = replace(options, checkpoint=checkpoints)
     from p2ch13.detection.pipeline import predict  # imports torch, which takes seconds
 
-    set_up_logging()
-    return predict(options)
+    process = ProcessRank.from_environment()
+    set_up_logging(process.is_first)
+    return predict(options, process)
 
 
 if __name__ == "__main__":

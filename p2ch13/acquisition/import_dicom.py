@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from p2ch13.commands import spell
@@ -18,6 +19,7 @@ from p2ch13.labels.candidates import ANNOTATIONS_FILE, MALIGNANCY_FILE
 from p2ch13.labels.patients import PATIENT_COLUMNS, PATIENTS_FILE, number_patients, read_patients
 from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
 from p2ch13.util.files import atomic_write, check_free_disk, make_writable_folder, write_csv
+from p2ch13.util.process_rank import ProcessRank
 from p2ch13.util.processes import map_in_processes
 from p2ch13.volumes.dicom.search import find_series, holds_series
 from p2ch13.volumes.dicom.series import Series
@@ -52,12 +54,14 @@ class Conversion:
     comment: str
 
 
-def import_folder(options: ImportOptions) -> int:
+def import_folder(options: ImportOptions, process: ProcessRank | None = None) -> int:
     """Import the DICOM series of a folder or zip archive; name and skip one that cannot be read.
 
+    Args: process: of those that torchrun started; each imports its share.
     Returns: the exit status, 1 if a series was skipped.
-    Raises: InputError if there is no CT series, or not one can be imported.
+    Raises: InputError if there is no CT series, or not one can be imported; for `--merge`, if some are not.
     """
+    process = process or ProcessRank()
     folder, data_dir = options.folder, options.data_dir
     if not holds_series(folder):
         raise InputError("no folder of DICOM files; is it spelled right?", path=folder)
@@ -67,38 +71,55 @@ def import_folder(options: ImportOptions) -> int:
     search.choose()  # refuses where there is no series
     search.report_left_out()
     found = [SeriesImport(each, target_folder / f"{each.name}.mhd") for each in search.originals()]
-    total = len(found)
+    own = process.share(options.share(found))
+    total = len(own)
     scans = {scan_name(path): path for path in list_scan_files(data_dir)}
-    to_do = [each for each in found if not is_imported(each, scans)]
-    log.info(f"{folder}: {total} CT series, {total - len(to_do)} of them in {data_dir} already.")
+    to_do = [each for each in own if not is_imported(each, scans)]
+    if options.merge:
+        check_all_imported(to_do, target_folder)
+    prefix = "" if process.is_alone else f"Process {process.rank + 1} of {process.world_size}: "
+    prefix = prefix or (f"Part {options.shard}: " if options.shard else "")
+    log.info(f"{prefix}{folder}: {total} CT series, {total - len(to_do)} of them in {data_dir} already.")
     room = sum(one.pixels.frame_bytes for each in to_do for one in each.series.slices)
     check_free_disk(data_dir, room, "importing this", "--data-dir")
     try:
-        errors = import_all(to_do, options.num_workers)
+        errors = import_all(to_do, max(1, options.num_workers // process.local_world_size))
     finally:
         write_patients(target_folder / PATIENTS_FILE, [each for each in found if each.target.exists()])
     for error in errors:
         log.warning(f"Skipped: {one_line(error)}")
-    if len(errors) == total:
+    if errors and len(errors) == len(found):
         raise errors[0] if total == 1 else InputError(f"none of {total} series could be imported, see above")
-    log.info(f"Imported {len(to_do) - len(errors)} scans, skipped {len(errors)}: {target_folder}")
-    report_annotations(data_dir)
-    return EXIT_SKIPPED if errors else EXIT_DONE
+    log.info(f"{prefix}Imported {len(to_do) - len(errors)} scans, skipped {len(errors)}: {target_folder}")
+    if process.is_first and not options.shard:
+        report_annotations(data_dir)
+    # torchrun takes any other status for a failure and ends all processes, even those at work.
+    return EXIT_SKIPPED if errors and process.is_alone else EXIT_DONE
+
+
+def check_all_imported(missing: Sequence[SeriesImport], target_folder: Path) -> None:
+    """Raises: InputError if series are missing, for `--merge`."""
+    if missing:
+        counts = f"{len(missing)} series are not imported yet, such as {missing[0].series.name}"
+        message = f"{counts}; run their jobs with --shard to the end"
+        raise InputError(message, path=target_folder, option="--shard")
 
 
 def write_patients(path: Path, imported: Sequence[SeriesImport]) -> None:
     """Add the series to `patients.csv`, so that a split keeps the scans of a patient together.
 
     It has neither the patients' IDs nor a hash of them, from which one who guesses an ID could confirm it. A patient's
-    number stays in later imports of a folder that has one of the patient's earlier series too.
+    number stays in later imports of a folder that has one of the patient's earlier series too. Processes that share the
+    series write one after the other, each what all have imported until then.
     Raises: InputError if an earlier file cannot be read.
     """
     if not imported:
         return
-    earlier = read_patients(path) if path.exists() else {}
-    numbers = number_patients({each.series.name: each.series.patient_id for each in imported}, earlier)
-    if numbers != earlier:
-        write_csv(path, PATIENT_COLUMNS, numbers.items())
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        earlier = read_patients(path) if path.exists() else {}
+        numbers = number_patients({each.series.name: each.series.patient_id for each in imported}, earlier)
+        if numbers != earlier:
+            write_csv(path, PATIENT_COLUMNS, numbers.items())
 
 
 def report_annotations(data_dir: Path) -> None:

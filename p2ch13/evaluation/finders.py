@@ -17,6 +17,7 @@ from p2ch13.evaluation.submission import check_findings
 from p2ch13.labels.mask import read_mask
 from p2ch13.network.compute import choose_threads, get_device, keep_freed_memory
 from p2ch13.util.errors import InputError
+from p2ch13.util.process_rank import ProcessRank
 
 
 class Found(NamedTuple):
@@ -38,7 +39,7 @@ class ThresholdedDetector(NamedTuple):
 
 
 def load_detectors(
-    options: EvaluationOptions, checkpoints: Sequence[Checkpoint], series_list: Sequence[str]
+    options: EvaluationOptions, checkpoints: Sequence[Checkpoint], series_list: Sequence[str], process: ProcessRank
 ) -> dict[str, ThresholdedDetector]:
     """Load the networks that search each scan: those that were not trained on it, on average.
 
@@ -47,7 +48,7 @@ def load_detectors(
     """
     if not checkpoints:
         return {}
-    device = get_device(options.device)
+    device = get_device(options.device, process)
     settings = (options.network, options.second_stage, device)
     loaded = {each.path: load_detector(each.path, *settings) for each in checkpoints}
     unseen = {uid: tuple(each.path for each in choose_unseen(checkpoints, uid)) for uid in series_list}
@@ -59,12 +60,14 @@ def load_detectors(
     return {uid: averages[paths] for uid, paths in unseen.items()}
 
 
-def make_searcher(options: EvaluationOptions, detectors: Mapping[str, ThresholdedDetector]) -> Finder:
+def make_searcher(
+    options: EvaluationOptions, detectors: Mapping[str, ThresholdedDetector], process: ProcessRank
+) -> Finder:
     """Make the function that searches a scan.
 
     Of a second stage, all candidates are findings, since FROC needs them; the labels are of those that are shown.
     """
-    threads = choose_threads(options.threads, get_device(options.device))
+    threads = choose_threads(options.threads, get_device(options.device, process), process)
     keep_freed_memory()
 
     def search(ct: Ct) -> Found:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from p2ch13.config import EvaluationOptions
+from p2ch13.config import EvaluationOptions, LabelOptions
 from p2ch13.data.index import ScanIndex
 from p2ch13.data.layouts import find_layout
 from p2ch13.evaluation.checkpoints import (
@@ -95,9 +95,37 @@ def evaluate_scans(options: EvaluationOptions, process: ProcessRank | None = Non
     Returns: the work on the scans; and what is known of them, with the scores of all if this is the process to report.
     Raises: InputError if there are none, or some are missing for `--merge`.
     """
+    process = process or ProcessRank()
     checkpoints = [Checkpoint.read(path) for path in options.checkpoint or ()]
     for each in checkpoints:
         log_card(each.path, each.card)
+    index, labels = open_index(options, checkpoints)
+    series_list = index.keep_labeled(choose_series(options, index, checkpoints))
+    results = Results(labels=labels, networks=[(each.path, each.card) for each in checkpoints])
+    results.scored_by = name_networks(checkpoints, series_list)
+    results.warnings = describe_used_scans(checkpoints, series_list)
+    for warning in results.warnings if process.is_first else ():
+        log.warning(warning)
+    detectors = load_detectors(options, checkpoints, series_list, process)
+    results.thresholds = tuple(sorted({each.threshold for each in detectors.values()}))
+    finder = make_searcher(options, detectors, process) if detectors else make_reader(options, index, series_list)
+    make_writable_folder(options.output, "--output")
+    scans = identify_scans(options, labels, index, series_list, checkpoints)
+    work, own = SharedWork(options.output / FOLDER, scans, process), options.share(series_list)
+    if options.merge:
+        work.check_complete("--shard")
+    else:
+        score_scans(options, work, own, index, finder)
+    if options.shard:
+        results.skipped = work.find_skipped()
+        log.info(f"Part {options.shard}: {work.describe(own)}. Put all parts together with --merge.")
+    elif process.is_first:
+        read_scores(work, results, index)
+    return work, results
+
+
+def open_index(options: EvaluationOptions, checkpoints: Sequence[Checkpoint]) -> tuple[ScanIndex, LabelOptions]:
+    """Index the data folder by the labels to score by. Returns: it, and these. Raises: InputError for unusable data."""
     labels = choose_labels(checkpoints, options.label_changes)
     labels = fit_labels(labels, options.label_changes, options.data_dir)
     nodules = None
@@ -106,29 +134,7 @@ def evaluate_scans(options: EvaluationOptions, process: ProcessRank | None = Non
     index = ScanIndex(options.data_dir, labels, nodules)
     for note in index.labels.notes:
         log.info(note)
-    series_list = index.keep_labeled(choose_series(options, index, checkpoints))
-    results = Results(labels=labels, networks=[(each.path, each.card) for each in checkpoints])
-    results.scored_by = name_networks(checkpoints, series_list)
-    results.warnings = describe_used_scans(checkpoints, series_list)
-    for warning in results.warnings:
-        log.warning(warning)
-    detectors = load_detectors(options, checkpoints, series_list)
-    results.thresholds = tuple(sorted({each.threshold for each in detectors.values()}))
-    finder = make_searcher(options, detectors) if detectors else make_reader(options, index, series_list)
-    make_writable_folder(options.output, "--output")
-    scans = identify_scans(options, labels, index, series_list, checkpoints)
-    work = SharedWork(options.output / FOLDER, scans, process)
-    if options.merge:
-        work.check_complete("--shard")
-    else:
-        score_scans(options, work, options.share(series_list), index, finder)
-    if options.shard:
-        log.info(
-            f"Part {options.shard}: {work.describe(options.share(series_list))}. When all parts are done: --merge."
-        )
-    elif work.process.is_first:
-        read_scores(work, results, index)
-    return work, results
+    return index, labels
 
 
 def score_scans(
