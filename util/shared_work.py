@@ -37,7 +37,7 @@ class SharedWork:
     """Items to work on, each in one process alone, and their results.
 
     Args:
-        folder: for the results; removed by `remove`.
+        folder: for the results; removed by `close`.
         items: name -> what its result depends on, as values for JSON. A result of other values does not count.
         process: one of those that torchrun started.
     """
@@ -47,16 +47,15 @@ class SharedWork:
         self.process = process or ProcessRank()
         self._files = {name: folder / digest([name, values]) for name, values in items.items()}
         folder.mkdir(parents=True, exist_ok=True)
-        self._opened.touch()
+        self._opened(self.process.rank).touch()
 
     @property
     def names(self) -> list[str]:
         return list(self._files)
 
-    @property
-    def _opened(self) -> Path:
-        """A file that is there until the results are removed: a lock alone would make the folder anew."""
-        return self.folder / "opened"
+    def _opened(self, rank: int) -> Path:
+        """The file of a process that has begun, until the results are removed: a lock would make the folder anew."""
+        return self.folder / f"{digest(self.process.launch)}.{rank}.opened"
 
     @contextmanager
     def claimed(self, names: Sequence[str], description: str = "", unit: str = "scan") -> Iterator[Iterator[str]]:
@@ -86,9 +85,9 @@ class SharedWork:
             while waiting := [name for name in order if not self._is_settled(name)]:
                 claimed_count = 0
                 for name in waiting:
+                    if not self._opened(self.process.rank).exists():
+                        return  # another process has all results, and has removed them
                     with self._locked(name) as is_own:
-                        if not self._opened.exists():
-                            return  # another process has all results, and has removed them
                         if is_own and not self._is_settled(name):
                             claimed_count += 1
                             yield from self._begin(name)
@@ -100,7 +99,8 @@ class SharedWork:
         """Yield an item, unless a process has begun with it and did not live to end."""
         begun = self._file(name, "begun")
         if begun.exists():
-            self.skip(name, KILLED)
+            self.skip(name, f"{name}: {KILLED}")
+            begun.unlink()
             return
         begun.touch()
         with nullcontext() if self.process.is_alone else stopping_cleanly():
@@ -179,8 +179,15 @@ class SharedWork:
     def count(self, names: Sequence[str]) -> int:
         return sum(map(self._is_settled, names))
 
-    def remove(self) -> None:
-        """Remove all results; processes that still look for work find that there is none."""
+    def close(self) -> None:
+        """Remove all results, unless items were skipped, which the next start tries again.
+
+        Wait for processes that torchrun has not started yet: they would take the folder for that of new work.
+        """
+        if self.find_skipped():
+            return
+        while not all(self._opened(rank).exists() for rank in range(self.process.world_size)):
+            time.sleep(WAIT_S)
         trash = make_room_beside(self.folder)
         with suppress(FileNotFoundError):
             self.folder.rename(trash)

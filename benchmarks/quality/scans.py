@@ -145,7 +145,7 @@ class QualityScans:
         for reason in results.skipped.values():
             raise InputError(reason)
         write_results(options, summarize(results.scans), results)
-        work.remove()
+        work.close()
         return ScoredSet(title, data_dir, tuple(results.scans))
 
 

@@ -82,9 +82,9 @@ class NoduleList:
         return [row for name in self.names for row in self.rows.get(name, [])]
 
     def close(self) -> None:
-        """Remove the kept rows, once the list of all is written."""
+        """Remove the kept rows, once the list of all is written; see `SharedWork.close`."""
         if self._work is not None:
-            self._work.remove()
+            self._work.close()
 
     def _read_done(self) -> None:
         if self._work is not None:

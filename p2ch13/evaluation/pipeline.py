@@ -60,7 +60,7 @@ def evaluate(options: EvaluationOptions, process: ProcessRank | None = None, kee
     if results.scans:
         report(options, results, start)
         if not keeps_scans:
-            work.remove()
+            work.close()
     # torchrun takes any other status for a failure and ends all processes, even those at work.
     return EXIT_SKIPPED if results.skipped and work.process.is_alone else EXIT_DONE
 

@@ -410,10 +410,15 @@ def test_one_of_several_scans_fails(tmp_path, predict, out, monkeypatch):
 
     monkeypatch.setattr(app, "write_png", fail_once)
     assert predict(*scans, "--no-lung-mask") == 1
-    assert sorted(read_files(out)) == sorted(
-        ["nodules.csv", *(f"{name}_{ending}" for name in "ac" for ending in ENDINGS)]
-    )
+    of_scans = {name: [f"{name}_{ending}" for ending in ENDINGS] for name in "abc"}
+    assert sorted(path.name for path in out.glob("[!.]*")) == sorted(["nodules.csv", *of_scans["a"], *of_scans["c"]])
     assert [row["seriesuid"] for row in read_rows(out)] == ["a", "a", "c", "c"]
+    done = {name: (out / name).stat().st_mtime_ns for name in of_scans["a"]}
+    monkeypatch.undo()
+    assert predict(*scans, "--no-lung-mask") == 0  # the one that is missing
+    assert {name: (out / name).stat().st_mtime_ns for name in of_scans["a"]} == done
+    assert [row["seriesuid"] for row in read_rows(out)] == [*"aabbcc"]
+    assert not list(out.glob(".*"))
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+import threading
+
 import numpy as np
 import pytest
 
@@ -37,7 +39,7 @@ def test_what_is_done_is_not_repeated(tmp_path):
     work.check_complete("--shard")
     name, numbers = work.read("c")
     assert (name, numbers.tolist()) == ("c", [0, 1, 2])
-    work.remove()
+    work.close()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -78,7 +80,8 @@ def test_what_another_process_has_removed_is_not_begun_again(tmp_path):
     work = open_work(tmp_path)
     with work.claimed(NAMES) as claims:
         work.store(next(claims), [])
-        open_work(tmp_path).remove()
+        assert work.count(NAMES) == 1
+        open_work(tmp_path).close()
         assert list(claims) == []
 
 
@@ -96,4 +99,16 @@ with work.claimed(list("abcd")) as claims:
     process.communicate(timeout=60)
     assert do(open_work(tmp_path, ProcessRank(0, 2, by_torchrun=True, is_restarted=True))) == ["c", "d"]
     assert list(open_work(tmp_path).find_skipped()) == ["b"]
+    open_work(tmp_path).close()  # keeps what is done, for the next start
     assert do(open_work(tmp_path)) == ["b"]
+
+
+def test_the_first_process_waits_for_those_that_begin_late(tmp_path):
+    """Or they would do again all that is done."""
+    first = open_work(tmp_path, ProcessRank(0, 2, by_torchrun=True, launch="a"))
+    do(first)
+    late = threading.Timer(0.5, lambda: open_work(tmp_path, ProcessRank(1, 2, by_torchrun=True, launch="a")))
+    late.start()
+    first.close()
+    assert not late.is_alive()
+    assert list(tmp_path.iterdir()) == []
