@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,7 +86,11 @@ def import_folder(options: ImportOptions, process: ProcessRank | None = None) ->
     try:
         errors = import_all(to_do, max(1, options.num_workers // process.local_world_size))
     finally:
-        write_patients(target_folder / PATIENTS_FILE, [each for each in found if each.target.exists()])
+        path, imported = target_folder / PATIENTS_FILE, [each for each in found if each.target.exists()]
+        is_alone = process.is_alone and not options.shard
+        # Others that share the series write it too, each what all have imported until then.
+        with nullcontext() if is_alone else FileLock(path.with_name(f".{path.name}.lock")):
+            write_patients(path, imported)
     for error in errors:
         log.warning(f"Skipped: {one_line(error)}")
     if errors and len(errors) == len(found):
@@ -109,17 +114,15 @@ def write_patients(path: Path, imported: Sequence[SeriesImport]) -> None:
     """Add the series to `patients.csv`, so that a split keeps the scans of a patient together.
 
     It has neither the patients' IDs nor a hash of them, from which one who guesses an ID could confirm it. A patient's
-    number stays in later imports of a folder that has one of the patient's earlier series too. Processes that share the
-    series write one after the other, each what all have imported until then.
+    number stays in later imports of a folder that has one of the patient's earlier series too.
     Raises: InputError if an earlier file cannot be read.
     """
     if not imported:
         return
-    with FileLock(path.with_name(f".{path.name}.lock")):
-        earlier = read_patients(path) if path.exists() else {}
-        numbers = number_patients({each.series.name: each.series.patient_id for each in imported}, earlier)
-        if numbers != earlier:
-            write_csv(path, PATIENT_COLUMNS, numbers.items())
+    earlier = read_patients(path) if path.exists() else {}
+    numbers = number_patients({each.series.name: each.series.patient_id for each in imported}, earlier)
+    if numbers != earlier:
+        write_csv(path, PATIENT_COLUMNS, numbers.items())
 
 
 def report_annotations(data_dir: Path) -> None:
