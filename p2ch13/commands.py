@@ -28,6 +28,7 @@ COMMANDS = {
     "phantom": Command("phantom", "generate synthetic scans with nodules"),
     "precache": Command("precache", "fill the cache of crops before training"),
     "train": Command("training", "train the first stage, which marks voxels"),
+    "cross-validate": Command("cross_validate", "train and score LUNA16's ten folds, and merge their scores"),
     "second-stage": Command("second_stage", "train the second stage, which scores findings"),
     "export": Command("export", "write a network as ONNX, torch.export or safetensors"),
     "ablation": Command("ablation", "measure what each option of a recipe contributes"),

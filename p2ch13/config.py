@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from p2ch13.util.errors import InputError
 from p2ch13.util.logits import to_logit
@@ -31,6 +31,8 @@ from p2ch13.util.options import (
 )
 from p2ch13.util.outcome import OutcomeOptions
 from p2ch13.util.threads import available_cores
+
+Item = TypeVar("Item")
 
 # Volumes
 CONTEXT_SLICES_COUNT = 3  # on either side of the slice that is segmented
@@ -258,21 +260,33 @@ class ComputeOptions(Options):
 
 
 @dataclass(frozen=True)
-class SplitOptions(Options):
+class ValidationSplit(Options):
+    """Splits."""
+
+    val_stride: int = option(10, "every N-th patient is for validation", low=1)
+
+
+@dataclass(frozen=True)
+class SplitOptions(ValidationSplit):
     """Splits.
 
     Scans for training, validation and test, by patient, see `p2ch13.data.splits`.
     """
 
-    val_stride: int = option(10, "every N-th patient is for validation", low=1)
     test_stride: int = option(0, "every N-th patient is for testing alone; 0: none", low=0)
+    test_fold: int | None = option(
+        None, "fold K is for testing alone, as in cross-validation: LUNA16's subset K", low=0, metavar="K"
+    )
     fold: int | None = option(None, "LUNA16's subset K is for validation, instead of --val-stride", low=0, metavar="K")
-    splits: Path | None = option(None, "splits.json of a run, instead of the other three")
+    splits: Path | None = option(None, "splits.json of a run, instead of the other four")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.splits is not None and (self.fold is not None or self.test_stride):
-            raise InputError("the file has the whole split; leave out --fold and --test-stride", option="--splits")
+        if self.splits is not None and (self.fold is not None or self.test_stride or self.test_fold is not None):
+            message = "the file has the whole split; leave out --fold, --test-fold and --test-stride"
+            raise InputError(message, option="--splits")
+        if self.test_fold is not None and self.test_stride:
+            raise InputError("--test-stride chooses scans for testing already; leave out one", option="--test-fold")
 
 
 @dataclass(frozen=True)
@@ -382,7 +396,7 @@ class SelectionOptions(Options):
 
 
 @dataclass(frozen=True)
-class RunOptions(Options):
+class RecipeOptions(Options):
     """Run."""
 
     preset: str = option(
@@ -404,17 +418,23 @@ class RunOptions(Options):
     num_workers: int = option(0, "processes that read validation slices ahead", low=0, on_resume=True)
     checkpoint_minutes: float = option(10.0, "interval of last.state within an epoch", above=0, on_resume=True)
     keep_checkpoints: int = option(3, "newest .state files to keep, beside the best", low=1, on_resume=True)
-    resume: str | None = option(
-        None,
-        "resume the run of a .state file, or the latest run; under a new name if the run has gone on since",
-        const="",
-        on_resume=True,
-    )
     init_from: Path | None = option(
         None,
         f"begin a new run with the weights of a .state file, of training or of the book, or of {LATEST}; the network's "
         "options are that file's, and so is --slice-spacing-mm if it is not given",
         metavar="STATE",
+    )
+
+
+@dataclass(frozen=True)
+class RunOptions(RecipeOptions):
+    """Run."""
+
+    resume: str | None = option(
+        None,
+        "resume the run of a .state file, or the latest run; under a new name if the run has gone on since",
+        const="",
+        on_resume=True,
     )
     models_dir: Path = option(MODELS_DIR, "folder of .state files", on_resume=True)
     runs_dir: Path = option(Path("runs"), "folder of TensorBoard logs", on_resume=True)
@@ -423,17 +443,11 @@ class RunOptions(Options):
 
 
 @dataclass(frozen=True)
-class TrainingConfig(
-    RunOptions, EpochOptions, SplitOptions, Folders, LabelOptions, SamplingOptions, BackgroundOptions,
+class LearningOptions(
+    RecipeOptions, EpochOptions, ValidationSplit, Folders, LabelOptions, SamplingOptions, BackgroundOptions,
     AugmentationOptions, NetworkOptions, LossOptions, OptimizerOptions, SelectionOptions, ComputeOptions,
 ):  # fmt: skip
-    """Options of a run, as its checkpoints and config.json hold them."""
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> TrainingConfig:
-        """Read a checkpoint's options. Missing keys take their defaults; unknown keys are ignored."""
-        known = {name: value for name, value in with_current_names(values).items() if name in list_options(cls)}
-        return cls(**read_values(cls, known))
+    """What the networks of a cross-validation have in common."""
 
     @property
     def folders(self) -> Folders:
@@ -445,7 +459,18 @@ class TrainingConfig(
 
 
 @dataclass(frozen=True)
-class TrainingCommand(TrainingConfig, OutcomeOptions):
+class TrainingConfig(RunOptions, SplitOptions, LearningOptions):
+    """Options of a run, as its checkpoints and config.json hold them."""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainingConfig:
+        """Read a checkpoint's options. Missing keys take their defaults; unknown keys are ignored."""
+        known = {name: value for name, value in with_current_names(values).items() if name in list_options(cls)}
+        return cls(**read_values(cls, known))
+
+
+@dataclass(frozen=True)
+class RecipeSources(Options):
     """Run."""
 
     config: Path | None = option(
@@ -454,7 +479,53 @@ class TrainingCommand(TrainingConfig, OutcomeOptions):
     augmented: bool = option(False, "the book's augmentation: flip, offset, scale, rotate, noise", const=True)
 
 
+@dataclass(frozen=True)
+class TrainingCommand(RecipeSources, TrainingConfig, OutcomeOptions):
+    """Run."""
+
+
+@dataclass(frozen=True)
+class CrossValidationOptions(RecipeSources, LearningOptions, OutcomeOptions):
+    """Cross-validation."""
+
+    fold: int | None = option(
+        None, "this fold alone; the call that ends the last one merges them", low=0, metavar="K", shown="all"
+    )
+    output: Path = option(Path("data/cross-validation"), "folder for networks, scores and their page")
+
+
 # Other commands
+
+
+@dataclass(frozen=True)
+class ShardOptions(Options):
+    """Array jobs."""
+
+    shard: str | None = option(
+        None,
+        "part K of N alone, in one of N jobs that have all other options alike",
+        pattern=(r"[1-9]\d*/[1-9]\d*", "is no K/N, such as 1/8"),
+        metavar="K/N",
+        exclusive=True,
+    )
+    merge: bool = option(
+        False, "do no scan, but put together what the jobs with --shard have done", const=True, exclusive=True
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.shard is not None and self._part[0] > self._part[1]:
+            raise InputError(f"{self.shard} is no part: K is at most N", option="--shard")
+
+    @property
+    def _part(self) -> tuple[int, int]:
+        part, count = map(int, (self.shard or "1/1").split("/"))
+        return part, count
+
+    def share(self, items: Sequence[Item]) -> list[Item]:
+        """Return the items of this part: every N-th, from the K-th on; all without `--shard`."""
+        part, count = self._part
+        return list(items[part - 1 :: count])
 
 
 @dataclass(frozen=True)
@@ -516,7 +587,7 @@ class DetectionOptions(ComputeOptions):
 
 
 @dataclass(frozen=True)
-class PredictOptions(DetectionOptions, OutcomeOptions):
+class PredictOptions(ShardOptions, DetectionOptions, OutcomeOptions):
     """Scans and outputs."""
 
     scans: tuple[Path, ...] = option(
@@ -527,7 +598,8 @@ class PredictOptions(DetectionOptions, OutcomeOptions):
     )
     checkpoint: tuple[Path, ...] = option(
         (),
-        f".state file of training or of the book, or {LATEST}; the logits of several networks are averaged",
+        f".state file of training or of the book, {LATEST}, or the folder of a cross-validation; the logits of several "
+        "networks are averaged",
         repeatable=True,
         shown=PACKAGED_NETWORK,
     )
@@ -600,12 +672,13 @@ class ViewOptions(OutcomeOptions):
 
 
 @dataclass(frozen=True)
-class EvaluationOptions(DataFolder, DetectionOptions, OutcomeOptions):
+class EvaluationOptions(ShardOptions, DataFolder, DetectionOptions, OutcomeOptions):
     """Evaluation."""
 
     checkpoint: tuple[Path, ...] | None = option(
         None,
-        f".state file of a model to score, or {LATEST}; of several, those that were not trained on a scan score it",
+        f".state file of a model to score, {LATEST}, or the folder of a cross-validation; of several, those that did "
+        "not see a scan in training score it",
         shown=f"{PACKAGED_NETWORK}, without --mask and --findings",
     )
     mask: Path | None = option(None, "folder of masks of any program: <series_uid>.nii.gz or <series_uid>_mask.nii.gz")
@@ -724,7 +797,7 @@ class DownloadOptions(DataFolder, OutcomeOptions):
 
 
 @dataclass(frozen=True)
-class ImportOptions(DataFolder, Workers, OutcomeOptions):
+class ImportOptions(ShardOptions, DataFolder, Workers, OutcomeOptions):
     """Import."""
 
     folder: Path = option(REQUIRED, "folder or .zip of DICOM files, at any depth", positional=True, metavar="DIR")
@@ -772,6 +845,7 @@ class DemoOptions(OutcomeOptions):
 # `python -m p2ch13.phantom` has its own, since it knows nothing of the rest.
 COMMANDS: dict[str, type[Options]] = {
     "training": TrainingCommand,
+    "cross_validate": CrossValidationOptions,
     "predict": PredictOptions,
     "view": ViewOptions,
     "evaluate": EvaluationOptions,

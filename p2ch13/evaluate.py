@@ -7,10 +7,11 @@ from pathlib import Path
 
 from p2ch13.commands import spell
 from p2ch13.config import OF_CHECKPOINT, EvaluationOptions, LabelOptions, make_parser
-from p2ch13.network.latest import find_checkpoint
+from p2ch13.network.latest import find_checkpoint, find_checkpoints
 from p2ch13.util.errors import run_command
 from p2ch13.util.logconf import set_up_logging
 from p2ch13.util.options import add_options, list_options, merge
+from p2ch13.util.process_rank import ProcessRank
 from p2ch13.weights import WEIGHTS, find_weights
 
 SUBJECTS = ("checkpoint", "mask", "findings")
@@ -25,8 +26,10 @@ def main(sys_argv: Sequence[str] | None = None, weights: Path = WEIGHTS) -> int:
     options = parse_options(sys_argv, weights)
     from p2ch13.evaluation.pipeline import evaluate  # imports torch, which takes seconds
 
-    set_up_logging(to_stderr=options.json)
-    return evaluate(options).finish(options.json)
+    process = ProcessRank.from_environment()
+    set_up_logging(process.is_first, to_stderr=options.json)
+    outcome = evaluate(options, process)
+    return outcome.finish(options.json) if process.is_first else outcome.status
 
 
 def parse_options(sys_argv: Sequence[str] | None = None, weights: Path = WEIGHTS) -> EvaluationOptions:
@@ -36,9 +39,10 @@ def parse_options(sys_argv: Sequence[str] | None = None, weights: Path = WEIGHTS
     changes = {name: given.pop(name) for name in list_options(LabelOptions) if name in given}
     if given.keys().isdisjoint(SUBJECTS):
         given["checkpoint"] = [find_weights(weights)]
-    elif "checkpoint" in given:
-        given["checkpoint"] = [find_checkpoint(path) for path in given["checkpoint"]]
     subjects = given.get("checkpoint") or [given.get("mask") or given["findings"]]
+    if "checkpoint" in given:
+        subjects = [path if path.is_dir() else find_checkpoint(path) for path in subjects]
+        given["checkpoint"] = find_checkpoints(subjects)
     if "checkpoint" not in given:
         given.setdefault("min_diameter", 0.0)
     elif "mask" in given or "findings" in given:

@@ -8,6 +8,7 @@ from p2ch13.commands import spell
 from p2ch13.config import ImportOptions, parse
 from p2ch13.util.errors import run_command
 from p2ch13.util.logconf import set_up_logging
+from p2ch13.util.process_rank import ProcessRank
 
 
 def main(sys_argv: Sequence[str] | None = None) -> int:
@@ -16,7 +17,7 @@ def main(sys_argv: Sequence[str] | None = None) -> int:
     from p2ch13.acquisition.import_dicom import import_folder  # imports SimpleITK
 
     set_up_logging(to_stderr=options.json)
-    return import_folder(options).finish(options.json)
+    return import_folder(options, ProcessRank.from_environment()).finish(options.json)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from p2ch13.commands import spell
 from p2ch13.config import PredictOptions, parse
-from p2ch13.network.latest import find_checkpoint
+from p2ch13.network.latest import find_checkpoints
 from p2ch13.util.errors import run_command
 from p2ch13.util.logconf import set_up_logging
+from p2ch13.util.process_rank import ProcessRank
 from p2ch13.weights import WEIGHTS, find_weights
 
 
@@ -21,12 +22,14 @@ def main(sys_argv: Sequence[str] | None = None, weights: Path = WEIGHTS) -> int:
     Raises: SystemExit for --help and a mistyped option, else see `predict`.
     """
     options = parse(PredictOptions, spell("predict"), __doc__, sys_argv)
-    checkpoints = tuple(map(find_checkpoint, options.checkpoint)) or (find_weights(weights),)
+    checkpoints = find_checkpoints(options.checkpoint) or (find_weights(weights),)
     options = replace(options, checkpoint=checkpoints)
     from p2ch13.detection.pipeline import predict  # imports torch, which takes seconds
 
-    set_up_logging(to_stderr=options.json)
-    return predict(options).finish(options.json)
+    process = ProcessRank.from_environment()
+    set_up_logging(process.is_first, to_stderr=options.json)
+    outcome = predict(options, process)
+    return outcome.finish(options.json) if process.is_first else outcome.status
 
 
 if __name__ == "__main__":

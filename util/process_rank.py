@@ -17,7 +17,8 @@ class ProcessRank:
     Attributes:
         rank, world_size: over all machines.
         local_rank, local_world_size: on this machine.
-        by_torchrun: whether torchrun started the process.
+        by_torchrun: whether torchrun started the process; is_restarted: whether not for the first time, since one died.
+        launch: the same for all processes of a start, and another one at the next.
     """
 
     rank: int = 0
@@ -25,6 +26,8 @@ class ProcessRank:
     local_rank: int = 0
     local_world_size: int = 1
     by_torchrun: bool = False
+    is_restarted: bool = False
+    launch: str = ""
 
     @classmethod
     def from_environment(cls) -> ProcessRank:
@@ -33,7 +36,9 @@ class ProcessRank:
             return cls()
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
         rank, world_size, local_rank, local_world_size = (int(os.environ[name]) for name in names)
-        return cls(rank, world_size, local_rank, local_world_size, by_torchrun=True)
+        restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        launch = f"{os.environ['TORCHELASTIC_RUN_ID']} {os.environ.get('MASTER_PORT')} {restart}"
+        return cls(rank, world_size, local_rank, local_world_size, True, restart != "0", launch)
 
     @property
     def is_first(self) -> bool:

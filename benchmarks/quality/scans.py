@@ -142,10 +142,11 @@ class QualityScans:
             output=self.work_dir / "evaluation" / data_dir.name,
             label_changes={"labels": "mask"},
         )
-        results = evaluate_scans(options)
+        work, results = evaluate_scans(options)
         for reason in results.skipped.values():
             raise InputError(reason)
         write_results(options, summarize(results.scans), results)
+        work.close()
         return ScoredSet(title, data_dir, tuple(results.scans))
 
 

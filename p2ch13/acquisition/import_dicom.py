@@ -6,10 +6,12 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from p2ch13.commands import spell
@@ -19,6 +21,7 @@ from p2ch13.labels.patients import PATIENT_COLUMNS, PATIENTS_FILE, number_patien
 from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
 from p2ch13.util.files import atomic_write, check_free_disk, make_writable_folder, write_csv
 from p2ch13.util.outcome import Outcome
+from p2ch13.util.process_rank import ProcessRank
 from p2ch13.util.processes import map_in_processes
 from p2ch13.volumes.dicom.search import find_series, holds_series
 from p2ch13.volumes.dicom.series import Series
@@ -53,12 +56,14 @@ class Conversion:
     comment: str
 
 
-def import_folder(options: ImportOptions) -> Outcome:
+def import_folder(options: ImportOptions, process: ProcessRank | None = None) -> Outcome:
     """Import the DICOM series of a folder or zip archive; name and skip one that cannot be read.
 
+    Args: process: of those that torchrun started; each imports its share, and reports on its own.
     Returns: what was imported, and exit status 1 if a series was skipped.
-    Raises: InputError if there is no CT series, or not one can be imported.
+    Raises: InputError if there is no CT series, or not one can be imported; for `--merge`, if some are not.
     """
+    process = process or ProcessRank()
     folder, data_dir = options.folder, options.data_dir
     if not holds_series(folder):
         raise InputError("no folder of DICOM files; is it spelled right?", path=folder)
@@ -68,19 +73,28 @@ def import_folder(options: ImportOptions) -> Outcome:
     search.choose()  # refuses where there is no series
     search.report_left_out()
     found = [SeriesImport(each, target_folder / f"{each.name}.mhd") for each in search.originals()]
-    total = len(found)
+    own = process.share(options.share(found))
+    total = len(own)
     scans = {scan_name(path): path for path in list_scan_files(data_dir)}
-    to_do = [each for each in found if not is_imported(each, scans)]
-    log.info(f"{folder}: {total} CT series, {total - len(to_do)} of them in {data_dir} already.")
+    to_do = [each for each in own if not is_imported(each, scans)]
+    if options.merge:
+        check_all_imported(to_do, target_folder)
+    prefix = "" if process.is_alone else f"Process {process.rank + 1} of {process.world_size}: "
+    prefix = prefix or (f"Part {options.shard}: " if options.shard else "")
+    log.info(f"{prefix}{folder}: {total} CT series, {total - len(to_do)} of them in {data_dir} already.")
     room = sum(one.pixels.frame_bytes for each in to_do for one in each.series.slices)
     check_free_disk(data_dir, room, "importing this", "--data-dir")
     try:
-        errors = import_all(to_do, options.num_workers)
+        errors = import_all(to_do, max(1, options.num_workers // process.local_world_size))
     finally:
-        write_patients(target_folder / PATIENTS_FILE, [each for each in found if each.target.exists()])
+        path, present = target_folder / PATIENTS_FILE, [each for each in found if each.target.exists()]
+        is_alone = process.is_alone and not options.shard
+        # Others that share the series write it too, each what all have imported until then.
+        with nullcontext() if is_alone else FileLock(path.with_name(f".{path.name}.lock")):
+            write_patients(path, present)
     for error in errors:
         log.warning(f"Skipped: {one_line(error)}")
-    if len(errors) == total:
+    if errors and len(errors) == len(found):
         raise errors[0] if total == 1 else InputError(f"none of {total} series could be imported, see above")
     imported = [each.target for each in to_do if each.target.exists()]
     values = {
@@ -89,8 +103,19 @@ def import_folder(options: ImportOptions) -> Outcome:
         "imported": imported,
         "skipped": [one_line(error) for error in errors],
     }
-    lines = [f"Imported {len(imported)} scans, skipped {len(errors)}: {target_folder}", *describe_lack(data_dir)]
-    return Outcome(lines, values, EXIT_SKIPPED if errors else EXIT_DONE)
+    lines = [f"{prefix}Imported {len(imported)} scans, skipped {len(errors)}: {target_folder}"]
+    if process.is_first and not options.shard:
+        lines += describe_lack(data_dir)
+    # torchrun takes any other status for a failure and ends all processes, even those at work.
+    return Outcome(lines, values, EXIT_SKIPPED if errors and process.is_alone else EXIT_DONE)
+
+
+def check_all_imported(missing: Sequence[SeriesImport], target_folder: Path) -> None:
+    """Raises: InputError if series are missing, for `--merge`."""
+    if missing:
+        counts = f"{len(missing)} series are not imported yet, such as {missing[0].series.name}"
+        message = f"{counts}; run their jobs with --shard to the end"
+        raise InputError(message, path=target_folder, option="--shard")
 
 
 def write_patients(path: Path, imported: Sequence[SeriesImport]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from p2ch13.volumes.files import no_such_series
 log = logging.getLogger(__name__)
 
 SPLITS_FILE = "splits.json"
+FOLD_COUNT = 10  # LUNA16's
 
 
 class Splits(NamedTuple):
@@ -37,7 +38,10 @@ def make_splits(scans: Mapping[str, Path], patients: Mapping[str, str], options:
         splits = read_splits(options.splits, scans, patients)
     else:
         # The test scans first, so that they are the same in all folds.
-        test, rest = take_every(list(scans), patients, options.test_stride)
+        if options.test_fold is None:
+            test, rest = take_every(list(scans), patients, options.test_stride)
+        else:
+            test, rest = take_test_fold(scans, patients, options.test_fold)
         if options.fold is None:
             validation, training = take_every(rest, patients, options.val_stride)
         else:
@@ -56,7 +60,7 @@ def option_of(options: SplitOptions, splits: Splits) -> str:
     if options.splits is not None:
         return "--splits"
     if not splits.training and not splits.validation:
-        return "--test-stride"
+        return "--test-stride" if options.test_fold is None else "--test-fold"
     return "--val-stride" if options.fold is None else "--fold"
 
 
@@ -71,8 +75,43 @@ def take_fold(scans: Mapping[str, Path], patients: Mapping[str, str], fold: int)
         found = sorted({number for path in scans.values() if (number := subset_of(path)) is not None})
         here = f"the scans are in {', '.join(f'subset{number}' for number in found)}" if found else "there is no subset"
         raise InputError(f"no scan in subset{fold}; {here}", option="--fold")
+    return taken, without_patients_of(taken, scans, patients)
+
+
+def without_patients_of(taken: Iterable[str], scans: Iterable[str], patients: Mapping[str, str]) -> list[str]:
+    """List the scans of other patients than those of the taken ones."""
     taken_patients = {patients[series_uid] for series_uid in taken}
-    return taken, [series_uid for series_uid in scans if patients[series_uid] not in taken_patients]
+    return [series_uid for series_uid in scans if patients[series_uid] not in taken_patients]
+
+
+def find_folds(scans: Mapping[str, Path], patients: Mapping[str, str]) -> dict[int, list[str]]:
+    """Find the folds of a cross-validation: LUNA16's subsets; of scans in fewer than two, every tenth patient each.
+
+    Returns: number -> its series. Scans in folders without a number beside subsets are in no fold.
+    """
+    folds: dict[int, list[str]] = {}
+    numbers = {series_uid: subset_of(path) for series_uid, path in scans.items()}
+    if not has_subsets(scans):
+        order = list(dict.fromkeys(patients[series_uid] for series_uid in scans))
+        numbers = {series_uid: order.index(patients[series_uid]) % FOLD_COUNT for series_uid in scans}
+    for series_uid, number in numbers.items():
+        if number is not None:
+            folds.setdefault(number, []).append(series_uid)
+    return dict(sorted(folds.items()))
+
+
+def has_subsets(scans: Mapping[str, Path]) -> bool:
+    """Whether scans lie in two of LUNA16's subsets or more."""
+    return len({subset_of(path) for path in scans.values()} - {None}) > 1
+
+
+def take_test_fold(scans: Mapping[str, Path], patients: Mapping[str, str], fold: int) -> tuple[list[str], list[str]]:
+    """Take a fold's series. Returns: them, and those of other patients. Raises: InputError if there is no such fold."""
+    folds = find_folds(scans, patients)
+    if fold not in folds:
+        message = f"no fold {fold}; there are {', '.join(map(str, folds)) or 'none'}"
+        raise InputError(message, option="--test-fold")
+    return folds[fold], without_patients_of(folds[fold], scans, patients)
 
 
 def subset_of(path: Path) -> int | None:

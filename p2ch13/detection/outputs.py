@@ -29,6 +29,9 @@ MEASURE_COLUMNS = (
     *("solid_long_axis_mm", "solid_mean_axis_mm", "solid_mm3", "lung_rads_v2022", "fleischner_2017"),
 )
 SIDE_COLUMN = "side"  # the patient's
+ALL_COLUMNS = (*NODULE_COLUMNS, *MEASURE_COLUMNS, SIDE_COLUMN)
+
+Rows = list[list[object]]
 
 
 def write_image(path: Path, voxels: NDArray[Any], ct: Ct) -> None:
@@ -63,15 +66,33 @@ def write_nodules(
         sides: see `find_sides`; None: without the last column.
     """
     columns: tuple[str, ...] = NODULE_COLUMNS
+    if measures is not None:
+        columns += MEASURE_COLUMNS
+    if sides is not None:
+        columns = (*columns, SIDE_COLUMN)
+    write_csv(path, columns, list_rows(findings, measures, sides))
+
+
+def list_rows(
+    findings: Iterable[Finding],
+    measures: Iterable[Measures] | None = None,
+    sides: Iterable[str | None] | None = None,
+) -> Rows:
+    """Format the rows of the list of nodules, as plain values. Args: see `write_nodules`."""
     rows = list(map(nodule_row, findings))
     if measures is not None:
-        columns, rows = columns + MEASURE_COLUMNS, add_columns(rows, map(measure_row, measures))
+        rows = add_columns(rows, map(measure_row, measures))
     if sides is not None:
-        columns, rows = (*columns, SIDE_COLUMN), add_columns(rows, ([side or ""] for side in sides))
-    write_csv(path, columns, rows)
+        rows = add_columns(rows, ([side or ""] for side in sides))
+    return rows
 
 
-def add_columns(rows: Iterable[list[object]], others: Iterable[list[object]]) -> list[list[object]]:
+def write_rows(path: Path, rows: Rows) -> None:
+    """Write the list of nodules of rows that `list_rows` made, with measures and sides."""
+    write_csv(path, ALL_COLUMNS, rows)
+
+
+def add_columns(rows: Rows, others: Iterable[list[object]]) -> Rows:
     return [row + other for row, other in zip(rows, others, strict=True)]
 
 

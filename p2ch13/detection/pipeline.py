@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,8 +30,9 @@ from p2ch13.detection.folders import (
     write_scan_path,
 )
 from p2ch13.detection.markups import write_markups
-from p2ch13.detection.measure import Measures, measure_findings
-from p2ch13.detection.outputs import NODULES_FILE, write_image, write_nodules
+from p2ch13.detection.measure import measure_findings
+from p2ch13.detection.nodule_list import NoduleList, list_files
+from p2ch13.detection.outputs import NODULES_FILE, Rows, list_rows, write_image, write_rows
 from p2ch13.detection.pictures import draw_nodules, write_png
 from p2ch13.detection.report import write_report
 from p2ch13.detection.search_facts import SearchFacts
@@ -40,9 +41,10 @@ from p2ch13.detection.viewer import write_viewer
 from p2ch13.network.card import Card, log_card, read_card
 from p2ch13.network.checkpoint import load_checkpoint
 from p2ch13.network.compute import choose_threads, get_device
-from p2ch13.util.errors import InputError, one_line
+from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
 from p2ch13.util.files import make_writable_folder, written_together
 from p2ch13.util.outcome import Outcome
+from p2ch13.util.process_rank import ProcessRank
 from p2ch13.util.threads import ThreadTuner
 from p2ch13.volumes.dicom.archive import open_archive
 from p2ch13.volumes.dicom.search import Search, choose_largest, find_series, holds_series
@@ -70,54 +72,85 @@ class ScanInput:
         return self.series or self.path
 
 
-class Found(NamedTuple):
-    """The findings of scans, and the measures and the side of each."""
-
-    findings: tuple[Finding, ...] = ()
-    measures: tuple[Measures, ...] = ()
-    sides: tuple[str | None, ...] = ()
-
-    def followed_by(self, later: Found) -> Found:
-        return Found(self.findings + later.findings, self.measures + later.measures, self.sides + later.sides)
-
-
-def predict(options: PredictOptions) -> Outcome:
+def predict(options: PredictOptions, process: ProcessRank | None = None) -> Outcome:
     """Search scans for nodules; report and skip those that cannot be read.
 
     In an output folder for all scans, the list of nodules is rewritten after each scan, so that it is complete for the
-    scans that are done.
+    scans that are done; or at the end, if processes share the scans.
+
+    Args: process: of those that torchrun started; the first one concludes.
     Returns: what was found, and exit status 1 if a scan was skipped.
     Raises: InputError if the model or the output folder cannot be used, or every scan was skipped.
     """
+    process = process or ProcessRank()
     check_library(options.dicom_objects)
     scans, errors = collect_inputs(options)
     total = len(scans) + len(errors)
-    for error in errors:
+    for error in errors if process.is_first else ():
         report_skipped(error, total)
     cards: list[tuple[str, Card | None]] = []
     for path in options.checkpoint:
         cards.append((path.name, read_card(path, load_checkpoint(path))))
         log_card(path, cards[-1][1])
-    device = get_device(options.device)
+    device = get_device(options.device, process)
     detector = average(
         {path: load_detector(path, options.network, options.second_stage, device) for path in options.checkpoint}
     )
     facts = SearchFacts.of(cards, detector, detector.choose_threshold(options.threshold, options.sensitivity), options)
     make_writable_folder(options.output or Path(), "--output")
     log.info(facts.explanation)
-    threads = choose_threads(options.threads, device)
-    found = Found()
-    searched: dict[str, Path] = {}
-    for scan in scans:
-        try:
-            found = predict_scan(scan, detector, facts, options, threads, found)
-            searched[scan.name] = scan.path
-        except InputError as error:
-            report_skipped(error, total)
-            errors.append(error)
+    by_name = {scan.name: scan for scan in scans}
+    nodules = NoduleList(options, {name: list_files(scan.source) for name, scan in by_name.items()}, process)
+    own = [] if options.merge else options.share(nodules.names)
+    threads = choose_threads(options.threads, device, process)
+    with nodules.claimed(own) as claimed:
+        for name in claimed:
+            try:
+                nodules.add(name, predict_scan(by_name[name], detector, facts, options, threads, nodules))
+            except InputError as error:
+                report_skipped(error, total)
+                errors.append(error)
+                nodules.skip(name, one_line(error))
+    if options.shard or not process.is_first:
+        return conclude_part(options, nodules.describe(own), errors, process)
+    nodules.check_complete()
+    return conclude_all(options, by_name, nodules, errors, process)
+
+
+def conclude_part(options: PredictOptions, done: str, errors: Sequence[InputError], process: ProcessRank) -> Outcome:
+    """Say what one of several processes or jobs has done. Args: done: in words."""
+    lines = [f"Part {options.shard}: {done}. Put all parts together with --merge."]
+    values = {"shard": options.shard, "done": done, "skipped": [one_line(error) for error in errors]}
+    # torchrun takes any other status for a failure and ends all processes, even those at work.
+    return Outcome(lines, values, EXIT_SKIPPED if errors and process.is_alone else EXIT_DONE)
+
+
+def conclude_all(
+    options: PredictOptions,
+    scans: Mapping[str, ScanInput],
+    nodules: NoduleList,
+    errors: list[InputError],
+    process: ProcessRank,
+) -> Outcome:
+    """Write the list of all nodules, and say what was found.
+
+    Args: scans: by name; errors: of this process. Raises: see `predict`.
+    """
+    rows = nodules.gather()
+    reported = set(map(one_line, errors))
+    for reason in nodules.skipped.values():
+        if reason not in reported:  # of another process
+            log.warning(f"Skipped: {reason}")
+            errors.append(InputError(reason))
+    total = len(nodules.rows) + len(errors)
     if len(errors) == total:
         raise errors[0] if total == 1 else InputError(f"all {total} scans were skipped, see above")
-    return conclude(searched, {name: options.output or name_folder(name) for name in searched}, errors)
+    if options.output is not None and not nodules.is_alone:
+        write_rows(options.output / NODULES_FILE, rows)
+    nodules.close()
+    searched = {name: scan.path for name, scan in scans.items() if name in nodules.rows}
+    outcome = conclude(searched, {name: options.output or name_folder(name) for name in searched}, errors)
+    return outcome if process.is_alone else replace(outcome, status=EXIT_DONE)
 
 
 def collect_inputs(options: PredictOptions) -> tuple[list[ScanInput], list[InputError]]:
@@ -195,11 +228,11 @@ def predict_scan(
     facts: SearchFacts,
     options: PredictOptions,
     threads: ThreadTuner,
-    earlier: Found,
-) -> Found:
+    nodules: NoduleList,
+) -> Rows:
     """Search one scan; its files and the list of nodules appear together, or not at all if anything fails.
 
-    Args: earlier: what the earlier scans have. Returns: the same with this scan's.
+    Args: nodules: of the scans that are done. Returns: this scan's rows of the list.
     Raises: InputError, naming the scan, if it cannot be used.
     """
     start = time.monotonic()
@@ -211,8 +244,8 @@ def predict_scan(
         ct, detector, facts.threshold, **options.detection, show_progress=True, threads=threads
     )
     measures = measure_findings(ct, labels, findings)
-    own = Found(tuple(findings), tuple(measures), tuple(find_sides(ct, findings)))
-    found = earlier.followed_by(own)
+    own = (findings, measures, find_sides(ct, findings))
+    rows = list_rows(*own)
     with written_together(output, scan.name) as folder:
         if options.probability:
             path = folder / f"{scan.name}_probability.{options.format}"
@@ -224,11 +257,12 @@ def predict_scan(
         write_report(folder / scan.name, ct, labels, *own, facts)
         write_markups(folder / f"{scan.name}_findings.mrk.json", scan.name, findings)
         if options.viewer:
-            write_viewer(folder / f"{scan.name}{VIEWER_ENDING}", scan.name, ct, labels, findings, own.measures)
+            write_viewer(folder / f"{scan.name}{VIEWER_ENDING}", scan.name, ct, labels, findings, measures)
         write_scan_path(folder / f"{scan.name}{SCAN_ENDING}", scan.given or scan.path, output)
-        write_nodules(folder / NODULES_FILE, *(found if options.output else own))
+        if nodules.is_alone:
+            write_rows(folder / NODULES_FILE, nodules.with_rows_of(scan.name, rows) if options.output else rows)
     log.info(f"{scan.path}: {describe(findings)}; {time.monotonic() - start:.0f} s. {output / mask_name}")
-    return found
+    return rows
 
 
 def as_mask(labels: NDArray[np.int32], is_binary: bool) -> NDArray[np.unsignedinteger[Any]]:
@@ -249,7 +283,7 @@ def describe(findings: Sequence[Finding]) -> str:
     )
 
 
-def count(findings: Sequence[Finding]) -> str:
+def count(findings: Sequence[object]) -> str:
     return "1 finding" if len(findings) == 1 else f"{len(findings)} findings"
 
 

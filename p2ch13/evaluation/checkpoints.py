@@ -87,8 +87,23 @@ def fit_labels(labels: LabelOptions, changes: Mapping[str, Any], data_dir: Path)
 
 
 def choose_unseen(checkpoints: Sequence[Checkpoint], series_uid: str) -> list[Checkpoint]:
-    """Choose the checkpoints that were not trained on a scan; all, if every one was."""
-    return [each for each in checkpoints if series_uid not in each.training] or list(checkpoints)
+    """Choose the checkpoints that a scan says most about.
+
+    These are those whose run kept it for testing; else those that were neither trained nor selected on it; else those
+    that were not trained on it; else all.
+    """
+    held_out = [each for each in checkpoints if series_uid in each.test]
+    untrained = [each for each in checkpoints if series_uid not in each.training]
+    unseen = [each for each in untrained if series_uid not in each.validation]
+    return held_out or unseen or untrained or list(checkpoints)
+
+
+def name_networks(checkpoints: Sequence[Checkpoint], series_list: Sequence[str]) -> dict[str, list[str]]:
+    """Return for each series the names of the networks that score it: their files', or their paths if names repeat."""
+    names = {each.path: each.path.stem for each in checkpoints}
+    if len(set(names.values())) < len(names):
+        names = {path: str(path) for path in names}
+    return {uid: [names[each.path] for each in choose_unseen(checkpoints, uid)] for uid in series_list}
 
 
 def choose_series(options: EvaluationOptions, index: ScanIndex, checkpoints: Sequence[Checkpoint]) -> list[str]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 HEADINGS = {
     "operating_point": "At the operating point",
     "froc": "Sensitivity against false positives (FROC)",
+    "networks": "Each network on scans that it has not seen",
     "nodules": "Nodules",
     "sizes": "By size of the nodule",
     "voxels": "Outlines, voxel by voxel",
@@ -28,6 +29,14 @@ MEANINGS: dict[str, list[tuple[str, str]]] = {
         ("mean Dice", "mean over nodules of the overlap with the findings that touch them; 1 is perfect, 0 none"),
         ("findings", "all candidates of a second stage, however improbable; else all places that are marked or listed"),
         FALSE_POSITIVES,
+        INTERVAL,
+    ],
+    "networks": [
+        ("network", "the name of its file; each scores the scans that its training kept for testing, as in folds"),
+        FOUND,
+        CPM,
+        ("mean Dice", "mean over nodules of the overlap with the findings that touch them; 1 is perfect, 0 none"),
+        INTERVAL,
     ],
     "sizes": [
         ("volume bias", "how much larger (+) or smaller (-) than annotated what is marked is, on average"),
@@ -48,6 +57,7 @@ MEANINGS: dict[str, list[tuple[str, str]]] = {
         ("precision", "share of marked voxels that are annotated"),
         ("recall", "share of annotated voxels that are marked"),
         DICE,
+        INTERVAL,
     ],
     "readers": [("mean Dice of two readers", "how far radiologists agree with each other: the most to be expected")],
     "calibration": [

@@ -19,7 +19,7 @@ from p2ch13.labels.tables import POSITION_COLUMNS
 from p2ch13.util.files import atomic_write, write_csv
 from p2ch13.util.json_values import only_finite
 
-FROC_FILE = "froc.png"
+FROC_FILE, NETWORKS_FILE = "froc.png", "per_network.csv"
 FORMAT_VERSION = 2  # of metrics.json; raised when a key changes its meaning or goes
 NODULE_COLUMNS = (
     *(*POSITION_COLUMNS, "diameter_mm", "found", "probability", "logit", "recall", "dice"),
@@ -31,8 +31,25 @@ SCAN_COLUMNS = (
 )
 
 
+NETWORK_COLUMNS = {
+    "network": "network",
+    "scans": "scans",
+    "nodules": "nodules",
+    "found": "found",
+    "false_positives_per_scan": "false positives per scan",
+    "cpm": "CPM",
+    "cpm_low": f"{CONFIDENCE:.0%} CI, lower",
+    "cpm_high": "upper",
+    "mean_dice": "mean Dice",
+    "mean_dice_low": f"{CONFIDENCE:.0%} CI, lower",
+    "mean_dice_high": "upper",
+}
+
+
 def write_report(folder: Path, summary: Summary, settings: dict[str, Any], skipped: dict[str, str]) -> None:
     """Write `metrics.json`, `per_nodule.csv`, `per_scan.csv` and, if it says anything, `froc.png`.
+
+    Of networks that score scans of their own, also `per_network.csv`.
 
     Args:
         settings: all settings that the scores depend on; paths are written as text.
@@ -44,6 +61,13 @@ def write_report(folder: Path, summary: Summary, settings: dict[str, Any], skipp
         file.write(json.dumps(only_finite(metrics), indent=2, allow_nan=False, default=str).encode() + b"\n")
     write_csv(folder / "per_nodule.csv", NODULE_COLUMNS, map(nodule_row, summary.nodules))
     write_csv(folder / "per_scan.csv", SCAN_COLUMNS, map(scan_row, summary.scans))
+    if summary.networks:
+        rows = [[name, *part.in_short().values()] for name, part in summary.networks.items()]
+        write_csv(
+            folder / NETWORKS_FILE,
+            tuple(NETWORK_COLUMNS),
+            [[math.nan if value is None else value for value in row] for row in rows],
+        )
     if summary.has_curve:
         with atomic_write(folder / FROC_FILE) as file:
             file.write(draw_froc(summary.froc))
@@ -86,6 +110,8 @@ def make_tables(summary: Summary) -> dict[str, list[list[str]]]:
         tables["operating_point"] = operating_point_table(values["operating_point"])
     if summary.has_curve:
         tables["froc"] = froc_table(values["froc"])
+    if values["networks"]:
+        tables["networks"] = network_table([*values["networks"], {"network": "all", **summary.in_short()}])
     if values["calibration"] is not None:
         tables["calibration"] = calibration_table(values["calibration"])
     return tables
@@ -93,21 +119,34 @@ def make_tables(summary: Summary) -> dict[str, list[list[str]]]:
 
 def voxel_table(voxels: dict[str, Any]) -> list[list[str]]:
     names = ("precision", "recall", "dice")
-    return [
+    rows = [
         ["voxels", "precision", "recall", "Dice", "false positives per slice"],
         ["all scans as one", *(show(voxels[name]) for name in names), show(voxels["false_positives_per_slice"], ".1f")],
         ["mean of the scans with nodules", *(show(voxels[f"mean_{name}_of_scans"]) for name in names), ""],
     ]
+    return with_interval(rows, voxels, "dice")
 
 
 def nodule_table(nodules: dict[str, Any], findings: dict[str, Any]) -> list[list[str]]:
     counts = [show(nodules[name], "d") for name in ("count", "found", "touched")]
     shares = [show(nodules["recall"]), show(nodules["mean_dice"])]
     false_positives = show(findings["false_positives_per_scan"], ".2f")
-    return [
+    rows = [
         ["nodules", "found", "touched", "found / all", "mean Dice", "findings", "false positives per scan"],
         [*counts, *shares, show(findings["count"], "d"), false_positives],
     ]
+    return with_interval(rows, nodules, "mean_dice")
+
+
+def with_interval(rows: list[list[str]], values: dict[str, Any], key: str) -> list[list[str]]:
+    """Add the interval of the first row's Dice, if it is defined, as columns behind it."""
+    if values[f"{key}_low"] is None:
+        return rows
+    header, _, *others = rows
+    added = [f"{CONFIDENCE:.0%} CI of Dice, lower", "upper"], [show(values[f"{key}_{end}"]) for end in ("low", "high")]
+    place = next(ndx for ndx, name in enumerate(header) if name.endswith("Dice")) + 1
+    columns = [*added, *(["", ""] for _ in others)]
+    return [[*row[:place], *more, *row[place:]] for row, more in zip(rows, columns, strict=True)]
 
 
 def size_table(sizes: dict[str, Any]) -> list[list[str]]:
@@ -137,6 +176,16 @@ def operating_point_table(point: dict[str, Any]) -> list[list[str]]:
             show(point["false_positives_per_scan"], ".2f"),
         ],
     ]
+
+
+def network_table(networks: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Show the scores of networks on scans of their own, and of all scans."""
+    formats = {"scans": "d", "nodules": "d", "found": "d", "false_positives_per_scan": ".2f"}
+    rows = [
+        [each["network"], *(show(each[key], formats.get(key, ".3f")) for key in list(NETWORK_COLUMNS)[1:])]
+        for each in networks
+    ]
+    return [list(NETWORK_COLUMNS.values()), *rows]
 
 
 def calibration_table(calibration: dict[str, Any]) -> list[list[str]]:

@@ -13,7 +13,7 @@ from p2ch13.evaluation.worst_cases import WorstCases
 from p2ch13.labels.candidates import find_excluded_file
 from p2ch13.network.card import Card
 
-OF_SELECTION = ("all", "val_stride", "split", "splits", "series_uid")
+OF_SELECTION = ("all", "val_stride", "split", "splits", "series_uid", "shard", "merge")
 IRRELEVANT = (*OF_SELECTION, "output", "json", "label_changes", "threads", "network")
 OF_NETWORKS = ("threshold", "sensitivity", "second_stage", "tta", "pixel_mm", "lung_mask", "precision")
 
@@ -27,6 +27,7 @@ class Results:
         labels: None if no scan is opened.
         thresholds: of findings, of all networks that score a scan; none without networks.
         networks: their files and cards.
+        scored_by: series UID -> the networks that score it.
         warnings: why scores on these scans may say little about others.
     """
 
@@ -36,6 +37,7 @@ class Results:
     labels: LabelOptions | None = None
     thresholds: tuple[float, ...] = ()
     networks: Sequence[tuple[Path, Card | None]] = ()
+    scored_by: dict[str, list[str]] = field(default_factory=dict)
     warnings: Sequence[str] = ()
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from p2ch13.evaluation.bootstrap import ratio_interval
 from p2ch13.evaluation.calibration import measure_calibration
 from p2ch13.evaluation.froc import OPERATING_POINTS, Froc, compute_froc
 from p2ch13.evaluation.scoring import NoduleScore, ScanScores, VoxelCounts
@@ -19,12 +20,15 @@ from p2ch13.util.json_values import only_finite
 class Summary:
     """Scores of many scans.
 
-    Attributes: `calibration`, see `measure_calibration`; `voxels`, of all scans together; None without masks.
+    Attributes: `calibration`, see `measure_calibration`; `networks`, name of each network that scores scans of its own,
+        as in a cross-validation -> the scores of these; `voxels`, of all scans together; None without masks.
     """
 
     scans: tuple[ScanScores, ...]
     froc: Froc
     calibration: dict[str, Any] | None = None
+    seed: int = 0
+    networks: Mapping[str, Summary] = field(default_factory=dict)
 
     @cached_property
     def nodules(self) -> list[NoduleScore]:
@@ -34,6 +38,20 @@ class Summary:
     def voxels(self) -> VoxelCounts | None:
         counts = [scan.voxels for scan in self.scans if scan.voxels is not None]
         return sum(counts, VoxelCounts()) if counts else None
+
+    @cached_property
+    def mean_dice_interval(self) -> tuple[float, float]:
+        """The interval of the nodules' mean Dice, over resampled scans."""
+        dice = [[each.dice for each in scan.nodules if not math.isnan(each.dice)] for scan in self.scans]
+        return ratio_interval(list(map(sum, dice)), list(map(len, dice)), self.seed)
+
+    @cached_property
+    def voxel_dice_interval(self) -> tuple[float, float]:
+        """The interval of the Dice of all scans' voxels, over resampled scans."""
+        counts = [scan.voxels for scan in self.scans if scan.voxels is not None]
+        return ratio_interval(
+            [2 * each.tp for each in counts], [2 * each.tp + each.fn + each.fp for each in counts], self.seed
+        )
 
     @property
     def has_curve(self) -> bool:
@@ -82,6 +100,8 @@ class Summary:
                 "recall": divide(found_count, len(self.nodules)),
                 "touched": sum(nodule.recall > 0 for nodule in self.nodules) if self.voxels else None,
                 "mean_dice": mean([nodule.dice for nodule in self.nodules]),  # 0 without an overlap
+                "mean_dice_low": self.mean_dice_interval[0],
+                "mean_dice_high": self.mean_dice_interval[1],
                 "outlined": len(outlined) if self.voxels else None,  # by two readers or more, and so in both means
                 "mean_inter_reader_dice": mean([nodule.inter_reader_dice for nodule in outlined]),
                 "mean_dice_with_readers": mean([nodule.dice_with_readers for nodule in outlined]),
@@ -96,9 +116,23 @@ class Summary:
             "operating_point": self.operating_point,
             "calibration": self.calibration,
             "froc": froc_as_dict(self.froc) | {"threshold_unit": score_unit},
+            "networks": [{"network": name, **part.in_short()} for name, part in self.networks.items()],
         }
         plain: dict[str, Any] = only_finite(values)
         return plain
+
+    def in_short(self) -> dict[str, Any]:
+        """Return the main scores: one row of a table of networks."""
+        values = self.as_dict()
+        point, froc, nodules = values["operating_point"], values["froc"], values["nodules"]
+        shown = {"found": nodules["found"], **values["findings"]} if point is None else point
+        return {
+            "scans": len(self.scans),
+            "nodules": len(self.nodules),
+            **{name: shown[name] for name in ("found", "false_positives_per_scan")},
+            **{name: froc[name] for name in ("cpm", "cpm_low", "cpm_high")},
+            **{name: nodules[name] for name in ("mean_dice", "mean_dice_low", "mean_dice_high")},
+        }
 
     def _voxels_as_dict(self) -> dict[str, Any] | None:
         if self.voxels is None:
@@ -113,16 +147,34 @@ class Summary:
             "precision": scores.precision,
             "recall": scores.recall,
             "dice": scores.f1,
+            "dice_low": self.voxel_dice_interval[0],
+            "dice_high": self.voxel_dice_interval[1],
             "mean_precision_of_scans": mean([scan.precision for scan in each]),
             "mean_recall_of_scans": mean([scan.recall for scan in each]),
             "mean_dice_of_scans": mean([scan.f1 for scan in each]),
         }
 
 
-def summarize(scans: Sequence[ScanScores], seed: int = 0) -> Summary:
-    """Args: scans: at least one; seed: of the bootstrap."""
+def summarize(
+    scans: Sequence[ScanScores], seed: int = 0, scored_by: Mapping[str, Sequence[str]] | None = None
+) -> Summary:
+    """Args: scans: at least one; seed: of the bootstrap; scored_by: series UID -> names of networks that score it."""
     froc = compute_froc([scan.match for scan in scans], seed=seed)
-    return Summary(tuple(scans), froc, measure_calibration(scans, seed))
+    calibration = measure_calibration(scans, seed)
+    return Summary(tuple(scans), froc, calibration, seed, split_by_network(scans, seed, scored_by or {}))
+
+
+def split_by_network(
+    scans: Sequence[ScanScores], seed: int, scored_by: Mapping[str, Sequence[str]]
+) -> dict[str, Summary]:
+    """Summarize the scans of each network; none unless there are several, and each scan is scored by one of them."""
+    of_network: dict[str, list[ScanScores]] = {}
+    for scan in scans:
+        names = scored_by.get(scan.series_uid, ())
+        if len(names) != 1:
+            return {}
+        of_network.setdefault(names[0], []).append(scan)
+    return {name: summarize(of_network[name], seed) for name in of_network} if len(of_network) > 1 else {}
 
 
 def froc_as_dict(froc: Froc) -> dict[str, Any]:

@@ -71,12 +71,21 @@ class WorstCases:
         false_positives = [each for each in scores.false_positives if scores.shows(each.probability)]
         subjects: list[NoduleScore | Finding] = [*scores.nodules, *false_positives]
         for subject in subjects:
-            kept = self.nodules if isinstance(subject, NoduleScore) else self.false_positives
-            severity = severity_of(subject, scores.threshold)
-            if len(kept) < CASE_COUNT or severity > kept[-1].severity:
-                kept.append(draw_case(ct, labels, subject, scores.threshold))
-                kept.sort(key=lambda case: case.severity, reverse=True)
-                del kept[CASE_COUNT:]
+            is_nodule = isinstance(subject, NoduleScore)
+            if self.has_room(is_nodule, severity_of(subject, scores.threshold)):
+                self.keep(is_nodule, draw_case(ct, labels, subject, scores.threshold))
+
+    def has_room(self, is_nodule: bool, severity: tuple[float, float]) -> bool:
+        """Whether a case would be among the worst of its kind."""
+        kept = self.nodules if is_nodule else self.false_positives
+        return len(kept) < CASE_COUNT or severity > kept[-1].severity
+
+    def keep(self, is_nodule: bool, case: Case) -> None:
+        """Add a case to the worst of its kind, and drop what is too many."""
+        kept = self.nodules if is_nodule else self.false_positives
+        kept.append(case)
+        kept.sort(key=lambda each: each.severity, reverse=True)
+        del kept[CASE_COUNT:]
 
     def write(self, folder: Path) -> None:
         """Write a figure of each kind, the worst on top, if there are any."""

@@ -1,13 +1,16 @@
-"""The word `latest` in place of a checkpoint's path."""
+"""What may stand in place of a checkpoint's path: the word `latest`, and the folder of a cross-validation."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from p2ch13.config import LATEST, MODELS_DIR
 from p2ch13.util.errors import InputError
 
 BEST_ENDING = ".best.state"
+FOLD_STATE = re.compile(r"fold(\d+)\.state")
 
 
 def find_checkpoint(path: Path, models_dir: Path = MODELS_DIR) -> Path:
@@ -22,3 +25,24 @@ def find_checkpoint(path: Path, models_dir: Path = MODELS_DIR) -> Path:
         message = f"no training has written a *{BEST_ENDING} there; train first, or name a .state file"
         raise InputError(message, path=models_dir, option="--checkpoint")
     return max(written)[1]
+
+
+def find_checkpoints(paths: Iterable[Path]) -> tuple[Path, ...]:
+    """Return the paths of checkpoints, see `find_checkpoint`; for the folder of a cross-validation its networks.
+
+    Raises: InputError for another folder.
+    """
+    return tuple(each for path in paths for each in (list_folds(path) if path.is_dir() else [find_checkpoint(path)]))
+
+
+def list_folds(folder: Path) -> list[Path]:
+    """List the networks that a cross-validation has written into its folder, by number of the fold."""
+    numbers = {int(match[1]): path for path in folder.iterdir() if (match := FOLD_STATE.fullmatch(path.name))}
+    if not numbers:
+        message = "a folder without a fold0.state or the like of cross-validation; name a .state file"
+        raise InputError(message, path=folder, option="--checkpoint")
+    return [numbers[number] for number in sorted(numbers)]
+
+
+def name_fold(folder: Path, number: int) -> Path:
+    return folder / f"fold{number}.state"

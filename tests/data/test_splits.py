@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from p2ch13.config import SplitOptions
-from p2ch13.data.splits import Splits, make_splits, read_splits, split_series, take_every, write_splits
+from p2ch13.data.splits import Splits, find_folds, make_splits, read_splits, split_series, take_every, write_splits
 from p2ch13.util.errors import InputError
 from tests.support.checks import refused
 
@@ -44,6 +44,9 @@ def test_every_nth_patient(patients, stride, taken):
         (ALONE, {"fold": 1}, (0, 1, 2, 3, 8, 9), (4, 5, 6, 7), ()),
         (ENDS, {"fold": 2}, (1, 2, 3, 4, 5, 6, 7), (8, 9), ()),  # 1.0 is of a validation patient
         (ALONE, {"fold": 2, "test_stride": 4}, (1, 2, 3, 5, 6, 7), (9,), (0, 4, 8)),
+        (ALONE, {"test_fold": 1, "val_stride": 3}, (1, 2, 8, 9), (0, 3), (4, 5, 6, 7)),
+        (ALONE, {"test_fold": 1, "fold": 2}, (0, 1, 2, 3), (8, 9), (4, 5, 6, 7)),
+        (ENDS, {"test_fold": 2, "val_stride": 4}, (2, 3, 4, 6, 7), (1, 5), (8, 9)),  # 1.0 is of a test patient
         (ALONE, {"fold": 0, "test_stride": 4}, (5, 6, 7, 9), (1, 2, 3), (0, 4, 8)),  # the same test in each fold
     ],
 )
@@ -54,11 +57,38 @@ def test_splits_by_hand(patients, options, training, validation, test):
 
 @pytest.mark.parametrize(
     ("options", "option"),
-    [({"val_stride": 1}, "--val-stride"), ({"test_stride": 1}, "--test-stride"), ({"fold": 7}, "--fold")],
+    [
+        ({"test_fold": 3}, "--test-fold"),
+        ({"test_fold": 1, "fold": 1}, "--fold"),
+        ({"val_stride": 1}, "--val-stride"),
+        ({"test_stride": 1}, "--test-stride"),
+        ({"fold": 7}, "--fold"),
+    ],
 )
 def test_a_part_without_scans_is_refused(options, option):
     with refused(option=option):
         make_splits(SCANS, ALONE, SplitOptions(**options))
+
+
+def test_folds():
+    """LUNA16's subsets; of scans in fewer than two, every tenth patient each."""
+    assert find_folds(SCANS, ALONE) == {0: named(0, 1, 2, 3), 1: named(4, 5, 6, 7), 2: named(8, 9)}
+    beside = {**SCANS, "1.x": Path("luna/subset_dicom/1.x.mhd")}
+    assert find_folds(beside, {uid: uid for uid in beside}) == find_folds(SCANS, ALONE)
+    elsewhere = {f"2.{ndx:02}": Path(f"own/subset0/2.{ndx:02}.mhd") for ndx in range(13)}
+    patients = {**{uid: uid for uid in elsewhere}, "2.01": "2.00"}  # twelve of them
+    folds = find_folds(elsewhere, patients)
+    assert len(folds) == 10
+    assert folds[0] == ["2.00", "2.01", "2.11"]
+    assert folds[1] == ["2.02", "2.12"]
+    assert folds[9] == ["2.10"]
+
+
+def test_a_test_is_chosen_once():
+    with refused(option="--test-fold"):
+        SplitOptions(test_fold=1, test_stride=2)
+    with refused(option="--splits"):
+        SplitOptions(test_fold=1, splits=Path("splits.json"))
 
 
 def test_written_splits_are_read_again(tmp_path, caplog):

@@ -376,7 +376,7 @@ def read_files(folder):
     ("error", "status"),
     [(InputError("no overlay"), 2), (OSError(28, "No space left on device"), 2), (KeyboardInterrupt(), 130)],
 )
-@pytest.mark.parametrize("function", ["write_png", "write_nodules"])
+@pytest.mark.parametrize("function", ["write_png", "write_rows"])
 def test_a_scan_that_fails_keeps_the_files_of_an_earlier_run(
     tmp_path, predict, out, monkeypatch, function, error, status
 ):
@@ -410,10 +410,15 @@ def test_one_of_several_scans_fails(tmp_path, predict, out, monkeypatch):
 
     monkeypatch.setattr(app, "write_png", fail_once)
     assert predict(*scans, "--no-lung-mask") == 1
-    assert sorted(read_files(out)) == sorted(
-        ["nodules.csv", *(f"{name}_{ending}" for name in "ac" for ending in ENDINGS)]
-    )
+    of_scans = {name: [f"{name}_{ending}" for ending in ENDINGS] for name in "abc"}
+    assert sorted(path.name for path in out.glob("[!.]*")) == sorted(["nodules.csv", *of_scans["a"], *of_scans["c"]])
     assert [row["seriesuid"] for row in read_rows(out)] == ["a", "a", "c", "c"]
+    done = {name: (out / name).stat().st_mtime_ns for name in of_scans["a"]}
+    monkeypatch.undo()
+    assert predict(*scans, "--no-lung-mask") == 0  # the one that is missing
+    assert {name: (out / name).stat().st_mtime_ns for name in of_scans["a"]} == done
+    assert [row["seriesuid"] for row in read_rows(out)] == [*"aabbcc"]
+    assert not list(out.glob(".*"))
 
 
 @pytest.mark.parametrize(
@@ -487,10 +492,15 @@ def test_ctrl_c_leaves_nothing_half_written(tmp_path, checkpoint, out):
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in error
-    assert not list(out.glob(".*"))
+    assert [path.name for path in out.glob(".*")] == [".scans"]  # for the next start
     assert {row["seriesuid"] for row in read_rows(out)} == {"0"}
     assert read_mask(out / "0_mask.nii.gz").any()
     assert not list(out.glob("[12]*"))
+    before = (out / "0_mask.nii.gz").stat().st_mtime_ns
+    assert exit_status(lambda: main(options)) == 0
+    assert (out / "0_mask.nii.gz").stat().st_mtime_ns == before
+    assert {row["seriesuid"] for row in read_rows(out)} == {"0", "1", "2"}
+    assert not list(out.glob(".*"))
 
 
 def test_find_inputs(tmp_path):

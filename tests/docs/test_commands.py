@@ -19,6 +19,7 @@ QUICK = {
     "precache": ["--num-workers", "1"],
     "import-dicom": ["--num-workers", "1"],
     "train": ["--samples-per-epoch", "16", "--epochs", "1", "--threads", "1"],
+    "cross-validate": ["--samples-per-epoch", "16", "--epochs", "1", "--threads", "1"],
     "predict": ["--threads", "1"],
     "evaluate": ["--threads", "1"],
 }

@@ -12,7 +12,7 @@ from tests.support.background_files import write_backgrounds
 from tests.support.dicom_files import write_series
 from tests.support.mask_files import LUNA25_COLUMNS, luna25_row
 from tests.support.networks import CARD, write_pixel_network
-from tests.support.scan_files import POSITION, Ball, ball_mask, make_hu, to_xyz, write_csv, write_luna, write_scan
+from tests.support.scan_files import POSITION, Ball, ball_mask, make_hu, to_xyz, write_csv, write_scan, write_subsets
 
 SHAPE_IRC = (6, 40, 44)
 SCANS = {f"1.2.{ndx}": [Ball((2 + ndx % 2, 16 + ndx, 20), 4)] for ndx in range(4)}
@@ -36,12 +36,9 @@ def write_candidates(folder: Path) -> None:
 
 
 def write_luna16(folder: Path) -> None:
-    """Write one of the scans into a second subset, for --fold."""
-    write_luna(folder, SCANS, SHAPE_IRC)
+    """Write scans in two subsets, for folds."""
+    write_subsets(folder, SCANS, 2, SHAPE_IRC)
     write_candidates(folder)
-    (folder / "subset1").mkdir()
-    for path in folder.glob(f"subset0/{max(SCANS)}.*"):
-        path.rename(folder / "subset1" / path.name)
 
 
 def write_luna_with_masks(folder: Path) -> None:

@@ -153,7 +153,8 @@ def test_networks_that_cannot_be_averaged(tmp_path, evaluation):
     state = load_checkpoint(other)
     save_checkpoint(other, {**state, "model_args": {**state["model_args"], "slice_spacing_mm": 2.0}})
     assert evaluation("--checkpoint", one, other)[0] == 0
-    save_checkpoint(other, {**load_checkpoint(other), "series": {"trn": [], "val": ONE_FOLD}})
+    for path in (one, other):
+        save_checkpoint(path, {**load_checkpoint(path), "series": {"trn": [], "val": []}})
     assert evaluation("--checkpoint", one, other, "--all") == (2, None)
 
 
@@ -181,6 +182,18 @@ def test_all_networks_score_a_scan_that_all_have_seen():
     assert choose_unseen([one, other], "x") == [one, other]
     assert choose_unseen([one, other], "y") == [other]
     assert choose_unseen([one, other], "z") == [one, other]
+
+
+def test_a_scan_is_scored_by_the_networks_that_it_says_most_about():
+    """Those that kept it for testing; else those that nothing of it has touched; else those that it has only chosen."""
+    tested = Checkpoint(Path("a"), training=frozenset("x"), validation=frozenset("y"), test=frozenset("z"))
+    other = Checkpoint(Path("b"), training=frozenset("xw"), validation=frozenset("z"))
+    fresh = Checkpoint(Path("c"), training=frozenset("w"))
+    checkpoints = [tested, other, fresh]
+    chosen = {uid: choose_unseen(checkpoints, uid) for uid in "zyxw"}
+    assert chosen == {"z": [tested], "y": [other, fresh], "x": [fresh], "w": [tested]}
+    assert choose_unseen([tested, other], "y") == [other]
+    assert choose_unseen([tested], "y") == [tested]
 
 
 def test_labels_of_a_folder_without_masks(tmp_path):

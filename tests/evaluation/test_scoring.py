@@ -218,6 +218,7 @@ def test_without_a_mask_there_are_no_voxel_scores(ct):
     assert values["voxels"] is None
     assert values["nodules"] == {
         "count": 2, "found": 1, "recall": 0.5, "touched": None, "mean_dice": None,
+        "mean_dice_low": None, "mean_dice_high": None,
         "outlined": None, "mean_inter_reader_dice": None, "mean_dice_with_readers": None
     }  # fmt: skip
 
@@ -234,6 +235,7 @@ def test_a_summary_pools_scans_by_hand(ct, tmp_path):
     dice = (first.nodules[0].dice + 0) / 2
     assert values["nodules"] == {
         "count": 2, "found": 1, "recall": 0.5, "touched": 1, "mean_dice": dice,
+        "mean_dice_low": None, "mean_dice_high": None,  # one scan alone has nodules
         "outlined": 0, "mean_inter_reader_dice": None, "mean_dice_with_readers": None
     }  # fmt: skip
     assert values["findings"] == {

@@ -5,7 +5,7 @@ import pytest
 
 from p2ch13.evaluate import parse_options
 from p2ch13.export import main as export
-from p2ch13.network.latest import find_checkpoint
+from p2ch13.network.latest import find_checkpoint, find_checkpoints
 from p2ch13.predict import main as predict
 from p2ch13.training.options import parse_config
 from tests.support.checks import refused
@@ -29,6 +29,17 @@ def test_the_word_latest_alone_stands_for_the_newest_best_model(models_dir, tmp_
     newest = models_dir / "p2ch13" / "seg_1_none.best.state"
     found = find_checkpoint(Path(name), models_dir)
     assert found == (newest if name == "latest" else Path(name))
+
+
+def test_the_folder_of_a_cross_validation_stands_for_its_networks(tmp_path):
+    with refused(path=tmp_path, option="--checkpoint"):
+        find_checkpoints([tmp_path])
+    for name in ("fold10.state", "fold2.state", "fold0.state", "fold0.best.state", "seg_1_none.best.state"):
+        (tmp_path / name).touch()
+    folds = [tmp_path / f"fold{number}.state" for number in (0, 2, 10)]
+    assert find_checkpoints([Path("a.state"), tmp_path]) == (Path("a.state"), *folds)
+    options = parse_options(["--checkpoint", str(tmp_path)])
+    assert (options.checkpoint, options.output) == (tuple(folds), Path("data/evaluation") / tmp_path.name)
 
 
 def test_each_command_reads_it(models_dir, tmp_path):

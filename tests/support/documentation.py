@@ -112,6 +112,7 @@ def parse(name: str, arguments: list[str]) -> None:
     more = list_options(LabelOptions) if module in LABEL_DEFAULTS else {}
     if more:
         add_options(parser, LabelOptions)
+    arguments = [word.replace("$SLURM_ARRAY_TASK_ID", "1") for word in arguments]
     given = vars(parser.parse_args(arguments))
     merge(LabelOptions, {label: given.pop(label) for label in more if label in given})
     merge(options, given)

@@ -138,3 +138,14 @@ TINY_SCANS = {
     "1.2.2": [Ball((9, 60, 40), 4)],
     "1.2.3": [Ball((8, 55, 50), 5), Ball((1, 30, 70), 3)],
 }
+
+
+def write_subsets(data_dir: Path, scans: dict[str, list[Ball]], count: int, shape_irc: Sequence[int]) -> Path:
+    """Write scans in LUNA16's layout, one after the other into so many subsets."""
+    write_luna(data_dir, scans, shape_irc)
+    for ndx, series_uid in enumerate(scans):
+        folder = data_dir / f"subset{ndx % count}"
+        folder.mkdir(exist_ok=True)
+        for path in (data_dir / "subset0").glob(f"{series_uid}.*"):
+            path.rename(folder / path.name)
+    return data_dir
