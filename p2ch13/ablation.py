@@ -70,8 +70,7 @@ def main(sys_argv: Sequence[str] | None = None) -> int:
             file.write(format_report(records).encode())
     table = options.output / "ablation.md"
     lines = [format_report(records), f"Table: {table}, with the scores of each run beside it"]
-    variants_scores = {name: [record["scores"] for record in runs] for name, runs in records.items()}
-    return Outcome(lines, {"table": table, "variants": variants_scores}).finish(options.json)
+    return Outcome(lines, {"table": table, "variants": scores_of(records)}).finish(options.json)
 
 
 def parse_options(sys_argv: Sequence[str] | None = None) -> AblationOptions:
@@ -223,9 +222,13 @@ def train_and_score(command_line: Sequence[str], labels: LabelOptions) -> dict[s
     return scores
 
 
+def scores_of(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, list[Any]]:
+    return {name: [record["scores"] for record in runs] for name, runs in records.items()}
+
+
 def format_report(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """Format the table of all runs, and below it the commits of their scores, if there are several."""
-    table = format_table({name: [record["scores"] for record in runs] for name, runs in records.items()})
+    table = format_table(scores_of(records))
     commits = sorted({str(record["commit"]) for runs in records.values() for record in runs})
     return (
         table if len(commits) < 2 else f"{table}\nScores of {len(commits)} commits of the code: {', '.join(commits)}.\n"
