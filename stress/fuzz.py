@@ -32,10 +32,12 @@ from p2ch13.util.progress import progress_bar
 from stress.command_line import make_parser
 from stress.kinds import KINDS
 from stress.mutations import mutate
+from stress.reached import counting_lines, reached_lines
 from tests.support.memory_limit import limit_memory
 
 TIME_LIMIT_S = 10.0  # of processor time; most files take a hundredth of a second
 STUCK_AFTER_S = 300.0  # without an outcome
+SAVING_S = 10.0  # for a process that has read all files
 MEMORY_LIMIT_BYTES = 2**28  # beyond the memory of a new process
 OUT_OF_MEMORY = ("allocat", "memory")  # in a message: the reader ran out of memory, though it raised a documented error
 REFUSED, READ = "refused", "read"
@@ -61,12 +63,13 @@ def main(sys_argv: Sequence[str] | None = None) -> int:
         print(read_mutated(args.seed, args.only, Path(f"fuzz-{args.seed}-{args.only}")))
         return 0
     start = time.monotonic()
-    tallies = fuzz(args.count, args.seed)
+    with reached_lines(args.coverage) as reached:
+        tallies = fuzz(args.count, args.seed)
     print(format_table(tallies))
     failures = [failure for tally in tallies.values() for failure in tally.failures]
     for failure in failures:
         print(f"failed: seed {args.seed}, {failure}")
-    print(f"{args.count:,} files in {time.monotonic() - start:.0f} s.")
+    print(f"{args.count:,} files in {time.monotonic() - start:.0f} s{reached.describe()}.")
     return 1 if failures else 0
 
 
@@ -74,6 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = make_parser("stress.fuzz", __doc__)
     parser.add_argument("--count", type=positive_int, default=10_000, help="number of files, equally many of each kind")
     parser.add_argument("--seed", type=non_negative_int, default=0, help="of the mutations")
+    parser.add_argument("--coverage", action="store_true", help="measure which of the readers' lines they reach")
     parser.add_argument("--only", type=non_negative_int, metavar="NUMBER", help="read this file alone and keep it")
     return parser
 
@@ -145,13 +149,14 @@ def reading_process(seed: int, first: int, stop: int) -> Iterator[tuple[BaseProc
         receiver.recv()  # ready: imports take seconds
         yield process, receiver
     finally:
+        process.join(timeout=SAVING_S)
         process.kill()
         process.join()
 
 
 def read_files(seed: int, first: int, stop: int, outcomes: Connection) -> None:
     """In a process: read the files of these numbers, one after the other."""
-    with tempfile.TemporaryDirectory() as folder:
+    with counting_lines(), tempfile.TemporaryDirectory() as folder:
         for ndx, kind in enumerate(KINDS.values()):  # loads libraries before memory is limited
             kind.write(Path(folder, str(ndx)))
             kind.read(Path(folder, str(ndx)))

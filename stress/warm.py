@@ -22,6 +22,7 @@ from p2ch13.util.errors import run_command
 from stress.report import LostError
 
 MISTAKE = 2  # exit status of a command that ended in one line
+STUCK_AFTER_S = 120
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # a process with more cannot be copied
 Command = Sequence[str]  # the command's name and its options
 
@@ -90,6 +91,7 @@ def run_here(main: Callable[[], int | None], output: int, prepare: Callable[[], 
         os.dup2(output, descriptor)
     sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.alarm(STUCK_AFTER_S)
     status = 1
     try:
         if prepare is not None:

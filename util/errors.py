@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import signal
@@ -19,6 +20,11 @@ EXIT_DONE = 0
 EXIT_SKIPPED = 1  # the work is done, except for items that were named and skipped
 EXIT_USER_MISTAKE = 2
 EXIT_SIGNAL = 128  # plus the signal's number, as shells report it: 130 for Ctrl-C, 143 for SIGTERM
+
+
+NO_MEMORY = "memory ran out; end other programs, use fewer worker processes or a smaller batch, or a larger machine"
+# Of libraries that raise RuntimeError for it: PyTorch, SimpleITK, Python's threads.
+NO_MEMORY_WORDS = ("can't allocate memory", "allocate memory", "bad_alloc", "out of memory", "can't start new thread")
 
 
 class InputError(ValueError):
@@ -53,8 +59,8 @@ class Stopped(KeyboardInterrupt):
 def run_command(main: Callable[[], int | None]) -> NoReturn:
     """Run a command's `main` and exit with its status.
 
-    `InputError` and `OSError` (a read-only folder, a full disk) print one line on stderr and exit with status 2, Ctrl-C
-    with 130, SIGTERM with 143. Any other exception is a bug and keeps its traceback.
+    `InputError`, `OSError` (a read-only folder, a full disk) and lack of memory print one line on stderr and exit with
+    status 2, Ctrl-C with 130, SIGTERM with 143. Any other exception is a bug and keeps its traceback.
     """
     make_streams_take_any_text()
     if ProcessRank.from_environment().is_alone:  # torchrun expects its processes to end at once
@@ -65,10 +71,22 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
         stopped = interrupt if isinstance(interrupt, Stopped) else Stopped("Stopped by Ctrl-C.")
         print(f"\n{stopped}", file=sys.stderr)
         status = EXIT_SIGNAL + stopped.signal_number
-    except (InputError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
+    except Exception as error:
+        if not isinstance(error, InputError | OSError) and not is_out_of_memory(error):
+            raise
+        print(f"error: {NO_MEMORY if is_out_of_memory(error) else one_line(error)}", file=sys.stderr)
         status = EXIT_USER_MISTAKE
     sys.exit(status)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an allocation has failed, by Python's or another library's word for it, or led to this error."""
+    if isinstance(error, OSError):
+        is_it = error.errno == errno.ENOMEM
+    else:
+        is_said = isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY_WORDS)
+        is_it = is_said or isinstance(error, MemoryError)
+    return is_it or (error.__context__ is not None and is_out_of_memory(error.__context__))
 
 
 def make_streams_take_any_text() -> None:
@@ -109,6 +127,8 @@ def errors_naming(path: Path) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, EOFError, OSError, struct.error) as error:
+        if is_out_of_memory(error):
+            raise MemoryError from None
         *_, last_line = str(error).strip().splitlines() or [type(error).__name__]
         reason = getattr(error, "strerror", None) or last_line.strip()
         raise InputError(f"cannot be read ({reason}); replace it with an intact copy", path=path) from None

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import SimpleITK as sitk
 from threadpoolctl import threadpool_limits
 
-from p2ch13.util.errors import InputError
+from p2ch13.util.errors import InputError, is_out_of_memory
 from p2ch13.util.interruption import next_signal_ends
 from p2ch13.util.progress import progress_bar
 
@@ -53,22 +53,42 @@ def map_in_processes(
                 yield future
     except KeyboardInterrupt:
         with next_signal_ends(f"Stopping after the {unit}s in progress; once more ends at once."):
-            executor.shutdown(cancel_futures=True)
+            shut_down(executor)
         raise
     finally:
+        shut_down(executor)
+
+
+def shut_down(executor: ProcessPoolExecutor) -> None:
+    """End an executor's processes after the calls in progress."""
+    try:
         executor.shutdown(cancel_futures=True)
+    except RuntimeError:  # memory ran out before its thread began: nothing else would end the processes
+        for process in multiprocessing.active_children():
+            process.kill()
+        raise
 
 
 def _start(start_worker: Callable[..., None] | None, start_arguments: tuple[Any, ...]) -> None:
-    """Prepare a worker: it ignores Ctrl-C, which a terminal sends to all processes, and computes on one thread."""
+    """Prepare a worker, which ends without a word if memory runs out: the parent has one, the executor a traceback."""
+    try:
+        _prepare()
+        if start_worker is not None:
+            start_worker(*start_arguments)
+    except Exception as error:
+        if is_out_of_memory(error):
+            os._exit(1)
+        raise
+
+
+def _prepare() -> None:
+    """Have a worker ignore Ctrl-C, which a terminal sends to all processes, and compute on one thread."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the parent's handler
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # There are as many workers as cores; more threads would wait for each other.
     threadpool_limits(1)
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-    if start_worker is not None:
-        start_worker(*start_arguments)
 
 
 def _end_with_parent() -> None:

@@ -48,13 +48,15 @@ def cut_cubes(
 def scale_hu(window: NDArray[Any]) -> NDArray[np.float32]:
     """Clip and scale HU to -1..1."""
     low, high = CUBE_HU
-    return window.clip(low, high).astype(np.float32) * np.float32(2 / (high - low)) - (high + low) / (high - low)
+    scaled: NDArray[np.float32] = window.clip(low, high).astype(np.float32) * np.float32(2 / (high - low))
+    return scaled - (high + low) / (high - low)
 
 
 def scale_logits(window: NDArray[Any]) -> NDArray[np.float32]:
     """Clip and scale logits to 0..2: 0, the lowest, is what lies outside."""
     logits = window.astype(np.float32)  # NumPy clips float16 slowly
-    return logits.clip(-CUBE_LOGIT, CUBE_LOGIT, out=logits) / np.float32(CUBE_LOGIT) + 1
+    scaled: NDArray[np.float32] = logits.clip(-CUBE_LOGIT, CUBE_LOGIT, out=logits) / np.float32(CUBE_LOGIT)
+    return scaled + 1
 
 
 def weigh(center: float, spacing: float, size: int, repeats_edge: bool) -> AxisWeights:

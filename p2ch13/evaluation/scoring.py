@@ -211,4 +211,5 @@ def score_readers(readers: Sequence[BoxMask], labels: Labels, sizes: NDArray[np.
 
 
 def compute_dice(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
-    return 2 * np.count_nonzero(one & other) / (np.count_nonzero(one) + np.count_nonzero(other))
+    common, sizes = np.count_nonzero(one & other), [np.count_nonzero(mask) for mask in (one, other)]
+    return float(2 * common / sum(sizes))

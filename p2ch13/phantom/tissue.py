@@ -85,7 +85,8 @@ class SlicePainter:
     def refine(self, coarse: Floats) -> Floats:
         """Interpolate a map on the coarse grid to every pixel (row, col)."""
         _, rows, cols = self.grid.shape
-        return _stretch(np.ascontiguousarray(_stretch(coarse, rows).T), cols).T
+        pixels: Floats = _stretch(np.ascontiguousarray(_stretch(coarse, rows).T), cols).T
+        return pixels
 
     def paint(self, z: float) -> tuple[Floats, Floats, Floats]:
         """Paint one slice.

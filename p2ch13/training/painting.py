@@ -148,7 +148,7 @@ def paint_nodule(
     mask = np.zeros(hu.shape, dtype=bool)
     mask[box] = filled_outside_wall >= LEAST_SHARE * filled_outside_wall.max()
     share = float(filled_outside_wall.sum() / filled.sum())
-    return PaintedVoxels(mask, nodule.diameter_mm * math.cbrt(share))
+    return PaintedVoxels(mask, nodule.diameter_mm * float(np.cbrt(share)))
 
 
 def find_box(axes_mm: Sequence[Axis], reach_mm: NDArray[np.float64]) -> Box:
@@ -199,7 +199,8 @@ def draw_grain(
 ) -> NDArray[np.float32]:
     """Draw coarse and fine grain of deviation 1: (index, row, col)."""
     fine, coarse = (smooth_noise(rng, shape, size / vx_size_irc) for size in GRAIN_MM)
-    return (fine + coarse) / np.float32(math.sqrt(2))
+    grain: NDArray[np.float32] = (fine + coarse) / np.float32(math.sqrt(2))
+    return grain
 
 
 def draw_noise(shape: tuple[int, ...], blur: float, rng: np.random.Generator) -> NDArray[np.float32]:

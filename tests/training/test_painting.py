@@ -102,7 +102,7 @@ def test_the_wall_hides_a_part_of_the_size(hidden_cols, share):
     axes, vx_size = make_axes((8, 20, 20), (1, 1, 1)), np.ones(3)
     hu = np.full(wall.shape, AIR_HU, dtype=np.int16)
     painted = paint_nodule(hu, axes, cube(4), SHARP, wall, vx_size, np.random.default_rng(0))
-    assert painted.diameter_mm == pytest.approx(cube(4).diameter_mm * math.cbrt(share))
+    assert painted.diameter_mm == pytest.approx(cube(4).diameter_mm * np.cbrt(share))
 
 
 def test_the_wall_is_no_nodule():

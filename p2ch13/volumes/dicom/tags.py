@@ -220,7 +220,7 @@ def read_tags(file: Path) -> Tags:
             opened.seek(0)
             dataset = read_partial(opened, at_pixels, force=is_without_preamble, specific_tags=list(TAGS.values()))
             return Tags(file, dataset, find_pixels(opened, dataset, lengths[0]) if lengths else None)
-    except InputError:
+    except (InputError, MemoryError):
         raise
     except Exception:  # pydicom raises nearly anything for a damaged file
         raise damaged(file) from None
