@@ -514,7 +514,22 @@ class DetectionOptions(ComputeOptions):
 
 
 @dataclass(frozen=True)
-class PredictOptions(DetectionOptions):
+class SearchOptions(DetectionOptions):
+    """Networks and series."""
+
+    checkpoint: tuple[Path, ...] = option(
+        (),
+        f".state file of training or of the book, or {LATEST}; the logits of several networks are averaged",
+        repeatable=True,
+        shown=PACKAGED_NETWORK,
+    )
+    series_uid: str | None = option(
+        None, "DICOM series, if a folder has several of a study", shown="the largest original one"
+    )
+
+
+@dataclass(frozen=True)
+class PredictOptions(SearchOptions):
     """Scans and outputs."""
 
     scans: tuple[Path, ...] = option(
@@ -522,12 +537,6 @@ class PredictOptions(DetectionOptions):
         ".mhd, .mha, .nii(.gz) or .nrrd; a file of a DICOM series; a folder or .zip of any of these",
         positional=True,
         metavar="SCAN",
-    )
-    checkpoint: tuple[Path, ...] = option(
-        (),
-        f".state file of training or of the book, or {LATEST}; the logits of several networks are averaged",
-        repeatable=True,
-        shown=PACKAGED_NETWORK,
     )
     output: Path | None = option(
         None,
@@ -553,9 +562,6 @@ class PredictOptions(DetectionOptions):
         False,
         "also write a DICOM Structured Report of each DICOM series, with measures of each finding",
         const=True,
-    )
-    series_uid: str | None = option(
-        None, "DICOM series, if a folder has several of a study", shown="the largest original one"
     )
 
     @property

@@ -4,5 +4,6 @@
 the second stage scores; `detector`: both stages; `contours`, `measure`, `size_categories`, `sides`: measures; `colors`,
 `pictures`: overlays; `report`, with `statements`, `search_facts`, `planes` and `report_pictures`: HTML and JSON;
 `viewer`: a page of slices; `viewing`: this page for results on disk; `markups`: points for 3D Slicer; `outputs`:
-images, nodules.csv; `dicom`: DICOM objects; `folders`: a scan's own folder; `pipeline`: prediction, scan by scan.
+images, nodules.csv; `dicom`: DICOM objects; `folders`: a scan's own folder; `pipeline`: prediction, scan by scan;
+`prediction`, `figure`: of one scan, for Python and notebooks.
 """

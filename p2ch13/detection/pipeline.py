@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from p2ch13.config import MAX_DIAMETER_MM, PredictOptions
 from p2ch13.data.ct import Ct
 from p2ch13.data.layouts import find_layout, has_images
-from p2ch13.detection.detector import Detector, average, detect, load_detector
+from p2ch13.detection.detector import Detector, detect
 from p2ch13.detection.dicom.objects import name_nodules
 from p2ch13.detection.dicom.writer import DicomWriter, check_library
 from p2ch13.detection.findings import Finding
@@ -34,12 +34,10 @@ from p2ch13.detection.measure import Measures, measure_findings
 from p2ch13.detection.outputs import NODULES_FILE, write_image, write_nodules
 from p2ch13.detection.pictures import draw_nodules, write_png
 from p2ch13.detection.report import write_report
-from p2ch13.detection.search_facts import SearchFacts
+from p2ch13.detection.search_facts import SearchFacts, prepare_search
 from p2ch13.detection.sides import find_sides
 from p2ch13.detection.viewer import write_viewer
-from p2ch13.network.card import Card, log_card, read_card
-from p2ch13.network.checkpoint import load_checkpoint
-from p2ch13.network.compute import choose_threads, get_device
+from p2ch13.network.compute import choose_threads
 from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
 from p2ch13.util.files import make_writable_folder, written_together
 from p2ch13.util.threads import ThreadTuner
@@ -93,18 +91,10 @@ def predict(options: PredictOptions) -> int:
     total = len(scans) + len(errors)
     for error in errors:
         report_skipped(error, total)
-    cards: list[tuple[str, Card | None]] = []
-    for path in options.checkpoint:
-        cards.append((path.name, read_card(path, load_checkpoint(path))))
-        log_card(path, cards[-1][1])
-    device = get_device(options.device)
-    detector = average(
-        {path: load_detector(path, options.network, options.second_stage, device) for path in options.checkpoint}
-    )
-    facts = SearchFacts.of(cards, detector, detector.choose_threshold(options.threshold, options.sensitivity), options)
+    detector, facts = prepare_search(options)
     make_writable_folder(options.output or Path(), "--output")
     log.info(facts.explanation)
-    threads = choose_threads(options.threads, device)
+    threads = choose_threads(options.threads, detector.network.device)
     found = Found()
     for scan in scans:
         try:
