@@ -23,7 +23,7 @@ help:
 	@echo "Each target first installs into $(VENV)."
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
-.PHONY: help demo weights backgrounds test test-slow test-all docs-check bench stress check clean
+.PHONY: help demo notebook weights backgrounds test test-slow test-all docs-check bench stress check clean
 
 # So short a training misses less with a little more weight on what is missed. The network in the package searches the
 # same scan, for comparison.
@@ -39,6 +39,9 @@ demo: $(VENV)/installed $(DEMO_DIR)/candidates.csv  ## train and score a network
 	$(VENV)/bin/python -m p2ch13.predict $$scan --output data/demo-package && \
 	$(VENV)/bin/python -m p2ch13.evaluate --mask data/demo-package --findings data/demo-package/nodules.csv --labels refined \
 		--data-dir $(DEMO_DIR) --output data/demo-package-evaluation --series-uid $$(basename $$scan .mhd)
+
+notebook: $(VENV)/installed-dev  ## execute notebooks/ and save them with their outputs, in minutes
+	$(VENV)/bin/python -m tests.support.notebooks
 
 # The first stage learns from phantoms and from nodules painted into the backgrounds, the second one from its findings.
 weights: $(VENV)/installed-dev backgrounds $(WEIGHTS_DIR)/candidates.csv  ## train the network in the package again: make weights BACKGROUNDS=DIR, CT of lungs
