@@ -22,10 +22,13 @@ help:
 	@echo "Each target first installs into $(VENV)."
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
-.PHONY: help demo weights backgrounds test test-slow test-all docs-check bench stress check clean
+.PHONY: help demo notebook weights backgrounds test test-slow test-all docs-check bench stress check clean
 
 demo: $(VENV)/installed  ## search synthetic scans, train a network, compare; FAST=1: in a minute
 	$(VENV)/bin/python -m p2ch13.demo $(if $(FAST),--fast)
+
+notebook: $(VENV)/installed-dev  ## execute notebooks/ and save them with their outputs, in minutes
+	$(VENV)/bin/python -m tests.support.notebooks
 
 # The first stage learns from phantoms and from nodules painted into the backgrounds, the second one from its findings.
 weights: $(VENV)/installed-dev backgrounds $(WEIGHTS_DIR)/candidates.csv  ## train the network in the package again: make weights BACKGROUNDS=DIR, CT of lungs

@@ -2,6 +2,8 @@
 
 The public names; each loads its module, and what that needs, at its first use:
 
+    predict                            a scan's path or image -> its nodules, with the network in the package
+    Prediction                         what it returns: findings, mask, geometry, figure
     Ct                                 one scan: HU, geometry, nodule mask, crops
     CandidateInfoTuple                 an annotated nodule or a candidate
     get_candidate_info_list            the nodules and candidates of a data folder
@@ -36,6 +38,8 @@ if TYPE_CHECKING:  # the same names for type checkers
     from p2ch13.detection.detector import load_detector as load_detector
     from p2ch13.detection.findings import Finding as Finding
     from p2ch13.detection.findings import find_nodules as find_nodules
+    from p2ch13.detection.prediction import Prediction as Prediction
+    from p2ch13.detection.prediction import predict as predict
     from p2ch13.detection.segment import load_segmenter as load_segmenter
     from p2ch13.detection.segment import segment as segment
     from p2ch13.labels.candidates import CandidateInfoTuple as CandidateInfoTuple
@@ -57,6 +61,7 @@ _MODULES = {
     "data.datasets": "Luna2dSegmentationDataset TrainingLuna2dSegmentationDataset",
     "detection.detector": "Detector detect load_detector",
     "detection.findings": "Finding find_nodules",
+    "detection.prediction": "Prediction predict",
     "detection.segment": "load_segmenter segment",
     "labels.candidates": "CandidateInfoTuple get_candidate_info_list",
     "network.checkpoint": "load_model",
@@ -79,6 +84,8 @@ if not Path(__file__).with_name("util").is_dir():
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "predict":  # the command's module, which Python sets this name to, calls the function: see there
+        return import_module(f"{__name__}.predict")
     value = globals()[name] = getattr(import_module(_MODULE_OF[name]), name)
     return value
 

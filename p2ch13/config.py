@@ -587,7 +587,23 @@ class DetectionOptions(ComputeOptions):
 
 
 @dataclass(frozen=True)
-class PredictOptions(ShardOptions, DetectionOptions, OutcomeOptions):
+class SearchOptions(DetectionOptions):
+    """Networks and series."""
+
+    checkpoint: tuple[Path, ...] = option(
+        (),
+        f".state file of training or of the book, {LATEST}, or the folder of a cross-validation; the logits of several "
+        "networks are averaged",
+        repeatable=True,
+        shown=PACKAGED_NETWORK,
+    )
+    series_uid: str | None = option(
+        None, "DICOM series, if a folder has several of a study", shown="the largest original one"
+    )
+
+
+@dataclass(frozen=True)
+class PredictOptions(ShardOptions, SearchOptions, OutcomeOptions):
     """Scans and outputs."""
 
     scans: tuple[Path, ...] = option(
@@ -595,13 +611,6 @@ class PredictOptions(ShardOptions, DetectionOptions, OutcomeOptions):
         ".mhd, .mha, .nii(.gz) or .nrrd; a file of a DICOM series; a folder or .zip of any of these",
         positional=True,
         metavar="SCAN",
-    )
-    checkpoint: tuple[Path, ...] = option(
-        (),
-        f".state file of training or of the book, {LATEST}, or the folder of a cross-validation; the logits of several "
-        "networks are averaged",
-        repeatable=True,
-        shown=PACKAGED_NETWORK,
     )
     output: Path | None = option(
         None,
@@ -627,9 +636,6 @@ class PredictOptions(ShardOptions, DetectionOptions, OutcomeOptions):
         False,
         "also write a DICOM Structured Report of each DICOM series, with measures of each finding",
         const=True,
-    )
-    series_uid: str | None = option(
-        None, "DICOM series, if a folder has several of a study", shown="the largest original one"
     )
 
     @property

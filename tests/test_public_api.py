@@ -7,7 +7,7 @@ import pytest
 import p2ch13
 from tests.support.commands import REPOSITORY, run_python
 
-LAZY = [name for name in p2ch13.__all__ if name != "__version__"]
+LAZY = [name for name in p2ch13.__all__ if name not in ("__version__", "predict")]
 
 
 @pytest.mark.parametrize("name", LAZY)
@@ -18,6 +18,24 @@ def test_names(name):
     assert value.__module__.startswith("p2ch13.")
     assert inspect.getdoc(value)
     assert name in p2ch13.__doc__
+
+
+def test_predict_is_the_command_and_a_function():
+    """Its own tests: `tests/detection/test_prediction.py`."""
+    assert callable(p2ch13.predict)
+    assert p2ch13.predict is sys.modules["p2ch13.predict"]
+    assert inspect.getdoc(type(p2ch13.predict).__call__)
+    assert "\n    predict " in p2ch13.__doc__
+
+
+def test_type_checkers_see_a_function(tmp_path):
+    """Whether or not the command's module is imported, too."""
+    code = "import p2ch13\nimport p2ch13.predict\nfound: int = p2ch13.predict('a.mhd')\n"
+    (tmp_path / "code.py").write_text(code)
+    done = run_python(
+        "-m", "mypy", "--cache-dir", ".mypy_cache", "--config-file", "pyproject.toml", tmp_path / "code.py", status=None
+    )
+    assert 'expression has type "Prediction", variable has type "int"' in done.stdout
 
 
 def test_dir():

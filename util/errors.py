@@ -121,6 +121,11 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def name_type(value: object) -> str:
+    """Name the type of a value, for an error: `int`, `numpy.ndarray`."""
+    return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+
+
 @contextmanager
 def errors_naming(path: Path) -> Iterator[None]:
     """Turn errors of the file system and of decoders into an InputError that names the file."""

@@ -15,11 +15,12 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 from p2ch13.util.errors import InputError
 from p2ch13.util.interruption import signals_deferred
 
+FileName: TypeAlias = str | os.PathLike[str]
 IS_WINDOWS = os.name == "nt"
 LARGE_READ_BYTES = 2**16  # smaller ones need no look at what is left
 SURROGATE = re.compile("[\udc80-\udcff]")  # Python's for a byte that is no UTF-8

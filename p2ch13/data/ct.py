@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +13,14 @@ from p2ch13.labels.candidates import CandidateInfoTuple
 from p2ch13.labels.regions import LabelRule, MaskRegion, Scan
 from p2ch13.util.boxes import Box, inside, intersect, make_box, shape_of
 from p2ch13.util.coordinates import IrcTuple
-from p2ch13.volumes.dicom.series import Series
+from p2ch13.volumes.files import ScanSource
 
 
 class Ct(Scan):
     """One CT scan in axial order, and its annotated nodules; see `Volume` for its geometry.
 
     Args:
-        path: the scan's header file or DICOM series, see `Volume`.
+        source: the scan's file, its DICOM series, or an image, see `Volume`.
         nodules: the scan's annotated nodules.
         rule: marks the nodules; the book's box by default.
         series_uid: see `Volume`.
@@ -30,12 +29,12 @@ class Ct(Scan):
 
     def __init__(
         self,
-        path: Path | Series,
+        source: ScanSource,
         nodules: Sequence[CandidateInfoTuple] = (),
         rule: LabelRule = BOOK_RULE,
         series_uid: str | None = None,
     ) -> None:
-        super().__init__(path, nodules, rule, series_uid)
+        super().__init__(source, nodules, rule, series_uid)
 
     def build_annotation_mask(
         self, nodules: Sequence[CandidateInfoTuple], threshold_hu: float | None = None

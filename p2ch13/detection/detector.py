@@ -24,6 +24,7 @@ from p2ch13.network.compute import get_device
 from p2ch13.network.finding_scorer import DEFAULT, FindingScorer
 from p2ch13.network.model import SegmentationNetwork
 from p2ch13.util.errors import InputError
+from p2ch13.util.files import FileName
 from p2ch13.util.logits import to_logit, to_probability
 
 
@@ -98,7 +99,7 @@ class Detector:
 
 
 def load_detector(
-    checkpoint: Path, network: str | None = None, second_stage: bool = True, device: torch.device | None = None
+    checkpoint: FileName, network: str | None = None, second_stage: bool = True, device: torch.device | None = None
 ) -> Detector:
     """Load both stages of a checkpoint onto a device.
 
@@ -106,6 +107,7 @@ def load_detector(
         `get_device`'s default.
     Raises: InputError if the file cannot be read, see `load_segmenter`.
     """
+    checkpoint = Path(checkpoint)
     state = load_checkpoint(checkpoint)
     device = device or get_device()
     model = as_segmenter(checkpoint, build_model(checkpoint, state, network)).to(device)

@@ -34,15 +34,21 @@ ALL_COLUMNS = (*NODULE_COLUMNS, *MEASURE_COLUMNS, SIDE_COLUMN)
 Rows = list[list[object]]
 
 
+def as_image(voxels: NDArray[Any], ct: Ct) -> sitk.Image:
+    """Make an image of (index, row, col), axial, in the order and geometry of the scan's file."""
+    image, header = sitk.GetImageFromArray(ct.as_stored(voxels)), ct.header
+    image.SetOrigin(header.origin_xyz.tolist())
+    image.SetSpacing(header.vx_size_xyz.tolist())
+    image.SetDirection(header.direction.ravel().tolist())
+    return image
+
+
 def write_image(path: Path, voxels: NDArray[Any], ct: Ct) -> None:
     """Write (index, row, col), axial, in the order and geometry of the scan's file, in the format of the path's suffix.
 
     Raises: InputError if the file cannot be written completely.
     """
-    image, header = sitk.GetImageFromArray(ct.as_stored(voxels)), ct.header
-    image.SetOrigin(header.origin_xyz.tolist())
-    image.SetSpacing(header.vx_size_xyz.tolist())
-    image.SetDirection(header.direction.ravel().tolist())
+    image = as_image(voxels, ct)
     with atomic_path(path) as unfinished, utf8_path(unfinished) as name:
         try:
             sitk.WriteImage(image, name, useCompression=True)

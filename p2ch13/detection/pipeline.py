@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from p2ch13.config import MAX_DIAMETER_MM, PredictOptions
 from p2ch13.data.ct import Ct
 from p2ch13.data.layouts import find_layout, has_images
 from p2ch13.detection.conclusion import conclude
-from p2ch13.detection.detector import Detector, average, detect, load_detector
+from p2ch13.detection.detector import Detector, detect
 from p2ch13.detection.dicom.objects import name_nodules
 from p2ch13.detection.dicom.writer import DicomWriter, check_library
 from p2ch13.detection.findings import Finding
@@ -35,12 +36,10 @@ from p2ch13.detection.nodule_list import NoduleList, list_files
 from p2ch13.detection.outputs import NODULES_FILE, Rows, list_rows, write_image, write_rows
 from p2ch13.detection.pictures import draw_nodules, write_png
 from p2ch13.detection.report import write_report
-from p2ch13.detection.search_facts import SearchFacts
+from p2ch13.detection.search_facts import SearchFacts, load_networks, prepare_search
 from p2ch13.detection.sides import find_sides
 from p2ch13.detection.viewer import write_viewer
-from p2ch13.network.card import Card, log_card, read_card
-from p2ch13.network.checkpoint import load_checkpoint
-from p2ch13.network.compute import choose_threads, get_device
+from p2ch13.network.compute import choose_threads
 from p2ch13.util.errors import EXIT_DONE, EXIT_SKIPPED, InputError, one_line
 from p2ch13.util.files import make_writable_folder, written_together
 from p2ch13.util.outcome import Outcome
@@ -88,21 +87,13 @@ def predict(options: PredictOptions, process: ProcessRank | None = None) -> Outc
     total = len(scans) + len(errors)
     for error in errors if process.is_first else ():
         report_skipped(error, total)
-    cards: list[tuple[str, Card | None]] = []
-    for path in options.checkpoint:
-        cards.append((path.name, read_card(path, load_checkpoint(path))))
-        log_card(path, cards[-1][1])
-    device = get_device(options.device, process)
-    detector = average(
-        {path: load_detector(path, options.network, options.second_stage, device) for path in options.checkpoint}
-    )
-    facts = SearchFacts.of(cards, detector, detector.choose_threshold(options.threshold, options.sensitivity), options)
+    detector, facts = prepare_search(options, partial(load_networks, process=process))
     make_writable_folder(options.output or Path(), "--output")
     log.info(facts.explanation)
     by_name = {scan.name: scan for scan in scans}
     nodules = NoduleList(options, {name: list_files(scan.source) for name, scan in by_name.items()}, process)
     own = [] if options.merge else options.share(nodules.names)
-    threads = choose_threads(options.threads, device, process)
+    threads = choose_threads(options.threads, detector.network.device, process)
     with nodules.claimed(own) as claimed:
         for name in claimed:
             try:

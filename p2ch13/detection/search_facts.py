@@ -1,15 +1,21 @@
-"""How the scans of a run are searched: what their reports say of networks, threshold and options."""
+"""How the scans of a run are searched: the networks, and what reports say of them, the threshold and the options."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeAlias
 
-from p2ch13.config import MAX_DIAMETER_MM, DetectionOptions
-from p2ch13.detection.detector import Detector
-from p2ch13.network.card import Card
+from p2ch13.config import MAX_DIAMETER_MM, DetectionOptions, SearchOptions
+from p2ch13.detection.detector import Detector, average, load_detector
+from p2ch13.network.card import Card, log_card, read_card
+from p2ch13.network.checkpoint import load_checkpoint
+from p2ch13.network.compute import get_device
 from p2ch13.network.finding_scorer import Validation
+from p2ch13.util.process_rank import ProcessRank
+
+Cards: TypeAlias = tuple[tuple[str, Card | None], ...]  # names of checkpoints' files, and their cards; None without one
 
 
 @dataclass(frozen=True)
@@ -17,7 +23,7 @@ class SearchFacts:
     """What is the same for all scans of a run.
 
     Attributes:
-        cards: names of the checkpoints' files and their cards; None for one without a card.
+        cards: of the checkpoints.
         threshold: probability from which on findings are shown; explanation: a sentence about it.
         is_calibrated: whether a second stage gives findings their probability.
         validation: of the only second stage; None without one, and of several.
@@ -25,7 +31,7 @@ class SearchFacts:
         min_diameter_mm: of the smallest findings, as spheres of their volume.
     """
 
-    cards: tuple[tuple[str, Card | None], ...]
+    cards: Cards
     threshold: float
     explanation: str
     is_calibrated: bool
@@ -35,13 +41,11 @@ class SearchFacts:
     min_diameter_mm: float
 
     @classmethod
-    def of(
-        cls, cards: Sequence[tuple[str, Card | None]], detector: Detector, threshold: float, options: DetectionOptions
-    ) -> SearchFacts:
+    def of(cls, cards: Cards, detector: Detector, threshold: float, options: DetectionOptions) -> SearchFacts:
         scorers = detector.scorers
         smallest = detector.min_diameter_mm if options.min_diameter is None else options.min_diameter
         return cls(
-            tuple(cards),
+            cards,
             threshold,
             detector.describe(threshold),
             bool(scorers),
@@ -81,3 +85,33 @@ class SearchFacts:
             "sensitivity": validation.sensitivity_at(self.threshold),
             "false_positives_per_scan": validation.false_positives_at(self.threshold),
         }
+
+
+def load_networks(
+    checkpoints: Sequence[Path],
+    network: str | None,
+    second_stage: bool,
+    device: str,
+    process: ProcessRank | None = None,
+) -> tuple[Detector, Cards]:
+    """Load the networks of checkpoints, which are averaged, and their cards. Raises: see `load_detector`, `average`."""
+    cards = []
+    for path in checkpoints:
+        card = read_card(path, load_checkpoint(path))
+        cards.append((path.name, card))
+        log_card(path, card)
+    where = get_device(device, process)
+    return average({path: load_detector(path, network, second_stage, where) for path in checkpoints}), tuple(cards)
+
+
+def prepare_search(
+    options: SearchOptions, load: Callable[..., tuple[Detector, Cards]] = load_networks
+) -> tuple[Detector, SearchFacts]:
+    """Load the networks of options, and choose their threshold.
+
+    Args: load: `load_networks`, or what has its result from an earlier call.
+    Raises: InputError if a checkpoint cannot be used, or not in this way.
+    """
+    detector, cards = load(options.checkpoint, options.network, options.second_stage, options.device)
+    threshold = detector.choose_threshold(options.threshold, options.sensitivity)
+    return detector, SearchFacts.of(cards, detector, threshold, options)

@@ -19,7 +19,8 @@ from p2ch13.network.checkpoint import load_model
 from p2ch13.network.compute import Compute, get_device, get_dtype, get_slice_batch_size
 from p2ch13.network.model import SegmentationNetwork
 from p2ch13.util.boxes import Box, BoxMask, make_box, split_components
-from p2ch13.util.errors import InputError
+from p2ch13.util.errors import InputError, name_type
+from p2ch13.util.files import FileName
 from p2ch13.util.logits import to_logit
 from p2ch13.util.progress import progress_bar
 from p2ch13.util.threads import ThreadTuner
@@ -31,14 +32,14 @@ FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3))  # of (batch, chan
 
 
 def load_segmenter(
-    checkpoint: Path, network: str | None = None, device: torch.device | None = None
+    checkpoint: FileName, network: str | None = None, device: torch.device | None = None
 ) -> SegmentationNetwork:
     """Load the model of a checkpoint onto a device.
 
     Args: network: see `load_model`; device: None for `get_device`'s default.
     Raises: InputError if the file cannot be read, or its model does not map context slices to one logit per pixel.
     """
-    return as_segmenter(checkpoint, load_model(checkpoint, network)).to(device or get_device())
+    return as_segmenter(Path(checkpoint), load_model(checkpoint, network)).to(device or get_device())
 
 
 def as_segmenter(checkpoint: Path, model: SegmentationNetwork) -> SegmentationNetwork:
@@ -84,6 +85,8 @@ def segment(
     Returns: (index, row, col), shaped like `ct.hu`; -inf outside the box.
     Raises: InputError, naming the file, if the scan cannot be read or is constant, or a logit is not finite.
     """
+    if not isinstance(ct, Ct):
+        raise InputError(f"a Ct is searched, such as Ct('scan.nii.gz') or Ct(image), not {name_type(ct)}")
     ct.read_ahead(0, ct.shape_irc[0] - 1)
     if ct.hu.min() == ct.hu.max():
         raise InputError(f"every voxel is {ct.hu.min()} HU; export the scan again", path=ct.header.path)

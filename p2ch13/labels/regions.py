@@ -9,7 +9,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from p2ch13.labels.candidates import CandidateInfoTuple
 from p2ch13.util.boxes import Box, BoxMask, box_of, inside, make_box, pad_box, split_components, starts_of
 from p2ch13.util.coordinates import IrcTuple, XyzTuple
-from p2ch13.volumes.dicom.series import Series
+from p2ch13.volumes.files import ScanSource
 from p2ch13.volumes.volume import Volume
 
 
@@ -56,9 +55,9 @@ class Scan(Volume):
     """A volume with its annotated nodules and their regions; `p2ch13.data.ct.Ct` adds masks and crops."""
 
     def __init__(
-        self, path: Path | Series, nodules: Sequence[CandidateInfoTuple], rule: LabelRule, series_uid: str | None
+        self, source: ScanSource, nodules: Sequence[CandidateInfoTuple], rule: LabelRule, series_uid: str | None
     ) -> None:
-        super().__init__(path, series_uid)
+        super().__init__(source, series_uid)
         self.nodules = tuple(nodules)
         self.rule = rule
 

@@ -19,7 +19,7 @@ from p2ch13.network.finding_scorer import SECOND_STAGE, FindingScorer
 from p2ch13.network.model import BOOK_MODEL, BOOK_NETWORK, UNNAMED_ACTIVATION, SegmentationNetwork, build_network
 from p2ch13.network.unreadable import SAVE_ANEW, explain_unreadable, find_damaged_member
 from p2ch13.util.errors import InputError, one_line
-from p2ch13.util.files import atomic_write
+from p2ch13.util.files import FileName, atomic_write
 
 PIXEL_MM = "pixel_mm"  # key of the size of the pixels that a network searches
 WRAPPED_IN_PARALLEL = "module."
@@ -65,7 +65,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
-def load_model(path: Path, network: str | None = None) -> SegmentationNetwork:
+def load_model(path: FileName, network: str | None = None) -> SegmentationNetwork:
     """Load the model of a .state file, ours or the book's, onto the CPU and in evaluation mode.
 
     Args: network: the `package.module:Class` that the user allows to be imported. A file's own name imports nothing:
@@ -73,6 +73,7 @@ def load_model(path: Path, network: str | None = None) -> SegmentationNetwork:
     Raises: InputError if the file cannot be read, names another network, or holds weights that do not fit it or are not
         finite.
     """
+    path = Path(path)
     return build_model(path, load_checkpoint(path), network)
 
 

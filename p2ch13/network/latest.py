@@ -1,4 +1,4 @@
-"""What may stand in place of a checkpoint's path: the word `latest`, and the folder of a cross-validation."""
+"""The checkpoints that are meant by the word `latest`, by the folder of a cross-validation, and by none at all."""
 
 from __future__ import annotations
 
@@ -8,9 +8,18 @@ from pathlib import Path
 
 from p2ch13.config import LATEST, MODELS_DIR
 from p2ch13.util.errors import InputError
+from p2ch13.weights import WEIGHTS, find_weights
 
 BEST_ENDING = ".best.state"
 FOLD_STATE = re.compile(r"fold(\d+)\.state")
+
+
+def choose_checkpoints(given: Iterable[Path], weights: Path = WEIGHTS) -> tuple[Path, ...]:
+    """Return the paths of checkpoints; without any, that of the network in the package, `weights`.
+
+    Raises: InputError if `latest`, or the network in the package, is not there.
+    """
+    return find_checkpoints(given) or (find_weights(weights),)
 
 
 def find_checkpoint(path: Path, models_dir: Path = MODELS_DIR) -> Path:

@@ -14,7 +14,7 @@ import numpy as np
 from p2ch13.phantom.scan import Phantom, make_phantom
 from p2ch13.phantom.uids import series_uid
 from p2ch13.util.errors import InputError
-from p2ch13.util.files import atomic_write, write_csv
+from p2ch13.util.files import FileName, atomic_write, write_csv
 from p2ch13.util.processes import map_in_processes
 
 SCANS_PER_SUBSET = 10
@@ -52,7 +52,7 @@ class Summary:
 
 
 def write_phantoms(
-    out_dir: Path,
+    out_dir: FileName,
     scan_count: int,
     seed: int = 0,
     num_workers: int = 1,
@@ -70,7 +70,7 @@ def write_phantoms(
         pixels, slice_count: a fixed size for all scans; None draws sizes as in LUNA16.
     Raises: InputError if the folder is in use.
     """
-    started = time.monotonic()
+    started, out_dir = time.monotonic(), Path(out_dir)
     check_unused(out_dir)
     work = partial(write_scan, out_dir, seed, pixels, slice_count)
     futures = map_in_processes(work, range(scan_count), min(num_workers, scan_count), "Writing phantoms", "scan")

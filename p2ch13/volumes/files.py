@@ -8,20 +8,22 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from p2ch13.util.errors import InputError, errors_naming
-from p2ch13.util.files import advise
+from p2ch13.util.files import FileName, advise
 from p2ch13.volumes.chest import check_scan
 from p2ch13.volumes.dicom.search import find_series, holds_series
 from p2ch13.volumes.dicom.series import Series
 from p2ch13.volumes.dicom.volume import read_series
 from p2ch13.volumes.formats import FORMATS, find_format, find_suffix, find_voxel_file
 from p2ch13.volumes.headers import ScanHeader, warn_once
+from p2ch13.volumes.images import Image, read_image
 
+ScanSource: TypeAlias = "FileName | Series | Image"  # what a scan is read from
 SCAN_SUFFIXES = tuple(FORMATS)
 # Of a mask beside its scan, as predict, 3D Slicer and others name it.
 MASK_NAME = re.compile("(.+)[-_.](mask|seg|segmentation|label|labels|labelmap|probability)", re.IGNORECASE)
@@ -97,17 +99,21 @@ def no_such_series(series_uid: str) -> InputError:
     return InputError(f"{series_uid}: no scan of this series is on disk; is its subset unpacked?")
 
 
-def read_header(path: Path | Series, series_uid: str | None = None) -> ScanHeader:
+def read_header(source: ScanSource, series_uid: str | None = None) -> ScanHeader:
     """Read a scan's geometry without its voxels.
 
     Args:
-        path: the scan's file; a folder or zip archive with a DICOM series, one of its files, or the series.
+        source: the scan's file; a folder or zip archive with a DICOM series, one of its files, or the series; an image
+            of SimpleITK or nibabel.
         series_uid: of the series in the folder, None takes the largest; of a file, its UID in place of its name.
     Raises: InputError if this is no 3-D scan, its geometry is implausible, its data file is missing or has the wrong
         length, or DICOM slices do not make up a scan.
     """
-    if isinstance(path, Series):
-        return read_series(path)
+    if isinstance(source, Series):
+        return read_series(source)
+    if not isinstance(source, str | os.PathLike):
+        return read_image(source, series_uid)
+    path = Path(source)
     if holds_series(path):
         return read_series(find_series(path).choose(series_uid))
     return find_format(path).read_header(path, series_uid or scan_name(path))
@@ -127,6 +133,8 @@ def read_voxels(header: ScanHeader) -> NDArray[np.int16]:
     """
     if header.dicom_slices:
         return as_int16(header, (one.read_hu() for one in header.dicom_slices))
+    if header.image is not None:
+        return as_int16(header, header.image.read_slices())
     voxel_file = header.voxel_file
     assert voxel_file is not None
     if voxel_file.is_mappable:

@@ -20,6 +20,7 @@ from p2ch13.volumes.voxels import VoxelFile
 
 if TYPE_CHECKING:
     from p2ch13.volumes.dicom.slices import DicomSlice
+    from p2ch13.volumes.images import ImageVoxels
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class ScanHeader:
     direction: NDArray[np.float64]  # (3, 3)
     voxel_file: VoxelFile | None = None
     dicom_slices: tuple[DicomSlice, ...] = ()  # in order
+    image: ImageVoxels | None = None  # of a scan in memory; `path` then says what it is
 
     def __post_init__(self) -> None:
         """Raises: InputError for a spacing, size, origin or direction that no scan has."""
@@ -75,14 +77,17 @@ class ScanHeader:
         shape_irc: tuple[int, int, int],
         matrix: NDArray[np.float64],
         origin_xyz: NDArray[np.float64],
-        voxel_file: VoxelFile,
+        voxel_file: VoxelFile | None = None,
+        image: ImageVoxels | None = None,
     ) -> ScanHeader:
         """Make a header of the steps, in mm, LPS, to the next col, row and slice: the columns of `matrix`, (3, 3)."""
-        voxel_file.check_size(shape_irc, path)
+        if voxel_file is not None:
+            voxel_file.check_size(shape_irc, path)
         vx_size_xyz = np.linalg.norm(matrix, axis=0)
         if not (np.isfinite(vx_size_xyz) & (vx_size_xyz > 0)).all():
             raise InputError(f"voxels of {vx_size_xyz.tolist()} mm; repair the header", path=path)
-        return cls(path, series_uid, shape_irc, origin_xyz, vx_size_xyz, matrix / vx_size_xyz, voxel_file)
+        direction = matrix / vx_size_xyz
+        return cls(path, series_uid, shape_irc, origin_xyz, vx_size_xyz, direction, voxel_file, image=image)
 
     @property
     def mapped_file(self) -> Path | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -16,8 +15,7 @@ from p2ch13.util.boxes import BoxMask, make_box, starts_of, stops_of
 from p2ch13.util.coordinates import AxialOrder, IrcTuple, Scalar, XyzTuple, irc2xyz, xyz2irc
 from p2ch13.util.errors import InputError
 from p2ch13.volumes.chest import check_scan
-from p2ch13.volumes.dicom.series import Series
-from p2ch13.volumes.files import read_ahead, read_header, read_voxels
+from p2ch13.volumes.files import ScanSource, read_ahead, read_header, read_voxels
 from p2ch13.volumes.lungs import find_lungs
 
 Scan = TypeVar("Scan", bound="Volume")
@@ -29,15 +27,16 @@ class Volume:
     The constructor reads the header only; `hu` reads the pages of the file that are accessed.
 
     Args:
-        path: the scan's file; a folder or zip archive with a DICOM series, one of its files, or the series.
+        source: the scan's file; a folder or zip archive with a DICOM series, one of its files, or the series; an image
+            of SimpleITK or nibabel.
         series_uid: selects a series of the folder, None the largest; of a file, its UID in place of the file's name.
     Attributes: `header`, with the geometry as stored; `series_uid`; `shape_irc` (slices, rows, cols), `origin_xyz`,
         `vx_size_xyz` (mm) and `direction` (3x3) in axial order, see `p2ch13.util.coordinates`.
     Raises: InputError, naming the file, if it cannot be read as a scan.
     """
 
-    def __init__(self, path: Path | Series, series_uid: str | None = None) -> None:
-        header = self.header = read_header(path, series_uid)
+    def __init__(self, source: ScanSource, series_uid: str | None = None) -> None:
+        header = self.header = read_header(source, series_uid)
         self.series_uid = header.series_uid
         order = self._order = AxialOrder.of(header.direction)
         columns = [2 - axis for axis in reversed(order.axes)]  # of the stored direction that run along x, y, z

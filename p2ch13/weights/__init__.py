@@ -1,6 +1,6 @@
 """The network that comes with the package, in one .state file, and its model card.
 
-`predict` and `evaluate` use it if no checkpoint is given; nothing else in the package depends on it.
+`predict`, `evaluate` and `export` use it if no checkpoint is given; nothing else in the package depends on it.
 """
 
 from __future__ import annotations

@@ -80,7 +80,8 @@ def refuse_linux_folders(event: str, arguments: tuple[Any, ...]) -> None:
 
 def run_all(data_dir: Path, output: Path) -> None:
     """Cache crops, train an epoch, search a scan and score a network that marks tissue: all into a folder."""
-    from p2ch13 import evaluate, precache, predict
+    from p2ch13 import evaluate, precache
+    from p2ch13.predict import main as predict
     from p2ch13.training import __main__ as training
     from tests.support.networks import write_pixel_network
 
@@ -93,7 +94,7 @@ def run_all(data_dir: Path, output: Path) -> None:
     training.main([*cached, *computed, *folders, *sizes])
     checkpoint = write_pixel_network(output / "net.state", -700, weight=0.1, bias=-5)
     found = ["--checkpoint", str(checkpoint), *computed, "--no-lung-mask"]
-    assert predict.main([str(data_dir / "subset0" / "1.2.0.mhd"), *found, "--output", str(output / "found")]) == 0
+    assert predict([str(data_dir / "subset0" / "1.2.0.mhd"), *found, "--output", str(output / "found")]) == 0
     assert evaluate.main([*data, *found, "--val-stride", "2", "--output", str(output / "scores")]) == 0
 
 
