@@ -60,9 +60,9 @@ SHORT = Sizes(
     share=0.4,
     busy_samples=64,
     loops=4,
-    writes=2,
-    states=2,
-    limits=2,
+    writes=1,
+    states=1,
+    limits=1,
 )
 
 
@@ -97,20 +97,16 @@ def make_parts(
     """Map the name of each run to its function."""
     from stress.busy import train_beside_loops
     from stress.damaged_scans import damage_all
+    from stress.faulty_system import meet_all
     from stress.full_disk import fill_all
-    from stress.io_errors import fail_all
     from stress.kills import kill_all
-    from stress.no_memory import limit_all
-    from stress.power_loss import cut_all
 
     return {
         "busy machine": lambda: train_beside_loops(sizes.loops, sizes.busy_samples, rounds=2, work_dir=work_dir),
         "damaged scans": lambda: damage_all(sizes.scans, sizes.share, seed, work_dir),
         "mutated files": lambda: mutate_all(sizes.files, seed, with_coverage),
         "full disk": lambda: fill_all(sizes.disks, seed, work_dir=work_dir),
-        "failing writes": lambda: fail_all(sizes.writes, work_dir),
-        "power loss": lambda: cut_all(sizes.states, work_dir),
-        "too little memory": lambda: limit_all(sizes.limits, work_dir),
+        "faulty system": lambda: meet_all((sizes.writes, sizes.states, sizes.limits), work_dir),
         "kills": lambda: kill_all(sizes.kills, seed, sizes.samples, work_dir=work_dir),
     }
 

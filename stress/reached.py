@@ -1,4 +1,7 @@
-"""Which lines of the readers were run, in all of the processes that read: by coverage.py."""
+"""Which lines of the readers were run, in all of the processes that read, by coverage.py.
+
+Lines that run when a module is imported do not count: processes begin with all readers imported.
+"""
 
 from __future__ import annotations
 

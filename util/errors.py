@@ -23,8 +23,11 @@ EXIT_SIGNAL = 128  # plus the signal's number, as shells report it: 130 for Ctrl
 
 
 NO_MEMORY = "memory ran out; end other programs, use fewer worker processes or a smaller batch, or a larger machine"
-# Of libraries that raise RuntimeError for it: PyTorch, SimpleITK, Python's threads.
-NO_MEMORY_WORDS = ("can't allocate memory", "allocate memory", "bad_alloc", "out of memory", "can't start new thread")
+# Of libraries that raise RuntimeError for it: PyTorch, oneDNN, SimpleITK, Python's threads.
+NO_MEMORY_WORDS = (
+    *("allocate memory", "bad_alloc", "out of memory", "can't start new thread"),
+    *("could not create a primitive", "could not execute a primitive"),
+)
 
 
 class InputError(ValueError):

@@ -79,7 +79,8 @@ def test_one_table_of_all_runs(capsys):
 
 
 def test_all_are_run():
-    assert list(make_parts(SHORT, 0, None)) == ["busy machine", "damaged scans", "mutated files", "full disk", "kills"]
+    names = ["busy machine", "damaged scans", "mutated files", "full disk", "faulty system", "kills"]
+    assert list(make_parts(SHORT, 0, None)) == names
 
 
 def test_a_training_beside_busy_loops(tmp_path, capsys, monkeypatch):

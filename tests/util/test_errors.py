@@ -1,3 +1,4 @@
+import errno
 import os
 import pickle
 import signal
@@ -5,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from p2ch13.util.errors import InputError, run_command
+from p2ch13.util.errors import InputError, is_out_of_memory, run_command
 from tests.support.commands import exit_status
 
 
@@ -61,3 +62,28 @@ def test_sigterm_ends_like_ctrl_c(capsys):
     finally:
         signal.signal(signal.SIGTERM, handler)
     assert capsys.readouterr().err == "\nStopped by SIGTERM.\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), True),
+        (RuntimeError("can't start new thread"), True),
+        (OSError(errno.ENOSPC, "No space left"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_a_lack_of_memory_is_one_line(error, expected, capsys):
+    """Also where it led to another error."""
+
+    def fail():
+        try:
+            raise error
+        finally:
+            raise InputError("damaged")
+
+    assert is_out_of_memory(error) == expected
+    assert exit_status(fail) == 2
+    assert ("memory ran out" in capsys.readouterr().err) == expected
