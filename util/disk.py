@@ -7,10 +7,13 @@ a value is JSON followed by the bytes of its arrays, and a key is a string.
 from __future__ import annotations
 
 import errno
+import functools
 import json
+import os
 import re
 import sqlite3
 import struct
+import weakref
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -29,6 +32,7 @@ LOCK_TIMEOUT_S = 60.0
 FORMAT = f"diskcache-{diskcache.__version__.partition('.')[0]}"  # names a folder: versions differ in their databases
 # Settings stored in a folder are ignored: diskcache would run some of them as SQL.
 SETTINGS = {**diskcache.DEFAULT_SETTINGS, "size_limit": NO_LIMIT, "eviction_policy": "none"}
+opened: weakref.WeakSet[diskcache.Cache] = weakref.WeakSet()
 VALUE_FILE = re.compile(r"[0-9a-f]{2}/[0-9a-f]{2}/[0-9a-f]{28}\.val")  # diskcache's names
 
 
@@ -111,7 +115,26 @@ def get_cache(folder: Path, option: str | None = None) -> diskcache.Cache:
     with cache_errors(folder, option):
         folder.mkdir(parents=True, exist_ok=True)
         check_database(folder)
-        return diskcache.Cache(str(folder), timeout=LOCK_TIMEOUT_S, disk=ArrayDisk, **SETTINGS)
+        cache = diskcache.Cache(str(folder), timeout=LOCK_TIMEOUT_S, disk=ArrayDisk, **SETTINGS)
+    close_before_forks()
+    opened.add(cache)
+    return cache
+
+
+@functools.cache
+def close_before_forks() -> None:
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=close_connections)
+
+
+def close_connections() -> None:
+    """Close the connections of this thread to its caches, before a fork: SQLite's may not be used in a child.
+
+    https://www.sqlite.org/howtocorrupt.html; diskcache opens new ones as they are needed, but a child would first close
+    those that it has from its parent.
+    """
+    for cache in list(opened):
+        cache.close()
 
 
 def check_database(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
 import tempfile
 from collections.abc import Sequence
@@ -73,11 +74,18 @@ class ReadOnlyCache:
 
 
 def is_read_only(folder: Path) -> bool:
-    """Whether a folder has a cache and may not be written."""
-    if not (folder / DBNAME).is_file():
+    """Whether a folder has a cache and may not be written.
+
+    The database is not opened: closing it would release the locks of all connections of this process to it, and another
+    process that then closes its own would remove what they write to.
+    """
+    database = folder / DBNAME
+    if not database.is_file():
         return False
+    if not os.access(database, os.W_OK):
+        return True
     try:
-        with tempfile.TemporaryFile(dir=folder), (folder / DBNAME).open("r+b"):
+        with tempfile.TemporaryFile(dir=folder):
             return False
     except OSError as error:
         return error.errno in REFUSALS

@@ -18,7 +18,7 @@ from p2ch13.data.ct import Ct
 from p2ch13.network.checkpoint import load_model
 from p2ch13.network.compute import Compute, get_device, get_dtype, get_slice_batch_size
 from p2ch13.network.model import SegmentationNetwork
-from p2ch13.util.boxes import Box, make_box
+from p2ch13.util.boxes import Box, BoxMask, make_box, split_components
 from p2ch13.util.errors import InputError, name_type
 from p2ch13.util.files import FileName
 from p2ch13.util.logits import to_logit
@@ -183,11 +183,29 @@ def predict_flipped(model: SegmentationNetwork, ct_slices: torch.Tensor) -> torc
 def reconstruct_from_lungs(logits: NDArray[np.float32], lungs: NDArray[np.bool_], floor: float) -> None:
     """Lower logits outside the lungs, in place, to the highest value at which they are connected to lung.
 
-    Args: floor: lower values are kept: sorting them takes most of the time and changes no component above the floor.
+    Components above the floor that lie in the lungs stay as they are, those that do not touch them get the floor; only
+    what crosses the lungs' border is reconstructed, which of a whole scan would take as long as its network.
+
+    Args: floor: lower values are kept; no component above the floor depends on them.
+    """
+    everything = make_box((0, 0, 0), logits.shape)
+    for part in split_components(BoxMask(everything, logits > np.float32(floor)), fully_connected=True):
+        is_lung = part.mask & lungs[part.box]
+        values = logits[part.box]
+        if not is_lung.any():
+            values[part.mask] = floor
+        elif not is_lung[part.mask].all():
+            raised = np.where(part.mask, values, np.float32(floor))
+            reached = reconstruct(np.where(is_lung, raised, np.float32(floor)), raised)
+            values[part.mask] = reached[part.mask]
+
+
+def reconstruct(marker: NDArray[np.float32], image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Lower each voxel of an image to the highest value at which it is 26-connected to the marker.
+
     Source: morphological reconstruction by dilation; Vincent (1993), https://doi.org/10.1109/83.217222
     """
-    raised = np.maximum(logits, np.float32(floor))
-    marker = np.where(lungs, raised, np.float32(floor))
-    marker_image, image = (sitk.GetImageFromArray(array) for array in (marker, raised))
-    reached = sitk.ReconstructionByDilation(marker_image, image, fullyConnected=True)
-    np.minimum(logits, sitk.GetArrayViewFromImage(reached), out=logits)
+    marker_image, masking_image = sitk.GetImageFromArray(marker), sitk.GetImageFromArray(image)
+    reached = sitk.ReconstructionByDilation(marker_image, masking_image, fullyConnected=True)
+    values: NDArray[np.float32] = sitk.GetArrayFromImage(reached)
+    return values

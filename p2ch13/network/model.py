@@ -113,6 +113,8 @@ class UNetWrapper(SegmentationNetwork):
 
     def _init_weights(self) -> None:
         """Kaiming normal, fan_out, for ReLU; He et al. (2015), https://arxiv.org/abs/1502.01852. Biases start at 0."""
+        if self.input_batchnorm.weight.is_meta:  # has no values; PyTorch would import its compiler to draw none
+            return
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

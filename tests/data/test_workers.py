@@ -3,6 +3,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,11 +18,12 @@ def test_the_largest_batch(folders):
     assert find_largest(val_ds, val_ds.group_by_series(4)) == 4 * 100 * 104 * (7 * 4 + 1)
 
 
-def test_workers_fit_into_what_is_free(tmp_path):
-    free = shutil.disk_usage(tmp_path).free
-    assert count_fitting(free // 5, tmp_path) == 2  # two batches each, and one in use
-    assert count_fitting(free // 2, tmp_path) == 0
-    assert count_fitting(free * 2, tmp_path) == 0
+def test_workers_fit_into_what_is_free(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    assert count_fitting(200, tmp_path) == 2  # two batches each, and one in use
+    assert count_fitting(201, tmp_path) == 1
+    assert count_fitting(500, tmp_path) == 0
+    assert count_fitting(2000, tmp_path) == 0
     assert count_fitting(1, tmp_path / "none") > 1000
 
 

@@ -1,8 +1,11 @@
 import errno
 import json
+import multiprocessing
 import os
 import pickle
 import sqlite3
+import subprocess
+import sys
 import zlib
 from contextlib import closing, suppress
 
@@ -14,7 +17,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from p2ch13.util.disk import PREFIX, ArrayDisk, CacheError, CorruptEntryError, cache_errors, decode, encode, get_cache
+from p2ch13.util.disk_read_only import is_read_only
 from tests.support.checks import Intruder, refused
+from tests.support.commands import REPOSITORY
 
 
 def test_values_come_back_as_they_were(tmp_path):
@@ -257,3 +262,38 @@ def test_a_folder_that_is_read_only(tmp_path, is_filled):
             get_cache(folder)
     finally:
         folder.chmod(0o755)
+
+
+OPEN_AND_CLOSE = """
+import sys
+from pathlib import Path
+from p2ch13.util.disk import get_cache
+
+with get_cache(Path(sys.argv[1])) as cache:
+    cache.set("theirs", [2])
+"""
+
+
+def test_locks_are_kept_while_another_process_comes_and_goes(tmp_path):
+    """Else its last connection, as far as it knows, would remove the log that this one goes on writing to."""
+    cache = get_cache(tmp_path)
+    cache.set("ours", [1])
+    assert not is_read_only(tmp_path)
+    subprocess.run([sys.executable, "-c", OPEN_AND_CLOSE, str(tmp_path)], check=True, cwd=REPOSITORY)
+    assert cache.get("theirs") == [2]
+    cache.set("later", [3])
+    with closing(sqlite3.connect(tmp_path / "cache.db")) as database:
+        keys = {key for (key,) in database.execute("SELECT key FROM Cache")}
+    assert keys == {"ours", "theirs", "later"}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_no_connection_is_carried_across_a_fork(tmp_path):
+    cache = get_cache(tmp_path)
+    cache.set("ours", [1])
+    child = multiprocessing.get_context("fork").Process(target=cache.set, args=("theirs", [2]))
+    child.start()
+    assert not hasattr(cache._local, "con")
+    child.join()
+    assert child.exitcode == 0
+    assert [cache.get(key) for key in ("ours", "theirs")] == [[1], [2]]
