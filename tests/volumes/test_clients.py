@@ -151,7 +151,9 @@ def test_a_mask_that_predict_writes(tmp_path, capfd):
     options = ["--checkpoint", str(checkpoint), "--output", str(tmp_path / "out"), "--no-lung-mask"]
     assert predict([str(tmp_path / "scan.nii.gz"), *options]) == 0
     output = capfd.readouterr()
-    lines = [line for line in (output.out + output.err).splitlines() if line.strip()]
+    *lines, _, places, page = [line for line in output.out.splitlines() if line.strip()]
+    assert str(tmp_path / "out") in places and page.endswith("scan_report.html")
+    lines += [line for line in output.err.splitlines() if line.strip()]
     assert all(re.match(r"\d\d:\d\d:\d\d |Segmenting|\r", line) for line in lines)
     mask = nib.load(tmp_path / "out" / "scan_mask.nii.gz")
     np.testing.assert_allclose(mask.affine, affine, atol=2e-3)

@@ -103,7 +103,7 @@ def test_importing_an_archive(tmp_path, hu, capsys):
     for _ in range(2):
         assert exit_status(lambda: main([str(archive), "--data-dir", str(data_dir), "--num-workers", "1"])) == 0
     np.testing.assert_array_equal(Ct(data_dir / "subset_dicom" / f"{SERIES_UID}.mhd").hu, hu)
-    assert [line.split(" ", 1)[1] for line in capsys.readouterr().out.splitlines() if " Imported " in line] == [
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("Imported ")] == [
         f"Imported {count} scans, skipped 0: {data_dir / 'subset_dicom'}" for count in (1, 0)
     ]
 

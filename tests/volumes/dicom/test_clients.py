@@ -95,7 +95,7 @@ def test_a_disk_with_a_directory(tmp_path, hu, name):
     search = find_series(tmp_path)
     assert dict(search.left_out) == {"Media Storage Directory Storage": 1}
     np.testing.assert_array_equal(Ct(tmp_path).hu, hu)
-    assert import_folder(ImportOptions(folder=tmp_path, data_dir=tmp_path / "luna", num_workers=1)) == 0
+    assert import_folder(ImportOptions(folder=tmp_path, data_dir=tmp_path / "luna", num_workers=1)).status == 0
     np.testing.assert_array_equal(Ct(tmp_path / "luna" / "subset_dicom" / f"{SERIES_UID}.mhd").hu, hu)
 
 
