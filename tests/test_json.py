@@ -54,7 +54,9 @@ def test_predict(world, ask):
     values = ask("predict", "scan.nii.gz", "broken.nii.gz", *search, status=1)
     (scan,) = values["scans"]
     assert (scan["name"], scan["scan"], scan["folder"]) == ("scan", "scan.nii.gz", "found")
-    assert sorted(scan["files"]) == sorted(each.name for each in Path("found").iterdir() if not each.name.startswith("."))
+    assert sorted(scan["files"]) == sorted(
+        each.name for each in Path("found").iterdir() if not each.name.startswith(".")
+    )
     report = json.loads(Path("found/scan_report.json").read_text())
     assert (scan["summary"], scan["findings"]) == (report["summary"], report["findings"])
     with Path("found/nodules.csv").open(newline="") as file:
