@@ -12,7 +12,7 @@ from p2ch13.training.app import SegmentationTrainingApp
 from p2ch13.util.errors import Stopped
 from tests.support.commands import exit_status
 
-TINY = demo.DemoSize(scans=4, samples=16, minutes=1, rest=1, pixels=160, slice_count=20)
+TINY = demo.DemoSize(scans=2, samples=16, minutes=1, rest=1, pixels=128, slice_count=12)
 
 
 @pytest.fixture

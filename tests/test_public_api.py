@@ -28,16 +28,6 @@ def test_predict_is_the_command_and_a_function():
     assert "\n    predict " in p2ch13.__doc__
 
 
-def test_type_checkers_see_a_function(tmp_path):
-    """Whether or not the command's module is imported, too."""
-    code = "import p2ch13\nimport p2ch13.predict\nfound: int = p2ch13.predict('a.mhd')\n"
-    (tmp_path / "code.py").write_text(code)
-    done = run_python(
-        "-m", "mypy", "--cache-dir", ".mypy_cache", "--config-file", "pyproject.toml", tmp_path / "code.py", status=None
-    )
-    assert 'expression has type "Prediction", variable has type "int"' in done.stdout
-
-
 def test_dir():
     assert set(p2ch13.__all__) <= set(dir(p2ch13))
     assert not hasattr(p2ch13, "no_such_name")

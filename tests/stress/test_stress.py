@@ -3,25 +3,12 @@
 import numpy as np
 import pytest
 
-from stress import busy, damaged_scans
+from stress import busy
 from stress.__main__ import SHORT, make_parts
 from stress.busy import Pace, busy_loops
-from stress.damaged_scans import DAMAGES, check_rebuilt, check_skipped, damage_scans
+from stress.damaged_scans import check_rebuilt, check_skipped, damage_scans
 from stress.report import LostError, Row, collect_rows, format_table, report
 from stress.scans import write_scans
-
-
-@pytest.mark.slow
-def test_every_kind_of_damage_is_reported(tmp_path, capsys):
-    scan_count = 2 * len(DAMAGES)
-    options = ["--scans", str(scan_count), "--share", "0.5", "--work-dir", str(tmp_path)]
-    assert damaged_scans.main(options) == 0
-    cells = capsys.readouterr().out.splitlines()[-1].split(" | ")
-    spoiled_count = round(0.5 * len(DAMAGES))
-    assert cells[2] == f"{len(DAMAGES)} scans in {len(DAMAGES)} ways, {spoiled_count} cached values"
-    assert cells[3] == str(len(DAMAGES) + spoiled_count)
-    assert cells[4].startswith("0; ")
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_same_damage_for_the_same_seed(tmp_path):

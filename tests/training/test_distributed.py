@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,8 @@ def test_a_killed_worker_is_made_up_for(options, tmp_path):
     assert re.findall(r" E(\d+) trn", output) == list("1234")  # the first process speaks for both
     process = start(*train(tmp_path / "models", tmp_path / "runs", *options, held=tmp_path / "reached"))
     wait_for(tmp_path / "reached", process)
+    while not any(load_checkpoint(path)["epoch"] == 2 for path in tmp_path.glob("models/*/*.last.state")):
+        time.sleep(0.01)  # the first process saves it while the second one is ahead
     os.kill(workers_of(process)[1], signal.SIGKILL)
     output, _ = process.communicate(timeout=90)
     assert process.returncode == 0, output
