@@ -69,7 +69,9 @@ class Sizes:
     seeds: int = 3
     loss_samples: int = 160
     loss_slices: int = 4
-
+    busy_samples: int = 64  # of an epoch, beside other programs
+    busy_seconds: float = 15.0  # measured, for each number of them
+    settle_seconds: float = 60.0  # at most, until the number of threads is chosen
 
 FULL = Sizes()
 # For a smoke test, in this process.
@@ -92,6 +94,9 @@ SMOKE = Sizes(
     seeds=2,
     loss_samples=16,
     loss_slices=1,
+    busy_samples=16,
+    busy_seconds=0.0,
+    settle_seconds=0.0,
 )
 
 
