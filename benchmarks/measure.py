@@ -69,6 +69,7 @@ class Sizes:
     seeds: int = 3
     loss_samples: int = 160
     loss_slices: int = 4
+    peer_scans: int = 6  # that MONAI keeps in memory; with the lists of their voxels 1 GB
     busy_samples: int = 64  # of an epoch, beside other programs
     busy_seconds: float = 15.0  # measured, for each number of them
     settle_seconds: float = 60.0  # at most, until the number of threads is chosen
