@@ -19,6 +19,7 @@ import numpy as np
 
 from p2ch13.config import Folders
 from p2ch13.network import compute
+from p2ch13.training import shapes
 from tests.support.scan_files import TINY_SCANS, Ball, make_hu, write_luna
 
 pytest.register_assert_rewrite("tests.support.checks")  # a failure shows values, as in a test
@@ -43,6 +44,12 @@ def processor_as_told(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
     choice = request.config.getoption("--bfloat16")
     if choice is not None:
         monkeypatch.setattr(compute, "has_bfloat16_arithmetic", lambda device: choice == "yes")
+
+
+@pytest.fixture(autouse=True)
+def few_synthetic_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To paint, in this process: all of them take seconds to make."""
+    monkeypatch.setattr(shapes, "SYNTHETIC_COUNT", 40)
 
 
 @pytest.fixture(autouse=True)

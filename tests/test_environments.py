@@ -71,27 +71,25 @@ def test_a_mistake_with_a_name_of_any_bytes_is_one_line(tmp_path, environment, n
     assert b"no such folder" in line
 
 
-@pytest.mark.parametrize("environment", [C_LOCALE, UTF_8], ids=["C", "UTF-8"])
-def test_scoring_with_files_of_any_name(folders, tmp_path, environment):
+def test_scoring_with_files_of_any_name(folders, tmp_path):
     folder = tmp_path / LATIN_1
     folder.mkdir()
     rows = [(uid, *to_xyz(ball.center_irc), 0.9) for uid, balls in TINY_SCANS.items() for ball in balls]
     findings = write_csv(folder / f"{LETTERS}.csv", [*POSITION, "probability"], rows)
     options = ["--data-dir", folders.data_dir, "--findings", findings, "--output", folder / "out"]
-    done = run_in(environment, "-m", "p2ch13.evaluate", *options)
+    done = run_in(C_LOCALE, "-m", "p2ch13.evaluate", *options)
     assert done.returncode == 0, done.stderr
     assert_no_traceback(done)
     metrics = json.loads((folder / "out" / "metrics.json").read_text(encoding="utf-8"))
     assert (metrics["nodules"]["found"], metrics["findings"]["false_positives"]) == (6, 0)
 
 
-@pytest.mark.parametrize("environment", [C_LOCALE, UTF_8], ids=["C", "UTF-8"])
-def test_prediction_into_a_folder_of_any_name(folders, tmp_path, environment):
+def test_prediction_into_a_folder_of_any_name(folders, tmp_path):
     folder = tmp_path / LATIN_1
     checkpoint = write_pixel_network(folder / "net.state", LUNG_HU, weight=0.1, bias=-5)
     scan = folders.data_dir / "subset0" / "1.2.1.mhd"
     options = ["--checkpoint", checkpoint, "--output", folder / "out", "--no-lung-mask", "--precision", "fp32"]
-    done = run_in(environment, "-m", "p2ch13.predict", scan, *options)
+    done = run_in(C_LOCALE, "-m", "p2ch13.predict", scan, *options)
     assert done.returncode == 0, done.stderr
     assert_no_traceback(done)
     mask = (folder / "out" / "1.2.1_mask.nii.gz").rename(tmp_path / "mask.nii.gz")

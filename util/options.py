@@ -6,6 +6,7 @@ argparse checks command lines alone; here a JSON file or a checkpoint passes the
 from __future__ import annotations
 
 import difflib
+import functools
 import math
 import operator
 import re
@@ -17,8 +18,8 @@ from dataclasses import MISSING, dataclass, field, fields
 from inspect import get_annotations
 from itertools import takewhile
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
+from types import MappingProxyType, NoneType, UnionType
+from typing import Any, NoReturn, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from p2ch13.util.errors import EXIT_USER_MISTAKE, InputError
 
@@ -139,11 +140,17 @@ class Option:
         return arguments
 
 
-def list_options(options: type[Options]) -> dict[str, Option]:
+def list_options(options: type[Options]) -> Mapping[str, Option]:
     """Return a class's options by name."""
-    hints, listed = get_type_hints(options), {}
+    return _list_once(cast("Any", options))  # mypy takes no class for hashable
+
+
+@functools.cache
+def _list_once(options: Any) -> Mapping[str, Option]:
+    hints = get_type_hints(options)
+    listed: dict[str, Option] = {}
     titles = {name: title_of(part) for part in reversed(options.__mro__) for name in get_annotations(part)}
-    for each in fields(options):  # type: ignore[arg-type]
+    for each in fields(options):
         if "text" in each.metadata:
             parts = get_args(hints[each.name]) if isinstance(hints[each.name], UnionType) else (hints[each.name],)
             kinds = tuple(part for part in parts if part is not NoneType)
@@ -153,7 +160,7 @@ def list_options(options: type[Options]) -> dict[str, Option]:
             listed[each.name] = Option(
                 each.name, titles[each.name], default, each.metadata, kinds, is_list, NoneType in parts
             )
-    return listed
+    return MappingProxyType(listed)
 
 
 def title_of(part: type) -> str:
@@ -264,6 +271,8 @@ class CommandParser(ArgumentParser):
             self.error(f"{flag}: there is no such option; {suggest(flag, shown) or '--help lists all'}")
 
     def error(self, message: str) -> NoReturn:
+        if message.startswith("the following arguments are required"):
+            message += "; --help says what they are"
         self.exit(EXIT_USER_MISTAKE, f"error: {' '.join(message.split())}\n")
 
 

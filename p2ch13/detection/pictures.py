@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -141,14 +142,19 @@ def enlarge(image: Image, row: int, col: int, size: int = 128, factor: int = ENL
 def write_caption(image: Image, text: str) -> Image:
     """Put a caption above an image, white on black; it wraps at the image's width. A narrow image gets black beside."""
     image = np.pad(image, ((0, 0), (0, max(0, LEAST_WIDTH - image.shape[1])), (0, 0)))
-    size = max(CAPTION_PIXELS, image.shape[1] // LETTER_SHARE)
+    return np.concatenate([draw_caption(text, image.shape[1]), image], axis=0)
+
+
+@lru_cache(2**10)  # TensorBoard gets the same slices after each epoch, and text takes longer to draw than they do
+def draw_caption(text: str, width: int) -> Image:
+    size = max(CAPTION_PIXELS, width // LETTER_SHARE)
     font, line_pixels = ImageFont.load_default(size=size), size * LINE_PIXELS // CAPTION_PIXELS
-    lines = wrap_text(text, image.shape[1] - 2 * CAPTION_MARGIN, font)
-    strip = PillowImage.new("RGB", (image.shape[1], 2 * CAPTION_MARGIN + len(lines) * line_pixels))
+    lines = wrap_text(text, width - 2 * CAPTION_MARGIN, font)
+    strip = PillowImage.new("RGB", (width, 2 * CAPTION_MARGIN + len(lines) * line_pixels))
     for number, line in enumerate(lines):
         place = (CAPTION_MARGIN, CAPTION_MARGIN + number * line_pixels)
         ImageDraw.Draw(strip).text(place, line, fill="white", font=font)
-    return np.concatenate([np.asarray(strip), image], axis=0)
+    return np.asarray(strip)
 
 
 def wrap_text(text: str, width: float, font: Font) -> list[str]:

@@ -1,11 +1,11 @@
-"""Prediction: find the input scans, then search one after the other and write its files."""
+"""Prediction: search one scan after the other and write its files."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from p2ch13.config import MAX_DIAMETER_MM, PredictOptions
 from p2ch13.data.ct import Ct
-from p2ch13.data.layouts import find_layout, has_images
 from p2ch13.detection.conclusion import conclude
 from p2ch13.detection.detector import Detector, detect
 from p2ch13.detection.dicom.objects import name_nodules
@@ -26,10 +25,10 @@ from p2ch13.detection.folders import (
     SCAN_ENDING,
     VIEWER_ENDING,
     choose_folder,
-    is_own_folder,
     name_folder,
     write_scan_path,
 )
+from p2ch13.detection.inputs import ScanInput, collect_inputs, report_skipped
 from p2ch13.detection.markups import write_markups
 from p2ch13.detection.measure import measure_findings
 from p2ch13.detection.nodule_list import NoduleList, list_files
@@ -45,30 +44,10 @@ from p2ch13.util.files import make_writable_folder, written_together
 from p2ch13.util.outcome import Outcome
 from p2ch13.util.process_rank import ProcessRank
 from p2ch13.util.threads import ThreadTuner
-from p2ch13.volumes.dicom.archive import open_archive
-from p2ch13.volumes.dicom.search import Search, choose_largest, find_series, holds_series
-from p2ch13.volumes.dicom.series import Series
-from p2ch13.volumes.files import SCAN_SUFFIXES, list_scan_files, scan_name
 
 log = logging.getLogger(__name__)
 
 OVERLAY_COUNT = 4  # most probable findings of a scan that its overlay shows
-
-
-@dataclass(frozen=True)
-class ScanInput:
-    """A scan to search."""
-
-    path: Path  # its file, or the folder of its DICOM series
-    name: str  # the stem of its output files: the file's name without suffix, or the series UID
-    series_uid: str | None = None  # of a DICOM series, or a data folder's name of the scan; None: by the file's name
-    series: Series | None = None  # its DICOM series
-    given: Path | None = None  # the argument that it was found by
-
-    @property
-    def source(self) -> Path | Series:
-        """What to read it from."""
-        return self.series or self.path
 
 
 def predict(options: PredictOptions, process: ProcessRank | None = None) -> Outcome:
@@ -87,6 +66,7 @@ def predict(options: PredictOptions, process: ProcessRank | None = None) -> Outc
     total = len(scans) + len(errors)
     for error in errors if process.is_first else ():
         report_skipped(error, total)
+    check_not_all_skipped(errors, total)
     detector, facts = prepare_search(options, partial(load_networks, process=process))
     make_writable_folder(options.output or Path(), "--output")
     log.info(facts.explanation)
@@ -133,9 +113,7 @@ def conclude_all(
         if reason not in reported:  # of another process
             log.warning(f"Skipped: {reason}")
             errors.append(InputError(reason))
-    total = len(nodules.rows) + len(errors)
-    if len(errors) == total:
-        raise errors[0] if total == 1 else InputError(f"all {total} scans were skipped, see above")
+    check_not_all_skipped(errors, len(nodules.rows) + len(errors))
     if options.output is not None and not nodules.is_alone:
         write_rows(options.output / NODULES_FILE, rows)
     nodules.close()
@@ -144,73 +122,10 @@ def conclude_all(
     return outcome if process.is_alone else replace(outcome, status=EXIT_DONE)
 
 
-def collect_inputs(options: PredictOptions) -> tuple[list[ScanInput], list[InputError]]:
-    """Find the scans of the arguments; return an error for each argument or scan that cannot be used.
-
-    Of scans with the same name, the first is used: others would overwrite its files.
-    """
-    first: dict[str, ScanInput] = {}  # by name
-    errors = []
-    output = options.output and options.output.resolve()
-    for path in options.scans:
-        if path.is_dir() and path.resolve() == output:
-            raise InputError("also the --output, and masks would be read as scans; choose another", path=path)
-        if path.suffix == ".state":
-            raise InputError("a checkpoint among the scans; give each one its own --checkpoint", path=path)
-        try:
-            found = find_inputs(path, options.series_uid)
-        except InputError as error:
-            errors.append(error)
-            continue
-        for scan in found:
-            if scan.path.resolve() == output or is_own_folder(scan.path):  # DICOM segmentations of an earlier run
-                continue
-            other = first.setdefault(scan.name, scan)
-            if other is not scan:
-                message = f"the same name as {other.path}; rename it, or use another --output"
-                errors.append(InputError(message, path=scan.path))
-    return list(first.values()), errors
-
-
-def find_inputs(path: Path, series_uid: str | None = None) -> list[ScanInput]:
-    """Find the scan of a file, or all scans of a folder: those of a data folder, and DICOM series at any depth.
-
-    Args: path: a file, one of a DICOM series for all of it, a folder or a zip archive; series_uid: see `choose_dicom`.
-    Raises: InputError if there is no scan.
-    """
-    if not path.exists():
-        raise InputError("no such file or folder", path=path)
-    if path.is_file() and not holds_series(path):
-        return [ScanInput(path, scan_name(path), given=path)]
-    found = find_series(path)
-    inputs = [*find_files(path), *choose_dicom(found, series_uid)]
-    if not inputs:
-        raise found.nothing(f"series {series_uid}" if series_uid else f"scan ({', '.join(SCAN_SUFFIXES)}, DICOM)")
-    return [replace(each, given=path) for each in inputs]
-
-
-def find_files(folder: Path) -> list[ScanInput]:
-    """List the scans of a folder or zip archive that are files, of a data folder those without its masks."""
-    folder = open_archive(folder)
-    if not folder.is_dir():
-        return []
-    files = list_scan_files(folder)
-    if not files and has_images(folder):
-        return [ScanInput(file, case, case) for case, file in find_layout(folder).scans.items()]
-    return [ScanInput(file, scan_name(file)) for file in files]
-
-
-def choose_dicom(found: Search, series_uid: str | None = None) -> list[ScanInput]:
-    """Choose the DICOM series to search.
-
-    Args: series_uid: this one; None: of each study the largest original series of those that share a folder.
-    """
-    found.report_left_out()
-    if series_uid is None:
-        chosen = [choose_largest(group) for group in found.alternatives()]
-    else:
-        chosen = [each for each in found.series if each.name == series_uid]
-    return [ScanInput(each.folder, each.name, each.name, each) for each in chosen]
+def check_not_all_skipped(errors: Sequence[InputError], total: int) -> None:
+    """Raises: InputError if no scan is left."""
+    if len(errors) == total:
+        raise errors[0] if total == 1 else InputError(f"all {total} scans were skipped, see above")
 
 
 def predict_scan(
@@ -276,9 +191,3 @@ def describe(findings: Sequence[Finding]) -> str:
 
 def count(findings: Sequence[object]) -> str:
     return "1 finding" if len(findings) == 1 else f"{len(findings)} findings"
-
-
-def report_skipped(error: InputError, total: int) -> None:
-    """The error of a single scan ends the command instead."""
-    if total > 1:
-        log.warning(f"Skipped: {one_line(error)}")

@@ -23,10 +23,11 @@ from p2ch13.detection import statements
 from p2ch13.detection.detector import Detector, detect
 from p2ch13.detection.figure import draw_figure
 from p2ch13.detection.findings import Finding
+from p2ch13.detection.inputs import find_inputs
 from p2ch13.detection.measure import Measures, measure_findings
 from p2ch13.detection.outputs import as_image
 from p2ch13.detection.pictures import encode_png
-from p2ch13.detection.pipeline import as_mask, find_inputs
+from p2ch13.detection.pipeline import as_mask
 from p2ch13.detection.report import describe_finding
 from p2ch13.detection.search_facts import Cards, SearchFacts, load_networks, prepare_search
 from p2ch13.detection.sides import find_sides

@@ -15,9 +15,9 @@ from p2ch13.config import IMAGE_FORMATS, ViewOptions
 from p2ch13.data.ct import Ct
 from p2ch13.detection.findings import Finding, find_marked
 from p2ch13.detection.folders import SCAN_ENDING, VIEWER_ENDING, read_scan_path
+from p2ch13.detection.inputs import ScanInput, find_inputs, report_skipped
 from p2ch13.detection.measure import measure_findings
 from p2ch13.detection.outputs import NODULES_FILE, read_nodules
-from p2ch13.detection.pipeline import ScanInput, find_inputs, report_skipped
 from p2ch13.detection.viewer import write_viewer
 from p2ch13.labels.mask import check_geometry, read_mask
 from p2ch13.labels.regions import center_of, split_mask

@@ -15,7 +15,7 @@ from scipy import ndimage
 from p2ch13.config import CONTEXT_SLICES_COUNT, HU_MAX, HU_MIN, TRAINING_CROP_SIZE
 from p2ch13.data.ct import Ct
 from p2ch13.data.layouts import MASK_FOLDERS, has_images
-from p2ch13.detection.pipeline import ScanInput, choose_dicom, find_files
+from p2ch13.detection.inputs import ScanInput, choose_dicom, find_files
 from p2ch13.labels.candidates import CandidateInfoTuple, group_by_series
 from p2ch13.labels.known_lesions import LESIONS_FILE, read_known_lesions
 from p2ch13.training.painting import ScannerLook

@@ -44,7 +44,9 @@ def find_scans(data_dir: Path) -> dict[str, Path]:
     """
     if not data_dir.is_dir():
         raise InputError(
-            "no such folder; put the scans there, or name theirs with --data-dir", path=data_dir, option="--data-dir"
+            "no such folder; put the scans there, or name another with --data-dir",
+            path=data_dir,
+            option="--data-dir",
         )
     scans = name_files(list_scan_files(data_dir))
     if not scans:

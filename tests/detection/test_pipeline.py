@@ -1,6 +1,5 @@
 import csv
 import math
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,11 +18,10 @@ from p2ch13.detection import pipeline as app
 from p2ch13.detection.detector import Detection
 from p2ch13.detection.dicom import writer
 from p2ch13.detection.pictures import CAPTION_MARGIN, LINE_PIXELS
-from p2ch13.detection.pipeline import find_inputs
 from p2ch13.network.model import BOOK_MODEL, UNetWrapper
 from p2ch13.predict import main
 from p2ch13.util.errors import InputError
-from tests.support.checks import Intruder, assert_one_line, refused
+from tests.support.checks import Intruder, assert_one_line
 from tests.support.commands import exit_status
 from tests.support.dicom_files import ABSENT, SERIES_UID, rewrite, rewrite_all, write_series
 from tests.support.hold import start_held
@@ -476,13 +474,6 @@ def test_all_dicom_objects_of_an_anonymized_series(tmp_path, predict, out, capfd
     assert "copy" not in said.out  # of each attribute, by highdicom
 
 
-def test_leftovers_of_a_killed_run_are_skipped(tmp_path):
-    """Such as a DICOM segmentation in its hidden folder."""
-    write_series(tmp_path / "patient", make_hu(BALLS, SHAPE_IRC))
-    write_series(tmp_path / "out" / ".host.1.tmp.1.2.3", make_hu(BALLS, SHAPE_IRC), series_uid="1.2.99")
-    assert [scan.path.name for scan in find_inputs(tmp_path)] == ["patient"]
-
-
 def test_ctrl_c_leaves_nothing_half_written(tmp_path, checkpoint, out):
     scans = [write_scan(tmp_path / f"{ndx}.mha", make_hu(BALLS, SHAPE_IRC)) for ndx in range(3)]
     options = options_of(checkpoint, out, *scans, "--no-lung-mask")
@@ -501,44 +492,6 @@ def test_ctrl_c_leaves_nothing_half_written(tmp_path, checkpoint, out):
     assert (out / "0_mask.nii.gz").stat().st_mtime_ns == before
     assert {row["seriesuid"] for row in read_rows(out)} == {"0", "1", "2"}
     assert not list(out.glob(".*"))
-
-
-def test_find_inputs(tmp_path):
-    hu = make_hu([], (3, 20, 22))
-    write_scan(tmp_path / "luna" / "subset0" / "1.2.mhd", hu)
-    write_scan(tmp_path / "luna" / "1.3.nii.gz", hu)
-    assert [scan.name for scan in find_inputs(tmp_path / "luna")] == ["1.3", "1.2"]
-    write_series(tmp_path / "dicom" / "a", hu)
-    write_series(tmp_path / "dicom" / "b" / "c", hu, series_uid="1.2.9")
-    found = find_inputs(tmp_path / "dicom")
-    assert [(scan.path.name, scan.series_uid) for scan in found] == [("a", SERIES_UID), ("c", "1.2.9")]
-    assert [scan.path.name for scan in find_inputs(tmp_path / "dicom", "1.2.9")] == ["c"]
-    with refused(path=tmp_path / "nowhere"):
-        find_inputs(tmp_path / "nowhere")
-
-
-def test_inputs_of_dicom(tmp_path, caplog):
-    """An archive or a file of a series where a folder can be, and files of other formats beside DICOM's."""
-    hu = make_hu([], (4, 20, 22))
-    files = write_series(tmp_path / "ct", hu)
-    write_series(tmp_path / "ct", hu[:2], series_uid="1.2.9", names=["x", "y"])
-    archive = shutil.make_archive(str(tmp_path / "scan"), "zip", tmp_path / "ct")
-    for path, names in ((tmp_path / "ct", [SERIES_UID]), (files[1], [SERIES_UID]), (Path(archive), [SERIES_UID])):
-        assert [scan.name for scan in find_inputs(path)] == names
-    assert [scan.name for scan in find_inputs(tmp_path / "ct" / "y")] == ["1.2.9"]
-    assert [scan.name for scan in find_inputs(Path(archive), "1.2.9")] == ["1.2.9"]
-    write_scan(tmp_path / "ct" / "other.nrrd", hu)
-    assert [scan.name for scan in find_inputs(tmp_path / "ct")] == ["other", SERIES_UID]
-
-
-def test_each_patient_and_study_of_a_folder(tmp_path):
-    """Series of one study in one folder are alternatives; of another patient or study, they are not."""
-    hu = make_hu([], (4, 20, 22))
-    for ndx, (patient, study, count) in enumerate((("1", "1.1", 3), ("1", "1.1", 4), ("1", "1.2", 2), ("2", "1.3", 1))):
-        names = [f"{ndx}{number}" for number in range(count)]
-        uids = {"series_uid": f"1.2.{ndx}", "PatientID": patient, "StudyInstanceUID": study}
-        write_series(tmp_path, hu[:count], names=names, **uids)
-    assert [scan.name for scan in find_inputs(tmp_path)] == ["1.2.1", "1.2.2", "1.2.3"]
 
 
 def test_scans_without_series_uid(tmp_path, predict, out):
@@ -662,3 +615,8 @@ def test_reports_name_nobody(tmp_path, predict, out):
     for path in written:
         text = path.read_text(encoding="utf-8")
         assert not [word for word in ("DOE", "JANE", "ID4711", "19520814", "Clinic7", str(tmp_path)) if word in text]
+
+
+def test_a_path_without_scans_is_named_before_the_network_is_loaded(tmp_path, predict, capsys):
+    assert predict(tmp_path / "nowhere", checkpoint=tmp_path / "missing.state") == 2
+    assert_one_line(capsys, str(tmp_path / "nowhere"), "no such file or folder")

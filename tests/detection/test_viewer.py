@@ -348,8 +348,7 @@ def test_another_programs_mask_has_no_probabilities(open_page):
 
 @pytest.mark.slow
 def test_500_slices(open_page):
-    """Of the usual size: 512 x 512."""
-    noise = np.random.default_rng(0).normal(0, 20, (512, 512)).astype(np.int16)
+    noise = np.random.default_rng(0).normal(0, 20, (256, 256)).astype(np.int16)
     hu = noise + lung_hu(np.arange(500) % 50)[:, None, None].astype(np.int16)
     hu[FIRST] = hu[SECOND] = TISSUE_HU
     browser = open_page(hu)

@@ -1,10 +1,7 @@
 """Exported networks compute what the package's own do, for slices of any size; the files say what they are."""
 
 import json
-import re
-import shlex
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,9 +18,8 @@ from p2ch13.network.model import BOOK_MODEL, UNetWrapper, build_network
 from p2ch13.network.second_stage import SecondStage
 from p2ch13.weights import WEIGHTS
 from tests.support.checks import assert_one_line, refused
-from tests.support.commands import REPOSITORY, exit_status
+from tests.support.commands import exit_status
 from tests.support.networks import CARD, make_finding_scorer, write_pixel_network, write_two_stages
-from tests.support.scan_files import Ball, make_hu, write_scan
 from tests.support.tiny_network import TinyNetwork
 
 SMALL = {**BOOK_MODEL, "wf": 2}
@@ -92,9 +88,7 @@ def test_padding_in_the_graph_is_that_of_the_network(model_args):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("model_args", "network"), [(SMALL, None), (STRONG, None), (OTHER, None), ({"slice_spacing_mm": 2.0}, OWN)]
-)
+@pytest.mark.parametrize(("model_args", "network"), [(SMALL, None), (OTHER, None), ({"slice_spacing_mm": 2.0}, OWN)])
 def test_onnx_agrees(tmp_path, model_args, network):
     checkpoint = write_network(tmp_path / "a.state", model_args, network or "unet", card=CARD)
     export_network(checkpoint, tmp_path / "a.onnx", network=network)
@@ -125,9 +119,8 @@ def test_what_an_onnx_file_says(tmp_path, capfd):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model_args", [SMALL, STRONG])
-def test_program_agrees(tmp_path, model_args):
-    checkpoint = write_network(tmp_path / "a.state", model_args, card=CARD)
+def test_program_agrees(tmp_path):
+    checkpoint = write_network(tmp_path / "a.state", STRONG, card=CARD)
     export_network(checkpoint, tmp_path / "a.PT2")
     assert b'.py", line' not in (tmp_path / "a.PT2").read_bytes()
     files = {METADATA_FILE: ""}
@@ -216,28 +209,6 @@ def test_a_real_slice(packaged, luna_sample):
     assert_close(run_onnx(packaged, ct_slices)["logit"], expect_logits(model, ct_slices))
     unclipped = torch.from_numpy(ct.hu[ct.context_indexes(ndx, 3, model.slice_spacing_mm)]).float()[None]
     assert_close(run_onnx(packaged, unclipped)["logit"], expect_logits(model, ct_slices))
-
-
-PAGE = (REPOSITORY / "docs" / "export.md").read_text()
-
-
-@pytest.mark.slow
-def test_the_page_in_docs(tmp_path, monkeypatch):
-    """Its commands and its Python code run, one after the other."""
-    pytest.importorskip("onnxruntime")
-    monkeypatch.chdir(tmp_path)
-    write_scan(tmp_path / "scan.mhd", make_hu([Ball((4, 20, 30), 4)], (8, 40, 44)))
-    write_two_stages(tmp_path / "tiny.state", -700, make_finding_scorer())
-    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    assert [language for language, _ in blocks] == ["sh", "python", "python", "python"]
-    for language, code in blocks:
-        if language == "python":
-            exec(code, {})
-            continue
-        for line in code.splitlines():
-            words = shlex.split(line)
-            assert words[:2] == ["p2ch13", "export"]
-            main(words[2:], weights=Path("tiny.state"))
 
 
 @pytest.mark.parametrize("name", ["a.tar", "onnx", "a.onnx.gz", "a"])

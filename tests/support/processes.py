@@ -1,4 +1,8 @@
-"""Programs that `test_distributed.py` starts by torchrun: `processes.py NAME RESULT_PATH OPTIONS...`."""
+"""What `test_distributed.py` starts by torchrun: a training run, or several measurements in one start.
+
+processes.py train HELD OPTIONS...
+processes.py measure JOBS RESULTS    a JSON file of name -> [measurement, options]; a folder for name.pt
+"""
 
 import atexit
 import json
@@ -116,7 +120,7 @@ def check_no_thread_is_left() -> None:
         os._exit(70)
 
 
-PROGRAMS: dict[str, Callable[[SegmentationTrainingApp], Any]] = {
+MEASUREMENTS: dict[str, Callable[[SegmentationTrainingApp], Any]] = {
     "gradients": lambda app: compute_gradients(app, 8),
     "validate": validate,
     "weights": train_weights,
@@ -124,19 +128,24 @@ PROGRAMS: dict[str, Callable[[SegmentationTrainingApp], Any]] = {
 }
 
 
-def main(name: str, result_path: str, *options: str) -> None:
+def measure_all(jobs_path: str, results_path: str) -> None:
+    """Do one measurement after the other; the first process writes what each returns."""
+    jobs = json.loads(Path(jobs_path).read_text())
+    for name, (measurement, options) in jobs.items():
+        app = SegmentationTrainingApp(options)
+        with app.learner.training_together():
+            result = MEASUREMENTS[measurement](app)
+        if app.process.is_first:
+            torch.save(result, Path(results_path) / f"{name}.pt")
+
+
+def main(name: str, *arguments: str) -> None:
     atexit.register(check_no_thread_is_left)
     if name == "train":
-        train(result_path, options)
-    app = SegmentationTrainingApp(options)
-    with app.learner.training_together():
-        result = PROGRAMS[name](app)
-    if not app.process.is_first:
-        return
-    if name == "gradients":
-        torch.save(result, result_path)
+        held, *options = arguments
+        train(held, options)
     else:
-        Path(result_path).write_text(json.dumps(result))
+        measure_all(*arguments)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from p2ch13.training.app import SegmentationTrainingApp
 from tests.support.checks import refused
 from tests.support.hold import wait_for
 from tests.support.processes import compute_gradients, validate
+from tests.support.scan_files import TINY_SCANS, write_luna
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="compares float32 on a CPU")
 
@@ -28,10 +29,14 @@ EPOCHS, SAMPLES = 4, 48
 
 
 @pytest.fixture
-def options(folders, tmp_path):
+def options(folders):
+    return options_of(folders)
+
+
+def options_of(folders, *others):
     return [
         *("--data-dir", str(folders.data_dir), "--cache-dir", str(folders.cache_dir), "--val-stride", "2"),
-        *("--samples-per-epoch", str(SAMPLES), "--batch-size", "8", "--precision", "fp32"),
+        *("--samples-per-epoch", str(SAMPLES), "--batch-size", "8", "--precision", "fp32", *others),
     ]
 
 
@@ -63,73 +68,93 @@ def train(models_dir, runs_dir, *options, held=REPOSITORY):
 
 
 LOSS = ("--fn-weight", "0.5", "--cross-entropy", "2")
+UNEVEN = ("--samples-per-epoch", "5")  # 2 and 3 of them, which weigh alike
+MEASURED = {
+    "gradients": ("gradients", ()),
+    "gradients, over the batch": ("gradients", (*LOSS, "--batch-dice")),
+    "gradients, uneven": ("gradients", UNEVEN),
+    "gradients, uneven, over the batch": ("gradients", (*LOSS, "--batch-dice", *UNEVEN)),
+    "scores": ("validate", ("--val-negatives", "1", "--batch-dice", *LOSS)),
+    "weights": ("weights", ("--samples-per-epoch=56", "--lr-schedule=cosine", "--ema")),
+    "bad step": ("bad step", ("--skip-non-finite", "--ema")),
+}
 
 
-@pytest.mark.parametrize(
-    "changed",
-    [
-        [*LOSS, "--batch-dice", "--samples-per-epoch", "5"],  # 2 and 3 of them, which weigh alike
-        pytest.param([], marks=pytest.mark.slow),
-        pytest.param([*LOSS, "--batch-dice"], marks=pytest.mark.slow),
-        pytest.param(["--samples-per-epoch", "5"], marks=pytest.mark.slow),
-    ],
-)
-def test_gradients_of_two_processes_are_those_of_one_with_twice_the_batch(options, tmp_path, changed):
-    options = [*options, *changed]
-    run(PROCESSES, "gradients", tmp_path / "gradients", *options)
-    alone = compute_gradients(SegmentationTrainingApp(options), 16)
-    for together, expected in zip(torch.load(tmp_path / "gradients"), alone, strict=True):
+@pytest.fixture(scope="module")
+def shared_folders(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shared")
+    return Folders(write_luna(folder / "luna", TINY_SCANS), folder / "cache")
+
+
+@pytest.fixture(scope="module")
+def measured(shared_folders, tmp_path_factory):
+    """What two processes return for each of `MEASURED`; all in one start, which takes longer than they do."""
+    folder = tmp_path_factory.mktemp("measured")
+    jobs = {name: [what, options_of(shared_folders, *options)] for name, (what, options) in MEASURED.items()}
+    (folder / "jobs.json").write_text(json.dumps(jobs))
+    run(PROCESSES, "measure", folder / "jobs.json", folder)
+    return {name: torch.load(folder / f"{name}.pt") for name in MEASURED}
+
+
+@pytest.fixture
+def alone(shared_folders):
+    """Make an app of the measurement's options in this process."""
+    return lambda name: SegmentationTrainingApp(options_of(shared_folders, *MEASURED[name][1]))
+
+
+@pytest.mark.parametrize("name", [name for name in MEASURED if name.startswith("gradients")])
+def test_gradients_of_two_processes_are_those_of_one_with_twice_the_batch(measured, alone, name):
+    for together, expected in zip(measured[name], compute_gradients(alone(name), 16), strict=True):
         torch.testing.assert_close(together, expected, rtol=0, atol=1e-4 * expected.abs().max().item())
 
 
-def test_summed_scores_are_those_of_one_process(options, tmp_path):
-    options = [*options, "--val-negatives", "1", "--batch-dice", *LOSS]
-    run(PROCESSES, "validate", tmp_path / "scores.json", *options)
-    together, alone = json.loads((tmp_path / "scores.json").read_text()), validate(SegmentationTrainingApp(options))
-    assert [pytest.approx(scores, rel=1e-5) for scores in alone] == together
-    assert alone[0]["tp_percent"] > 0
-    assert alone[0] != alone[1]
+def test_summed_scores_are_those_of_one_process(measured, alone):
+    expected = validate(alone("scores"))
+    assert [pytest.approx(scores, rel=1e-5) for scores in expected] == measured["scores"]
+    assert expected[0]["tp_percent"] > 0
+    assert expected[0] != expected[1]
 
 
-@pytest.mark.slow
-def test_weights_stay_the_same_in_all_processes(options, tmp_path):
+def test_weights_stay_the_same_in_all_processes(measured):
     """With a learning rate that changes from step to step, and averaged weights."""
-    options = [*options, "--samples-per-epoch=56", "--lr-schedule=cosine", "--ema"]
-    run(PROCESSES, "weights", tmp_path / "apart.json", *options)
-    difference, last_rate = json.loads((tmp_path / "apart.json").read_text())
+    difference, last_rate = measured["weights"]
     assert difference == 0
     # The last of four steps begins at 48 of 56 samples: 1e-5 + 9.9e-4 * (1 + cos(pi * 0.8496)) / 2
     assert last_rate == pytest.approx(6.4217e-5, rel=1e-4)
 
 
-def test_a_bad_loss_of_one_process_changes_nothing_in_any(options, tmp_path):
+def test_a_bad_loss_of_one_process_changes_nothing_in_any(measured):
     """Three steps of twice 8 samples; of the third, both processes' parts are skipped."""
-    run(PROCESSES, "bad step", tmp_path / "result.json", *options, "--skip-non-finite", "--ema")
-    result = json.loads((tmp_path / "result.json").read_text())
-    assert result == {"unchanged": [False, False, True], "skipped": 2, "samples": 32}
+    assert measured["bad step"] == {"unchanged": [False, False, True], "skipped": 2, "samples": 32}
+
+
+@pytest.fixture(scope="module")
+def whole_run(shared_folders, tmp_path_factory):
+    """A run's messages and folder of checkpoints, in which others lie: a damaged one, the note of another torchrun."""
+    models_dir = tmp_path_factory.mktemp("whole")
+    folder = models_dir / "p2ch13"
+    folder.mkdir()
+    (folder / "seg_2026-01-01_10.00.00_none.last.state").write_bytes(b"damaged")
+    (folder / "seg_2026-01-01_10.00.00_none.0123abc.launch").touch()
+    output = run(*train(models_dir, models_dir / "runs", *options_of(shared_folders)))
+    return output, folder
 
 
 @pytest.mark.slow
-def test_a_new_run_reads_no_other_runs_states(options, tmp_path):
-    """Neither a corrupt one of the same name, nor the note of an earlier torchrun, matters."""
-    folder = tmp_path / "models" / "p2ch13"
-    folder.mkdir(parents=True)
-    (folder / "seg_2026-01-01_10.00.00_none.last.state").write_bytes(b"damaged")
-    (folder / "seg_2026-01-01_10.00.00_none.0123abc.launch").touch()
-    run(*train(tmp_path / "models", tmp_path / "runs", *options, "--epochs", 1))
-    states = sorted(path.name for path in folder.glob("*.last.state"))
-    assert len(states) == 2
+def test_a_new_run_reads_no_other_runs_states(whole_run):
+    output, folder = whole_run
+    assert f"{SAMPLES} samples in batches of 8 in each of 2 processes" in output
+    assert re.findall(r" E(\d+) trn", output) == list("1234")  # the first process speaks for both
+    assert len(list(folder.glob("*.last.state"))) == 2
     assert len(list(folder.glob("*.launch"))) == 1  # its own is gone with its end
 
 
 @pytest.mark.slow
-def test_a_killed_worker_is_made_up_for(options, tmp_path):
+def test_a_killed_worker_is_made_up_for(whole_run, shared_folders, tmp_path):
     """The run resumes from its last checkpoint and ends with the weights that it would have had anyway."""
-    output = run(*train(tmp_path / "whole", tmp_path / "whole-runs", *options))
-    assert f"{SAMPLES} samples in batches of 8 in each of 2 processes" in output
-    assert re.findall(r" E(\d+) trn", output) == list("1234")  # the first process speaks for both
-    process = start(*train(tmp_path / "models", tmp_path / "runs", *options, held=tmp_path / "reached"))
-    wait_for(tmp_path / "reached", process)
+    held = tmp_path / "reached"
+    process = start(*train(tmp_path / "models", tmp_path / "runs", *options_of(shared_folders), held=held))
+    wait_for(held, process)
     while not any(load_checkpoint(path)["epoch"] == 2 for path in tmp_path.glob("models/*/*.last.state")):
         time.sleep(0.01)  # the first process saves it while the second one is ahead
     os.kill(workers_of(process)[1], signal.SIGKILL)
@@ -139,7 +164,8 @@ def test_a_killed_worker_is_made_up_for(options, tmp_path):
     (last_epoch,) = re.findall(r"Resuming from .* after epoch (\d+)", output)
     assert int(last_epoch) == 2
     assert re.findall(r" E(\d+) trn", output) == list("1234")
-    (whole_path,), (path,) = (list((tmp_path / name / "p2ch13").glob("*.last.state")) for name in ("whole", "models"))
+    *_, whole_path = sorted(whole_run[1].glob("*.last.state"))  # by time: the damaged one is older
+    (path,) = (tmp_path / "models" / "p2ch13").glob("*.last.state")
     whole, state = load_checkpoint(whole_path), load_checkpoint(path)
     assert (state["epoch"], state["totalTrainingSamples_count"]) == (EPOCHS, EPOCHS * SAMPLES)
     assert all(torch.equal(state["model_state"][name], value) for name, value in whole["model_state"].items())

@@ -4,6 +4,7 @@ import torch
 
 from p2ch13.network.compute import Compute
 from p2ch13.network.finding_scorer import Validation
+from p2ch13.training import second_stage
 from p2ch13.training.finding_examples import Examples, FindingExamples
 from p2ch13.training.second_stage import (
     FOLDS,
@@ -41,6 +42,11 @@ def join(folder, scans):
     for group, (scan, cubes) in enumerate(scans):
         examples.add(scan, cubes, group)
     return examples
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch):
+    monkeypatch.setattr(second_stage, "BATCH_SIZE", 12)
 
 
 def test_learns_what_a_nodule_looks_like(tmp_path):

@@ -14,7 +14,7 @@ from p2ch13.labels.lidc_shapes import SHAPE_REACH, SHAPE_SIZE, UNITS_PER_RADIUS,
 from p2ch13.phantom.fields import draw_waves
 from p2ch13.phantom.nodules import draw_nodule
 from p2ch13.training import shapes as shapes_module
-from p2ch13.training.shapes import SYNTHETIC, SYNTHETIC_COUNT, compute_distance, find_shapes, make_shapes
+from p2ch13.training.shapes import SYNTHETIC, compute_distance, find_shapes, make_shapes
 from p2ch13.util.errors import InputError
 from tests.support.checks import refused
 from tests.support.painted_shapes import GRID
@@ -72,7 +72,7 @@ def test_shapes_depend_on_seed_and_number_alone():
 @pytest.mark.slow
 def test_held_out_shapes_are_others():
     shapes, held_out = (find_shapes("synthetic", held_out) for held_out in (False, True))
-    assert len(shapes) == len(held_out) == SYNTHETIC_COUNT
+    assert len(shapes) == len(held_out) == shapes_module.SYNTHETIC_COUNT
     assert not {shape.distance.tobytes() for shape in shapes} & {shape.distance.tobytes() for shape in held_out}
 
 
@@ -84,7 +84,7 @@ def test_outlines_that_are_missing_are_named(monkeypatch):
     for kind in ("lidc", "both"):
         with refused(option="--nodule-shapes"):
             find_shapes(kind)
-    assert len(find_shapes("synthetic")) == SYNTHETIC_COUNT
+    assert len(find_shapes("synthetic")) == shapes_module.SYNTHETIC_COUNT
 
 
 @pytest.mark.slow
@@ -98,4 +98,4 @@ def test_readers_outlines_are_for_training_or_held_out(monkeypatch):
     assert len(shapes) > 3 * len(held_out) > 30
     assert not any(is_held_out(shape.series_uid) for shape in shapes)
     assert all(is_held_out(shape.series_uid) for shape in held_out)
-    assert len(find_shapes("both")) == SYNTHETIC_COUNT + len(shapes)
+    assert len(find_shapes("both")) == shapes_module.SYNTHETIC_COUNT + len(shapes)

@@ -33,10 +33,12 @@ def make_input():
     return torch.from_numpy(np.stack(slices)[np.newaxis].astype(np.float32))
 
 
-def find_on_phantom(folder, precision):
+@pytest.fixture(scope="module")
+def phantom(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("phantom")
     write_phantoms(folder, scan_count=1, seed=8, pixels=256, slice_count=32)
     (scan,) = folder.glob("subset*/*.mhd")
-    return detect(Ct(scan), load_detector(find_weights()), precision=precision).findings
+    return Ct(scan)
 
 
 def test_logits():
@@ -47,8 +49,9 @@ def test_logits():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_findings_on_a_phantom(tmp_path, precision):
+def test_findings_on_a_phantom(phantom, precision):
     """The same above the threshold in both, in any order; their centers within a voxel of 1.1 mm."""
-    found = sorted(finding.center_xyz for finding in find_on_phantom(tmp_path, precision))
+    findings = detect(phantom, load_detector(find_weights()), precision=precision).findings
+    found = sorted(finding.center_xyz for finding in findings)
     assert len(found) == len(CENTERS_XYZ)
     np.testing.assert_allclose(found, sorted(CENTERS_XYZ), atol=1.1)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from p2ch13.data.ct import Ct
-from p2ch13.detection.pipeline import find_inputs
+from p2ch13.detection.inputs import find_inputs
 from p2ch13.import_dicom import main
 from p2ch13.volumes.dicom.search import find_series
 from tests.support.checks import refused
