@@ -1,9 +1,9 @@
 """The chapter's training and search with MONAI, as its documentation writes them: a peer for the benchmarks.
 
-`CacheDataset` keeps scans and labels in memory, without copies and with the label's voxels listed beforehand, as MONAI's
-guide to fast training advises. Its transforms cut crops of 7 slices around nodules, turn, shift and scale them, and add
-noise; `DiceCELoss` is minimized. Network, scans, labels, crops, batches and the strength of each augmentation are those
-of the recipe `book`. All is computed in float32, MONAI's default.
+`CacheDataset` keeps scans and labels in memory, without copies and with the labels' voxels listed beforehand, as the
+guide to fast training in MONAI's documentation has it. Its transforms cut crops of 7 slices around nodules, turn,
+shift and scale them, and add noise; `DiceCELoss` is minimized. Network, scans, labels, crops, batches and the strength
+of each augmentation are those of the recipe `book`. All is computed in float32, MONAI's default.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from p2ch13.config import BOOK_AUGMENTATION, CONTEXT_SLICES_COUNT, HU_MAX, HU_MI
 from p2ch13.data.index import ScanIndex
 from p2ch13.detection.segment import predict_slices
 from p2ch13.network.compute import keep_freed_memory
-from p2ch13.network.model import BOOK_MODEL, BOOK_NETWORK, LogitNetwork, build_network
+from p2ch13.network.model import BOOK_MODEL, BOOK_NETWORK, LogitNetwork, SegmentationNetwork, build_network
 from p2ch13.util.boxes import make_box
 
 INSTALL = "MONAI is not installed: its rows stay empty. pip install '.[bench]'"
@@ -75,7 +75,7 @@ def measure_whole_scan(setup: Setup) -> tuple[list[float], list[float]]:
     return package[1:], monai[1:]
 
 
-def make_searcher(model: torch.nn.Module) -> Any:
+def make_searcher(model: SegmentationNetwork) -> Any:
     """Return MONAI's function of slices (slice, 7, row, col) in HU to logits, by windows as large as training crops."""
     from monai.inferers import SlidingWindowInferer
 
