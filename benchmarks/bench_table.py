@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ def read_tables(path: Path) -> dict[str, Rows]:
     try:
         results = json.loads(text)
         facts = {shown: results[name] for name, shown in FACTS.items()}
+        facts["commit"] = re.sub(r"(?<=^\w{7})\w+", "", facts["commit"] or "") or None
         rows = [Row(row["name"], row["value"], row["target"], row["at_least"]) for row in results["rows"]]
         cells = [(row.target is not None, row.cells) for row in rows]
     except (ValueError, KeyError, TypeError):

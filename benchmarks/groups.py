@@ -80,6 +80,8 @@ def bench_training(setup: Setup, work_dir: Path) -> list[Row]:
         Row("step, samples/s", ours["step"]),
         Row("step, floating-point rate / gemm", ours["step / gemm"], for_processor(bfloat16=0.5, float32=0.6)),
         Row("training loop, samples/s", ours["loop"]),
+        Row("training loop of plain, samples/s", plain["loop"]),
+        Row("training loop of MONAI, samples/s", monai.get("loop")),
         Row("training loop, samples/s / step", ours["loop / step"], 0.95),
         Row("training loop, samples/s / plain", ours["loop"] / plain["loop"], for_processor(bfloat16=3, float32=1.6)),
         Row(
@@ -90,6 +92,7 @@ def bench_training(setup: Setup, work_dir: Path) -> list[Row]:
         Row("forward, slices/s", ours["forward"]),
         Row("forward, floating-point rate / gemm", ours["forward / gemm"], 0.65),
         Row("validation loop, slices/s", ours["validation"]),
+        Row("validation loop of plain, slices/s", plain["validation"]),
         Row("validation loop, slices/s / forward", ours["validation / forward"], 0.9),
         Row(
             "validation loop, slices/s / plain",
@@ -108,6 +111,7 @@ def bench_slices(setup: Setup, work_dir: Path) -> list[Row]:
         print(f"  {monai_peer.INSTALL}")
     return [
         Row("whole slices, slices/s", package),
+        Row("whole slices of MONAI, slices/s", monai),
         Row("whole slices, slices/s / MONAI", ratio(package, monai), for_processor(bfloat16=3, float32=2)),
     ]
 

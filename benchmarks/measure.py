@@ -72,7 +72,7 @@ class Sizes:
     peer_scans: int = 6  # that MONAI keeps in memory; with the lists of their voxels 1 GB
     busy_samples: int = 64  # of an epoch, beside other programs
     crowds: tuple[int, ...] = (1, 5)  # of them, for each core
-    busy_seconds: float = 15.0  # measured, for each number of them
+    busy_seconds: float = 10.0  # measured, for each number of them
     settle_seconds: float = 60.0  # at most, until the number of threads is chosen
     chest_slices: tuple[int, ...] = (300, 800)  # of the scans that are searched
     chest_pixels: int = 512

@@ -53,9 +53,9 @@ def show(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def for_processor(bfloat16: float, float32: float, dtype: torch.dtype | None = None) -> float:
-    """Choose the target for what this processor computes in, see `get_dtype`; or for `dtype`."""
-    return {torch.bfloat16: bfloat16, torch.float32: float32}[dtype or get_dtype("auto", CPU)]
+def for_processor(bfloat16: float, float32: float) -> float:
+    """Choose the target for what this processor computes in, see `get_dtype`."""
+    return {torch.bfloat16: bfloat16, torch.float32: float32}[get_dtype("auto", CPU)]
 
 
 def ratio(value: float | None, base: float | None) -> float | None:
