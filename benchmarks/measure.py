@@ -77,7 +77,7 @@ class Sizes:
     chest_slices: tuple[int, ...] = (300, 800)  # of the scans that are searched
     chest_pixels: int = 512
     phantom_slices: int = 75  # that these scans repeat
-    evaluated_scans: int = 8
+    evaluated_scans: int = 4
 
 
 FULL = Sizes()

@@ -37,9 +37,9 @@ def is_installed() -> bool:
 
 def measure_monai(setup: Setup) -> dict[str, list[float]]:
     """Measure samples per second of the training loop."""
-    rates = []
+    dataset, rates = make_dataset(setup), []
     for worker_count in WORKER_COUNTS:
-        training = MonaiTraining(make_loader(setup, worker_count))
+        training = MonaiTraining(make_loader(dataset, worker_count))
         batches = training.train(setup.sizes.samples)
         first = len(next(batches))  # starts the worker processes
         rates.append((setup.sizes.samples - first) / seconds(list, batches))
@@ -110,16 +110,22 @@ class MonaiTraining:
                     break
 
 
-def make_loader(setup: Setup, worker_count: int) -> Any:
-    """Return MONAI's loader of batches of crops: those of the first training scans, as many as fit in memory."""
-    from monai.data import CacheDataset, DataLoader
+def make_loader(dataset: Any, worker_count: int) -> Any:
+    """Return MONAI's loader of batches of crops."""
+    from monai.data import DataLoader
+
+    return DataLoader(dataset, batch_size=SCANS_AT_ONCE, shuffle=True, num_workers=worker_count)
+
+
+def make_dataset(setup: Setup) -> Any:
+    """Return MONAI's dataset of crops of the first training scans, as many as fit in memory."""
+    from monai.data import CacheDataset
 
     data = PlainData(setup.folders)
     series_list = [uid for uid in data.split(setup.val_stride, is_val_set=False) if data.get_positive_indexes(uid)]
     cts = (data.get_ct(series_uid) for series_uid in series_list[: setup.sizes.peer_scans])
     scans = [{"image": ct.hu, "label": ct.positive_mask} for ct in cts]
-    dataset = CacheDataset(scans, make_transforms(), num_workers=0, progress=False, copy_cache=False)
-    return DataLoader(dataset, batch_size=SCANS_AT_ONCE, shuffle=True, num_workers=worker_count)
+    return CacheDataset(scans, make_transforms(), num_workers=0, progress=False, copy_cache=False)
 
 
 def make_transforms() -> Any:

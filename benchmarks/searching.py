@@ -82,16 +82,16 @@ def timed(function: Callable[..., Any], parts: dict[str, float], name: str) -> C
     return call
 
 
-def measure_predict(scan: Path, output: Path, start: float) -> tuple[Times, int]:
+def measure_predict(scan: Path, output: Path, options: list[str], start: float) -> tuple[Times, int]:
     """Search a scan with the network of the package. Returns: the times, and the peak memory in bytes.
 
-    Args: start: `time.monotonic()` before this process began.
+    Args: options: further ones; start: `time.monotonic()` before this process began.
     """
     from p2ch13.predict import main
 
     with PeakMemory() as memory, timed_parts() as times:
         times.parts["start"] = time.monotonic() - start
-        main([str(scan), "--output", str(output)])
+        main([str(scan), "--output", str(output), *options])
     times.total = time.monotonic() - start
     return times, memory.peak
 

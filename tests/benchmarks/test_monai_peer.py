@@ -12,6 +12,7 @@ from benchmarks.monai_peer import (
     is_installed,
     keep_middle_slice,
     make_augmentation,
+    make_dataset,
     make_loader,
     make_searcher,
     make_transforms,
@@ -70,7 +71,7 @@ def test_loss():
 @pytest.mark.parametrize("worker_count", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_training(folders, tmp_path, worker_count):
     setup = Setup(folders.data_dir, tmp_path / "cache", val_stride=2, sizes=SMOKE)
-    training = MonaiTraining(make_loader(setup, worker_count))
+    training = MonaiTraining(make_loader(make_dataset(setup), worker_count))
     before = [parameter.clone() for parameter in training.model.parameters()]
     batches = list(islice(training.train(20), 9))
     assert sum(map(len, batches)) == 20
