@@ -59,7 +59,7 @@ docs-check: $(VENV)/installed-dev  ## run the commands of README and docs on tin
 	$(VENV)/bin/python -m tests.support.documentation
 	$(PYTEST) tests/docs
 
-bench: $(VENV)/installed $(DEMO_DIR)/candidates.csv  ## measure speed and memory
+bench: $(VENV)/installed-dev $(DEMO_DIR)/candidates.csv  ## measure speed and memory
 	$(VENV)/bin/python -m benchmarks.bench --data-dir $(BENCH_DATA) --val-stride $(BENCH_VAL_STRIDE)
 
 stress: $(VENV)/installed-dev  ## kill it, fill its disk, damage its files

@@ -18,8 +18,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from benchmarks.bench import describe_cpu
 from benchmarks.kept import FORMAT_VERSION, read_kept
+from benchmarks.machine import describe_cpu
 from p2ch13.ablation import get_record, list_variants, with_labels
 from p2ch13.config import AblationOptions, Folders
 from p2ch13.training.provenance import get_commit, get_versions

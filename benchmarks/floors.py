@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bench import Row, describe_cpu, print_rows
+from benchmarks.machine import describe_cpu
+from benchmarks.rows import Row, print_rows
 from p2ch13 import precache
 from p2ch13.evaluate import main as evaluate
 from p2ch13.phantom import write_phantoms

@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 
 from benchmarks import measure
-from benchmarks.bench import Row, print_rows
 from benchmarks.measure import FULL, SMOKE, Setup, Sizes
+from benchmarks.rows import Row, print_rows
 from benchmarks.synthetic import SMOKE_NOTE, write_synthetic_scans
 from p2ch13 import precache
 from p2ch13.network.compute import get_device, get_dtype

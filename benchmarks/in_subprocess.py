@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
@@ -28,7 +29,8 @@ def in_subprocess(function: Callable[..., Result], *arguments: Any) -> Result:
 def main() -> None:
     logging.disable(logging.INFO)
     function, arguments = pickle.load(sys.stdin.buffer)
-    result = function(*arguments)
+    with redirect_stdout(sys.stderr):  # the result alone goes to stdout
+        result = function(*arguments)
     sys.stdout.buffer.write(pickle.dumps(result))
 
 

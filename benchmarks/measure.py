@@ -69,6 +69,15 @@ class Sizes:
     seeds: int = 3
     loss_samples: int = 160
     loss_slices: int = 4
+    peer_scans: int = 6  # that MONAI keeps in memory; with the lists of their voxels 1 GB
+    busy_samples: int = 64  # of an epoch, beside other programs
+    crowds: tuple[int, ...] = (1, 5)  # of them, for each core
+    busy_seconds: float = 10.0  # measured, for each number of them
+    settle_seconds: float = 60.0  # at most, until the number of threads is chosen
+    chest_slices: tuple[int, ...] = (300, 800)  # of the scans that are searched
+    chest_pixels: int = 512
+    phantom_slices: int = 75  # that these scans repeat
+    evaluated_scans: int = 8
 
 
 FULL = Sizes()
@@ -92,6 +101,14 @@ SMOKE = Sizes(
     seeds=2,
     loss_samples=16,
     loss_slices=1,
+    busy_samples=16,
+    crowds=(1,),
+    busy_seconds=0.0,
+    settle_seconds=0.0,
+    chest_slices=(4,),
+    chest_pixels=96,
+    phantom_slices=4,
+    evaluated_scans=1,
 )
 
 

@@ -26,6 +26,8 @@ PATIENCE = 3.0  # a count is abandoned when its steps take this multiple of anot
 BETTER = 1.15  # speedup that justifies a change
 MIN_OWN_SHARE = 0.8  # of a core that the calling thread gets; with less, other programs use the cores
 LOST_SHARE = 0.02  # of the time that trials may cost
+WATCHED_STEPS, WATCHED_S = 2, 0.5  # between trials, that are looked at together: at least
+SOONER = 0.1  # of the minimum time between trials: enough if other programs have come or gone
 
 
 def available_cores(root: Path = Path("/")) -> int:
@@ -109,6 +111,17 @@ def seconds_per_unit(steps: Sequence[Step]) -> float:
     return median(step.seconds / step.size for step in steps[WARM_UP_STEPS:] or steps)
 
 
+def has_changed(steps: Sequence[Step], chosen: Sequence[Step]) -> bool:
+    """Return whether other programs have come or gone since a choice. Each step has to show it: one may be an accident.
+
+    Args: chosen: steps with the number of threads in use, of the trial that chose it.
+    """
+    had_to_wait, usual = own_share(chosen) < MIN_OWN_SHARE, seconds_per_unit(chosen)
+    return all((own_share([step]) < MIN_OWN_SHARE) != had_to_wait for step in steps) or all(
+        step.seconds > PATIENCE * usual * step.size for step in steps
+    )
+
+
 def own_share(steps: Sequence[Step]) -> float:
     """Compute the share of a core that the calling thread got, without the warm-up if there are other steps."""
     measured = steps[WARM_UP_STEPS:] or steps
@@ -126,7 +139,8 @@ class ThreadTuner:
     A trial measures a few steps with the count in use, initially the smallest, then with the neighbors of the fastest;
     after the smallest it tries the largest. If the calling thread has to wait for a core, other programs use the cores:
     then the smallest count is tried and no larger one, so that a trial costs little on a busy machine. Trials take no
-    more than `LOST_SHARE` of the time.
+    more than `LOST_SHARE` of the time. Steps between trials are watched, see `has_changed`: when other programs come,
+    each step on all threads costs as much as many on one, so that the next trial begins at once.
 
     Args:
         counts: numbers of threads to choose from, ascending. A single one is used without trials.
@@ -142,7 +156,9 @@ class ThreadTuner:
         self.count = self.counts[0]
         self._chosen: int | None = self.count if len(self.counts) == 1 else None  # None before the first trial's end
         self._trial: Trial | None = None if self._chosen else {self.count: []}
-        self._next_trial_s = math.inf
+        self._next_trial_s = self._sooner_s = math.inf
+        self._watched, self._watched_s = list[Step](), 0.0  # the latest steps between trials, and their seconds
+        self._chosen_steps = list[Step]()  # of the last trial, with the count in use
         set_count(self.count)
 
     @property
@@ -159,12 +175,26 @@ class ThreadTuner:
         self.set_count(self.count)  # another tuner may have changed it
         start, own_start = time.perf_counter(), time.thread_time()
         yield
+        step = Step(time.perf_counter() - start, time.thread_time() - own_start, size)
         if self._trial is not None:
-            step = Step(time.perf_counter() - start, time.thread_time() - own_start, size)
             self._trial[self.count].append(step)
+            self._go_on_with_trial(self._trial)
+        elif time.perf_counter() >= self._sooner_s and self._shows_change(step):
+            self._trial = {self.count: self._watched}
             self._go_on_with_trial(self._trial)
         elif time.perf_counter() >= self._next_trial_s:
             self._trial = {self.count: []}
+
+    def _shows_change(self, step: Step) -> bool:
+        """Return whether the latest steps between trials, this one included, show that other programs came or went."""
+        self._watched.append(step)
+        self._watched_s += step.seconds
+        if len(self._watched) < WATCHED_STEPS or self._watched_s < WATCHED_S:
+            return False
+        if has_changed(self._watched, self._chosen_steps):
+            return True
+        self._watched, self._watched_s = [step], step.seconds
+        return False
 
     def _go_on_with_trial(self, trial: Trial) -> None:
         steps = trial[self.count]
@@ -205,7 +235,9 @@ class ThreadTuner:
         lost_steps = chain(*(steps for count, steps in trial.items() if count not in (best, before)))
         lost_s = sum(step.seconds - step.size * seconds[best] for step in lost_steps)
         self._next_trial_s = time.perf_counter() + max(self.wait_s, lost_s / LOST_SHARE)
+        self._sooner_s = time.perf_counter() + SOONER * max(self.wait_s, lost_s / LOST_SHARE)
         self._chosen, self._trial = best, None
+        self._watched, self._watched_s, self._chosen_steps = [], 0.0, trial[best]
         if best != (before or self.counts[-1]):
             log.info(f"Computing on {best} of {self.counts[-1]} threads, the fastest at present.")
         self._use(best)

@@ -16,10 +16,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.model_card import QUALITY_FILE, format_rows
+from benchmarks.model_card import QUALITY_FILE
 from benchmarks.quality.parts import NEEDS, PARTS
 from benchmarks.quality.results import SUMMARY, add_part, describe_run, join_tables, read_parts
 from benchmarks.quality.scans import QualityScans, Setup
+from benchmarks.tables import format_rows
 from p2ch13.util.errors import InputError, run_command
 from p2ch13.util.files import make_writable_folder
 from p2ch13.util.logconf import set_up_logging

@@ -11,8 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bench import describe_cpu
 from benchmarks.kept import FORMAT_VERSION, read_kept
+from benchmarks.machine import describe_cpu
 from benchmarks.quality.parts import PARTS, Figure, Part
 from p2ch13.training.provenance import get_commit
 from p2ch13.util.errors import errors_naming

@@ -1,13 +1,16 @@
 """The benchmarks run, and describe the machine; `test_plain.py` compares both versions."""
 
 import json
-import math
+import logging
 
 import pytest
 import torch
 
-from benchmarks.bench import Row, as_result, describe_cpu, print_rows
+from benchmarks import bench
+from benchmarks.bench_table import read_tables
 from benchmarks.in_subprocess import in_subprocess
+from benchmarks.machine import describe_cpu
+from benchmarks.rows import Row
 from benchmarks.synthetic import SyntheticCache, write_many_nodules
 from p2ch13.config import CROP_WIDTH_IRC, Folders, SamplingOptions
 from p2ch13.data.datasets import TrainingLuna2dSegmentationDataset
@@ -48,6 +51,10 @@ def test_in_subprocess():
         in_subprocess(divmod, 7, 0)
 
 
+def test_in_subprocess_of_a_function_that_prints():
+    assert in_subprocess(print, "text") is None
+
+
 def test_cpu_features(tmp_path):
     (tmp_path / "cpuinfo").write_text(AMD)
     assert describe_cpu(tmp_path / "cpuinfo") == "AMD EPYC 9R14 (AVX2 AVX-512 AVX-512-BF16)"
@@ -56,21 +63,45 @@ def test_cpu_features(tmp_path):
     assert "(" not in describe_cpu(tmp_path / "nowhere")
 
 
-def test_targets(capsys):
-    rows = [
-        Row("as large", 3.0, 3), Row("smaller", 2.9, 3),
-        Row("as small", 3.0, 3, at_least=False), Row("larger", 3.1, 3, at_least=False),
-        Row("not measured", math.nan, 3), Row("not measured", math.nan, 3, at_least=False),
-    ]  # fmt: skip
-    assert [row.met for row in rows] == [True, False, True, False, False, False]
-    assert json.loads(json.dumps(as_result(rows[3]), allow_nan=False)) == {
-        "name": "larger", "value": 3.1, "target": 3, "met": False
-    }  # fmt: skip
-    assert as_result(rows[4])["value"] is None
-    print_rows(rows[:2], "a machine")
-    lines = capsys.readouterr().out.strip().splitlines()
-    assert lines[0] == "a machine"
-    assert [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[4:]] == [
-        ["as large", "3", ">= 3", "yes"],
-        ["smaller", "2.9", ">= 3", "no"],
-    ]
+@pytest.fixture
+def groups(monkeypatch):
+    """Two groups that measure nothing, and no data set."""
+    groups = {
+        "one": lambda setup, folder: [Row("met", 3.0, 3), Row("not measured", None, 3)],
+        "two": lambda setup, folder: [Row("a rate", 1234.5)],
+    }
+    for name, group in groups.items():
+        group.__doc__ = f"Group {name}"
+    monkeypatch.setattr(bench, "GROUPS", groups)
+    monkeypatch.setattr(bench, "prepare", lambda args, folder: None)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    yield groups
+    logging.disable(logging.NOTSET)
+
+
+def test_results_say_what_they_were_measured_on(groups, tmp_path, capsys):
+    path = tmp_path / "bench.json"
+    bench.main(["--work-dir", str(tmp_path), "--output", str(path)])
+    results = json.loads(path.read_text())
+    assert [row["name"] for row in results["rows"]] == ["met", "not measured", "a rate"]
+    assert results.items() >= {"threads": torch.get_num_threads(), "torch": torch.__version__}.items()
+    assert results["dtype"] in ("bfloat16", "float32")
+    assert results["seconds"] >= 0
+    assert "1 of 2 targets met, 1 not measured" in capsys.readouterr().out
+    tables = read_tables(path)
+    assert [row["met"] for row in tables["figures"]] == ["yes", "-"]
+    assert tables["rates"] == [{"rate": "a rate", "value": "1,234"}]
+
+
+@pytest.mark.parametrize("options", [["--only", "two"], ["--smoke"]])
+def test_figures_of_a_part_and_of_tiny_data_are_not_kept(groups, tmp_path, options):
+    path = tmp_path / "bench.json"
+    bench.main(["--work-dir", str(tmp_path), "--output", str(path), *options])
+    assert not path.exists()
+
+
+def test_only_some_groups(groups, tmp_path, capsys):
+    bench.main(["--work-dir", str(tmp_path), "--only", "two"])
+    assert "not measured" not in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        bench.main(["--only", "three"])

@@ -1,33 +1,16 @@
-"""Tables of the model card are those of the file of scores."""
+"""Tables of the model card are those of the file of scores; `test_tables.py` has the formatting."""
 
 import json
 import re
 
 import pytest
 
-from benchmarks.model_card import QUALITY_FILE, TABLE, fill_tables, main, read_tables
+from benchmarks.model_card import QUALITY_FILE, main, read_tables
+from benchmarks.tables import TABLE, fill_tables
 from p2ch13.weights import MODEL_CARD
+from tests.benchmarks.test_tables import FILLED, ROWS, TEXT
 from tests.support.checks import refused
 from tests.support.commands import REPOSITORY
-
-ROWS = [
-    {"on": "phantoms", "CPM": 0.9051, "95% CI": [0.85, 0.9501], "met": True, "scans": 20},
-    {"on": "lungs", "CPM": None, "95% CI": None, "met": False, "scans": 2},
-]
-TEXT = "# Scores\n\n<!-- quality: one -->\n{}<!-- end -->\nbetween\n<!-- quality: two -->\nas it is\n<!-- end -->\n"
-FILLED = """
-| on       |  CPM |       95% CI | met | scans |
-| -------- | ---: | -----------: | --: | ----: |
-| phantoms | 0.91 | 0.85 to 0.95 | yes |    20 |
-| lungs    |    - |            - |  no |     2 |
-
-"""
-
-
-def test_fill_tables():
-    assert fill_tables(TEXT.format(""), {"one": ROWS, "three": ROWS}) == TEXT.format(FILLED)
-    assert fill_tables(TEXT.format("old\n"), {"one": ROWS}) == TEXT.format(FILLED)
-    assert fill_tables(TEXT.format(FILLED), {"one": ROWS}) == TEXT.format(FILLED)
 
 
 def test_the_command(tmp_path):
