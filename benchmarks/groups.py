@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-from benchmarks import measure, monai_peer
+from benchmarks import engines, measure, monai_peer
 from benchmarks.busy import measure_busy
 from benchmarks.importing import measure_import
 from benchmarks.machine import CPU
@@ -18,6 +18,7 @@ from benchmarks.measure import Setup
 from benchmarks.rows import Row, for_processor, ratio
 from benchmarks.searching import LUNGS, measure_evaluate, measure_predict, measure_shared_evaluate, write_chest
 from benchmarks.strong import measure_strong
+from p2ch13.config import ENGINES, OPENVINO
 from p2ch13.data.index import ScanIndex
 from p2ch13.network.compute import has_bfloat16_arithmetic
 from p2ch13.util.threads import available_cores
@@ -113,6 +114,21 @@ def bench_slices(setup: Setup, work_dir: Path) -> list[Row]:
         Row("whole slices, slices/s", package),
         Row("whole slices of MONAI, slices/s", monai),
         Row("whole slices, slices/s / MONAI", ratio(package, monai), for_processor(bfloat16=3, float32=2)),
+    ]
+
+
+def bench_engines(setup: Setup, work_dir: Path) -> list[Row]:
+    """Whole slices by each engine"""
+    rates: dict[str, float] = {}
+    if engines.is_installed():
+        rates = {name: median(own) for name, own in setup.run(engines.measure_engines, setup).items()}
+    else:
+        print(f"  {engines.INSTALL}")
+    own, fast = (rates.get(name) for name in ENGINES)
+    return [
+        Row("network of the package, slices/s", own),
+        Row(f"network of the package by {OPENVINO}, slices/s", fast),
+        Row(f"network of the package, {OPENVINO} / PyTorch", ratio(fast, own), 1.3),
     ]
 
 
@@ -247,6 +263,7 @@ GROUPS: dict[str, Callable[[Setup, Path], list[Row]]] = {
     "cache": bench_cache,
     "training": bench_training,
     "slices": bench_slices,
+    "engines": bench_engines,
     "strong": bench_strong,
     "busy": bench_busy,
     "predict": bench_predict,
