@@ -17,10 +17,11 @@ from benchmarks.machine import CPU
 from benchmarks.measure import Setup
 from benchmarks.rows import Row, for_processor, ratio
 from benchmarks.searching import LUNGS, measure_evaluate, measure_predict, measure_shared_evaluate, write_chest
-from benchmarks.strong import measure_strong
+from benchmarks.strong import break_even, measure_strong
 from p2ch13.config import ENGINES, OPENVINO
 from p2ch13.data.index import ScanIndex
 from p2ch13.network.compute import has_bfloat16_arithmetic
+from p2ch13.training.graphs import COMPILE_FROM_SAMPLES
 from p2ch13.util.threads import available_cores
 
 LARGE = 20  # times LUNA16
@@ -141,6 +142,12 @@ def bench_strong(setup: Setup, work_dir: Path) -> list[Row]:
         Row("strong loop, samples/s / step", rates["eager loop / step"], 0.8),
         Row("strong step, compiled, samples/s", rates["compiled step"] if is_compiled else None),
         Row("strong loop, compiled, samples/s / step", rates["compiled loop / step"] if is_compiled else None, 0.8),
+        Row(
+            "strong loop, samples from which compiling pays",
+            break_even(rates) if is_compiled else None,
+            COMPILE_FROM_SAMPLES,
+            at_least=False,
+        ),
     ]
 
 
