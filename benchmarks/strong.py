@@ -57,9 +57,9 @@ def break_even(rates: Mapping[str, float]) -> float | None:
 def make_step(app: SegmentationTrainingApp, ct_slices: torch.Tensor, label_mask: torch.Tensor) -> Callable[[], None]:
     """Make a step of nothing but forward, backward and optimizer; all of it is compiled where the app's model is."""
     loss = partial(segmentation_loss, options=app.config, over_batch=app.config.batch_dice)
-    optimizer_step = (
-        torch.compile(app.optimizer.step) if is_compiled(app.config, app.compute.device) else app.optimizer.step
-    )
+    optimizer_step = app.optimizer.step
+    if is_compiled(app.config, app.compute.device):
+        optimizer_step = torch.compile(optimizer_step)
 
     def step() -> None:
         set_learning_rate(app.optimizer, app.config.learning_rate)  # it is compiled anew for each rate
