@@ -57,9 +57,8 @@ def break_even(rates: Mapping[str, float]) -> float | None:
 def make_step(app: SegmentationTrainingApp, ct_slices: torch.Tensor, label_mask: torch.Tensor) -> Callable[[], None]:
     """Make a step of nothing but forward, backward and optimizer; all of it is compiled where the app's model is."""
     loss = partial(segmentation_loss, options=app.config, over_batch=app.config.batch_dice)
-    optimizer_step = app.optimizer.step
-    if is_compiled(app.config, app.compute.device):
-        optimizer_step = torch.compile(optimizer_step)
+    is_fused, optimizer_step = is_compiled(app.config, app.compute.device), app.optimizer.step
+    take_step = torch.compile(optimizer_step) if is_fused else optimizer_step
 
     def step() -> None:
         set_learning_rate(app.optimizer, app.config.learning_rate)  # it is compiled anew for each rate
@@ -67,6 +66,6 @@ def make_step(app: SegmentationTrainingApp, ct_slices: torch.Tensor, label_mask:
         with app.compute.autocast():
             logits = app.learner.training_model(ct_slices)
         torch.autograd.backward(loss(logits, label_mask)[0].mean())
-        optimizer_step()
+        take_step()
 
     return step
