@@ -10,16 +10,18 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-from benchmarks import measure, monai_peer
+from benchmarks import engines, measure, monai_peer
 from benchmarks.busy import measure_busy
 from benchmarks.importing import measure_import
 from benchmarks.machine import CPU
 from benchmarks.measure import Setup
 from benchmarks.rows import Row, for_processor, ratio
 from benchmarks.searching import LUNGS, Times, measure_evaluate, measure_predict, measure_shared_evaluate, write_chest
-from benchmarks.strong import measure_strong
+from benchmarks.strong import break_even, measure_strong
+from p2ch13.config import ENGINES, OPENVINO
 from p2ch13.data.index import ScanIndex
 from p2ch13.network.compute import has_bfloat16_arithmetic
+from p2ch13.training.graphs import COMPILE_FROM_SAMPLES
 from p2ch13.util.threads import available_cores
 
 LARGE = 20  # times LUNA16
@@ -116,6 +118,21 @@ def bench_slices(setup: Setup, work_dir: Path) -> list[Row]:
     ]
 
 
+def bench_engines(setup: Setup, work_dir: Path) -> list[Row]:
+    """Whole slices by each engine"""
+    rates: dict[str, float] = {}
+    if engines.is_installed():
+        rates = {name: median(own) for name, own in setup.run(engines.measure_engines, setup).items()}
+    else:
+        print(f"  {engines.INSTALL}")
+    own, fast = (rates.get(name) for name in ENGINES)
+    return [
+        Row("network of the package, slices/s", own),
+        Row(f"network of the package by {OPENVINO}, slices/s", fast),
+        Row(f"network of the package, {OPENVINO} / PyTorch", ratio(fast, own), 1.3),
+    ]
+
+
 def bench_strong(setup: Setup, work_dir: Path) -> list[Row]:
     """Training by the strong preset"""
     rates = {name: median(values) for name, values in setup.run(measure_strong, setup).items()}
@@ -125,6 +142,12 @@ def bench_strong(setup: Setup, work_dir: Path) -> list[Row]:
         Row("strong loop, samples/s / step", rates["eager loop / step"], 0.8),
         Row("strong step, compiled, samples/s", rates["compiled step"] if is_compiled else None),
         Row("strong loop, compiled, samples/s / step", rates["compiled loop / step"] if is_compiled else None, 0.8),
+        Row(
+            "strong loop, samples from which compiling pays",
+            break_even(rates) if is_compiled else None,
+            COMPILE_FROM_SAMPLES,
+            at_least=False,
+        ),
     ]
 
 
@@ -250,6 +273,7 @@ GROUPS: dict[str, Callable[[Setup, Path], list[Row]]] = {
     "cache": bench_cache,
     "training": bench_training,
     "slices": bench_slices,
+    "engines": bench_engines,
     "strong": bench_strong,
     "busy": bench_busy,
     "predict": bench_predict,

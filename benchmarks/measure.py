@@ -36,6 +36,7 @@ from p2ch13 import precache
 from p2ch13.config import Folders
 from p2ch13.data.cache import CtCache
 from p2ch13.data.crop_store import CROPS_IN_MEMORY_BYTES
+from p2ch13.data.ct import Ct
 from p2ch13.data.datasets import Luna2dSegmentationDataset, TrainingLuna2dSegmentationDataset
 from p2ch13.data.index import ScanIndex
 from p2ch13.network.compute import keep_freed_memory
@@ -43,6 +44,7 @@ from p2ch13.training.app import SegmentationTrainingApp
 from p2ch13.training.augmentation import SegmentationAugmentation
 from p2ch13.training.graphs import has_compiler
 from p2ch13.training.losses import segmentation_loss
+from p2ch13.util.boxes import Box, make_box
 
 Result = TypeVar("Result")
 
@@ -163,6 +165,14 @@ def seconds(function: Callable[..., Any], *arguments: Any, repeat: int = 1) -> f
     for _ in range(repeat):
         function(*arguments)
     return (time.perf_counter() - start) / repeat
+
+
+def open_slices(setup: Setup) -> tuple[Ct, Box]:
+    """Read the first scan. Returns: it, and the box of as many of its first slices as are measured."""
+    index = ScanIndex(setup.data_dir)
+    ct = index.get_ct(index.series_list[0])
+    ct.read_ahead(0, ct.shape_irc[0] - 1)
+    return ct, make_box((0, 0, 0), (min(setup.sizes.val_slices, ct.shape_irc[0]), *ct.shape_irc[1:]))
 
 
 # Training and validation

@@ -15,14 +15,12 @@ from typing import Any
 
 import torch
 
-from benchmarks.measure import Setup, seconds
+from benchmarks.measure import Setup, open_slices, seconds
 from benchmarks.plain import BATCH_SIZE, PlainData
 from p2ch13.config import BOOK_AUGMENTATION, CONTEXT_SLICES_COUNT, HU_MAX, HU_MIN, TRAINING_CROP_SIZE
-from p2ch13.data.index import ScanIndex
 from p2ch13.detection.segment import predict_slices
 from p2ch13.network.compute import keep_freed_memory
 from p2ch13.network.model import BOOK_MODEL, BOOK_NETWORK, LogitNetwork, SegmentationNetwork, build_network
-from p2ch13.util.boxes import make_box
 
 INSTALL = "MONAI is not installed: its rows stay empty. pip install '.[bench]'"
 WORKER_COUNTS = 0, 2  # processes that load; the faster number counts
@@ -52,11 +50,8 @@ def measure_whole_scan(setup: Setup) -> tuple[list[float], list[float]]:
     The same network computes all voxels of the same whole slices.
     """
     keep_freed_memory()
-    index = ScanIndex(setup.data_dir)
-    ct = index.get_ct(index.series_list[0])
-    ct.read_ahead(0, ct.shape_irc[0] - 1)
-    slice_count = min(setup.sizes.val_slices, ct.shape_irc[0])
-    box = make_box((0, 0, 0), (slice_count, *ct.shape_irc[1:]))
+    ct, box = open_slices(setup)
+    slice_count = box[0].stop
     model = build_network(BOOK_NETWORK, BOOK_MODEL).eval()
     search = make_searcher(model)
 

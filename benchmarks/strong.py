@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
@@ -20,7 +20,7 @@ def measure_strong(setup: Setup) -> dict[str, list[float]]:
     """Measure the loop and a step without augmentation, not compiled ("eager") and as in a long run ("compiled").
 
     Returns: for each of the two the rates "step" and "loop", and "loop / step", of rates measured in succession; round
-        by round.
+        by round. Of the first epoch, which compiles, the "seconds".
     """
     keep_freed_memory()
     sizes = setup.sizes
@@ -31,10 +31,10 @@ def measure_strong(setup: Setup) -> dict[str, list[float]]:
     train_ds = apps["eager"].init_train_ds()
     batch = next(train_ds.batches(apps["eager"].config.batch_size))[:2]
     steps = {name: make_step(app, *batch) for name, app in apps.items()}
-    for name, app in apps.items():
-        app.do_training(1, train_ds)  # compiles, and makes the optimizer's state
-        steps[name]()
     results: defaultdict[str, list[float]] = defaultdict(list)
+    for name, app in apps.items():
+        results[f"{name} seconds"].append(seconds(app.do_training, 1, train_ds))  # makes the optimizer's state, too
+        steps[name]()
     for round_ndx in range(1, 1 + sizes.rounds):
         for name, app in apps.items():
             step_rate = len(batch[0]) / seconds(steps[name], repeat=max(1, sizes.samples // len(batch[0])))
@@ -45,10 +45,20 @@ def measure_strong(setup: Setup) -> dict[str, list[float]]:
     return results
 
 
+def break_even(rates: Mapping[str, float]) -> float | None:
+    """Compute the samples from which on compiling takes less time than it saves; None if it saves none.
+
+    Args: rates: medians of `measure_strong`.
+    """
+    saved = 1 / rates["eager loop"] - 1 / rates["compiled loop"]  # seconds of each sample
+    return (rates["compiled seconds"] - rates["eager seconds"]) / saved if saved > 0 else None
+
+
 def make_step(app: SegmentationTrainingApp, ct_slices: torch.Tensor, label_mask: torch.Tensor) -> Callable[[], None]:
     """Make a step of nothing but forward, backward and optimizer; all of it is compiled where the app's model is."""
     loss = partial(segmentation_loss, options=app.config, over_batch=app.config.batch_dice)
-    optimizer_step = torch.compile(app.optimizer.step) if is_compiled(app.config) else app.optimizer.step
+    is_fused, optimizer_step = is_compiled(app.config, app.compute.device), app.optimizer.step
+    take_step = torch.compile(optimizer_step) if is_fused else optimizer_step
 
     def step() -> None:
         set_learning_rate(app.optimizer, app.config.learning_rate)  # it is compiled anew for each rate
@@ -56,6 +66,6 @@ def make_step(app: SegmentationTrainingApp, ct_slices: torch.Tensor, label_mask:
         with app.compute.autocast():
             logits = app.learner.training_model(ct_slices)
         torch.autograd.backward(loss(logits, label_mask)[0].mean())
-        optimizer_step()
+        take_step()
 
     return step

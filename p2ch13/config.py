@@ -75,6 +75,8 @@ EXPORT_FORMATS = ("onnx", "pt2", "safetensors")  # suffixes of files
 # Training
 SHAPE_KINDS = ("synthetic", "lidc", "both")
 OPTIMIZERS = {"adam": "torch.optim:Adam", "muon": "p2ch13.training.optimizers:Muon"}
+OPENVINO = "openvino"
+ENGINES = ("torch", OPENVINO)
 BEST_METRICS = ("recall", "f1", "dice", "slice-f1", "recall-at-precision")
 BEST_STATE = "best.state"  # ending of the file of a run's best model
 # Arguments of SegmentationAugmentation that --augment-flip etc. turn on; --augmented turns on all of the book's.
@@ -409,7 +411,7 @@ class RecipeOptions(Options):
     deterministic: bool = option(False, "the same bits in every run on a machine; slower on a GPU")
     compile: str = option(
         "auto",
-        "fuse the network's operations, on one GPU replay whole steps; auto: in runs of 300,000 samples or more",
+        "fuse the network's operations, on one GPU replay whole steps; auto: on a CPU, from 100,000 samples on",
         choices=("auto", "yes", "no"),
         on_resume=True,
     )
@@ -577,6 +579,11 @@ class DetectionOptions(ComputeOptions):
     )
     network: str | None = option(
         None, "the checkpoint's network, if not the package's own; its code is imported only then", pattern=NETWORK_NAME
+    )
+    engine: str = option(
+        ENGINES[0],
+        f"computes the first stage; {OPENVINO} (pip install 'p2ch13[{OPENVINO}]') is faster on many CPUs",
+        choices=ENGINES,
     )
 
     @property

@@ -47,9 +47,9 @@ class DemoSize:
     slice_count: int | None = None
 
 
-# `rest` was measured on two busy cores: 2.4 and, with 8 scans, 1.2.
+# `rest` was measured on two cores, busy ones for the first: 2.4 and 7.
 FULL = DemoSize(scans=16, samples=15_000, minutes=5, rest=2.5)
-FAST = DemoSize(scans=6, samples=2_500, minutes=1, rest=1.5)
+FAST = DemoSize(scans=5, samples=2_000, minutes=1, rest=7.0, pixels=352, slice_count=40)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from p2ch13.config import MIN_CANDIDATE_MM, MIN_DIAMETER_MM, NODULE_THRESHOLD
+from p2ch13.config import ENGINES, MIN_CANDIDATE_MM, MIN_DIAMETER_MM, NODULE_THRESHOLD
 from p2ch13.data.ct import Ct
 from p2ch13.detection.candidates import find_candidates, score_candidates
 from p2ch13.detection.findings import Finding, find_nodules, number_findings
@@ -21,6 +21,7 @@ from p2ch13.network.average import AveragedNetworks
 from p2ch13.network.calibration import control_sensitivity
 from p2ch13.network.checkpoint import build_finding_scorer, build_model, load_checkpoint, read_pixel_mm
 from p2ch13.network.compute import get_device
+from p2ch13.network.engine import choose_engine
 from p2ch13.network.finding_scorer import DEFAULT, FindingScorer
 from p2ch13.network.model import SegmentationNetwork
 from p2ch13.util.errors import InputError
@@ -99,13 +100,17 @@ class Detector:
 
 
 def load_detector(
-    checkpoint: FileName, network: str | None = None, second_stage: bool = True, device: torch.device | None = None
+    checkpoint: FileName,
+    network: str | None = None,
+    second_stage: bool = True,
+    device: torch.device | None = None,
+    engine: str = ENGINES[0],
 ) -> Detector:
     """Load both stages of a checkpoint onto a device.
 
     Args: network: see `load_model`; second_stage: use the checkpoint's second stage, if it has one; device: None for
-        `get_device`'s default.
-    Raises: InputError if the file cannot be read, see `load_segmenter`.
+        `get_device`'s default; engine: of the first stage.
+    Raises: InputError if the file cannot be read, see `load_segmenter`, or the engine not be used, see `choose_engine`.
     """
     checkpoint = Path(checkpoint)
     state = load_checkpoint(checkpoint)
@@ -113,7 +118,7 @@ def load_detector(
     model = as_segmenter(checkpoint, build_model(checkpoint, state, network)).to(device)
     scorer = build_finding_scorer(checkpoint, state) if second_stage else None
     scorers = () if scorer is None else (scorer.to(device),)
-    return Detector(model, scorers, read_pixel_mm(checkpoint, state))
+    return Detector(choose_engine(model, engine), scorers, read_pixel_mm(checkpoint, state))
 
 
 def average(detectors: Mapping[Path, Detector]) -> Detector:

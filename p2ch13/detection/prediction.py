@@ -112,8 +112,8 @@ def predict(scan: ScanLike, *, show_progress: bool = False, **options: Any) -> P
         show_progress: show a progress bar.
         options: those of `p2ch13 predict` that concern the search, with underscores, and with its checks and defaults:
             checkpoint (a path, or several, whose networks are averaged), threshold, sensitivity, second_stage,
-            min_diameter, lung_mask, tta, pixel_mm, network, device, precision, series_uid, and threads, whose "auto"
-            leaves the process's number as it is.
+            min_diameter, lung_mask, tta, pixel_mm, network, engine, device, precision, series_uid, and threads, whose
+            "auto" leaves the process's number as it is.
     Raises: InputError if the scan, a network or an option cannot be used.
     """
     chosen = read_options(options)
@@ -151,11 +151,11 @@ def open_scan(scan: ScanLike, series_uid: str | None = None) -> Ct:
 
 
 def load_once(
-    checkpoints: Sequence[Path], network: str | None, second_stage: bool, device: str
+    checkpoints: Sequence[Path], network: str | None, second_stage: bool, device: str, engine: str
 ) -> tuple[Detector, Cards]:
     """Load networks, see `load_networks`, unless the same files were loaded before."""
     signatures = tuple(tuple(file_signature(path)) if path.is_file() else () for path in checkpoints)
-    return _load(tuple(checkpoints), signatures, network, second_stage, device)
+    return _load(tuple(checkpoints), signatures, network, second_stage, device, engine)
 
 
 @lru_cache(KEPT)
@@ -165,5 +165,6 @@ def _load(
     network: str | None,
     second_stage: bool,
     device: str,
+    engine: str,
 ) -> tuple[Detector, Cards]:
-    return load_networks(checkpoints, network, second_stage, device)
+    return load_networks(checkpoints, network, second_stage, device, engine)

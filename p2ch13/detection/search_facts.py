@@ -92,6 +92,7 @@ def load_networks(
     network: str | None,
     second_stage: bool,
     device: str,
+    engine: str,
     process: ProcessRank | None = None,
 ) -> tuple[Detector, Cards]:
     """Load the networks of checkpoints, which are averaged, and their cards. Raises: see `load_detector`, `average`."""
@@ -101,7 +102,8 @@ def load_networks(
         cards.append((path.name, card))
         log_card(path, card)
     where = get_device(device, process)
-    return average({path: load_detector(path, network, second_stage, where) for path in checkpoints}), tuple(cards)
+    detectors = {path: load_detector(path, network, second_stage, where, engine) for path in checkpoints}
+    return average(detectors), tuple(cards)
 
 
 def prepare_search(
@@ -112,6 +114,6 @@ def prepare_search(
     Args: load: `load_networks`, or what has its result from an earlier call.
     Raises: InputError if a checkpoint cannot be used, or not in this way.
     """
-    detector, cards = load(options.checkpoint, options.network, options.second_stage, options.device)
+    detector, cards = load(options.checkpoint, options.network, options.second_stage, options.device, options.engine)
     threshold = detector.choose_threshold(options.threshold, options.sensitivity)
     return detector, SearchFacts.of(cards, detector, threshold, options)

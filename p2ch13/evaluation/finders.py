@@ -53,7 +53,7 @@ def load_detectors(
     if not checkpoints:
         return {}
     device = get_device(options.device, process)
-    settings = (options.network, options.second_stage, device)
+    settings = (options.network, options.second_stage, device, options.engine)
     loaded = {each.path: load_detector(each.path, *settings) for each in checkpoints}
     unseen = {uid: tuple(each.path for each in choose_unseen(checkpoints, uid)) for uid in series_list}
     averages = {}

@@ -15,7 +15,7 @@ from p2ch13.network.card import Card
 
 OF_SELECTION = ("all", "val_stride", "split", "splits", "series_uid", "shard", "merge")
 IRRELEVANT = (*OF_SELECTION, "output", "json", "label_changes", "threads", "network")
-OF_NETWORKS = ("threshold", "sensitivity", "second_stage", "tta", "pixel_mm", "lung_mask", "precision")
+OF_NETWORKS = ("threshold", "sensitivity", "second_stage", "tta", "pixel_mm", "lung_mask", "precision", "engine")
 
 
 @dataclass

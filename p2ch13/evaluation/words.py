@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from p2ch13.config import MIN_CANDIDATE_MM, MIN_DIAMETER_MM, EvaluationOptions
+from p2ch13.config import MIN_CANDIDATE_MM, MIN_DIAMETER_MM, OPENVINO, EvaluationOptions
 from p2ch13.evaluation.froc import BOOTSTRAP_COUNT, CONFIDENCE, FINDINGS_PER_SCAN
 from p2ch13.evaluation.results import Results, describe_settings
 from p2ch13.evaluation.summary import Summary
@@ -132,6 +132,8 @@ def list_search(options: EvaluationOptions) -> str:
         "on average over flipped slices (--tta)" if options.tta else "without flipped slices",
         PRECISIONS[options.precision],
     ]
+    if options.engine == OPENVINO:
+        parts.append("by OpenVINO (--engine)")
     if options.pixel_mm:
         parts.append(f"with slices enlarged to pixels of {options.pixel_mm:g} mm")
     return ", ".join(parts)

@@ -2,6 +2,6 @@
 
 `model`: UNetWrapper; `average`: several networks as one; `second_stage`: cubes around a finding -> its logit;
 `calibration`: logits -> probabilities, thresholds; `finding_scorer`: both as one; `checkpoint`: .state files;
-`card`: what these say about a network; `export`, `export_formats`: networks for other programs; `compute`: device,
-number format, threads, batch size of slices.
+`card`: what these say about a network; `export`, `export_formats`: networks for other programs; `engine`: the
+first stage by OpenVINO; `compute`: device, number format, threads, batch size of slices.
 """

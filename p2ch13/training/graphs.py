@@ -16,7 +16,7 @@ from p2ch13.config import TrainingConfig
 from p2ch13.util.errors import InputError
 from p2ch13.util.process_rank import ProcessRank
 
-COMPILE_FROM_SAMPLES = 300_000  # an epoch of the book's; compiling takes longer than it gains in a short run
+COMPILE_FROM_SAMPLES = 100_000  # in fewer, compiling takes longer than it gains: see `make bench`
 
 
 def enable_determinism() -> None:
@@ -49,19 +49,24 @@ def set_random_state(device: torch.device, states: Mapping[str, torch.Tensor]) -
         torch.cuda.set_rng_state(states["cuda"], device)
 
 
-def is_compiled(config: TrainingConfig) -> bool:
+def is_compiled(config: TrainingConfig, device: torch.device) -> bool:
     """Decide whether to fuse a run's operations with `torch.compile`.
 
-    `auto` does so in long runs: compiling takes half a minute.
+    `auto` does so in long runs on a CPU, since compiling takes a minute; not on a GPU, where it has not been tried.
     """
     if config.deterministic or config.compile != "auto":
         return not config.deterministic and config.compile == "yes"
-    return config.epochs * config.samples_per_epoch >= COMPILE_FROM_SAMPLES and has_compiler()
+    return device.type == "cpu" and is_long(config) and has_compiler()
+
+
+def is_long(config: TrainingConfig) -> bool:
+    """Tell whether compiling gains more time in a run than it takes."""
+    return config.epochs * config.samples_per_epoch >= COMPILE_FROM_SAMPLES
 
 
 def is_recorded(config: TrainingConfig, device: torch.device, process: ProcessRank) -> bool:
     """Decide whether to record and replay a run's steps: those of compiled models on one GPU."""
-    return is_compiled(config) and device.type == "cuda" and process.is_alone
+    return is_compiled(config, device) and device.type == "cuda" and process.is_alone
 
 
 def has_compiler() -> bool:

@@ -51,7 +51,7 @@ class Learner:
         if config.deterministic and threads == AUTO_THREADS:  # sums depend on their number
             is_known = isinstance(saved_threads, int) and saved_threads > 0
             threads = saved_threads if is_known else get_thread_limit()
-        self.train_threads = choose_threads(threads, compute.device, process, is_compiled(config))
+        self.train_threads = choose_threads(threads, compute.device, process, is_compiled(config, compute.device))
         self.val_threads = choose_threads(threads, compute.device, process)
         self.training_model, self.train_step = self.init_training()
 
@@ -67,7 +67,7 @@ class Learner:
             augment=self.augmentation_model,
             compute=self.compute,
         )
-        if not is_compiled(config):
+        if not is_compiled(config, self.compute.device):
             return model, eager_step
         model = compile_model(model, config.compile)
         step: Step = partial(eager_step, model=model)

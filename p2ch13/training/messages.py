@@ -18,7 +18,7 @@ from p2ch13.evaluation.metrics import Scores
 from p2ch13.network.checkpoint import load_checkpoint
 from p2ch13.network.compute import Compute
 from p2ch13.phantom.uids import is_phantom
-from p2ch13.training.graphs import is_compiled
+from p2ch13.training.graphs import is_compiled, is_long
 from p2ch13.training.learner import Learner
 from p2ch13.training.recipe import describe_recipe
 from p2ch13.training.run import RunState
@@ -59,8 +59,10 @@ def log_start(
         log.info("All scans of the training are synthetic: expect many false positives in real lungs.")
     if config.init_from is not None:
         log_init(config.init_from, run.init_series, val_ds.series_list)
-    if is_compiled(config):
-        log.info("The first step compiles the network, which takes half a minute; --compile no does without it.")
+    if is_compiled(config, compute.device):
+        log.info("The first step compiles the network, which takes a minute; --compile no does without it.")
+    elif config.compile == "auto" and compute.device.type != "cpu" and is_long(config):
+        log.info("The network is not compiled, which has not been tried on a GPU; --compile yes does it.")
     if train_ds.ct_cache.rebuilt_count:  # the cache of both
         log.warning(describe_rebuilt(train_ds.ct_cache.rebuilt_count))
 

@@ -311,7 +311,7 @@ def test_deterministic_runs_are_equal(options, tmp_path):
 def test_deterministic_operations_only(monkeypatch):
     called = []
     monkeypatch.setattr(torch, "use_deterministic_algorithms", called.append)
-    assert not is_compiled(SegmentationTrainingApp(["--deterministic", "--epochs", "9"]).config)
+    assert not is_compiled(SegmentationTrainingApp(["--deterministic", "--epochs", "9"]).config, torch.device("cpu"))
     assert called == [True]
 
 

@@ -8,9 +8,11 @@ import torch._dynamo
 
 from p2ch13.config import TrainingConfig
 from p2ch13.training import graphs
-from p2ch13.training.graphs import CapturedStep, compile_model, is_compiled
+from p2ch13.training.graphs import CapturedStep, compile_model, is_compiled, is_recorded
+from p2ch13.util.process_rank import ProcessRank
 from tests.support.checks import refused
 
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
 COMPILE = """
 import sys, torch
 from p2ch13.training.graphs import compile_model
@@ -20,14 +22,24 @@ print(torch.equal(compile_model(model, sys.argv[1])(x), model(x)))
 
 
 def test_what_is_compiled(monkeypatch):
-    assert is_compiled(TrainingConfig(compile="yes", samples_per_epoch=1))
-    assert not is_compiled(TrainingConfig(compile="yes", deterministic=True))
-    assert not is_compiled(TrainingConfig(compile="no", samples_per_epoch=10**9))
     monkeypatch.setattr(graphs.shutil, "which", lambda name: f"/usr/bin/{name}")
-    assert is_compiled(TrainingConfig(epochs=2, samples_per_epoch=150_000))
-    assert not is_compiled(TrainingConfig(samples_per_epoch=299_999))
+    for device in CPU, GPU:
+        assert is_compiled(TrainingConfig(compile="yes", samples_per_epoch=1), device)
+        assert not is_compiled(TrainingConfig(compile="yes", deterministic=True), device)
+        assert not is_compiled(TrainingConfig(compile="no", samples_per_epoch=10**9), device)
+    assert is_compiled(TrainingConfig(epochs=2, samples_per_epoch=50_000), CPU)
+    assert not is_compiled(TrainingConfig(samples_per_epoch=99_999), CPU)
+    assert not is_compiled(TrainingConfig(samples_per_epoch=10**9), GPU)
     monkeypatch.setattr(graphs.shutil, "which", lambda name: None)
-    assert not is_compiled(TrainingConfig(samples_per_epoch=300_000))
+    assert not is_compiled(TrainingConfig(samples_per_epoch=10**9), CPU)
+
+
+def test_what_is_recorded():
+    config, alone = TrainingConfig(compile="yes"), ProcessRank()
+    assert is_recorded(config, GPU, alone)
+    assert not is_recorded(config, CPU, alone)
+    assert not is_recorded(config, GPU, ProcessRank(world_size=2))
+    assert not is_recorded(TrainingConfig(samples_per_epoch=10**9), GPU, alone)
 
 
 def test_no_compiler(monkeypatch):
