@@ -29,7 +29,7 @@ FLOAT_PIXEL_DATA, PIXEL_DATA = 0x7FE00008, 0x7FE00010
 END_OF_ITEMS, ITEM = 0xFFFEE0DD, 0xFFFEE000
 META_LENGTH = 0x00000002  # the tag (0002,0000), read as one number
 DEFLATED = DeflatedExplicitVRLittleEndian.encode()
-INFLATED_AT_ONCE, MOST_INFLATED_BYTES = 2**20, 2**30
+READ_AT_ONCE, INFLATED_AT_ONCE, MOST_INFLATED_BYTES = 2**14, 2**20, 2**30
 UNDEFINED = 0xFFFFFFFF  # length of what ends with a tag
 BINARY_VRS = {"US": False, "SS": True, "US or SS": False}  # whether they are signed
 LONG_VRS = {"OB", "OW", "UN", "OF", "OD", "OL", "OV"}  # of pixel data, with lengths of four bytes
@@ -244,7 +244,7 @@ def check_inflated_size(opened: BinaryIO, head: bytes, start: int) -> None:
         raise ValueError("no length of the meta header")
     opened.seek(start + 12 + length)
     inflater, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
-    while data := inflater.unconsumed_tail or opened.read(INFLATED_AT_ONCE):
+    while data := inflater.unconsumed_tail or opened.read(READ_AT_ONCE):
         size += len(inflater.decompress(data, INFLATED_AT_ONCE))
         if size > MOST_INFLATED_BYTES:
             raise ValueError("more than a scan of 2,000 slices")
