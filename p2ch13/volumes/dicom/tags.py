@@ -7,6 +7,7 @@ import math
 import os
 import struct
 import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ from p2ch13.util.files import BoundedReader
 DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
 FLOAT_PIXEL_DATA, PIXEL_DATA = 0x7FE00008, 0x7FE00010
 END_OF_ITEMS, ITEM = 0xFFFEE0DD, 0xFFFEE000
+META_LENGTH = 0x00000002  # the tag (0002,0000), read as one number
+DEFLATED = DeflatedExplicitVRLittleEndian.encode()
+READ_AT_ONCE, INFLATED_AT_ONCE, MOST_INFLATED_BYTES = 2**14, 2**20, 2**30
 UNDEFINED = 0xFFFFFFFF  # length of what ends with a tag
 BINARY_VRS = {"US": False, "SS": True, "US or SS": False}  # whether they are signed
 LONG_VRS = {"OB", "OW", "UN", "OF", "OD", "OL", "OV"}  # of pixel data, with lengths of four bytes
@@ -216,7 +220,10 @@ def read_tags(file: Path) -> Tags:
 
     try:
         with errors_naming(file), BoundedReader(file) as opened, quiet_pydicom():
-            is_without_preamble = opened.read(132)[128:] != b"DICM"
+            head = opened.read(HEAD_BYTES)
+            is_without_preamble = head[128:132] != b"DICM"
+            if DEFLATED in head:
+                check_inflated_size(opened, head, 0 if is_without_preamble else 132)
             opened.seek(0)
             dataset = read_partial(opened, at_pixels, force=is_without_preamble, specific_tags=list(TAGS.values()))
             return Tags(file, dataset, find_pixels(opened, dataset, lengths[0]) if lengths else None)
@@ -224,6 +231,23 @@ def read_tags(file: Path) -> Tags:
         raise
     except Exception:  # pydicom raises nearly anything for a damaged file
         raise damaged(file) from None
+
+
+def check_inflated_size(opened: BinaryIO, head: bytes, start: int) -> None:
+    """Check that a deflated file fits into memory: pydicom inflates all of it at once.
+
+    Args: start: of the meta header, whose first value is the length of the others.
+    Raises: ValueError, zlib.error or struct.error if it does not, or is damaged.
+    """
+    tag, _, _, length = struct.unpack_from("<L2sHL", head, start)
+    if tag != META_LENGTH:
+        raise ValueError("no length of the meta header")
+    opened.seek(start + 12 + length)
+    inflater, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    while data := inflater.unconsumed_tail or opened.read(READ_AT_ONCE):
+        size += len(inflater.decompress(data, INFLATED_AT_ONCE))
+        if size > MOST_INFLATED_BYTES:
+            raise ValueError("more than a scan of 2,000 slices")
 
 
 def find_pixels(opened: BinaryIO, dataset: Dataset, length: int) -> PixelSpan:

@@ -1,10 +1,11 @@
 """Lengths that no file can hold: GDCM, in SimpleITK, reserves memory for them (CVE-2026-3650) and may not see them."""
 
 import struct
+import zlib
 
 import pytest
 from pydicom import dcmread
-from pydicom.uid import RLELossless
+from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
 
 from p2ch13.volumes.files import read_header, read_hu
 from tests.support.checks import refused
@@ -59,3 +60,21 @@ def test_of_a_fragment(series):
     data = START_OF_ITEM.join([*items[:2], struct.pack("<I", 2**32 - 16) + items[2][4:]])
     file.write_bytes(data)
     refused_in_little_memory(series, file)
+
+
+def test_more_than_memory_behind_a_deflated_header(series):
+    """A private element of 1.2 GB of zeros, in a file of a thousandth of its size."""
+    file = series / "000.dcm"
+    image = dcmread(file)
+    image.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    image.save_as(file)
+    start = META_START + dcmread(file).file_meta.FileMetaInformationGroupLength
+    deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    element = deflater.compress(struct.pack("<HH2s2xI", 9, 0x1001, b"UN", 1_200_000_000))
+    element += deflater.flush(zlib.Z_FULL_FLUSH)
+    zeros = deflater.compress(bytes(10_000_000)) + deflater.flush(zlib.Z_FULL_FLUSH)
+    file.write_bytes(file.read_bytes()[:start] + element + 120 * zeros + deflater.flush())
+    assert file.stat().st_size < 2_000_000
+    with refused(path=file) as caught, limited_memory(ROOM_BYTES):
+        read_header(series)
+    assert "damaged" in str(caught.value)  # and not that memory is lacking
