@@ -184,7 +184,7 @@ def describe(findings: Sequence[Finding]) -> str:
     largest = max(findings, key=lambda finding: finding.volume_mm3)
     note = ", larger than what the network was made for" if largest.diameter_mm > MAX_DIAMETER_MM else ""
     return (
-        f"{count(findings)}, the largest {largest.diameter_mm:.1f} mm in slices {largest.first_slice} to "
+        f"{count(findings)}, the largest {largest.diameter_mm:.1f} mm as a sphere, in slices {largest.first_slice} to "
         f"{largest.last_slice} (probability {largest.probability:.2f}{note})"
     )
 
