@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+
+LARGE = 2**22  # voxels: a mask of more is split by blocks first
+BLOCK = 8
 
 Box = tuple[slice, slice, slice]  # index, row, col; each with a start and a stop
 
@@ -90,9 +94,40 @@ def split_components(whole: BoxMask, fully_connected: bool) -> list[BoxMask]:
 
     Args: fully_connected: count voxels that share an edge or a corner as connected, besides those that share a face.
     """
-    labels, _ = ndimage.label(whole.mask, ndimage.generate_binary_structure(3, 3 if fully_connected else 1))
+    regions = [whole] if whole.mask.size < LARGE else split_coarsely(whole)
+    parts = chain.from_iterable(label_components(region, fully_connected) for region in regions)
+    return sorted(parts, key=first_voxel)
+
+
+def label_components(whole: BoxMask, fully_connected: bool) -> Iterator[BoxMask]:
+    structure = ndimage.generate_binary_structure(3, 3 if fully_connected else 1)
+    try:
+        labels, _ = ndimage.label(whole.mask, structure, output=np.uint16)
+    except RuntimeError:  # more components than that counts
+        labels, _ = ndimage.label(whole.mask, structure)
     first = starts_of(whole.box)
-    return [
-        BoxMask(make_box(first + starts_of(box), first + stops_of(box)), labels[box] == label)
-        for label, box in enumerate(ndimage.find_objects(labels), start=1)
-    ]
+    for label, box in enumerate(ndimage.find_objects(labels), start=1):
+        yield BoxMask(make_box(first + starts_of(box), first + stops_of(box)), labels[box] == label)
+
+
+def first_voxel(part: BoxMask) -> tuple[int, ...]:
+    """Find the first voxel of a mask, in the order of memory."""
+    return tuple(np.add(starts_of(part.box), np.unravel_index(part.mask.argmax(), part.mask.shape)).tolist())
+
+
+def split_coarsely(whole: BoxMask) -> Iterator[BoxMask]:
+    """Split a mask into regions that no component crosses, each in a box of blocks.
+
+    They are what is connected if each block of `BLOCK` voxels along each axis is one voxel. A few regions that are
+    labeled one after the other take far less memory than labels of a whole scan, and less time.
+    """
+    blocks = whole.mask
+    for axis, size in enumerate(whole.mask.shape):
+        blocks = np.logical_or.reduceat(blocks, np.arange(0, size, BLOCK), axis=axis)
+    for region in label_components(BoxMask(make_box((0, 0, 0), blocks.shape), blocks), fully_connected=True):
+        starts = BLOCK * starts_of(region.box)
+        box = make_box(starts, np.minimum(BLOCK * stops_of(region.box), whole.mask.shape))
+        index, row, col = shape_of(box)
+        own = region.mask.repeat(BLOCK, axis=0).repeat(BLOCK, axis=1).repeat(BLOCK, axis=2)[:index, :row, :col]
+        first = starts_of(whole.box)
+        yield BoxMask(make_box(first + starts_of(box), first + stops_of(box)), whole.mask[box] & own)

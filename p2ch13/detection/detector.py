@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from p2ch13.config import ENGINES, MIN_CANDIDATE_MM, MIN_DIAMETER_MM, NODULE_THRESHOLD
 from p2ch13.data.ct import Ct
 from p2ch13.detection.candidates import find_candidates, score_candidates
-from p2ch13.detection.findings import Finding, find_nodules, number_findings
+from p2ch13.detection.findings import Finding, number_findings, score_components
 from p2ch13.detection.segment import LOWEST_THRESHOLD, as_segmenter, segment
 from p2ch13.network.average import AveragedNetworks
 from p2ch13.network.calibration import control_sensitivity
@@ -180,7 +180,9 @@ def detect(
         candidates = find_candidates(ct, logits, detector.candidate_threshold, min_diameter_mm)
         scored = score_candidates(ct, logits, candidates, detector.scorers)
         shown = [each for each in scored if to_probability(each.logit) >= cut]
-        labels, findings = number_findings(ct, shown)
     else:
-        labels, findings = find_nodules(ct, logits, cut, min_diameter_mm)
-    return Detection(logits.astype(np.float16), labels, findings)
+        shown = score_components(ct, logits, cut, min_diameter_mm)
+    rounded = logits.astype(np.float16)
+    del logits  # the labels take as much memory
+    labels, findings = number_findings(ct, shown)
+    return Detection(rounded, labels, findings)

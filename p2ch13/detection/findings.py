@@ -77,9 +77,14 @@ def find_nodules(
     Returns: labels (index, row, col), the finding's number of each voxel, 0 for none; and the findings by falling
         logit, of equal ones the larger first.
     """
+    return number_findings(ct, score_components(ct, logits, threshold, min_diameter_mm))
+
+
+def score_components(ct: Ct, logits: NDArray[np.float32], threshold: float, min_diameter_mm: float) -> list[ScoredPart]:
+    """Threshold the map and score its components. Args: see `find_nodules`."""
     parts = split_large(ct, logits > np.float32(to_logit(threshold)), min_diameter_mm)
     score = score_voxels(ct, logits)
-    return number_findings(ct, [ScoredPart(score(part), part) for part in parts])
+    return [ScoredPart(score(part), part) for part in parts]
 
 
 def find_marked(

@@ -149,6 +149,8 @@ def predict_scan(
     logits, labels, findings = detect(
         ct, detector, facts.threshold, **options.detection, show_progress=True, threads=threads
     )
+    if not options.probability:
+        del logits  # of a scan of 300 slices 157 MB
     measures = measure_findings(ct, labels, findings)
     own = (findings, measures, find_sides(ct, findings))
     rows = list_rows(*own)

@@ -3,6 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
+from p2ch13.util import boxes
 from p2ch13.util.boxes import (
     BoxMask,
     enclose,
@@ -37,8 +38,11 @@ def test_boxes_that_touch_are_merged():
     assert merge_touching([a, box(4, 6, 0, 2, 0, 2), box(2, 4, 0, 2, 0, 2)]) == [box(0, 6, 0, 2, 0, 2)]
 
 
+@pytest.mark.parametrize("large", [0, 2**22])
 @pytest.mark.parametrize("fully_connected", [False, True])
-def test_components_by_flood_fill(fully_connected):
+def test_components_by_flood_fill(monkeypatch, fully_connected, large):
+    monkeypatch.setattr(boxes, "LARGE", large)  # from there on, blocks are split first
+    monkeypatch.setattr(boxes, "BLOCK", 2)
     mask = np.random.default_rng(0).random((5, 7, 9)) < (0.15 if fully_connected else 0.35)
     largest_step = 3 if fully_connected else 1
     steps = [step for step in itertools.product((-1, 0, 1), repeat=3) if 0 < np.abs(step).sum() <= largest_step]
