@@ -75,7 +75,7 @@ class Sizes:
     busy_samples: int = 64  # of an epoch, beside other programs
     crowds: tuple[int, ...] = (1, 5)  # of them, for each core
     busy_seconds: float = 10.0  # measured, for each number of them
-    settle_seconds: float = 60.0  # at most, until the number of threads is chosen
+    settle_seconds: float = 30.0  # at most, until the number of threads is chosen
     chest_slices: tuple[int, ...] = (300, 800)  # of the scans that are searched
     chest_pixels: int = 512
     phantom_slices: int = 75  # that these scans repeat

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -24,6 +25,7 @@ def measure_strong(setup: Setup) -> dict[str, list[float]]:
     """
     keep_freed_memory()
     sizes = setup.sizes
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(setup.cache_dir.with_name("compiled"))  # where nothing is compiled yet
     options = ("--preset", "strong", "--epochs", str(1 + sizes.rounds))
     apps = {
         name: setup.make_app(*options, "--compile", how) for name, how in (("eager", "no"), ("compiled", sizes.compile))

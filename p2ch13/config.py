@@ -411,7 +411,7 @@ class RecipeOptions(Options):
     deterministic: bool = option(False, "the same bits in every run on a machine; slower on a GPU")
     compile: str = option(
         "auto",
-        "fuse the network's operations, on one GPU replay whole steps; auto: on a CPU, from 100,000 samples on",
+        "fuse the network's operations, on one GPU replay whole steps; auto: on a CPU, from 50,000 samples on",
         choices=("auto", "yes", "no"),
         on_resume=True,
     )

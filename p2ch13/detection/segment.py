@@ -18,7 +18,7 @@ from p2ch13.data.ct import Ct
 from p2ch13.network.checkpoint import load_model
 from p2ch13.network.compute import Compute, get_device, get_dtype, get_slice_batch_size
 from p2ch13.network.model import SegmentationNetwork
-from p2ch13.util.boxes import Box, BoxMask, inside, intersect, make_box, pad_box, split_components, widen
+from p2ch13.util.boxes import Box, BoxMask, make_box, pad_box, split_components, widen
 from p2ch13.util.errors import InputError, name_type
 from p2ch13.util.files import FileName
 from p2ch13.util.logits import to_logit
@@ -183,23 +183,19 @@ def predict_flipped(model: SegmentationNetwork, ct_slices: torch.Tensor) -> torc
 def reconstruct_from_lungs(logits: NDArray[np.float32], lungs: NDArray[np.bool_], floor: float) -> None:
     """Lower logits outside the lungs, in place, to the highest value at which they are connected to lung.
 
-    Components above the floor that lie in the lungs stay as they are, those that do not touch them get the floor. Of
-    the others what lies outside is reconstructed, from the lung beside it: of a whole scan that would take as long as
-    its network.
+    Each component above the floor that lies outside is reconstructed from the lung beside it, or gets the floor if
+    there is none. Reconstructing a whole scan would take as long as its network.
 
     Args: floor: lower values are kept; no component above the floor depends on them.
     """
+    is_outside = logits > np.float32(floor)
+    np.greater(is_outside, lungs, out=is_outside)  # and not lung, without memory of its own
     everything = make_box((0, 0, 0), logits.shape)
-    for part in split_components(BoxMask(everything, logits > np.float32(floor)), fully_connected=True):
-        is_lung = part.mask & lungs[part.box]
-        if not is_lung.any():
-            logits[part.box][part.mask] = floor
-            continue
-        for outside in split_components(BoxMask(part.box, part.mask & ~is_lung), fully_connected=True):
-            box = intersect(pad_box(outside.box, 1, logits.shape), part.box) or part.box
-            beside = is_lung[inside(box, part.box)]
-            mask = beside | widen(outside, box).mask
-            logits[box][mask] = reconstruct(logits[box], beside, mask, floor)
+    for part in split_components(BoxMask(everything, is_outside), fully_connected=True):
+        box = pad_box(part.box, 1, logits.shape)
+        beside = lungs[box] & (logits[box] > np.float32(floor))
+        mask = beside | widen(part, box).mask
+        logits[box][mask] = reconstruct(logits[box], beside, mask, floor) if beside.any() else floor
 
 
 def reconstruct(
@@ -210,7 +206,7 @@ def reconstruct(
     Args: floor: at most the values inside the mask. Returns: the mask's values, (voxel,).
     Source: morphological reconstruction by dilation; Vincent (1993), https://doi.org/10.1109/83.217222
     """
-    # SimpleITK copies arrays: those of a component as large as the lungs are kept no longer than they are needed.
+    # SimpleITK copies arrays: those of a component as large as a lung are kept no longer than they are needed.
     marker = sitk.GetImageFromArray(np.where(is_marked, values, np.float32(floor)))
     image = sitk.GetImageFromArray(np.where(mask, values, np.float32(floor)))
     reached = sitk.ReconstructionByDilation(marker, image, fullyConnected=True)

@@ -16,7 +16,7 @@ from p2ch13.config import TrainingConfig
 from p2ch13.util.errors import InputError
 from p2ch13.util.process_rank import ProcessRank
 
-COMPILE_FROM_SAMPLES = 100_000  # in fewer, compiling takes longer than it gains: see `make bench`
+COMPILE_FROM_SAMPLES = 50_000  # in fewer, compiling takes longer than it gains: see `make bench`
 
 
 def enable_determinism() -> None:
