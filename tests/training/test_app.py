@@ -333,6 +333,7 @@ def test_training_and_validation_choose_their_threads(options, two_threads):
         (app.learner.val_threads, lambda: app.do_validation(1, val_ds)),
     ):
         assert not tuner.is_settled
+        tuner.wait_s = math.inf  # no other trial begins before the end of an epoch
         while not tuner.is_settled:
             work()
     assert set(two_threads) <= {1, 2}
@@ -359,14 +360,15 @@ def test_code_is_compiled_for_the_chosen_number_of_threads(options, two_threads,
 
     monkeypatch.setattr(learner, "compile_model", lambda model, choice: Compiled(model))
     app = SegmentationTrainingApp([*options, "--samples-per-epoch", "64", "--compile", "yes"])
-    train_ds = app.init_train_ds()
-    while not app.learner.train_threads.is_settled:
+    train_ds, threads = app.init_train_ds(), app.learner.train_threads
+    assert threads.wait_s > app.learner.val_threads.wait_s
+    threads.wait_s = math.inf  # no other trial begins
+    while not threads.is_settled:
         assert called == []
         app.do_training(1, train_ds)
     called.clear()
     app.do_training(2, train_ds)
     assert called == [True] * 4
-    assert app.learner.train_threads.wait_s > app.learner.val_threads.wait_s
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(options, tmp_path):

@@ -155,7 +155,7 @@ def test_a_killed_worker_is_made_up_for(whole_run, shared_folders, tmp_path):
     held = tmp_path / "reached"
     process = start(*train(tmp_path / "models", tmp_path / "runs", *options_of(shared_folders), held=held))
     wait_for(held, process)
-    while not any(load_checkpoint(path)["epoch"] == 2 for path in tmp_path.glob("models/*/*.last.state")):
+    while not any(load_checkpoint(path)["epoch"] == 2 for path in tmp_path.glob("models/*/seg_*.last.state")):
         time.sleep(0.01)  # the first process saves it while the second one is ahead
     os.kill(workers_of(process)[1], signal.SIGKILL)
     output, _ = process.communicate(timeout=90)
