@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ import numpy as np
 from p2ch13.config import Folders
 from p2ch13.network import compute
 from p2ch13.training import shapes
+from p2ch13.util import threads
 from tests.support.scan_files import TINY_SCANS, Ball, make_hu, write_luna
+from tests.support.simulated_machine import Machine
 
 pytest.register_assert_rewrite("tests.support.checks")  # a failure shows values, as in a test
 
@@ -60,6 +62,18 @@ def no_log_handlers_left() -> Iterator[None]:
     for handler in root.handlers[:]:
         if type(handler) is logging.StreamHandler:  # not pytest's own subclasses
             root.removeHandler(handler)
+
+
+@pytest.fixture
+def simulate(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Machine]:
+    """Makes a machine, whose clock the tuners of threads have until the end of the test."""
+
+    def simulate(*args: Any, **options: Any) -> Machine:
+        machine = Machine(*args, **options)
+        monkeypatch.setattr(threads, "time", machine)
+        return machine
+
+    return simulate
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.busy import BusyRates, Rate, measure_rate, share_left
-from tests.util.test_threads import ALL_OF_A_CORE, QUIET, Machine
+from tests.support.simulated_machine import ALL_OF_A_CORE, QUIET
 
 # Busy threads, own ones, cores -> the share of the processor time of a quiet machine.
 SHARES = [
@@ -41,8 +41,8 @@ def run_until(machine, count):
 
 
 @pytest.mark.parametrize("wait_s", [30.0, 600.0])
-def test_threads_follow_other_programs_within_steps(wait_s):
-    machine = Machine(*QUIET, wait_s=wait_s)
+def test_threads_follow_other_programs_within_steps(simulate, wait_s):
+    machine = simulate(*QUIET, wait_s=wait_s)
     run_until(machine, 2)
     machine.run(1000)
     machine.seconds, machine.own_share = BUSY
@@ -54,18 +54,18 @@ def test_threads_follow_other_programs_within_steps(wait_s):
     assert run_until(machine, 2) < 3
 
 
-def test_a_second_thread_that_is_held_up_unseen_is_given_up():
+def test_a_second_thread_that_is_held_up_unseen_is_given_up(simulate):
     """The calling thread has its core, and waits for the other one in a busy loop."""
-    machine = Machine(*QUIET)
+    machine = simulate(*QUIET)
     run_until(machine, 2)
     machine.run(1000)
     machine.seconds, machine.own_share = {1: 0.2, 2: 4.0}, ALL_OF_A_CORE
     assert run_until(machine, 1) < 5 * 4.0
 
 
-def test_programs_that_come_and_go_cost_little():
+def test_programs_that_come_and_go_cost_little(simulate):
     """Every ten seconds the machine changes: hardly more steps on two threads are slow than there are changes."""
-    machine = Machine(*QUIET)
+    machine = simulate(*QUIET)
     run_until(machine, 2)
     slow = 0
     for _ in range(50):

@@ -1,15 +1,14 @@
 """The cores that a process may use, and the choice of threads by a simulated clock."""
 
 import os
-from collections import Counter
 
 import pytest
 
 from p2ch13.config import ImportOptions, PrecacheOptions
 from p2ch13.phantom.__main__ import PhantomOptions
-from p2ch13.util import threads
 from p2ch13.util.options import list_options
-from p2ch13.util.threads import ThreadTuner, available_cores, halvings
+from p2ch13.util.threads import available_cores, halvings
+from tests.support.simulated_machine import ALL_OF_A_CORE, QUIET
 
 POD = {"": 600_000, "pod/": 300_000, "pod/one/": "max", "pod/other/": 100_000}
 
@@ -73,48 +72,6 @@ def test_halvings(count, expected):
     assert halvings(count) == expected
 
 
-@pytest.fixture(autouse=True)
-def real_time_afterward(monkeypatch):
-    monkeypatch.setattr(threads, "time", threads.time)
-
-
-class Machine:
-    """Simulates steps of `seconds[count]`, of which the calling thread has a core for `own_share[count]`.
-
-    Attributes: `now`, seconds since the start; `steps`, their number by count of threads; `tuner`, of `counts`.
-    """
-
-    def __init__(self, seconds, own_share, counts=(1, 2), **options):
-        self.seconds, self.own_share = seconds, own_share
-        self.now = self.own = 0.0
-        self.count = 0
-        self.steps = Counter()
-        threads.time = self
-        self.tuner = self.make_tuner(counts, **options)
-
-    def make_tuner(self, counts, **options):
-        def set_count(count):
-            self.count = count
-
-        return ThreadTuner(counts, set_count, **options)
-
-    def perf_counter(self):
-        return self.now
-
-    def thread_time(self):
-        return self.own
-
-    def run(self, step_count, size=1.0, tuner=None):
-        for _ in range(step_count):
-            with (tuner or self.tuner).measuring(size):
-                seconds = self.seconds[self.count] * size
-                self.now += seconds
-                self.own += seconds * self.own_share[self.count]
-                self.steps[self.count] += 1
-
-
-ALL_OF_A_CORE = {1: 1.0, 2: 1.0}
-QUIET = {1: 0.2, 2: 0.1}, ALL_OF_A_CORE
 BUSY = {1: 1.0, 2: 15.0}, {1: 0.2, 2: 0.1}
 
 RUNS = [
@@ -127,24 +84,24 @@ RUNS = [
 
 
 @pytest.mark.parametrize(("speed", "options", "steps"), RUNS)
-def test_steps_by_threads(speed, options, steps):
-    machine = Machine(*speed, **options)
+def test_steps_by_threads(simulate, speed, options, steps):
+    machine = simulate(*speed, **options)
     assert (machine.count, machine.tuner.is_settled) == (min(steps), "counts" in options)
     machine.run(sum(steps.values()))
     assert machine.steps == steps
     assert (machine.count, machine.tuner.count, machine.tuner.is_settled) == (max(steps), max(steps), True)
 
 
-def test_a_quiet_machine_loses_little_to_trials():
-    machine = Machine(*QUIET)
+def test_a_quiet_machine_loses_little_to_trials(simulate):
+    machine = simulate(*QUIET)
     machine.run(20_000)
     best_s = 20_000 * 0.1
     assert machine.now < 1.02 * best_s
     assert machine.steps[1] >= 4 * best_s / 60  # and is asked again every minute, at least
 
 
-def test_a_machine_that_gets_busy_and_quiet_again():
-    machine = Machine(*QUIET)
+def test_a_machine_that_gets_busy_and_quiet_again(simulate):
+    machine = simulate(*QUIET)
     machine.run(20)
     assert machine.count == 2
     machine.seconds, machine.own_share = BUSY
@@ -155,17 +112,17 @@ def test_a_machine_that_gets_busy_and_quiet_again():
     assert machine.count == 2
 
 
-def test_one_slow_step_does_not_make_a_trial_long():
+def test_one_slow_step_does_not_make_a_trial_long(simulate):
     """A machine whose other programs the calling thread cannot feel: the second thread alone is held up."""
-    machine = Machine({1: 1.0, 2: 40.0}, {1: 1.0, 2: 0.9})
+    machine = simulate({1: 1.0, 2: 40.0}, {1: 1.0, 2: 0.9})
     machine.run(3000)
     assert machine.count == 1
     assert machine.steps[2] == 2  # at the start; and after 39 s / 2%
     assert machine.now < 1.04 * 3000
 
 
-def test_a_gain_too_small_changes_nothing():
-    machine = Machine({1: 0.1, 2: 0.1}, ALL_OF_A_CORE)
+def test_a_gain_too_small_changes_nothing(simulate):
+    machine = simulate({1: 0.1, 2: 0.1}, ALL_OF_A_CORE)
     machine.seconds[2] = 0.09
     machine.run(10)
     assert machine.count == 2  # at the start the fastest one counts
@@ -177,8 +134,8 @@ def test_a_gain_too_small_changes_nothing():
     assert machine.count == 1
 
 
-def test_single_outliers_change_nothing():
-    machine = Machine(*QUIET)
+def test_single_outliers_change_nothing(simulate):
+    machine = simulate(*QUIET)
     machine.run(10)
     for _ in range(300):
         machine.run(10)
@@ -190,19 +147,19 @@ def test_single_outliers_change_nothing():
 
 
 @pytest.mark.parametrize(("free_cores", "best"), [(16, 16), (6, 4), (1, 1)])
-def test_many_cores(free_cores, best):
+def test_many_cores(simulate, free_cores, best):
     """Threads up to the number of free cores are a gain, more than that are held up."""
     counts = halvings(16)
     seconds = {count: 8 / count if count <= free_cores else 20.0 + count for count in counts}
     own_share = {count: 1.0 if count <= free_cores else 0.5 for count in counts}
-    machine = Machine(seconds, own_share, counts)
+    machine = simulate(seconds, own_share, counts)
     machine.run(60)
     assert (machine.count, machine.tuner.is_settled) == (best, True)
 
 
-def test_many_cores_that_get_busy():
+def test_many_cores_that_get_busy(simulate):
     counts = halvings(16)
-    machine = Machine({count: 8 / count for count in counts}, dict.fromkeys(counts, 1.0), counts)
+    machine = simulate({count: 8 / count for count in counts}, dict.fromkeys(counts, 1.0), counts)
     machine.run(100)
     before = machine.steps.copy()
     machine.run(3000)
@@ -214,16 +171,16 @@ def test_many_cores_that_get_busy():
     assert machine.count == 1
 
 
-def test_steps_are_compared_by_their_size():
+def test_steps_are_compared_by_their_size(simulate):
     """A last batch of a few samples, or slices of another scan."""
-    machine = Machine(*QUIET)
+    machine = simulate(*QUIET)
     machine.run(4, size=1)
     machine.run(4, size=3)
     assert machine.count == 2
 
 
-def test_two_tuners_do_not_disturb_each_other():
-    machine = Machine(*QUIET)
+def test_two_tuners_do_not_disturb_each_other(simulate):
+    machine = simulate(*QUIET)
     fixed = machine.make_tuner([2])
     machine.run(1)
     machine.run(1, tuner=fixed)
@@ -231,16 +188,16 @@ def test_two_tuners_do_not_disturb_each_other():
     assert machine.steps == {1: 4, 2: 1}
 
 
-def test_a_step_that_fails_is_not_measured():
-    machine = Machine(*QUIET)
+def test_a_step_that_fails_is_not_measured(simulate):
+    machine = simulate(*QUIET)
     for _ in range(9):
         with pytest.raises(RuntimeError), machine.tuner.measuring():
             raise RuntimeError
     assert machine.tuner.count == 1
 
 
-def test_short_steps_are_measured_for_long_enough():
-    machine = Machine({1: 0.001, 2: 0.0005}, ALL_OF_A_CORE)
+def test_short_steps_are_measured_for_long_enough(simulate):
+    machine = simulate({1: 0.001, 2: 0.0005}, ALL_OF_A_CORE)
     machine.run(90)
     assert (machine.steps, machine.tuner.is_settled) == ({1: 90}, False)
     machine.run(400)
