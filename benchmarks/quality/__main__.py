@@ -2,9 +2,9 @@
 
     python -m benchmarks.quality --real DIR [--left-out NAME=STATE ...] [--part NAME ...]
 
-Each part overwrites its own entry as soon as it is done, so that an interrupted run can go on with the parts that are
-missing. Parts whose scans or networks are not given are skipped. The model card's tables are made from the file by
-`python -m benchmarks.model_card`.
+Each part overwrites its own entry as soon as it is done, `left-out` one for each lung, so that an interrupted run can
+go on with what is missing. Parts whose scans or networks are not given are skipped. The model card's tables are made
+from the file by `python -m benchmarks.model_card`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.model_card import QUALITY_FILE
-from benchmarks.quality.parts import NEEDS, PARTS
+from benchmarks.quality.parts import NEEDS, PARTS, measure_part
 from benchmarks.quality.results import SUMMARY, add_part, describe_run, join_tables, read_parts
 from benchmarks.quality.scans import QualityScans, Setup
 from benchmarks.tables import format_rows
@@ -37,7 +37,7 @@ def main(sys_argv: Sequence[str] | None = None) -> None:
     make_writable_folder(args.work_dir, "--work-dir")
     phantoms, left_out = args.phantoms or args.work_dir / "phantoms", dict(map(parse_left_out, args.left_out))
     setup = Setup(args.checkpoint or find_weights(), args.work_dir, phantoms, args.real, left_out)
-    measure_parts(setup, args.part or list(PARTS), args.output, sys_argv)
+    measure_parts(setup, args.part or PARTS, args.output, sys_argv)
 
 
 def measure_parts(setup: Setup, names: Sequence[str], output: Path, sys_argv: Sequence[str]) -> None:
@@ -45,13 +45,13 @@ def measure_parts(setup: Setup, names: Sequence[str], output: Path, sys_argv: Se
     run, scans = describe_run(setup.checkpoint, sys_argv), QualityScans(setup)
     tables = join_tables(read_parts(output))
     for name in names:
-        start = time.monotonic()
-        part = PARTS[name](scans)
-        if part is None:
+        start, is_measured = time.monotonic(), False
+        for entry, part in measure_part(name, scans):
+            tables = add_part(output, entry, part, {**run, "seconds": round(time.monotonic() - start)})
+            log.info(f"{entry}: {sum(figure.met for figure in part.figures)} of {len(part.figures)} targets met.")
+            start, is_measured = time.monotonic(), True
+        if not is_measured:
             log.info(f"{name}: skipped; it needs {NEEDS[name]}.")
-            continue
-        tables = add_part(output, name, part, {**run, "seconds": round(time.monotonic() - start)})
-        log.info(f"{name}: {sum(figure.met for figure in part.figures)} of {len(part.figures)} targets met.")
     if SUMMARY in tables:
         log.info(f"\n{format_rows(tables[SUMMARY])}\n\n{output}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -126,18 +126,11 @@ def score_painted(scans: QualityScans) -> Part | None:
     return Part(measure_lungs(painted.title, painted.scans), describe_set(painted, scans.setup.checkpoint))
 
 
-def score_left_out(scans: QualityScans) -> Part | None:
-    """Painted nodules in each training lung, by a network trained without it."""
-    if not scans.left_out:
-        return None
-    title = "painted nodules in training lungs left out in turn"
-    together = list(chain.from_iterable(each.scans for each in scans.left_out.values()))
-    by_lung = {
-        name: {figure.name: figure.value for figure in measure_lungs(each.title, each.scans)}
-        for name, each in scans.left_out.items()
-    }
-    sizes = [{"test": title, **row} for row in compare_sizes(together)]
-    return Part(measure_lungs(title, together), {"by_size": sizes}, {"by_lung": by_lung})
+def score_left_out(scans: QualityScans) -> Iterator[tuple[str, Part]]:
+    """Painted nodules in each training lung, by a network trained without it. Yields: a part for each lung."""
+    for lung, scored in scans.score_left_out():
+        sizes = [{"test": scored.title, **row} for row in compare_sizes(scored.scans)]
+        yield f"{LEFT_OUT} {lung}", Part(measure_lungs(scored.title, scored.scans), {"by_size": sizes})
 
 
 def measure_lungs(on: str, scans: Sequence[ScanScores]) -> list[Figure]:
@@ -223,16 +216,36 @@ def compare_points(scored: ScoredSet, checkpoint: Path) -> Rows:
     return rows
 
 
-PARTS: dict[str, Callable[[QualityScans], Part | None]] = {
+LEFT_OUT = "left-out"
+SCORES: dict[str, Callable[[QualityScans], Part | None]] = {
     "lidc-idri-0001": score_lidc,
     "phantoms": score_phantoms,
     "painted": score_painted,
-    "left-out": score_left_out,
     "calibration": score_calibration,
 }
+PARTS = ("lidc-idri-0001", "phantoms", "painted", LEFT_OUT, "calibration")
 NEEDS = {
     "lidc-idri-0001": "--real DIR",
     "painted": "--real DIR",
-    "left-out": "--real DIR and --left-out NAME=STATE, for each scan of its training/",
+    LEFT_OUT: "--real DIR and --left-out NAME=STATE, for each scan of its training/",
     "calibration": "a network with a second stage",
 }
+
+
+def measure_part(name: str, scans: QualityScans) -> Iterator[tuple[str, Part]]:
+    """Measure a part, if all that it needs is given. Yields: the entries of the file of scores as they are done."""
+    if name == LEFT_OUT:
+        yield from score_left_out(scans)
+    else:
+        part = SCORES[name](scans)
+        if part is not None:
+            yield name, part
+
+
+def find_order(entry: str) -> int:
+    """Find the place of an entry of the file of scores: `left-out` has one for each lung."""
+    return PARTS.index(entry.partition(" ")[0])
+
+
+def is_entry(name: str) -> bool:
+    return name.partition(" ")[0] in PARTS

@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.kept import FORMAT_VERSION, read_kept
 from benchmarks.machine import describe_cpu
-from benchmarks.quality.parts import PARTS, Figure, Part
+from benchmarks.quality.parts import Figure, Part, find_order, is_entry
 from p2ch13.training.provenance import get_commit
 from p2ch13.util.errors import errors_naming
 from p2ch13.util.files import atomic_write
@@ -48,7 +48,7 @@ def shorten(argument: str) -> str:
 def read_parts(path: Path) -> dict[str, Any]:
     """Read the parts that are done, see `read_kept`."""
     parts = read_kept(path, "parts", dict)
-    return {name: parts[name] for name in PARTS if name in parts}
+    return {name: parts[name] for name in sorted(filter(is_entry, parts), key=find_order)}
 
 
 def add_part(path: Path, name: str, part: Part, run: Mapping[str, Any]) -> dict[str, Rows]:
@@ -60,7 +60,7 @@ def add_part(path: Path, name: str, part: Part, run: Mapping[str, Any]) -> dict[
         "tables": {SUMMARY: [as_row(figure) for figure in part.figures], **part.tables},
         **part.details,
     }
-    parts = only_finite({name: parts[name] for name in PARTS if name in parts})
+    parts = only_finite({name: parts[name] for name in sorted(parts, key=find_order)})
     tables = join_tables(parts)
     with atomic_write(path) as file:
         values = {"format_version": FORMAT_VERSION, "parts": parts, "tables": tables}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -108,21 +108,19 @@ class QualityScans:
         backgrounds = read_backgrounds(self.setup.real / OTHER_LUNGS, self.work_dir, slice_spacing_mm=0.0)
         return self.paint_and_score("painted nodules in other lungs", self.setup.checkpoint, backgrounds, "painted")
 
-    @cached_property
-    def left_out(self) -> dict[str, ScoredSet]:
-        """Nodules painted into each training lung, scored by the network that was trained without it: by lung."""
+    def score_left_out(self) -> Iterator[tuple[str, ScoredSet]]:
+        """Score nodules painted into each training lung, by a network that was trained without it. Yields: by lung."""
         if self.setup.real is None or not self.setup.left_out:
-            return {}
+            return
         folder = self.setup.real / TRAINING_LUNGS
         lungs = {each.series_uid: each for each in read_backgrounds(folder, self.work_dir, slice_spacing_mm=0.0)}
         unknown = set(self.setup.left_out) - set(lungs)
         if unknown:
             message = f"{min(unknown)} is no scan of {folder}; give one of {', '.join(sorted(lungs))}"
             raise InputError(message, option="--left-out")
-        return {
-            name: self.paint_and_score(f"painted nodules in {name}", path, [lungs[name]], f"left-out-{name}")
-            for name, path in self.setup.left_out.items()
-        }
+        for name, path in self.setup.left_out.items():
+            title = f"painted nodules in {name}, left out of training"
+            yield name, self.paint_and_score(title, path, [lungs[name]], f"left-out-{name}")
 
     def paint_and_score(
         self, title: str, checkpoint: Path, backgrounds: Sequence[Background], folder: str

@@ -145,6 +145,11 @@ def test_parts_of_the_file(tmp_path):
     assert not tables["summary"][1]["met"]
     assert tables["by_size"] == [{"size": "any"}]
     assert {name: part["seconds"] for name, part in read_parts(path).items()} == {"lidc-idri-0001": 2, "phantoms": 3}
+    for name, seconds in {"calibration": 4, "left-out a": 5, "left-out b": 6, "left-out a ": 7}.items():
+        add_part(path, name.strip(), Part([]), {"seconds": seconds})  # one lung after the other, in several runs
+    assert [(name, part["seconds"]) for name, part in read_parts(path).items()] == [
+        ("lidc-idri-0001", 2), ("phantoms", 3), ("left-out a", 7), ("left-out b", 6), ("calibration", 4)
+    ]  # fmt: skip
     for text in ("", "[]", "{}", '{"format_version": 0, "parts": {}}'):
         path.write_text(text)
         with refused(path=path, option="--output"):
@@ -198,7 +203,7 @@ def test_all_parts(setup, tmp_path):
     output = tmp_path / "quality.json"
     measure_parts(setup, list(PARTS), output, ["--real", str(setup.real)])
     parts, tables = read_parts(output), read_tables(output)
-    assert list(parts) == list(PARTS)
+    assert list(parts) == ["lidc-idri-0001", "phantoms", "painted", "left-out lung", "calibration"]
     assert [len(part["figures"]) for part in parts.values()] == [4, 7, 4, 4, 2]
     assert set(tables) == {"summary", "by_size", "by_kind", "operating_points", "calibration"}
     for name, folder in {"phantoms": "test-phantoms", "painted": "painted"}.items():
@@ -239,7 +244,7 @@ def test_networks_and_scans_that_are_refused(setup, tmp_path):
         QualityScans(Setup(trained, tmp_path, setup.phantoms, setup.real, sizes=SIZES)).painted  # noqa: B018
     with refused(option="--left-out"):
         left_out = {"other": setup.checkpoint}
-        QualityScans(Setup(setup.checkpoint, tmp_path, setup.phantoms, setup.real, left_out)).left_out  # noqa: B018
+        next(QualityScans(Setup(setup.checkpoint, tmp_path, setup.phantoms, setup.real, left_out)).score_left_out())
     with refused(option="--real"):
         empty = tmp_path / "real"
         QualityScans(Setup(setup.checkpoint, tmp_path, setup.phantoms, empty)).lidc  # noqa: B018
