@@ -167,14 +167,14 @@ def summarize(
 def split_by_network(
     scans: Sequence[ScanScores], seed: int, scored_by: Mapping[str, Sequence[str]]
 ) -> dict[str, Summary]:
-    """Summarize the scans of each network; none unless there are several, and each scan is scored by one of them."""
+    """Summarize each network's scans, by name in order; none unless there are several, and one scores each scan."""
     of_network: dict[str, list[ScanScores]] = {}
     for scan in scans:
         names = scored_by.get(scan.series_uid, ())
         if len(names) != 1:
             return {}
         of_network.setdefault(names[0], []).append(scan)
-    return {name: summarize(of_network[name], seed) for name in of_network} if len(of_network) > 1 else {}
+    return {name: summarize(of_network[name], seed) for name in sorted(of_network)} if len(of_network) > 1 else {}
 
 
 def froc_as_dict(froc: Froc) -> dict[str, Any]:

@@ -210,6 +210,14 @@ def test_all_findings_and_those_on_the_curve(ct):
     }  # fmt: skip
 
 
+def test_networks_that_score_scans_of_their_own(ct):
+    scans = [score_findings(uid, ct.nodules, [finding((5, 12, 12))]) for uid in ("1", "2", "3")]
+    networks = summarize(scans, scored_by={"1": ["fold1"], "2": ["fold0"], "3": ["fold1"]}).networks
+    assert [(name, len(summary.scans)) for name, summary in networks.items()] == [("fold0", 1), ("fold1", 2)]
+    for names in ([], ["fold0"], ["fold0", "fold1"]):
+        assert summarize(scans, scored_by=dict.fromkeys("123", names)).networks == {}
+
+
 def test_without_a_mask_there_are_no_voxel_scores(ct):
     scores = score_scan(ct, None, [finding((5, 12, 12))])
     assert scores.voxels is None
